@@ -1,0 +1,504 @@
+"""The one thread that owns a model: submit, cancel, step, drain.
+
+Any thread hands over work; everything else happens in `step`, one turn of the loop, which the
+engine's thread calls again and again, or a test or simulator by itself, without a thread:
+
+    take what came in -> end what is overdue -> admit -> plan -> decode -> sample -> hand out text
+
+What the lead's brief did not have: `cancel` takes the reason to end with; `calibrate` measures
+the speed before the start; `broken` and `on_broken` say that the model died; `wait_idle` waits
+for the end of a drain; `metrics` counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from workers.errors import (
+    DecodeFailed,
+    DuplicateWork,
+    NotAccepting,
+    PromptTooLong,
+    WorkerError,
+)
+from workers.scheduler import Keep, Row, Scheduler, Seq
+from workers.text import TextSettler
+from workers.work import (
+    End,
+    EndReason,
+    Listener,
+    Model,
+    ModelFacts,
+    Prepared,
+    Sampler,
+    Work,
+)
+
+__all__ = [
+    "Engine",
+    "Metrics",
+    "Work",
+    "End",
+    "EndReason",
+    "Listener",
+    "Model",
+    "ModelFacts",
+    "Prepared",
+    "Sampler",
+]
+
+log = logging.getLogger(__name__)
+
+CalledOff = Literal["cancelled", "deadline"]
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What the engine has done since its start: sums, for whoever turns them into rates.
+
+    Attributes:
+        steps: decode calls.
+        rows: sequences in them, summed; `rows / steps / slots` is the occupancy.
+        prefilled: prompt tokens computed.
+        reused: prompt tokens taken from another sequence's cells.
+        generated: tokens sampled.
+        preempted: times that a running sequence gave up its cells.
+        started: pieces of work that got a slot.
+        first_tokens: first tokens, and first_token_s the seconds from submission to them, summed.
+        busy_s: seconds in steps; model_s: those of them in decode and sampling.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    prefilled: int = 0
+    reused: int = 0
+    generated: int = 0
+    preempted: int = 0
+    started: int = 0
+    first_tokens: int = 0
+    first_token_s: float = 0.0
+    busy_s: float = 0.0
+    model_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A piece of work on its way through the engine."""
+
+    work: Work
+    listener: Listener
+    submitted_s: float
+    settler: TextSettler
+    sampler: Sampler | None = None
+    seq: Seq | None = None
+    prompt_tokens: int = 0
+    error: WorkerError | None = None
+    started_s: float | None = None
+    first_s: float | None = None
+    generated: int = 0
+    text: list[str] = field(default_factory=list)
+
+
+class Engine:
+    """Decodes many pieces of work at once on one model.
+
+    Args:
+        model: what decodes; the engine owns it from here on, and `stop` closes it.
+        clock: seconds that only rise.
+        on_broken: called once, on the engine's thread, when the model has died and everything
+            was ended: the process is of no more use.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_broken: Callable[[WorkerError], None] | None = None,
+    ) -> None:
+        self._model = model
+        self.facts: ModelFacts = model.facts
+        self._clock = clock
+        self._on_broken = on_broken
+        self._scheduler = Scheduler(
+            slots=self.facts.slots,
+            cells=self.facts.cells,
+            donors=self.facts.donors,
+            batch_tokens=self.facts.batch_tokens,
+            step_tokens=self.facts.step_tokens,
+            can_share=self.facts.can_share,
+        )
+        self.metrics = Metrics()
+        self.broken: WorkerError | None = None
+        self._pid = os.getpid()
+        self._wake = threading.Condition()
+        # all below is guarded by _wake where other threads touch it
+        self._held: dict[str, _Job | None] = {}  # None: still being prepared
+        self._inbox: deque[_Job] = deque()
+        self._off: dict[str, CalledOff] = {}
+        self._draining_until_s: float | None = None
+        self._stopping = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        # the engine's thread alone
+        self._by_seq: dict[Seq, _Job] = {}
+        self._arrivals = 0
+
+    # -- from any thread ---------------------------------------------------------------------
+
+    def submit(self, work: Work, listener: Listener) -> None:
+        """Take a piece of work; its listener will hear of its end exactly once.
+
+        Prompt and sampling parameters are made ready here, on the caller's thread, so that a
+        long prompt holds nobody up; what is wrong with them is told to the listener.
+
+        Raises:
+            NotAccepting: the engine drains, has stopped, or its model died.
+            DuplicateWork: it holds work of that key.
+        """
+        if os.getpid() != self._pid:
+            raise NotAccepting("the engine belongs to another process; it cannot be forked")
+        with self._wake:
+            if self._ending() or self._draining_until_s is not None:
+                raise NotAccepting("the engine takes no more work")
+            if work.key in self._held:
+                raise DuplicateWork(f"the engine holds {work.key} already", key=work.key)
+            self._held[work.key] = None
+        job = _Job(work, listener, self._clock(), TextSettler(work.stop))
+        try:
+            self._prepare(job)
+        except BaseException:
+            with self._wake:
+                del self._held[work.key]
+            raise
+        with self._wake:
+            if not self._ending():
+                self._held[work.key] = job
+                self._inbox.append(job)
+                self._wake.notify_all()
+                return
+            del self._held[work.key]
+        if job.sampler is not None:
+            job.sampler.close()
+        raise NotAccepting("the engine ended while the prompt was prepared")
+
+    def cancel(self, key: str, reason: CalledOff = "cancelled") -> None:
+        """End a piece of work before the next step; one that is not held is ignored."""
+        with self._wake:
+            if key in self._held:
+                self._off.setdefault(key, reason)
+                self._wake.notify_all()
+
+    def drain(self, grace_s: float) -> None:
+        """Take no more; hand back what has not begun, and after `grace_s` what has not ended."""
+        with self._wake:
+            until = self._clock() + grace_s
+            if self._draining_until_s is None or until < self._draining_until_s:
+                self._draining_until_s = until
+            self._wake.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is held; False if that took longer."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._held, timeout_s)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held."""
+        return not self._held
+
+    @property
+    def running(self) -> list[str]:
+        """Keys of all that is held and has begun, in order of submission."""
+        with self._wake:
+            return [k for k, j in self._held.items() if j is not None and j.started_s is not None]
+
+    @property
+    def waiting(self) -> list[str]:
+        """Keys of all that is held and has not begun."""
+        with self._wake:
+            return [k for k, j in self._held.items() if j is None or j.started_s is None]
+
+    def start(self) -> None:
+        """Run the loop in a thread of its own. Nothing may fork this process from here on."""
+        if self._thread is not None:
+            raise RuntimeError("the engine runs already")
+        # daemon: a process that forgets `stop` ends all the same; ending while a thread decodes
+        # was tried and is clean, freeing beneath it is not
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 60.0) -> bool:
+        """End the thread, hand back what is left, then free the model; the engine is done.
+
+        Returns:
+            False if a step did not end in time: then nothing was freed, because the thread
+            still uses it, and the process should end itself.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        self._end_all("handed_back", None)
+        if not self._closed:
+            self._closed = True
+            self._model.close()
+        return True
+
+    def calibrate(self, seconds: float = 1.0) -> float:
+        """Measure the decoding speed of one slot with all slots busy, in tokens a second.
+
+        Only before `start`, and best on a machine that does nothing else.
+
+        Raises:
+            DecodeFailed: the model does not work on this machine.
+        """
+        slots = range(self.facts.slots)
+        rows = [
+            Row(slot, 0, [slot % self.facts.vocab], True, Seq("", [0], 1, 0, 0)) for slot in slots
+        ]
+        longest = min(self.facts.context, self.facts.cells // self.facts.slots)
+        steps = 0
+        begin = now = self._clock()
+        while steps < longest and (now - begin < seconds or steps < 3):
+            rows = [row._replace(start=steps) for row in rows]
+            if not self._model.decode(rows):
+                raise DecodeFailed("the cache has no room for one token in each slot")
+            self._model.sample([None] * len(rows))
+            steps += 1
+            if steps == 1:
+                begin = self._clock()  # the first step also warms up
+            now = self._clock()
+        for slot in slots:
+            self._model.keep(slot, 0)
+        return (steps - 1) / max(now - begin, 1e-9)
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One turn of the loop; returns whether there was anything to compute."""
+        if self.broken is not None:
+            self._end_all("failed", self.broken)
+            return False
+        begin_s = self._clock()
+        try:
+            busy = self._turn(begin_s)
+        except DecodeFailed as error:
+            self._break(error)
+            return False
+        except Exception as error:
+            log.exception("engine step failed", extra={"action": "step_failed"})
+            self._break(DecodeFailed(f"the engine failed: {error!r}"[:500]))
+            return False
+        if busy:
+            self.metrics.busy_s += self._clock() - begin_s
+        return busy
+
+    def _turn(self, now_s: float) -> bool:
+        self._take_inbox(now_s)
+        self._end_overdue(now_s)
+        for seq in self._scheduler.admit():
+            self._begin(self._by_seq[seq], now_s)
+        rows = self._scheduler.plan()
+        for op in self._scheduler.take_ops():
+            if isinstance(op, Keep):
+                self._model.keep(op.slot, op.length)
+            else:
+                self._model.copy(op.source, op.target, op.length)
+        if not rows:
+            return False
+        before_s = self._clock()
+        if not self._model.decode(rows):
+            if not self._scheduler.make_room():
+                raise DecodeFailed("the cache is full with a single sequence in it")
+            self.metrics.preempted += 1
+            return True
+        self._scheduler.advance(rows)
+        jobs = [self._by_seq[row.seq] for row in rows if row.output]
+        tokens = self._model.sample([job.sampler for job in jobs]) if jobs else []
+        after_s = self._clock()
+        self.metrics.model_s += after_s - before_s
+        self._count(rows)
+        for job, token in zip(jobs, tokens, strict=True):
+            self._take_token(job, token, after_s)
+        return True
+
+    def _loop(self) -> None:
+        while True:
+            if self.step():
+                with self._wake:
+                    if self._stopping:
+                        return
+                continue
+            with self._wake:
+                if self._ending():
+                    return
+                if not self._inbox and not self._off:
+                    self._wake.wait(self._nap_s())
+
+    def _ending(self) -> bool:
+        return self._stopping or self.broken is not None
+
+    def _nap_s(self) -> float | None:
+        """How long to sleep while there is nothing to compute: for ever, or to a drain's end."""
+        if self._draining_until_s is None or not self._held:
+            return None
+        return max(0.0, self._draining_until_s - self._clock())
+
+    def _prepare(self, job: _Job) -> None:
+        work = job.work
+        try:
+            prepared = self._model.prepare(work)
+        except WorkerError as error:
+            job.error = error
+            return
+        job.sampler = prepared.sampler
+        job.prompt_tokens = len(prepared.tokens)
+        if job.prompt_tokens + work.tokens > min(self.facts.context, self.facts.cells):
+            job.error = PromptTooLong(job.prompt_tokens, work.tokens, self.facts.context)
+            return
+        job.seq = Seq(work.key, prepared.tokens, work.tokens, work.rank, arrival=0)
+
+    def _take_inbox(self, now_s: float) -> None:
+        with self._wake:
+            jobs = list(self._inbox)
+            self._inbox.clear()
+            off = {k: r for k, r in self._off.items() if self._held.get(k) is not None}
+            for key in off:
+                del self._off[key]
+            draining = self._draining_until_s is not None
+        for job in jobs:
+            if job.error is not None or job.seq is None:
+                self._end(job, "failed", now_s, job.error)
+                continue
+            self._arrivals += 1
+            job.seq.arrival = self._arrivals
+            self._by_seq[job.seq] = job
+            self._scheduler.add(job.seq)
+        for key, reason in off.items():
+            held = self._held.get(key)
+            if held is not None:
+                self._end(held, reason, now_s)
+        if draining:
+            for job in [j for j in self._by_seq.values() if j.started_s is None]:
+                self._end(job, "handed_back", now_s)
+
+    def _end_overdue(self, now_s: float) -> None:
+        drained = self._draining_until_s is not None and now_s >= self._draining_until_s
+        for job in list(self._by_seq.values()):
+            if job.started_s is None:
+                continue
+            if now_s - job.started_s >= job.work.run_limit_s:
+                self._end(job, "deadline", now_s)
+            elif drained:
+                self._end(job, "handed_back", now_s)
+
+    def _begin(self, job: _Job, now_s: float) -> None:
+        if job.started_s is not None:
+            return  # preempted before, and now computed again: nobody needs to know
+        job.started_s = now_s
+        self.metrics.started += 1
+        self._tell(job, "on_start", lambda: job.listener.on_start(job.prompt_tokens))
+
+    def _take_token(self, job: _Job, token: int | WorkerError | None, now_s: float) -> None:
+        if token is None:
+            # nothing sampled: the last token is computed once more in the next step
+            self._repeat(job)
+            return
+        if isinstance(token, WorkerError):
+            self._end(job, "failed", now_s, token)
+            return
+        if job.first_s is None:
+            job.first_s = now_s
+            self.metrics.first_tokens += 1
+            self.metrics.first_token_s += now_s - job.submitted_s
+        if self._model.is_end(token):
+            self._end(job, "stop", now_s)
+            return
+        assert job.seq is not None
+        job.seq.tokens.append(token)
+        job.generated += 1
+        self.metrics.generated += 1
+        self._show(job, job.settler.feed(self._model.piece(token)))
+        if job.settler.stopped:
+            self._end(job, "stop", now_s)
+        elif job.generated >= job.work.tokens:
+            self._end(job, "length", now_s)
+
+    def _repeat(self, job: _Job) -> None:
+        assert job.seq is not None
+        job.seq.past -= 1
+        self._model.keep(job.seq.slot, job.seq.past)
+
+    def _show(self, job: _Job, text: str) -> None:
+        if text:
+            job.text.append(text)
+            self._tell(job, "on_text", lambda: job.listener.on_text(text))
+
+    def _end(
+        self, job: _Job, reason: EndReason, now_s: float, error: WorkerError | None = None
+    ) -> None:
+        if job.seq is not None and self._by_seq.pop(job.seq, None) is not None:
+            self._scheduler.remove(job.seq)
+        if job.sampler is not None:
+            job.sampler.close()
+            job.sampler = None
+        self._show(job, job.settler.finish())
+        started_s = now_s if job.started_s is None else job.started_s
+        first_s = now_s if job.first_s is None else job.first_s
+        end = End(
+            reason=reason,
+            text="".join(job.text),
+            prompt_tokens=job.prompt_tokens,
+            generated=job.generated,
+            error=error,
+            queued_s=started_s - job.submitted_s,
+            prefill_s=first_s - started_s,
+            decode_s=now_s - first_s,
+        )
+        self._tell(job, "on_end", lambda: job.listener.on_end(end))
+        with self._wake:
+            self._held.pop(job.work.key, None)
+            self._off.pop(job.work.key, None)
+            self._wake.notify_all()
+
+    def _end_all(self, reason: EndReason, error: WorkerError | None) -> None:
+        now_s = self._clock()
+        with self._wake:
+            self._inbox.clear()
+            jobs = [job for job in self._held.values() if job is not None]
+        for job in jobs:
+            self._end(job, reason, now_s, job.error or error)
+
+    def _break(self, error: WorkerError) -> None:
+        with self._wake:
+            self.broken = error
+        self._end_all("failed", error)
+        if self._on_broken is not None:
+            self._on_broken(error)
+
+    def _tell(self, job: _Job, what: str, call: Callable[[], None]) -> None:
+        """Call a listener; one that fails must not end the others' work."""
+        try:
+            call()
+        except Exception:
+            log.exception(
+                "listener failed",
+                extra={"action": "listener_failed", "key": job.work.key, "call": what},
+            )
+
+    def _count(self, rows: list[Row]) -> None:
+        self.metrics.steps += 1
+        self.metrics.rows += len(rows)
+        self.metrics.prefilled += sum(len(row.tokens) for row in rows if row.start < row.seq.prompt)
+        self.metrics.reused = self._scheduler.reused
