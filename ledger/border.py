@@ -1,0 +1,119 @@
+"""The border: every statement of the ledger passes here, and foreign exceptions pass no further.
+
+What a constraint refuses comes out as `Violation`, with the constraint's name, and the journal
+says in the ledger's words what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ledger.backend import Backend
+from ledger.errors import LedgerBusy, LedgerError, LedgerFault, LedgerMisconfigured
+from ledger.sqlite import SQLITE
+
+Params = tuple[object, ...]
+
+_BACKENDS: dict[str, Backend] = {SQLITE.name: SQLITE}
+_SAVEPOINT = "ledger_savepoint"
+_INFO_KEY = "ledger_backend"
+
+
+class Violation(LedgerError):
+    """A constraint refused. Internal: the journal turns it into what it means."""
+
+    code = "ledger_violation"
+    sentence = "constraint {name} refused"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def dialect_of(conn: Connection) -> Backend:
+    """The backend of a connection's dialect, with the connection unchecked.
+
+    Raises:
+        LedgerMisconfigured: The ledger has no tables for that dialect.
+    """
+    backend = _BACKENDS.get(conn.dialect.name)
+    if backend is None:
+        raise LedgerMisconfigured(f"the ledger knows no dialect {conn.dialect.name!r}")
+    return backend
+
+
+def backend_for(conn: Connection) -> Backend:
+    """The backend of a connection's dialect, with the connection checked the first time.
+
+    `conn.info` lives as long as the driver's connection does, and so do the settings checked.
+
+    Raises:
+        LedgerMisconfigured: An unknown dialect, or a connection that would not enforce the rules.
+    """
+    known: Backend | None = conn.info.get(_INFO_KEY)
+    if known is not None:
+        return known
+    backend = dialect_of(conn)
+    backend.check(conn)
+    conn.info[_INFO_KEY] = backend
+    return backend
+
+
+def execute(conn: Connection, sql: str, params: Params | list[Params] = ()) -> None:
+    """Execute one statement, or one for each of a list of parameters.
+
+    In the driver's own words: SQLAlchemy's compiled constructs, though cached, cost as much again
+    as the insert does (`tests/bench/ledger.py`).
+
+    Raises:
+        Violation: A constraint refused.
+        LedgerBusy: A lock is held elsewhere.
+        LedgerFault: Anything else.
+    """
+    try:
+        conn.exec_driver_sql(sql, params)
+    except SQLAlchemyError as error:
+        _translate(conn, error)
+
+
+def fetch(conn: Connection, sql: str, params: Params = ()) -> Sequence[Any]:
+    """Every row of a query.
+
+    Raises:
+        LedgerBusy: A lock is held elsewhere.
+        LedgerFault: Anything else.
+    """
+    try:
+        return conn.exec_driver_sql(sql, params).fetchall()
+    except SQLAlchemyError as error:
+        _translate(conn, error)
+
+
+@contextmanager
+def savepoint(conn: Connection) -> Iterator[None]:
+    """All of what is inside, or none of it; the caller's transaction goes on either way."""
+    execute(conn, f"SAVEPOINT {_SAVEPOINT}")
+    try:
+        yield
+    except BaseException:  # even an interrupt must not leave half a batch to be committed
+        execute(conn, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        execute(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        raise
+    execute(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+
+
+def _translate(conn: Connection, error: SQLAlchemyError) -> NoReturn:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    if cause is not None:
+        backend = dialect_of(conn)
+        if backend.is_busy(cause):
+            raise LedgerBusy(str(cause)) from error
+        name = backend.violated(cause)
+        if name is not None:
+            raise Violation(name) from error
+    raise LedgerFault(str(cause or error)) from error

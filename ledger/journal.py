@@ -1,0 +1,187 @@
+"""The journal: the one insert, the look-ups, and what a refusal by the database means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ledger.border import Violation, backend_for, execute, fetch, savepoint
+from ledger.errors import (
+    AccountNotFound,
+    BalanceOutOfRange,
+    ExceedsRefundable,
+    HoldAlreadyPosted,
+    HoldAlreadyVoided,
+    InsufficientFunds,
+    LedgerError,
+    LedgerFault,
+)
+from ledger.model import Account, Transfer
+from ledger.requests import Draft
+
+_INSERT = """
+INSERT INTO ledger_transfer (
+    id, kind, debit, credit, amount, fingerprint, pending_id, pending_kind, pending_amount,
+    reverses_id, reverses_kind, reverses_amount, tags, at_us
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_SELECT = """
+SELECT id, kind, debit, credit, amount, pending_id, pending_amount, reverses_id, tags, at_us,
+    fingerprint
+FROM ledger_transfer
+"""
+
+_SELECT_ACCOUNT = """
+SELECT id, kind, allow_overdraft, debits_posted, credits_posted, debits_pending, credits_pending,
+    created_us
+FROM ledger_account WHERE id = ?
+"""
+
+_SAME_KEY = frozenset(
+    {
+        "ledger_transfer_id_key",
+        "ledger_transfer_whole_key",
+        "ledger_transfer_pending_id_key",
+    }
+)
+
+
+def insert(conn: Connection, draft: Draft) -> Transfer:
+    """Write one transfer, or give back the one that stands under its id.
+
+    The look-up for a replay happens only after the insert was refused: the usual case is one
+    statement.
+
+    Raises:
+        LedgerError: What the refusal means; nothing was written.
+    """
+    try:
+        if backend_for(conn).statement_is_savepoint:
+            execute(conn, _INSERT, draft.row())
+        else:
+            with savepoint(conn):
+                execute(conn, _INSERT, draft.row())
+    except Violation as violation:
+        return _replay_or_refuse(conn, draft, violation)
+    return draft.transfer
+
+
+def insert_many(conn: Connection, drafts: Sequence[Draft]) -> list[Transfer]:
+    """Write all of them or none, in one call of the driver.
+
+    If one is refused the batch is undone and done again one by one, to say which, and to give back
+    those that stood already.
+
+    Raises:
+        LedgerError: What the first refusal means; nothing was written.
+    """
+    if len(drafts) == 1:
+        return [insert(conn, drafts[0])]
+    if not drafts:
+        return []
+    backend_for(conn)
+    try:
+        with savepoint(conn):
+            execute(conn, _INSERT, [draft.row() for draft in drafts])
+    except Violation:
+        with savepoint(conn):
+            return [insert(conn, draft) for draft in drafts]
+    return [draft.transfer for draft in drafts]
+
+
+def replay(draft: Draft, stored: Transfer, fingerprint: str) -> Transfer:
+    """The transfer that stands under the draft's id, if the draft asks for the same.
+
+    Raises:
+        IdempotencyConflict: It asks for something else.
+    """
+    draft.require_same(stored, fingerprint)
+    return replace(stored, replayed=True)
+
+
+def find(conn: Connection, transfer_id: str) -> tuple[Transfer, str] | None:
+    """A transfer and its fingerprint."""
+    rows = fetch(conn, _SELECT + "WHERE id = ?", (transfer_id,))
+    return (_transfer(rows[0]), rows[0].fingerprint) if rows else None
+
+
+def find_many(conn: Connection, transfer_ids: Sequence[str]) -> dict[str, Transfer]:
+    """Those of the transfers that exist, by id."""
+    marks = ",".join("?" * len(transfer_ids))
+    rows = fetch(conn, f"{_SELECT}WHERE id IN ({marks})", tuple(transfer_ids))
+    return {row.id: _transfer(row) for row in rows}
+
+
+def find_resolution(conn: Connection, hold_id: str) -> Transfer | None:
+    """The post or the void of a hold."""
+    rows = fetch(conn, _SELECT + "WHERE pending_id = ?", (hold_id,))
+    return _transfer(rows[0]) if rows else None
+
+
+def find_account(conn: Connection, account_id: str) -> Account:
+    """An account with its counters.
+
+    Raises:
+        AccountNotFound: There is none.
+    """
+    rows = fetch(conn, _SELECT_ACCOUNT, (account_id,))
+    if not rows:
+        raise AccountNotFound(account_id)
+    ident, kind, allow_overdraft, *counters = rows[0]
+    return Account(ident, kind, bool(allow_overdraft), *counters)
+
+
+def refundable(conn: Connection, transfer: Transfer) -> int:
+    """What of a transfer, in winston, was not given back yet."""
+    rows = fetch(
+        conn, "SELECT refunded FROM ledger_refundable WHERE transfer_id = ?", (transfer.id,)
+    )
+    refunded: int = rows[0].refunded if rows else 0
+    return transfer.amount - refunded
+
+
+def _transfer(row: Any) -> Transfer:
+    (ident, kind, debit, credit, amount, hold_id, held, reverses_id, tags, at_us, _) = row
+    return Transfer(
+        ident, kind, debit, credit, amount, hold_id, held, reverses_id, json.loads(tags), at_us
+    )
+
+
+def _replay_or_refuse(conn: Connection, draft: Draft, violation: Violation) -> Transfer:
+    """What a refused insert means. The caller's transaction is as it was before the insert."""
+    if violation.name in _SAME_KEY:
+        found = find(conn, draft.transfer.id)
+        if found is not None:
+            return replay(draft, *found)
+    raise _meaning(conn, draft.transfer, violation) from violation
+
+
+def _meaning(conn: Connection, ours: Transfer, violation: Violation) -> LedgerError:
+    match violation.name:
+        case name if name in _SAME_KEY and ours.hold_id is not None:
+            resolution = find_resolution(conn, ours.hold_id)
+            if resolution is not None and resolution.kind == "post":
+                return HoldAlreadyPosted(ours.hold_id, resolution.id)
+            if resolution is not None:
+                return HoldAlreadyVoided(ours.hold_id, resolution.id)
+        case "ledger_account_no_overdraft":
+            # Of the two accounts only the debit one loses, and a post takes less than is held.
+            available = find_account(conn, ours.debit).balance.available
+            return InsufficientFunds(ours.debit, available, ours.amount)
+        case "ledger_refundable_within_amount" if ours.reverses_id is not None:
+            found = find(conn, ours.reverses_id)
+            left = 0 if found is None else refundable(conn, found[0])
+            return ExceedsRefundable(ours.reverses_id, left, ours.amount)
+        case "foreign_key" | "ledger_transfer_debit_fk" | "ledger_transfer_credit_fk":
+            find_account(conn, ours.debit)  # one of the two raises AccountNotFound
+            find_account(conn, ours.credit)
+        case name if name.startswith("ledger_account_") and name.endswith("_range"):
+            return BalanceOutOfRange(ours.debit, ours.credit)
+        case _:
+            pass
+    return LedgerFault(str(violation))

@@ -1,0 +1,90 @@
+"""All that is particular to SQLite: the DDL, what its errors mean, what a connection must be like.
+
+PostgreSQL will be a second file like this one, and a second file in `sql/`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from importlib.resources import files
+
+from sqlalchemy import Connection
+
+from ledger.backend import Backend
+from ledger.errors import LedgerMisconfigured
+
+PRAGMAS = ("PRAGMA foreign_keys=ON", "PRAGMA recursive_triggers=ON")
+"""What every connection that the ledger is given must have executed, outside a transaction.
+
+Without the first, SQLite checks no foreign key, and a transfer to an account that does not exist
+would lose money. Without the second, `INSERT OR REPLACE` deletes a transfer unseen by the trigger
+that refuses it.
+"""
+
+_UNIQUE = {
+    "ledger_account.id": "ledger_account_id_key",
+    "ledger_transfer.seq": "ledger_transfer_seq_key",
+    "ledger_transfer.id": "ledger_transfer_id_key",
+    "ledger_transfer.pending_id": "ledger_transfer_pending_id_key",
+    "ledger_transfer.id, ledger_transfer.kind, ledger_transfer.debit, ledger_transfer.credit, "
+    "ledger_transfer.amount": "ledger_transfer_whole_key",
+    "ledger_refundable.transfer_id": "ledger_refundable_transfer_id_key",
+}
+
+
+class Sqlite:
+    """SQLite, as `ledger.backend.Backend` asks for it."""
+
+    name = "sqlite"
+
+    # A statement that fails undoes itself, its triggers' work included, and leaves the transaction
+    # open (conflict resolution ABORT), so that one insert is its own savepoint.
+    statement_is_savepoint = True
+
+    def ddl(self) -> Iterator[str]:
+        """The statements of `sql/sqlite.sql`, one by one: a script would commit (sqlite3 does)."""
+        statement = ""
+        text = files("ledger").joinpath("sql/sqlite.sql").read_text("utf-8")
+        for line in text.splitlines(keepends=True):
+            if not statement and (line.isspace() or line.startswith("--")):
+                continue
+            statement += line
+            if sqlite3.complete_statement(statement):  # knows that a trigger ends with END;
+                yield statement
+                statement = ""
+
+    def check(self, conn: Connection) -> None:
+        """Refuse a connection on which the database would not enforce the ledger's rules.
+
+        Raises:
+            LedgerMisconfigured: One of `PRAGMAS` is missing.
+        """
+        for pragma in PRAGMAS:
+            setting = pragma.removeprefix("PRAGMA ").removesuffix("=ON")
+            if conn.exec_driver_sql(f"PRAGMA {setting}").scalar() != 1:
+                raise LedgerMisconfigured(f"it must execute {pragma!r} when it is opened")
+
+    def is_busy(self, error: BaseException) -> bool:
+        """Whether another connection holds a lock."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the family
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def violated(self, error: BaseException) -> str | None:
+        """The name of the constraint or trigger that refused; None if none did."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CONSTRAINT:
+            return None
+        what, _, rest = str(error).partition(" constraint failed")
+        detail = rest.removeprefix(": ")
+        match what:
+            case "CHECK":
+                return detail
+            case "UNIQUE":
+                return _UNIQUE.get(detail, detail)
+            case "FOREIGN KEY":  # SQLite does not say which one
+                return "foreign_key"
+            case _:  # RAISE gives the name itself; NOT NULL and STRICT give a sentence
+                return str(error)
+
+
+SQLITE: Backend = Sqlite()

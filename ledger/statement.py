@@ -1,0 +1,34 @@
+"""The statement of an account: its transfers from its own side, signed."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import Connection
+
+from ledger.border import fetch
+from ledger.model import Entry
+
+# Two walks along two indexes, merged by seq: the cost is the page, however long the journal is.
+# A hold or a void changes nothing for the account that it would have credited, so that side lists
+# only what moved money.
+_ENTRIES = """
+SELECT seq, id, kind, credit AS counterparty,
+    CASE WHEN kind IN ('direct', 'post') THEN -amount ELSE 0 END AS posted,
+    CASE kind WHEN 'direct' THEN 0 WHEN 'pending' THEN amount ELSE -pending_amount END AS pending,
+    pending_id, reverses_id, tags, at_us
+FROM ledger_transfer WHERE debit = ? AND seq > ?
+UNION ALL
+SELECT seq, id, kind, debit, amount, 0, pending_id, reverses_id, tags, at_us
+FROM ledger_transfer WHERE credit = ? AND seq > ? AND kind IN ('direct', 'post')
+ORDER BY seq LIMIT ?
+"""
+
+
+def entries(conn: Connection, account_id: str, after_seq: int, limit: int) -> list[Entry]:
+    """The entries of an account after `after_seq`, oldest first, at most `limit`."""
+    rows = fetch(conn, _ENTRIES, (account_id, after_seq, account_id, after_seq, limit))
+    return [
+        Entry(seq, ident, kind, counterparty, posted, pending, hold, reverses, json.loads(tags), us)
+        for seq, ident, kind, counterparty, posted, pending, hold, reverses, tags, us in rows
+    ]
