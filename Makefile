@@ -1,0 +1,37 @@
+# All that is needed is installed on the way, by `deploy/install`; nothing to prepare.
+# Another Python than the first found: make PYTHON=/path/to/python3.12 ...
+
+BIN := .venv/bin
+
+.PHONY: help install demo test check unit bench-ledger bench-pipeline pins clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## .venv with the project and all that it needs (the first time, minutes: it compiles)
+	@deploy/install/start.sh
+
+demo: install ## a herd on this machine, ready to be paid
+	@$(BIN)/herd demo
+
+test: install ## the checks, then all tests
+	@.ci/steps test
+
+check: install ## ruff, mypy, and who may import whom
+	@.ci/steps check
+
+unit: install ## the quick tests
+	@.ci/steps unit
+
+bench-ledger: install ## transfers per second
+	@$(BIN)/python tests/bench/ledger.py
+
+bench-pipeline: install ## orders per second, from submission to receipt
+	@$(BIN)/python tests/bench/pipeline.py
+
+pins: install ## write constraints.txt anew, for each Python found (UPGRADE=1: the newest of everything)
+	@$(BIN)/python -m deploy.install.pins $(if $(UPGRADE),--upgrade)
+
+clean: ## remove what was made in this folder; wheels that were compiled stay, in ~/.cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
