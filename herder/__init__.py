@@ -1,0 +1,1 @@
+"""Llama Herder: a shared herd of machines for LLM inference, paid by the prompt."""

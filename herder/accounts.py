@@ -1,0 +1,149 @@
+"""Accounts as people know them, over the ledger's: names, deposits, statements, the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select
+
+import ledger
+from herder.database import Database
+from herder.errors import AccountExists, AccountNotFound, HerdUnavailable, InsufficientBalance
+from herder.tables import account
+from ledger import AuditReport, Balance, Entry, Ledger
+
+OUTSIDE = "outside"
+"""The ledger's account for the world: deposits come from it, withdrawals go to it."""
+
+
+def client_account(name: str) -> str:
+    """The ledger's account behind an account's name."""
+    return f"client:{name}"
+
+
+@contextmanager
+def money_errors(name: str) -> Iterator[None]:
+    """The border between the ledger's errors and the herder's, for money that `name` pays."""
+    try:
+        yield
+    except ledger.InsufficientFunds as error:
+        raise InsufficientBalance(name, error.available, error.required) from None
+    except ledger.AccountNotFound as error:
+        raise AccountNotFound(error.account.removeprefix("client:")) from None
+    except ledger.LedgerBusy as error:
+        raise HerdUnavailable("The database is busy; try again.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBalance:
+    """An account with what it has, in winston."""
+
+    account: str
+    posted: int
+    held: int
+    available: int
+
+
+class Accounts:
+    """Opens accounts and moves money between them and the outside."""
+
+    def __init__(self, database: Database, books: Ledger, *, clock_us: Callable[[], int]) -> None:
+        self._database = database
+        self._ledger = books
+        self._clock_us = clock_us
+
+    def create(self, name: str) -> None:
+        """Open an account with nothing in it.
+
+        Raises:
+            AccountExists: the name is taken.
+        """
+        with self._database.write() as connection:
+            try:
+                self._ledger.create_account(connection, client_account(name), "client")
+            except ledger.AccountExists:
+                raise AccountExists(name) from None
+            connection.execute(insert(account).values(name=name, created_us=self._clock_us()))
+
+    def balances(self) -> list[NamedBalance]:
+        """Every account with its balance, by name."""
+        with self._database.read() as connection:
+            names = connection.execute(select(account.c.name).order_by(account.c.name)).scalars()
+            return [
+                _named(name, self._ledger.get_balance(connection, client_account(name)))
+                for name in names
+            ]
+
+    def balance(self, name: str) -> NamedBalance:
+        """What an account has.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        with self._database.read() as connection, money_errors(name):
+            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+
+    def deposit(self, name: str, amount: int, transfer_id: str, note: str = "") -> NamedBalance:
+        """Bring money in from the outside.
+
+        Args:
+            name: the account that gets it.
+            amount: winston.
+            transfer_id: a UUID, the idempotency key.
+            note: the operator's own words.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        with self._database.write() as connection, money_errors(name):
+            tags = {"note": note} if note else None
+            self._ledger.deposit(connection, transfer_id, client_account(name), amount, tags)
+            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+
+    def withdraw(self, name: str, amount: int, transfer_id: str, note: str = "") -> NamedBalance:
+        """Take money out; arguments as `deposit`.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InsufficientBalance: it has less available.
+        """
+        with self._database.write() as connection, money_errors(name):
+            tags = {"note": note} if note else None
+            self._ledger.withdraw(connection, transfer_id, client_account(name), amount, tags)
+            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+
+    def transfer(
+        self, payer: str, payee: str, amount: int, transfer_id: str, note: str = ""
+    ) -> NamedBalance:
+        """Move money from one account to another; the payer's balance is returned.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InsufficientBalance: the payer has less available.
+        """
+        with self._database.write() as connection, money_errors(payer):
+            tags = {"note": note} if note else None
+            self._ledger.transfer(
+                connection, transfer_id, client_account(payer), client_account(payee), amount, tags
+            )
+            return _named(payer, self._ledger.get_balance(connection, client_account(payer)))
+
+    def statement(self, name: str, after_seq: int = 0, limit: int = 100) -> list[Entry]:
+        """An account's entries, oldest first, a page at a time.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        with self._database.read() as connection, money_errors(name):
+            return self._ledger.list_entries(connection, client_account(name), after_seq, limit)
+
+    def audit(self) -> AuditReport:
+        """Every balance against the sum of its transfers, and all of them against zero."""
+        with self._database.read() as connection:
+            return self._ledger.audit(connection)
+
+
+def _named(name: str, balance: Balance) -> NamedBalance:
+    return NamedBalance(name, balance.posted, balance.pending, balance.available)

@@ -1,0 +1,273 @@
+"""The desk: where orders are taken and priced, and an operator's refunds are given.
+
+Every call is one transaction. A refused call leaves no trace, not even of its idempotency key.
+`herder/settlement.py` is the other half: how orders end, and what they are charged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import Connection
+
+import ledger
+from herder.accounts import client_account, money_errors
+from herder.database import Database
+from herder.errors import (
+    FeeAboveMax,
+    FeeTooLow,
+    InvalidFee,
+    KeyReused,
+    ModelNotFound,
+    OrderNotFound,
+    RefundRefused,
+    TooManyTokens,
+)
+from herder.orders import Order, State, Submission
+from herder.pricing import (
+    MAX_WINSTON,
+    Policy,
+    automatic_fee,
+    count_words,
+    named_fee,
+    needed,
+    rank,
+    settled_multiplier,
+)
+from herder.store import book as book_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a submission comes to, as the book stands now; amounts in winston."""
+
+    model: model_sql.Model
+    policy: Policy
+    words: int
+    needed: int
+    fee: int
+    automatic: bool
+
+    @property
+    def rank(self) -> int:
+        """Its order of service."""
+        return rank(self.fee, self.needed)
+
+
+def new_uuid() -> str:
+    """A fresh id from the system's randomness."""
+    return str(uuid4())
+
+
+class Desk:
+    """Takes orders. Safe among threads and among processes on one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: Ledger,
+        *,
+        clock_us: Callable[[], int],
+        new_id: Callable[[], str] = new_uuid,
+    ) -> None:
+        self._database = database
+        self._ledger = accounts
+        self._clock_us = clock_us
+        self._new_id = new_id
+
+    def submit(self, call: Submission) -> Order:
+        """Take an order: its hold, the order itself and its event in one transaction.
+
+        Args:
+            call: what the client asks, parsed.
+
+        Returns:
+            The order, queued; or the order of an earlier call with the same idempotency key.
+
+        Raises:
+            InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
+            ModelNotFound, AccountNotFound: there is no such thing.
+            InsufficientBalance: the account has less than the fee.
+            KeyReused: the idempotency key stands for another call.
+        """
+        marks = _fingerprint(call) if call.idempotency_key else None
+        with self._database.write() as connection:
+            if call.idempotency_key and marks:
+                found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
+                if found is not None:
+                    _require_same(call.idempotency_key, marks, found[1])
+                    return found[0]
+            priced = price(connection, call, self._clock_us())
+            return self._place(connection, call, priced, marks)
+
+    def _place(
+        self,
+        connection: Connection,
+        call: Submission,
+        priced: Priced,
+        marks: dict[str, str] | None,
+    ) -> Order:
+        now_us = self._clock_us()
+        order_id = self._new_id()
+        hold_id = str(uuid5(UUID(order_id), "hold:1"))
+        stripes = model_sql.read_policy(connection)[2]
+        with money_errors(call.account):
+            self._ledger.hold(
+                connection,
+                hold_id,
+                client_account(call.account),
+                f"revenue:{ledger.stripe(hold_id, stripes)}",
+                priced.fee,
+                tags={"order": order_id},
+            )
+        values: dict[str, Any] = {
+            "id": order_id,
+            "account": call.account,
+            "model": priced.model.name,
+            "state": State.QUEUED.value,
+            "rank": priced.rank,
+            "fee": priced.fee,
+            "needed": priced.needed,
+            "prompt_fee": priced.model.rates.prompt_fee,
+            "fee_per_token": priced.model.rates.fee_per_token,
+            "charge_unused": priced.policy.charge_unused,
+            "bid_factor": str(call.bid_factor),
+            "automatic": priced.automatic,
+            "words": priced.words,
+            "tokens": call.tokens,
+            "reference": call.reference,
+            "idempotency_key": call.idempotency_key,
+            "fingerprint": json.dumps(marks) if marks else None,
+            "hold_id": hold_id,
+            "run_limit_s": call.run_limit_s,
+            "submitted_us": now_us,
+        }
+        request = order_sql.Request(call.prompt, call.stop, call.sampling)
+        order = order_sql.insert_order(connection, values, request)
+        order_sql.add_events(connection, "submitted", now_us, [(order_id, 0, None, None)])
+        return order
+
+    def refund(
+        self, order_id: str, amount: int | None, reason: str, *, refund_id: str | None = None
+    ) -> int:
+        """Give back what an ended order was charged, in part or whole.
+
+        Args:
+            order_id: the order.
+            amount: winston, or None for all that was not given back yet.
+            reason: why; it stands in the account's statement.
+            refund_id: the idempotency key, a UUID; drawn where none is given.
+
+        Returns:
+            The winston given back.
+
+        Raises:
+            OrderNotFound: there is no such order.
+            RefundRefused: it was not charged, or not as much.
+        """
+        with self._database.write() as connection:
+            order = order_sql.get_order(connection, order_id)
+            if order is None:
+                raise OrderNotFound(order_id)
+            if order.charged == 0:
+                raise RefundRefused(f"Order {order_id} is {order.state} and was charged nothing.")
+            charged_by = ledger.post_id(order.hold_id)
+            tags = {"reason": reason[:1000]}
+            try:
+                given = self._ledger.refund(
+                    connection, refund_id or self._new_id(), charged_by, amount, tags
+                )
+            except ledger.ExceedsRefundable as error:
+                raise RefundRefused(
+                    f"Order {order_id} was charged {order.charged} winston, of which "
+                    f"{error.refundable} can still be given back.",
+                    refundable=error.refundable,
+                ) from None
+            subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
+            order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
+            return given.amount
+
+
+def price(connection: Connection, call: Submission, now_us: int) -> Priced:
+    """What an order comes to: rates and policy as they stand in the database now.
+
+    Args:
+        connection: the transaction in which it is priced, and placed if it is.
+        call: what the client asks.
+        now_us: the time, for the automatic fee's decay.
+
+    Raises:
+        InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
+        ModelNotFound: nobody ever configured or announced this model.
+    """
+    policy, default_model, _ = model_sql.read_policy(connection)
+    model = model_sql.get_model(connection, call.model or default_model)
+    if model is None:
+        known = [one.name for one in model_sql.list_models(connection)]
+        raise ModelNotFound(call.model or default_model, known)
+    if model.context is not None and call.tokens >= model.context:
+        raise TooManyTokens(call.tokens, model.context, model.name)
+    words = count_words(call.prompt.counted, policy.bytes_per_word)
+    need = needed(model.rates, words, call.tokens)
+    if call.fee is not None:
+        fee = named_fee(call.fee, call.bid_factor)
+    else:
+        fee = automatic_fee(
+            need,
+            going_multiplier(model, policy, now_us),
+            anything_waits=book_sql.anything_waits(connection, model.name),
+            bid_factor=call.bid_factor,
+            policy=policy,
+        )
+    if fee < need:
+        raise FeeTooLow(fee, need)
+    if call.max_fee is not None and fee > call.max_fee:
+        raise FeeAboveMax(fee, call.max_fee)
+    if fee > MAX_WINSTON:
+        raise InvalidFee("fee", fee, MAX_WINSTON)
+    return Priced(model, policy, words, need, fee, automatic=call.fee is None)
+
+
+def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:
+    """The last multiplier, as far as it still counts for automatic fees."""
+    if model.last_dispatch_us is None:
+        return model.last_multiplier
+    idle_us = now_us - model.last_dispatch_us
+    return settled_multiplier(model.last_multiplier, idle_us, policy.auto_half_life_s)
+
+
+def _fingerprint(call: Submission) -> dict[str, str]:
+    """A short digest of each argument as it was given, so that the one that differs is named."""
+    given: dict[str, Any] = {
+        "prompt": [call.prompt.text, call.prompt.raw],
+        "messages": [turn.model_dump() for turn in call.prompt.messages or ()],
+        "tokens": call.tokens,
+        "fee": call.fee,
+        "multiplier": str(call.bid_factor),
+        "max_fee": call.max_fee,
+        "model": call.model,
+        "stop": call.stop,
+        "sampling": call.sampling.model_dump(mode="json"),
+        "reference": call.reference,
+        "run_limit_s": call.run_limit_s,
+    }
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+        for name, value in given.items()
+    }
+
+
+def _require_same(key: str, marks: dict[str, str], stored: str) -> None:
+    before = json.loads(stored)
+    for name, mark in marks.items():
+        if before.get(name) != mark:
+            raise KeyReused(key, name)

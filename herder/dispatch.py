@@ -1,0 +1,228 @@
+"""Dispatch: the best orders go to the slots that are free, and what they say goes out.
+
+One short transaction per model under one lock (on SQLite the write lock is that lock): count the
+free slots, take the best orders, give each an attempt and a nonce, note them in the outbox; commit;
+then publish. At each dispatch no better order, committed before it began, stays waiting.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.database import Database
+from herder.orders import Order
+from herder.pricing import priority
+from herder.receipts import decimal_text
+from herder.settings import Settings
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from workers.wire import INFER_TASK, INFERENCE_QUEUE, Job, PrivateKey, seal
+
+_log = structlog.get_logger("herder.dispatch")
+
+MAX_AT_ONCE = 100
+"""Orders that one transaction sends out at most, so that no other waits long for the lock."""
+
+OUTBOX_GRACE_US = 5_000_000
+"""How old an outbox row is before the sweep takes it for one that its herder never published."""
+
+RUN_LIMIT_FACTOR = 10
+RUN_LIMIT_LEAST_S = 60
+SLOWEST_TOKENS_PER_S = 1
+"""Assumed for the run limit of a herd that has measured nothing."""
+
+
+class Publisher(Protocol):
+    """Whatever puts a signed message on a queue."""
+
+    def publish(
+        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int
+    ) -> None:
+        """Send one message.
+
+        Args:
+            queue: where to.
+            task: the Celery task's name.
+            token: the signed envelope.
+            task_id: the Celery task's id.
+            label: what people see of it; never a prompt.
+            level: the broker's hint, 0 to 9, higher first.
+
+        Raises:
+            OSError: the broker is out of reach.
+        """
+
+
+Message = tuple[int, Order, order_sql.Request]
+"""An outbox row, and the order and request that its message is made of."""
+
+
+class Dispatcher:
+    """Sends the best orders to free slots."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        key: PrivateKey,
+        publisher: Publisher,
+        *,
+        clock_us: Callable[[], int],
+        new_nonce: Callable[[], str] = secrets.token_urlsafe,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._key = key
+        self._publisher = publisher
+        self._clock_us = clock_us
+        self._new_nonce = new_nonce
+        self._published: set[int] = set()
+
+    def dispatch(self, model: str) -> int:
+        """Fill the free slots of a model.
+
+        Returns:
+            How many orders went out.
+        """
+        sent = 0
+        while True:
+            messages = self._take(model)
+            self._publish(messages)
+            sent += len(messages)
+            if len(messages) < MAX_AT_ONCE:
+                return sent
+
+    def _take(self, model: str) -> list[Message]:
+        # Most nudges find a full herd or an empty book: they need not wait for the write lock.
+        with self._database.read() as connection:
+            if not book_sql.anything_waits(connection, model) or not self._room(
+                herd_sql.workers_here(connection, model), 0
+            ):
+                return []
+        with self._database.write() as connection:
+            workers = herd_sql.workers_here(connection, model)
+            room = self._room(workers, herd_sql.unclaimed(connection, model))
+            chosen = book_sql.best(connection, model, min(room, MAX_AT_ONCE)) if room else []
+            if not chosen:
+                return []
+            now_us = self._clock_us()
+            deadline = herd_sql.heard_s(connection) + self._settings.claim_s
+            steps = [
+                {
+                    "which": order.seq,
+                    "new_nonce": self._new_nonce(),
+                    "limit_s": order.run_limit_s or run_limit_s(order.tokens, workers),
+                    "at_us": now_us,
+                    "deadline": deadline,
+                }
+                for order in chosen
+            ]
+            book_sql.dispatch(connection, steps)
+            attempts = [(order.id, order.attempt + 1) for order in chosen]
+            book_sql.add_outbox(connection, attempts, now_us)
+            last = chosen[-1]
+            model_sql.set_last_multiplier(connection, model, last.fee, last.needed, now_us)
+            order_sql.add_events(
+                connection,
+                "dispatched",
+                now_us,
+                [(one, number, None, None) for one, number in attempts],
+            )
+            self._forget_published(connection)
+            return book_sql.outbox_of(connection, [order.id for order in chosen])
+
+    def _room(self, workers: Sequence[herd_sql.Worker], unclaimed: int) -> int:
+        """Orders that may go out now: free slots, less what is out with nobody yet."""
+        alive = [worker for worker in workers if worker.state == "alive"]
+        ahead = self._settings.lookahead * len(alive)
+        return max(0, sum(worker.free for worker in alive) + ahead - unclaimed)
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        """Send messages that were committed; what fails stays in the outbox for the sweep."""
+        for row, order, request in messages:
+            token = seal(
+                job_of(order, request),
+                self._key,
+                sender="herder",
+                audience=INFERENCE_QUEUE,
+                now_s=self._clock_us() // 1_000_000,
+                ttl_s=self._settings.claim_s,
+            )
+            try:
+                self._publisher.publish(
+                    INFERENCE_QUEUE,
+                    INFER_TASK,
+                    token,
+                    task_id=f"{order.id}.{order.attempt}",
+                    label=(
+                        f"order={order.id} multiplier={decimal_text(order.multiplier, 3)} "
+                        f"tokens={order.tokens}"
+                    ),
+                    level=priority(order.fee, order.needed),
+                )
+            except OSError as error:
+                _log.warning("broker_out_of_reach", waiting=len(messages), reason=str(error))
+                return
+            self._published.add(row)
+
+    def _forget_published(self, connection: Connection) -> None:
+        """Clear what was published from the outbox, within a transaction that commits anyway."""
+        book_sql.clear_outbox(connection, sorted(self._published)[:1000])
+        self._published -= set(sorted(self._published)[:1000])
+
+    def sweep(self) -> None:
+        """Publish what some herder committed and did not publish, and tidy the outbox.
+
+        A message that goes out twice does no harm: its attempt is bound to one worker.
+        """
+        with self._database.read() as connection:
+            until_us = self._clock_us() - OUTBOX_GRACE_US
+            left = book_sql.pending_outbox(connection, until_us=until_us, limit=MAX_AT_ONCE)
+            tidy = bool(self._published) or book_sql.outbox_is_old(connection, until_us)
+        self._publish([message for message in left if message[0] not in self._published])
+        if tidy:
+            with self._database.write() as connection:
+                self._forget_published(connection)
+                book_sql.sweep_outbox(connection)
+
+    def models(self) -> list[str]:
+        """Every model, for the sweep that stands behind lost events."""
+        with self._database.read() as connection:
+            return [model.name for model in model_sql.list_models(connection)]
+
+
+def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
+    """The longest run of an attempt in seconds, where the client gave none.
+
+    Ten times what the tokens take on the slowest worker with all its slots busy, and at least a
+    minute.
+    """
+    speeds = [worker.tokens_per_s for worker in workers if worker.tokens_per_s > 0]
+    speed = min(speeds, default=SLOWEST_TOKENS_PER_S)
+    return max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
+
+
+def job_of(order: Order, request: order_sql.Request) -> Job:
+    """The message about an order that was dispatched."""
+    assert order.nonce is not None
+    return Job(
+        order=order.id,
+        attempt=order.attempt,
+        nonce=order.nonce,
+        rank=order.rank,
+        model=order.model,
+        prompt=request.prompt.text,
+        messages=request.prompt.messages,
+        raw=request.prompt.raw,
+        tokens=order.tokens,
+        stop=request.stop,
+        sampling=request.sampling,
+        run_limit_s=min(order.run_limit_s or RUN_LIMIT_LEAST_S, 30 * 86_400),
+    )

@@ -1,0 +1,323 @@
+"""One tree of errors: each has a sentence that says what was wrong and what would be right.
+
+HerdError
+├── InvalidRequest            the call is wrong; nothing was held
+│   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
+│   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount
+│   ├── TooManyTokens         more than the model's context
+│   ├── FeeTooLow             below what is needed
+│   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
+├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound
+├── AccountExists, KeyReused, RefundRefused
+├── InsufficientBalance       which command fills the account
+├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
+├── StreamRestarted, ResultTimeout
+└── SetupError, HerdUnavailable
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from herder.receipts import Result
+
+
+class HerdError(Exception):
+    """The root. `code` is stable; `data` holds what the sentence is made of."""
+
+    code: ClassVar[str] = "herd_error"
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+
+
+class InvalidRequest(HerdError):
+    """The call is wrong; nothing was held or charged."""
+
+    code = "invalid_request"
+
+
+class InvalidTokens(InvalidRequest):
+    """The count of tokens is no whole number of at least 1."""
+
+    code = "invalid_tokens"
+
+    def __init__(self, tokens: object, most: int) -> None:
+        shown = str(tokens)[:40]
+        super().__init__(
+            f"tokens must be a whole number from 1 to {most}, not {shown}.", tokens=shown, most=most
+        )
+
+
+class TooManyTokens(InvalidRequest):
+    """More tokens than the model's context holds."""
+
+    code = "too_many_tokens"
+
+    def __init__(self, tokens: int, context: int, model: str) -> None:
+        super().__init__(
+            f"{tokens} tokens do not fit the context of {model}, which holds {context} with the "
+            f"prompt; ask for fewer.",
+            tokens=tokens,
+            context=context,
+            model=model,
+        )
+
+
+class InvalidFee(InvalidRequest):
+    """The fee, or the highest fee, is no whole number of winston."""
+
+    code = "invalid_fee"
+
+    def __init__(self, name: str, fee: object, most: int) -> None:
+        shown = str(fee)[:40]
+        super().__init__(
+            f"{name} must be a whole number of winston from 1 to {most}, not {shown}.",
+            name=name,
+            fee=shown,
+            most=most,
+        )
+
+
+class InvalidMultiplier(InvalidRequest):
+    """The multiplier is no finite number above zero."""
+
+    code = "invalid_multiplier"
+
+    def __init__(self, multiplier: str) -> None:
+        super().__init__(
+            f"multiplier must be a finite number above 0, such as 1.5, not {multiplier}.",
+            multiplier=multiplier,
+        )
+
+
+class FeeTooLow(InvalidRequest):
+    """The fee is below what the order needs."""
+
+    code = "fee_too_low"
+
+    def __init__(self, fee: int, needed: int) -> None:
+        super().__init__(
+            f"The fee of {fee} winston is too low: this order needs at least {needed}.",
+            fee=fee,
+            needed=needed,
+        )
+
+
+class FeeAboveMax(InvalidRequest):
+    """The automatic fee is above what the caller allows."""
+
+    code = "fee_above_max"
+
+    def __init__(self, fee: int, max_fee: int) -> None:
+        super().__init__(
+            f"The fee would be {fee} winston, above your max_fee of {max_fee}; nothing was held.",
+            fee=fee,
+            max_fee=max_fee,
+        )
+
+
+class InvalidPrompt(InvalidRequest):
+    """No prompt, two prompts, or one that is empty or too long."""
+
+    code = "invalid_prompt"
+
+
+class InvalidStop(InvalidRequest):
+    """Too many stop strings, or one that is empty or too long."""
+
+    code = "invalid_stop"
+
+
+class InvalidSampling(InvalidRequest):
+    """A sampling parameter is out of its range."""
+
+    code = "invalid_sampling"
+
+
+class InvalidReference(InvalidRequest):
+    """The client's own reference is too long or no text."""
+
+    code = "invalid_reference"
+
+
+class InvalidKey(InvalidRequest):
+    """The idempotency key is empty, too long or no text."""
+
+    code = "invalid_idempotency_key"
+
+
+class InvalidName(InvalidRequest):
+    """A name of an account or a model that may not be one."""
+
+    code = "invalid_name"
+
+
+class InvalidAmount(InvalidRequest):
+    """An amount of money that is no whole number of winston."""
+
+    code = "invalid_amount"
+
+    def __init__(self, amount: object, most: int) -> None:
+        shown = str(amount)[:40]
+        super().__init__(
+            f"An amount must be a whole number of winston from 1 to {most}, not {shown}.",
+            amount=shown,
+            most=most,
+        )
+
+
+class NotFound(HerdError):
+    """What was named is not there."""
+
+    code = "not_found"
+
+
+class AccountNotFound(NotFound):
+    """No account has this name."""
+
+    code = "account_not_found"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(
+            f"There is no account {account!r}; `herd account create {account}` makes it.",
+            account=account,
+        )
+
+
+class ModelNotFound(NotFound):
+    """Nobody ever configured or announced this model."""
+
+    code = "model_not_found"
+
+    def __init__(self, model: str, known: list[str]) -> None:
+        has = ", ".join(known) if known else "none yet"
+        super().__init__(f"No model {model!r} is known here; known: {has}.", model=model)
+
+
+class OrderNotFound(NotFound):
+    """No order has this id, or it is another account's."""
+
+    code = "order_not_found"
+
+    def __init__(self, order: str) -> None:
+        super().__init__(f"There is no order {order!r}.", order=order)
+
+
+class AccountExists(HerdError):
+    """The name is taken."""
+
+    code = "account_exists"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"There is an account {account!r} already.", account=account)
+
+
+class KeyReused(HerdError):
+    """The idempotency key stands for another call."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str, field: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} was used for another call: {field} differs; "
+            f"use a new key for a new order.",
+            key=key,
+            field=field,
+        )
+
+
+class RefundRefused(HerdError):
+    """The order was not charged, or not as much."""
+
+    code = "refund_refused"
+
+
+class InsufficientBalance(HerdError):
+    """The account has less than is asked of it."""
+
+    code = "insufficient_balance"
+
+    def __init__(self, account: str, available: int, required: int) -> None:
+        # The smallest round deposit that covers what is missing.
+        missing = required - available
+        unit = 10 ** max(3, len(str(missing)) - 1)
+        amount = -(-missing // unit) * unit
+        super().__init__(
+            f"Account {account!r} has {available} winston available and this takes {required}; "
+            f"`herd account deposit {account} {amount}` fills it.",
+            account=account,
+            available=available,
+            required=required,
+        )
+
+
+class OrderEnded(HerdError):
+    """The order ended without being completed. `result` holds the partial text and the receipt."""
+
+    code = "order_ended"
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message, order=result.order, state=result.receipt.state)
+        self.result = result
+
+
+class OrderFailed(OrderEnded):
+    """It could not be run; nothing was charged."""
+
+    code = "order_failed"
+
+
+class OrderCancelled(OrderEnded):
+    """It was cancelled."""
+
+    code = "order_cancelled"
+
+
+class OrderExpired(OrderEnded):
+    """It did not begin, or did not end, in time."""
+
+    code = "order_expired"
+
+
+class StreamRestarted(HerdError):
+    """The worker was lost after text was shown, and another began anew; read again for it."""
+
+    code = "stream_restarted"
+
+    def __init__(self, order: str, shown: int) -> None:
+        super().__init__(
+            f"Order {order} began again after {shown} characters were shown; call stream() again "
+            f"for the new text.",
+            order=order,
+            shown=shown,
+        )
+
+
+class ResultTimeout(HerdError):
+    """The order did not end within the time that the caller gave; it goes on."""
+
+    code = "result_timeout"
+
+    def __init__(self, order: str, state: str, timeout_s: str) -> None:
+        super().__init__(
+            f"Order {order} is still {state} after {timeout_s} s; it goes on, and result() may be "
+            f"called again.",
+            order=order,
+            state=state,
+        )
+
+
+class SetupError(HerdError):
+    """The home folder, a key or a setting is missing or wrong."""
+
+    code = "setup_error"
+
+
+class HerdUnavailable(HerdError):
+    """The database is busy or out of reach; the same call may work later."""
+
+    code = "herd_unavailable"

@@ -1,0 +1,295 @@
+"""The herd as the herder knows it: from what workers say on the beats' stream, never from settings.
+
+Announcements, beats and claims, and the markers of the listening clock, come in batches and are
+written in one transaction. Silence counts only while somebody listens: a marker that was read
+adds a second to a clock in the database, and claims and leases run on that clock.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.database import Database
+from herder.orders import Order, State
+from herder.settings import Settings
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from workers.wire import (
+    Announcement,
+    Beat,
+    Body,
+    Claim,
+    Confirm,
+    Envelope,
+    Farewell,
+    Held,
+    Marker,
+    Refuse,
+    StopAttempt,
+)
+
+_log = structlog.get_logger("herder.herd")
+
+MARK_EVERY_US = 1_000_000
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a batch of beats led to, to be acted on once it is committed.
+
+    Attributes:
+        control: (instance, message) that workers are to hear.
+        models: models that gained free slots.
+    """
+
+    control: list[tuple[str, Body]] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A transaction's view: the orders that are named, as they change, and what to write."""
+
+    now_us: int
+    heard_s: int
+    orders: dict[str, Order]
+    binds: list[dict[str, Any]] = field(default_factory=list)
+    renewals: list[dict[str, Any]] = field(default_factory=list)
+    claimed: list[tuple[str, int, str | None, str | None]] = field(default_factory=list)
+
+
+class Herd:
+    """Hears the workers."""
+
+    def __init__(
+        self, database: Database, settings: Settings, *, clock_us: Callable[[], int]
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._clock_us = clock_us
+
+    def hear(self, envelopes: Sequence[Envelope]) -> Heard:
+        """Take in a batch of messages from the beats' stream, in the order in which they came."""
+        heard = Heard()
+        with self._database.write() as connection:
+            batch = _Batch(
+                now_us=self._clock_us(),
+                heard_s=herd_sql.heard_s(connection),
+                orders=order_sql.get_orders(connection, _named_orders(envelopes)),
+            )
+            keys = herd_sql.live_keys(connection, herd_sql.WORKER)
+            for envelope in envelopes:
+                if isinstance(envelope.body, Marker):
+                    # Its key was checked to be a herder's before it came here.
+                    if herd_sql.hear_mark(connection, envelope.body.number):
+                        batch.heard_s = envelope.body.number
+                elif envelope.kid in keys:
+                    self._hear_worker(connection, batch, envelope, heard)
+                else:
+                    _log.warning("revoked_key", kid=envelope.kid, instance=envelope.sender)
+                    heard.control.append(
+                        (envelope.sender, Refuse(reason="The key of this worker was revoked."))
+                    )
+            book_sql.bind(connection, batch.binds)
+            book_sql.renew(connection, batch.renewals)
+            order_sql.add_events(connection, "started", batch.now_us, batch.claimed)
+        return heard
+
+    def _hear_worker(
+        self, connection: Connection, batch: _Batch, envelope: Envelope, heard: Heard
+    ) -> None:
+        worker = herd_sql.get_worker(connection, envelope.sender)
+        if worker is not None and worker.kid != envelope.kid:
+            _log.warning("instance_of_another_key", instance=envelope.sender, kid=envelope.kid)
+            return
+        body = envelope.body
+        if isinstance(body, Beat):
+            self._hear_beat(connection, batch, envelope, body, worker, heard)
+        elif worker is None:
+            # Not announced yet, or forgotten: its next beat announces it.
+            _log.info("unannounced", instance=envelope.sender)
+        elif isinstance(body, Claim):
+            self._show_up(batch, worker, body.held, heard)
+        elif isinstance(body, Farewell):
+            herd_sql.set_worker_state(connection, worker.instance, "gone")
+            _log.info("worker_gone", worker=worker.name, instance=worker.instance)
+
+    def _hear_beat(
+        self,
+        connection: Connection,
+        batch: _Batch,
+        envelope: Envelope,
+        beat: Beat,
+        worker: herd_sql.Worker | None,
+        heard: Heard,
+    ) -> None:
+        announced = beat.worker
+        if worker is None:
+            refusal = self._refusal(connection, announced)
+            if refusal is not None:
+                _log.warning("worker_refused", worker=announced.name, reason=refusal)
+                heard.control.append((envelope.sender, Refuse(reason=refusal)))
+                return
+            self._welcome(connection, announced)
+            _log.info(
+                "worker_joined",
+                worker=announced.name,
+                instance=envelope.sender,
+                model=announced.model,
+                slots=announced.slots,
+                context=announced.context,
+            )
+        known = worker or _as_worker(envelope, announced)
+        if worker is not None and beat.number <= worker.beat:
+            return  # older than what is known: it says nothing of now
+        strays = sum(not self._show_up(batch, known, held, heard) for held in beat.running)
+        for held in beat.unconfirmed:
+            self._show_unconfirmed(batch, known, held, heard)
+        herd_sql.put_worker(
+            connection,
+            envelope.sender,
+            envelope.kid,
+            announced,
+            beat=beat.number,
+            strays=strays,
+            heard_s=batch.heard_s,
+            now_us=batch.now_us,
+        )
+        heard.models.add(announced.model)
+
+    def _show_up(self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard) -> bool:
+        """A worker has an attempt: bind it, or renew its lease, or tell the worker to stop it."""
+        order = batch.orders.get(held.order)
+        if order is None or not belongs(order, held, worker.instance):
+            _log.warning("stray_attempt", order=held.order, instance=worker.instance)
+            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+            return False
+        deadline = batch.heard_s + self._settings.lease_s
+        if order.state is State.RUNNING:
+            batch.renewals.append({"which": order.seq, "deadline": deadline})
+            return True
+        first = order.instance is None
+        batch.binds.append(
+            {
+                "which": order.seq,
+                "who": worker.instance,
+                "who_name": worker.name,
+                "who_weights": worker.weights,
+                "at_us": batch.now_us,
+                "tried": int(first),
+                "deadline": deadline,
+            }
+        )
+        batch.claimed.append((order.id, order.attempt, worker.instance, None))
+        batch.orders[order.id] = replace(order, state=State.RUNNING, instance=worker.instance)
+        return True
+
+    def _show_unconfirmed(
+        self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard
+    ) -> None:
+        """A worker waits for a confirmation: its outcome is on its way, was settled, or is void."""
+        order = batch.orders.get(held.order)
+        if order is not None and belongs(order, held, worker.instance):
+            self._show_up(batch, worker, held, heard)
+        elif (
+            order is not None
+            and order.instance == worker.instance
+            and order.attempt == held.attempt
+        ):
+            heard.control.append((worker.instance, Confirm(held=(held,))))
+        else:
+            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+
+    def _refusal(self, connection: Connection, announced: Announcement) -> str | None:
+        """Why a worker may not join: until one herd serves many models, all must be alike."""
+        others = herd_sql.workers_here(connection)
+        models = sorted({other.model for other in others})
+        if models and announced.model not in models:
+            return (
+                f"This herd serves {models[0]} and the worker announced {announced.model}; "
+                f"set HERD_MODEL and HERD_MODEL_PATH to the herd's model."
+            )
+        least = min((other.context for other in others), default=0)
+        if announced.context < least:
+            return (
+                f"This herd's context is {least} tokens and the worker announced "
+                f"{announced.context}; set HERD_CONTEXT to {least} or more."
+            )
+        return None
+
+    def _welcome(self, connection: Connection, announced: Announcement) -> None:
+        model = model_sql.get_model(connection, announced.model)
+        if model is None:
+            _, default_model, _ = model_sql.read_policy(connection)
+            like = model_sql.get_model(connection, default_model)
+            assert like is not None, "the default model is made with the policy"
+            model_sql.put_model(connection, announced.model, like.rates)
+        contexts = [other.context for other in herd_sql.workers_here(connection, announced.model)]
+        model_sql.set_context(connection, announced.model, min([announced.context, *contexts]))
+
+    def mark(self) -> int | None:
+        """Take the right to send the listening clock's next marker; its number, or None."""
+        with self._database.write() as connection:
+            return herd_sql.take_mark(connection, self._clock_us(), MARK_EVERY_US)
+
+    def sweep(self) -> None:
+        """Count workers as lost that were silent for a lease of the listening clock."""
+        with self._database.read() as connection:
+            before = herd_sql.heard_s(connection) - self._settings.lease_s
+            silent = any(one.heard_s < before for one in herd_sql.workers_here(connection))
+        if silent:
+            with self._database.write() as connection:
+                before = herd_sql.heard_s(connection) - self._settings.lease_s
+                lost = herd_sql.lose_silent(connection, before)
+                _log.warning("workers_lost", count=lost)
+
+
+def belongs(order: Order, held: Held, instance: str) -> bool:
+    """Whether an attempt is the order's current one, still open, and this worker's or nobody's."""
+    return (
+        order.attempt_open
+        and order.attempt == held.attempt
+        and order.nonce is not None
+        and hmac.compare_digest(order.nonce, held.nonce)
+        and order.instance in (None, instance)
+        and not order.state.ended
+    )
+
+
+def _as_worker(envelope: Envelope, announced: Announcement) -> herd_sql.Worker:
+    return herd_sql.Worker(
+        instance=envelope.sender,
+        kid=envelope.kid,
+        name=announced.name,
+        model=announced.model,
+        slots=announced.slots,
+        context=announced.context,
+        tokens_per_s=announced.tokens_per_s,
+        weights=announced.weights,
+        state="alive",
+        beat=0,
+        strays=0,
+        heard_s=0,
+        joined_us=0,
+        seen_us=0,
+        out=0,
+    )
+
+
+def _named_orders(envelopes: Sequence[Envelope]) -> set[str]:
+    named: set[str] = set()
+    for envelope in envelopes:
+        if isinstance(envelope.body, Claim):
+            named.add(envelope.body.held.order)
+        elif isinstance(envelope.body, Beat):
+            for held in (*envelope.body.running, *envelope.body.unconfirmed):
+                named.add(held.order)
+    return named

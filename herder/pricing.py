@@ -1,0 +1,164 @@
+"""What an order must pay, what it offers, and what it is charged: integers and fractions only.
+
+The rules are the original system's, kept exactly (`tests/cases/seed_fees.json` and
+`seed_order.json` hold what it computed), but for the bounds that README.md in this folder names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from herder.errors import InvalidMultiplier
+
+MAX_WINSTON = 2**53 - 1
+"""The largest amount: what every JSON reader and every 64-bit column holds exactly."""
+
+RANK_SCALE = 2**40
+RANK_CAP = 2**62
+
+_WORD = re.compile(r"[0-9A-Za-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a model costs, in winston. An order keeps those it was submitted under."""
+
+    prompt_fee: int = 1
+    fee_per_token: int = 1
+
+    def __post_init__(self) -> None:
+        if self.prompt_fee < 1 or self.fee_per_token < 0:
+            raise ValueError("prompt_fee is at least 1 and fee_per_token at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The values that price or rank for every model; they stand in the database."""
+
+    fee_bump: Fraction = Fraction(1005, 1000)
+    auto_multiplier_max: Fraction = Fraction(10)
+    auto_half_life_s: int = 600
+    bytes_per_word: int = 16
+    charge_unused: bool = False
+
+
+def count_words(prompt: str, bytes_per_word: int) -> int:
+    """Words of a prompt: runs of ASCII letters and digits, or its bytes where those are more.
+
+    Args:
+        prompt: the text; for messages, their contents joined by newlines.
+        bytes_per_word: UTF-8 bytes that count as one word at least; 0 leaves the runs alone,
+            as in the original, where Chinese text, or one endless word, was free.
+    """
+    runs = sum(1 for _ in _WORD.finditer(prompt))
+    if bytes_per_word < 1:
+        return runs
+    return max(runs, len(prompt.encode("utf-8", "surrogatepass")) // bytes_per_word)
+
+
+def needed(rates: Rates, words: int, tokens: int) -> int:
+    """What an order must pay at least, in winston."""
+    return rates.prompt_fee + rates.fee_per_token * (words + tokens)
+
+
+def parse_multiplier(value: object) -> Fraction:
+    """A caller's multiplier as an exact fraction; a float is read by its shortest decimal.
+
+    Raises:
+        InvalidMultiplier: no number, not finite, negative or zero, or absurdly long.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal, Fraction)):
+        raise InvalidMultiplier(str(value)[:40])
+    if isinstance(value, Fraction):
+        fraction = value
+    else:
+        try:
+            decimal = Decimal(repr(value) if isinstance(value, float) else value)
+        except (InvalidOperation, ValueError):
+            raise InvalidMultiplier(str(value)[:40]) from None
+        # Checked before it becomes a fraction: Decimal("1e999999") would fill the memory.
+        if not decimal.is_finite() or not -19 <= decimal.adjusted() <= 19:
+            raise InvalidMultiplier(str(value)[:40])
+        fraction = Fraction(decimal)
+    if fraction <= 0 or fraction > MAX_WINSTON or fraction.denominator > 10**40:
+        raise InvalidMultiplier(str(value)[:40])
+    return fraction
+
+
+def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fraction:
+    """The last multiplier as automatic fees see it: on its way to 1 while nothing is dispatched.
+
+    Args:
+        last: the multiplier of the order dispatched last.
+        idle_us: microseconds since that dispatch.
+        half_life_s: seconds in which its distance to 1 halves; 0 keeps it, as the original did.
+    """
+    if half_life_s <= 0 or idle_us <= 0:
+        return last
+    halvings = idle_us // (half_life_s * 1_000_000)
+    # A distance of at most 2**53 has gone below any price difference long before 128 halvings.
+    return Fraction(1) if halvings >= 128 else 1 + (last - 1) / 2**halvings
+
+
+def automatic_fee(
+    need: int,
+    last: Fraction,
+    *,
+    anything_waits: bool,
+    bid_factor: Fraction,
+    policy: Policy,
+) -> int:
+    """The fee of a client that names none, in winston.
+
+    `floor(needed * last_multiplier * bump * multiplier)`, the original's rule; of it, the
+    part that the herder chose, `last_multiplier * bump`, is capped.
+    """
+    going = last * (policy.fee_bump if anything_waits else 1)
+    going = min(going, policy.auto_multiplier_max)
+    return int(need * going * bid_factor)
+
+
+def named_fee(fee: int, bid_factor: Fraction) -> int:
+    """The fee of a client that names one: times its multiplier if it gives both, floored."""
+    return int(fee * bid_factor)
+
+
+def rank(fee: int, need: int) -> int:
+    """An order's place of service as one integer: higher first.
+
+    Args:
+        fee: what it offers, in winston.
+        need: what it must pay at least, in winston; `fee / need` is the multiplier.
+    """
+    return min(fee * RANK_SCALE // need, RANK_CAP)
+
+
+def charge(
+    fee: int, need: int, rates: Rates, words: int, generated: int, *, whole: bool = False
+) -> int:
+    """What is charged for what was delivered, in winston; never above the fee.
+
+    Args:
+        fee: the hold.
+        need: what the order had to pay at least.
+        rates: those that it was submitted under.
+        words: of its prompt.
+        generated: tokens sampled by the accepted attempt.
+        whole: the original's rule (`HERD_CHARGE_UNUSED`): the whole fee.
+    """
+    if whole:
+        return fee
+    delivered = needed(rates, words, generated)
+    return min(fee, -(-fee * delivered // need))
+
+
+def priority(fee: int, need: int) -> int:
+    """The broker's hint, 0 to 9: `min(9, floor(2 * log2(multiplier)))`, without a float.
+
+    `floor(2 * log2(m))` is the largest n with `2**n <= m**2`.
+    """
+    squared = Fraction(fee, need) ** 2
+    return max(0, min(9, int(squared).bit_length() - 1))

@@ -1,0 +1,171 @@
+"""What a client is shown: quotes, info, receipts and results. Plain data, safe to print or dump.
+
+Amounts are integer winston; multipliers are exact decimals as text, since a float is no money.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+
+def decimal_text(value: Fraction, places: int = 6) -> str:
+    """A fraction as a short decimal for people: 1.25, not 5/4."""
+    scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
+    return f"{scaled:f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A model's rates in winston."""
+
+    prompt_fee: int
+    fee_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What an order would need, pay and wait for, as it would stand now.
+
+    Attributes:
+        fee: the automatic fee in winston.
+        multiplier: `fee / needed`.
+        place: 1 for the head of the queue.
+        place_exact: False where the queue is too long to be counted for one caller.
+        wait_s: seconds until it would start, or None while nothing measured says.
+        waiting_for_workers: no worker of this model is alive.
+    """
+
+    account: str
+    model: str
+    words: int
+    tokens: int
+    rates: Rate
+    needed: int
+    fee: int
+    multiplier: str
+    place: int
+    place_exact: bool
+    wait_s: int | None
+    waiting_for_workers: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The quote as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as the herd offers it now."""
+
+    name: str
+    rates: Rate
+    last_multiplier: str
+    queue_length: int
+    queue_length_exact: bool
+    context: int | None
+    workers: int
+    slots: int
+    free_slots: int
+    weights: list[str]
+    wait_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Who serves here and how it stands.
+
+    The original's Info answered name, version, rates, last multiplier and queue length; the
+    herd, the models and the wait to expect are ours.
+    """
+
+    name: str
+    version: str
+    default_model: str
+    models: list[ModelInfo]
+
+    @property
+    def model(self) -> ModelInfo:
+        """The default model."""
+        return next(model for model in self.models if model.name == self.default_model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the model counted them."""
+
+    prompt_tokens: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an order cost and why; amounts in winston, times in milliseconds.
+
+    Attributes:
+        multiplier: `fee / needed`, which ranked it.
+        bid_factor: the `multiplier` that the call gave, a factor on the fee.
+        held: what is still held; 0 once the order ended.
+        refunded: what an operator gave back later.
+        attempts: how often it was given to a worker.
+        weights: what the worker did to the model's weights.
+        waited_ms: from submission to its start on a worker.
+        took_ms: from that start to its end.
+    """
+
+    order: str
+    account: str
+    model: str
+    state: str
+    needed: int
+    fee: int
+    multiplier: str
+    bid_factor: str
+    automatic: bool
+    rates: Rate
+    words: int
+    tokens: int
+    generated: int
+    charged: int
+    returned: int
+    held: int
+    refunded: int
+    attempts: int
+    worker: str | None
+    weights: str | None
+    reference: str | None
+    submitted_us: int
+    waited_ms: int | None
+    took_ms: int | None
+    failure: dict[str, object] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An order's answer.
+
+    Attributes:
+        text: what was generated; partial where the order did not complete.
+        finish_reason: `stop`, `length`, `deadline` or `cancelled`; None where nothing ran.
+    """
+
+    order: str
+    text: str
+    finish_reason: str | None
+    usage: Usage
+    receipt: Receipt
+    reference: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON would have it."""
+        return asdict(self)

@@ -1,0 +1,258 @@
+"""SQL about the book, the attempts and the outbox: how orders go out and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from herder.orders import Order, State
+from herder.store.orders import Request, to_order
+from herder.tables import order_text, orders, outbox
+
+PLACE_COUNTED = 1000
+"""How far a place in the book is counted exactly: counting a million rows for each caller would
+make the book slower as it grows."""
+
+_QUEUED = and_(orders.c.model == bindparam("model"), orders.c.state == State.QUEUED.value)
+_WAITS = select(exists().where(_QUEUED))
+_BEST = (
+    select(orders)
+    .where(_QUEUED)
+    .order_by(orders.c.rank.desc(), orders.c.seq)
+    .limit(bindparam("limit"))
+)
+_COUNTED = select(orders.c.tokens).where(_QUEUED).limit(PLACE_COUNTED + 1)
+_AHEAD = _COUNTED.where(
+    or_(
+        orders.c.rank > bindparam("rank"),
+        and_(orders.c.rank == bindparam("rank"), orders.c.seq < bindparam("seq")),
+    )
+)
+
+
+def anything_waits(connection: Connection, model_name: str) -> bool:
+    """Whether any order of the model is queued."""
+    return bool(connection.execute(_WAITS, {"model": model_name}).scalar_one())
+
+
+def best(connection: Connection, model_name: str, limit: int) -> list[Order]:
+    """The best-ranked orders that wait, earliest first among equals."""
+    rows = connection.execute(_BEST, {"model": model_name, "limit": limit})
+    return [to_order(row) for row in rows]
+
+
+def queue_length(connection: Connection, model_name: str) -> tuple[int, int]:
+    """(orders, tokens) that wait for a model, counted up to `PLACE_COUNTED` + 1 orders."""
+    counted = _COUNTED.subquery()
+    row = connection.execute(
+        select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
+        {"model": model_name},
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def ahead(connection: Connection, model_name: str, rank: int, seq: int) -> tuple[int, int]:
+    """(orders, tokens) that would be served before one of this rank and number; counted alike."""
+    counted = _AHEAD.subquery()
+    row = connection.execute(
+        select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
+        {"model": model_name, "rank": rank, "seq": seq},
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+_DISPATCH = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(
+        state=State.DISPATCHED.value,
+        attempt=orders.c.attempt + 1,
+        dispatches=orders.c.dispatches + 1,
+        attempt_open=True,
+        instance=None,
+        worker=None,
+        weights=None,
+        started_us=None,
+        nonce=bindparam("new_nonce"),
+        run_limit_s=bindparam("limit_s"),
+        dispatched_us=bindparam("at_us"),
+        deadline_heard_s=bindparam("deadline"),
+    )
+)
+_OUTBOX_ADD = insert(outbox)
+_OUTBOX_JOIN = (
+    select(outbox.c.seq.label("outbox_seq"), orders, order_text.c.request)
+    .join(orders, orders.c.id == outbox.c.order_id)
+    .join(order_text, order_text.c.order_id == orders.c.id)
+    .where(outbox.c.attempt == orders.c.attempt, orders.c.state == State.DISPATCHED.value)
+    .order_by(outbox.c.seq)
+)
+_OUTBOX = _OUTBOX_JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindparam("limit"))
+_OUTBOX_OF = _OUTBOX_JOIN.where(outbox.c.order_id.in_(bindparam("ids", expanding=True)))
+_OUTBOX_OLD = select(exists().where(outbox.c.created_us <= bindparam("until_us")))
+_OUTBOX_DONE = delete(outbox).where(outbox.c.seq.in_(bindparam("seqs", expanding=True)))
+_OUTBOX_STALE = delete(outbox).where(
+    ~exists().where(
+        orders.c.id == outbox.c.order_id,
+        orders.c.attempt == outbox.c.attempt,
+        orders.c.state == State.DISPATCHED.value,
+    )
+)
+
+
+def dispatch(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Send orders out: a new attempt each, and the outbox row that its message is born from.
+
+    Each step gives `which` (seq), `new_nonce`, `limit_s`, `at_us` and `deadline`.
+    """
+    connection.execute(_DISPATCH, [dict(step) for step in steps])
+
+
+def add_outbox(connection: Connection, attempts: Sequence[tuple[str, int]], at_us: int) -> None:
+    """Note that a message about each (order, attempt) is to be published."""
+    connection.execute(
+        _OUTBOX_ADD,
+        [{"order_id": one, "attempt": attempt, "created_us": at_us} for one, attempt in attempts],
+    )
+
+
+def pending_outbox(
+    connection: Connection, *, until_us: int, limit: int
+) -> list[tuple[int, Order, Request]]:
+    """(row, order, request) of messages that are to be published: those still of use."""
+    rows = connection.execute(_OUTBOX, {"until_us": until_us, "limit": limit})
+    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+
+
+def outbox_of(connection: Connection, ids: Sequence[str]) -> list[tuple[int, Order, Request]]:
+    """(row, order, request) of the messages about orders that were dispatched just now."""
+    rows = connection.execute(_OUTBOX_OF, {"ids": list(ids)})
+    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+
+
+def outbox_is_old(connection: Connection, until_us: int) -> bool:
+    """Whether the outbox holds rows that old, of use or not."""
+    return bool(connection.execute(_OUTBOX_OLD, {"until_us": until_us}).scalar_one())
+
+
+def clear_outbox(connection: Connection, seqs: Sequence[int]) -> None:
+    """Forget messages that were published."""
+    if seqs:
+        connection.execute(_OUTBOX_DONE, {"seqs": list(seqs)})
+
+
+def sweep_outbox(connection: Connection) -> None:
+    """Forget messages whose attempt is no longer waiting for a worker."""
+    connection.execute(_OUTBOX_STALE)
+
+
+_BIND = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(
+        state=State.RUNNING.value,
+        instance=bindparam("who"),
+        worker=bindparam("who_name"),
+        weights=bindparam("who_weights"),
+        started_us=func.coalesce(orders.c.started_us, bindparam("at_us")),
+        tries=orders.c.tries + bindparam("tried"),
+        deadline_heard_s=bindparam("deadline"),
+    )
+)
+_RENEW = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(deadline_heard_s=bindparam("deadline"))
+)
+_REQUEUE = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(
+        state=State.QUEUED.value,
+        attempt_open=bindparam("still_open"),
+        tries=bindparam("tries_now"),
+        instance=bindparam("who"),
+        worker=bindparam("who_name"),
+        weights=bindparam("who_weights"),
+        deadline_heard_s=None,
+    )
+)
+END_COLUMNS = (
+    "state",
+    "instance",
+    "worker",
+    "weights",
+    "started_us",
+    "tries",
+    "ended_us",
+    "finish_reason",
+    "prompt_tokens",
+    "generated",
+    "charged",
+    "returned",
+    "failure",
+)
+"""What is written when an order ends; each row gives them as `v_` and the name."""
+_END = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values({name: bindparam(f"v_{name}", type_=orders.c[name].type) for name in END_COLUMNS})
+    .values(attempt_open=False, deadline_heard_s=None)
+)
+_ANSWER = (
+    update(order_text)
+    .where(order_text.c.order_id == bindparam("which"))
+    .values(answer=bindparam("text"))
+)
+_LAPSED = select(orders).where(
+    orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+    orders.c.deadline_heard_s < bindparam("heard_s"),
+)
+
+
+def _each(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        connection.execute(statement, [dict(row) for row in rows])
+
+
+def bind(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Attempts that a worker showed up with are running there from now on."""
+    _each(connection, _BIND, rows)
+
+
+def renew(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Attempts that their worker named again get a new lease."""
+    _each(connection, _RENEW, rows)
+
+
+def requeue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Orders go back to waiting, in their old place: rank and number are as they were."""
+    _each(connection, _REQUEUE, rows)
+
+
+def end(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Orders end; the caller moves their money in the same transaction."""
+    _each(connection, _END, rows)
+
+
+def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> None:
+    """Keep the texts that orders ended with."""
+    _each(connection, _ANSWER, [{"which": order_id, "text": text} for order_id, text in rows])
+
+
+def lapsed(connection: Connection, heard_s: int) -> list[Order]:
+    """Orders that are out and whose claim or lease has run out on the listening clock."""
+    return [to_order(row) for row in connection.execute(_LAPSED, {"heard_s": heard_s})]

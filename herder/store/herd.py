@@ -1,0 +1,230 @@
+"""SQL about the herd: keys, worker instances, the listening clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+
+from herder.orders import State
+from herder.tables import clock, key, orders, worker
+from workers.wire import Announcement, PublicKey
+
+HERDER = "herder"
+WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker instance as it announced itself.
+
+    Attributes:
+        state: `alive`, `draining`, `lost` (silent for a lease), or `gone` (said farewell).
+        strays: attempts that it runs without being given them; they take its slots all the same.
+        out: orders that the database has out with it.
+    """
+
+    instance: str
+    kid: str
+    name: str
+    model: str
+    slots: int
+    context: int
+    tokens_per_s: int
+    weights: str
+    state: str
+    beat: int
+    strays: int
+    heard_s: int
+    joined_us: int
+    seen_us: int
+    out: int
+
+    @property
+    def free(self) -> int:
+        """Slots that may be given an order."""
+        if self.state != "alive":
+            return 0
+        return max(0, self.slots - self.strays - self.out)
+
+
+_OUT_WITH = (
+    select(func.count())
+    .where(
+        orders.c.instance == worker.c.instance,
+        orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+    )
+    .scalar_subquery()
+)
+_WORKERS = select(worker, _OUT_WITH.label("out_with")).order_by(worker.c.name, worker.c.instance)
+_HERE = _WORKERS.where(worker.c.state.in_(["alive", "draining"]))
+_HERE_OF = _HERE.where(worker.c.model == bindparam("model"))
+_ONE = _WORKERS.where(worker.c.instance == bindparam("which"))
+_UNBOUND = select(func.count()).where(
+    orders.c.model == bindparam("model"),
+    orders.c.instance.is_(None),
+    orders.c.state == State.DISPATCHED.value,
+    # Said twice, because SQLite takes a partial index only for the words of its condition.
+    orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+)
+
+
+def _to_worker(row: Row[Any]) -> Worker:
+    return Worker(
+        row.instance,
+        row.kid,
+        row.name,
+        row.model,
+        row.slots,
+        row.context,
+        row.tokens_per_s,
+        row.weights,
+        row.state,
+        row.beat,
+        row.strays,
+        row.heard_s,
+        row.joined_us,
+        row.seen_us,
+        row.out_with,
+    )
+
+
+def workers_here(connection: Connection, model: str | None = None) -> list[Worker]:
+    """The workers that beat, of one model or of all."""
+    if model is None:
+        return [_to_worker(row) for row in connection.execute(_HERE)]
+    return [_to_worker(row) for row in connection.execute(_HERE_OF, {"model": model})]
+
+
+def all_workers(connection: Connection) -> list[Worker]:
+    """Every worker instance that ever announced itself."""
+    return [_to_worker(row) for row in connection.execute(_WORKERS)]
+
+
+def get_worker(connection: Connection, instance: str) -> Worker | None:
+    """A worker instance, whatever its state."""
+    row = connection.execute(_ONE, {"which": instance}).one_or_none()
+    return None if row is None else _to_worker(row)
+
+
+def unclaimed(connection: Connection, model: str) -> int:
+    """How many orders of a model are out with nobody yet."""
+    return int(connection.execute(_UNBOUND, {"model": model}).scalar_one())
+
+
+def put_worker(
+    connection: Connection,
+    instance: str,
+    kid: str,
+    announced: Announcement,
+    *,
+    beat: int,
+    strays: int,
+    heard_s: int,
+    now_us: int,
+) -> None:
+    """Write down what a worker announced and reported."""
+    values = {
+        "name": announced.name,
+        "model": announced.model,
+        "slots": announced.slots,
+        "context": announced.context,
+        "tokens_per_s": announced.tokens_per_s,
+        "weights": announced.weights,
+        "state": "draining" if announced.draining else "alive",
+        "beat": beat,
+        "strays": strays,
+        "heard_s": heard_s,
+        "seen_us": now_us,
+    }
+    changed = connection.execute(
+        update(worker).where(worker.c.instance == instance, worker.c.kid == kid).values(values)
+    )
+    if changed.rowcount == 0:
+        connection.execute(
+            insert(worker).values(instance=instance, kid=kid, joined_us=now_us, **values)
+        )
+
+
+def set_worker_state(connection: Connection, instance: str, state: str) -> None:
+    """A worker drains, is lost, or is gone."""
+    connection.execute(update(worker).where(worker.c.instance == instance).values(state=state))
+
+
+def lose_silent(connection: Connection, before_heard_s: int) -> int:
+    """Count workers as lost that were silent for a lease of the listening clock."""
+    return connection.execute(
+        update(worker)
+        .where(worker.c.state.in_(["alive", "draining"]), worker.c.heard_s < before_heard_s)
+        .values(state="lost")
+    ).rowcount
+
+
+# Keys
+
+
+def add_key(connection: Connection, role: str, owner: str, public: PublicKey, now_us: int) -> None:
+    """Believe a key from now on; one that is believed already stays as it is."""
+    known = connection.execute(select(key.c.kid).where(key.c.kid == public.kid)).one_or_none()
+    if known is None:
+        connection.execute(
+            insert(key).values(
+                kid=public.kid, role=role, owner=owner, jwk=public.to_jwk(), created_us=now_us
+            )
+        )
+
+
+_LIVE_KEYS = select(key).where(key.c.role == bindparam("role"), key.c.revoked_us.is_(None))
+
+
+def live_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
+    """The keys of a role that were not revoked, by `kid`."""
+    rows = connection.execute(_LIVE_KEYS, {"role": role})
+    return {row.kid: PublicKey.from_jwk(row.jwk) for row in rows}
+
+
+def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:
+    """Believe a key no more; says whether it was believed."""
+    changed = connection.execute(
+        update(key).where(key.c.kid == kid, key.c.revoked_us.is_(None)).values(revoked_us=now_us)
+    )
+    return changed.rowcount == 1
+
+
+# The listening clock
+
+_CLOCK = select(clock)
+
+
+def heard_s(connection: Connection) -> int:
+    """Seconds in which somebody listened, since the beginning."""
+    return int(connection.execute(_CLOCK).one().heard_s)
+
+
+def take_mark(connection: Connection, now_us: int, every_us: int) -> int | None:
+    """Take the right to send the clock's next marker.
+
+    Args:
+        connection: a transaction that writes.
+        now_us: the time.
+        every_us: how far apart markers stand.
+
+    Returns:
+        The marker's number, or None where another herder sent one just now.
+    """
+    row: Mapping[str, int] = dict(connection.execute(_CLOCK).one()._mapping)
+    # A mark in the future is one from before the clock was set back.
+    if row["marked_us"] <= now_us < row["marked_us"] + every_us:
+        return None
+    connection.execute(update(clock).values(marked_us=now_us))
+    return row["heard_s"] + 1
+
+
+def hear_mark(connection: Connection, number: int) -> bool:
+    """Add the second of a marker that was read; a marker counts once."""
+    changed = connection.execute(
+        update(clock).where(clock.c.heard_s == number - 1).values(heard_s=number)
+    )
+    return changed.rowcount == 1

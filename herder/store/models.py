@@ -1,0 +1,96 @@
+"""SQL about models and the values that price for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from herder.pricing import Policy, Rates
+from herder.tables import model, policy
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as it is priced and bounded."""
+
+    name: str
+    rates: Rates
+    context: int | None
+    last_multiplier: Fraction
+    last_dispatch_us: int | None
+
+
+_POLICY = select(policy)
+
+
+def read_policy(connection: Connection) -> tuple[Policy, str, int]:
+    """The values that price for every model, the default model, and the stripes of revenue."""
+    row = connection.execute(_POLICY).one()
+    values = Policy(
+        Fraction(row.fee_bump),
+        Fraction(row.auto_multiplier_max),
+        row.auto_half_life_s,
+        row.bytes_per_word,
+        row.charge_unused,
+    )
+    return values, row.default_model, row.revenue_stripes
+
+
+_MODEL = select(model).where(model.c.name == bindparam("name"))
+_MODELS = select(model).order_by(model.c.name)
+
+
+def _to_model(row: Row[Any]) -> Model:
+    return Model(
+        row.name,
+        Rates(row.prompt_fee, row.fee_per_token),
+        row.context,
+        Fraction(row.last_fee, row.last_needed),
+        row.last_dispatch_us,
+    )
+
+
+def get_model(connection: Connection, name: str) -> Model | None:
+    """A model by name."""
+    row = connection.execute(_MODEL, {"name": name}).one_or_none()
+    return None if row is None else _to_model(row)
+
+
+def list_models(connection: Connection) -> list[Model]:
+    """Every model that was configured or announced."""
+    return [_to_model(row) for row in connection.execute(_MODELS)]
+
+
+def put_model(connection: Connection, name: str, rates: Rates) -> None:
+    """Configure a model, or change its rates for the orders to come."""
+    values = {"prompt_fee": rates.prompt_fee, "fee_per_token": rates.fee_per_token}
+    changed = connection.execute(update(model).where(model.c.name == name).values(values))
+    if changed.rowcount == 0:
+        connection.execute(insert(model).values(name=name, **values))
+
+
+def set_context(connection: Connection, name: str, context: int) -> None:
+    """Note the context that the herd's workers announced for a model, in tokens."""
+    connection.execute(update(model).where(model.c.name == name).values(context=context))
+
+
+_LAST = (
+    update(model)
+    .where(model.c.name == bindparam("name"))
+    .values(
+        last_fee=bindparam("fee"),
+        last_needed=bindparam("needed"),
+        last_dispatch_us=bindparam("at_us"),
+    )
+)
+
+
+def set_last_multiplier(
+    connection: Connection, name: str, fee: int, needed: int, at_us: int
+) -> None:
+    """Note the multiplier of the order that was dispatched last, as an exact fraction."""
+    values = {"name": name, "fee": fee, "needed": needed, "at_us": at_us}
+    connection.execute(_LAST, values)

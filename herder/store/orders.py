@@ -1,0 +1,195 @@
+"""SQL about orders: what was asked, where it stands, what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
+
+from herder.orders import Order, Prompt, State
+from herder.pricing import Rates
+from herder.tables import event, order_text, orders
+from workers.wire import ChatMessage, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the model is given: kept apart from the order, whose row is rewritten at each step."""
+
+    prompt: Prompt
+    stop: tuple[str, ...]
+    sampling: Sampling
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as it is stored."""
+        stored: dict[str, Any] = {"raw": self.prompt.raw, "stop": list(self.stop)}
+        if self.prompt.messages is None:
+            stored["prompt"] = self.prompt.text
+        else:
+            stored["messages"] = [turn.model_dump() for turn in self.prompt.messages]
+        stored["sampling"] = self.sampling.model_dump(exclude_defaults=True, mode="json")
+        return stored
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Request:
+        """The request as it was stored."""
+        turns = stored.get("messages")
+        messages = None if turns is None else tuple(ChatMessage(**turn) for turn in turns)
+        return cls(
+            Prompt(stored.get("prompt"), messages, bool(stored["raw"])),
+            tuple(stored["stop"]),
+            Sampling.model_validate(stored["sampling"]),
+        )
+
+
+def to_order(row: Row[Any]) -> Order:
+    """A row of `orders` as the order that it is."""
+    return Order(
+        id=row.id,
+        seq=row.seq,
+        account=row.account,
+        model=row.model,
+        state=State(row.state),
+        rank=row.rank,
+        fee=row.fee,
+        needed=row.needed,
+        rates=Rates(row.prompt_fee, row.fee_per_token),
+        charge_unused=row.charge_unused,
+        bid_factor=Fraction(row.bid_factor),
+        automatic=row.automatic,
+        words=row.words,
+        tokens=row.tokens,
+        reference=row.reference,
+        hold_id=row.hold_id,
+        run_limit_s=row.run_limit_s,
+        submitted_us=row.submitted_us,
+        attempt=row.attempt,
+        nonce=row.nonce,
+        attempt_open=row.attempt_open,
+        dispatched_us=row.dispatched_us,
+        instance=row.instance,
+        worker=row.worker,
+        weights=row.weights,
+        started_us=row.started_us,
+        tries=row.tries,
+        dispatches=row.dispatches,
+        ended_us=row.ended_us,
+        finish_reason=row.finish_reason,
+        prompt_tokens=row.prompt_tokens,
+        generated=row.generated,
+        charged=row.charged,
+        returned=row.returned,
+        failure=row.failure,
+    )
+
+
+_INSERT_ORDER = insert(orders).returning(orders)
+_INSERT_TEXT = insert(order_text)
+_INSERT_EVENT = insert(event)
+
+
+def insert_order(connection: Connection, values: Mapping[str, Any], request: Request) -> Order:
+    """Write a new order and what it asks; its number says when it came."""
+    order = to_order(connection.execute(_INSERT_ORDER, dict(values)).one())
+    connection.execute(_INSERT_TEXT, {"order_id": order.id, "request": request.to_json()})
+    return order
+
+
+def add_events(
+    connection: Connection,
+    kind: str,
+    at_us: int,
+    subjects: Sequence[tuple[str, int, str | None, str | None]],
+) -> None:
+    """Write down what happened to orders: (order, attempt, instance, detail) each."""
+    if subjects:
+        connection.execute(
+            _INSERT_EVENT,
+            [
+                {
+                    "order_id": order_id,
+                    "kind": kind,
+                    "at_us": at_us,
+                    "attempt": attempt,
+                    "instance": instance,
+                    "detail": detail,
+                }
+                for order_id, attempt, instance, detail in subjects
+            ],
+        )
+
+
+_BY_ID = select(orders).where(orders.c.id == bindparam("id"))
+_BY_IDS = select(orders).where(orders.c.id.in_(bindparam("ids", expanding=True)))
+_BY_KEY = select(orders).where(
+    orders.c.account == bindparam("account"), orders.c.idempotency_key == bindparam("key")
+)
+
+
+def get_order(connection: Connection, order_id: str) -> Order | None:
+    """An order by its id."""
+    row = connection.execute(_BY_ID, {"id": order_id}).one_or_none()
+    return None if row is None else to_order(row)
+
+
+def get_orders(connection: Connection, ids: Iterable[str]) -> dict[str, Order]:
+    """Several orders, by id; the unknown ones are left out. Locks go by id, always."""
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
+    rows = connection.execute(_BY_IDS, {"ids": wanted})
+    return {row.id: to_order(row) for row in rows}
+
+
+def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, str] | None:
+    """The order that an account placed under an idempotency key, and the call's fingerprint."""
+    row = connection.execute(_BY_KEY, {"account": account, "key": key}).one_or_none()
+    return None if row is None else (to_order(row), str(row.fingerprint))
+
+
+def list_orders(
+    connection: Connection,
+    *,
+    account: str | None = None,
+    state: State | None = None,
+    before_seq: int | None = None,
+    limit: int = 100,
+) -> list[Order]:
+    """Orders, the newest first, a page at a time."""
+    query = select(orders).order_by(orders.c.seq.desc()).limit(limit)
+    if account is not None:
+        query = query.where(orders.c.account == account)
+    if state is not None:
+        query = query.where(orders.c.state == state)
+    if before_seq is not None:
+        query = query.where(orders.c.seq < before_seq)
+    return [to_order(row) for row in connection.execute(query)]
+
+
+_TEXTS = select(order_text.c.order_id, order_text.c.request, order_text.c.answer).where(
+    order_text.c.order_id.in_(bindparam("ids", expanding=True))
+)
+
+
+def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Request]:
+    """What several orders ask."""
+    wanted = sorted(ids)
+    if not wanted:
+        return {}
+    rows = connection.execute(_TEXTS, {"ids": wanted})
+    return {row.order_id: Request.from_json(row.request) for row in rows}
+
+
+def get_answer(connection: Connection, order_id: str) -> str:
+    """The text that an order ended with, possibly empty."""
+    row = connection.execute(_TEXTS, {"ids": [order_id]}).one_or_none()
+    return "" if row is None or row.answer is None else str(row.answer)
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """How many orders stand where; for people, since it reads them all."""
+    rows = connection.execute(select(orders.c.state, func.count()).group_by(orders.c.state))
+    return {state: int(count) for state, count in rows}

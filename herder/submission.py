@@ -1,0 +1,249 @@
+"""A client's call, parsed at the border: every bound on what may be asked, in one place.
+
+Whatever passes is a `Submission` that the desk trusts; whatever does not is refused by an error
+of `herder.errors` before any money moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from herder.errors import (
+    InvalidAmount,
+    InvalidFee,
+    InvalidKey,
+    InvalidName,
+    InvalidPrompt,
+    InvalidReference,
+    InvalidSampling,
+    InvalidStop,
+    InvalidTokens,
+)
+from herder.orders import Prompt, Submission
+from herder.pricing import MAX_WINSTON, parse_multiplier
+from workers.wire import (
+    MAX_MESSAGES,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOKENS,
+    ChatMessage,
+    Sampling,
+)
+
+MAX_REFERENCE_CHARS = 256
+MAX_KEY_CHARS = 255
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")
+
+
+def parse_account(name: object) -> str:
+    """An account's name.
+
+    Raises:
+        InvalidName: it is none.
+    """
+    if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
+        raise InvalidName(
+            f"An account's name is 1 to 63 letters, digits, dots, dashes or underscores, "
+            f"not {str(name)[:80]!r}.",
+            name=str(name)[:80],
+        )
+    return name
+
+
+def parse_model(name: object) -> str:
+    """A model's name.
+
+    Raises:
+        InvalidName: it is none.
+    """
+    if not isinstance(name, str) or not _MODEL.fullmatch(name):
+        raise InvalidName(
+            f"A model's name is 1 to 127 letters, digits or any of . _ : / -, "
+            f"not {str(name)[:80]!r}.",
+            name=str(name)[:80],
+        )
+    return name
+
+
+def parse_amount(amount: object) -> int:
+    """An amount of money in winston.
+
+    Raises:
+        InvalidAmount: no whole number, or out of range.
+    """
+    if type(amount) is not int or not 1 <= amount <= MAX_WINSTON:
+        raise InvalidAmount(amount, MAX_WINSTON)
+    return amount
+
+
+def parse_submission(
+    prompt: object = None,
+    tokens: object = None,
+    *,
+    account: object,
+    max_prompt_bytes: int,
+    messages: object = None,
+    fee: object = None,
+    multiplier: object = None,
+    max_fee: object = None,
+    model: object = None,
+    stop: object = None,
+    reference: object = None,
+    idempotency_key: object = None,
+    raw: object = False,
+    run_limit_s: object = None,
+    sampling: Mapping[str, Any] | None = None,
+) -> Submission:
+    """Check everything that a client may say of an order.
+
+    Args:
+        prompt: the text, or None where `messages` are given.
+        tokens: the most tokens to generate, at least 1.
+        account: who pays.
+        max_prompt_bytes: the longest prompt taken here, in UTF-8 bytes.
+        messages: the turns of a conversation, each `{"role": …, "content": …}`.
+        fee: winston offered; None for the automatic fee.
+        multiplier: a factor on the fee.
+        max_fee: winston above which nothing is held.
+        model: its name; None for the default.
+        stop: a string, or several, that end the text and are not part of it.
+        reference: the client's own, given back with the answer.
+        idempotency_key: the same key with the same call gives the same order.
+        raw: whether the prompt skips the model's chat template.
+        run_limit_s: the longest run in seconds.
+        sampling: fields of `workers.wire.Sampling`; None values are left out.
+
+    Raises:
+        InvalidRequest: one of its classes, naming what was wrong.
+    """
+    if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
+        raise InvalidTokens(tokens, MAX_TOKENS)
+    if not isinstance(raw, bool):
+        raise InvalidPrompt(f"raw must be true or false, not {str(raw)[:40]}.")
+    if run_limit_s is not None and (
+        type(run_limit_s) is not int or not 1 <= run_limit_s <= 30 * 86_400
+    ):
+        raise InvalidTokens(run_limit_s, 30 * 86_400)
+    return Submission(
+        account=parse_account(account),
+        prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
+        tokens=tokens,
+        fee=_parse_fee("fee", fee),
+        bid_factor=parse_multiplier(1 if multiplier is None else multiplier),
+        max_fee=_parse_fee("max_fee", max_fee),
+        model=None if model is None else parse_model(model),
+        stop=_parse_stop(stop),
+        sampling=_parse_sampling(sampling or {}),
+        reference=_parse_reference(reference),
+        idempotency_key=_parse_key(idempotency_key),
+        run_limit_s=run_limit_s,
+    )
+
+
+def _parse_fee(name: str, fee: object) -> int | None:
+    if fee is None:
+        return None
+    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+        raise InvalidFee(name, fee, MAX_WINSTON)
+    return fee
+
+
+def _parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
+    if (prompt is None) == (messages is None):
+        raise InvalidPrompt("Give either a prompt or messages, and not both.")
+    if messages is not None:
+        if raw:
+            raise InvalidPrompt("raw is for a prompt: messages need the model's chat template.")
+        parsed = Prompt(None, _parse_messages(messages))
+    elif isinstance(prompt, str):
+        parsed = Prompt(prompt, raw=raw)
+    else:
+        raise InvalidPrompt(f"The prompt must be text, not {type(prompt).__name__}.")
+    try:
+        size = len(parsed.counted.encode())
+    except UnicodeEncodeError:
+        raise InvalidPrompt(
+            "The prompt holds a lone surrogate, which is no character; send valid Unicode."
+        ) from None
+    if size == 0:
+        raise InvalidPrompt("The prompt is empty; say something, even a space.")
+    if size > most:
+        raise InvalidPrompt(
+            f"The prompt has {size} bytes; at most {most} are taken.", bytes=size, most=most
+        )
+    return parsed
+
+
+def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
+    if (
+        isinstance(messages, (str, bytes, Mapping))
+        or not isinstance(messages, Sequence)
+        or not 1 <= len(messages) <= MAX_MESSAGES
+    ):
+        raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} turns.")
+    turns = []
+    for place, message in enumerate(messages, 1):
+        try:
+            turns.append(ChatMessage.model_validate(message))
+        except ValidationError:
+            raise InvalidPrompt(
+                f"Message {place} must have a role (system, user or assistant) and a content "
+                f"that is text, and nothing else."
+            ) from None
+    return tuple(turns)
+
+
+def _parse_stop(stop: object) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    stops = (stop,) if isinstance(stop, str) else stop
+    if (
+        not isinstance(stops, Sequence)
+        or isinstance(stops, (bytes, Mapping))
+        or len(stops) > MAX_STOPS
+        or not all(isinstance(one, str) and 1 <= len(one) <= MAX_STOP_CHARS for one in stops)
+    ):
+        raise InvalidStop(
+            f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters each.",
+            most=MAX_STOPS,
+            most_chars=MAX_STOP_CHARS,
+        )
+    return tuple(stops)
+
+
+def _parse_sampling(sampling: Mapping[str, Any]) -> Sampling:
+    given = {name: value for name, value in sampling.items() if value is not None}
+    try:
+        return Sampling.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "sampling"
+        raise InvalidSampling(
+            f"{name} is wrong: {first['msg'].lower()}, not {str(first['input'])[:40]}.", name=name
+        ) from None
+
+
+def _parse_reference(reference: object) -> str | None:
+    if reference is None:
+        return None
+    if not isinstance(reference, str) or len(reference) > MAX_REFERENCE_CHARS:
+        raise InvalidReference(
+            f"reference must be text of at most {MAX_REFERENCE_CHARS} characters."
+        )
+    return reference
+
+
+def _parse_key(key: object) -> str | None:
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
+        raise InvalidKey(
+            f"idempotency_key must be 1 to {MAX_KEY_CHARS} printable characters.",
+        )
+    return key

@@ -1,0 +1,195 @@
+"""The herder's tables, as SQLAlchemy knows them; `herder/migrations` makes and changes them.
+
+Times are integer microseconds since the epoch (`_us`), or seconds of the listening clock
+(`_heard_s`); amounts are integer winston. The ledger's tables stand beside these, under its own
+names and its own rules.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Serial = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column that is called INTEGER."""
+
+policy = Table(
+    "policy",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("fee_bump", Text, nullable=False),
+    Column("auto_multiplier_max", Text, nullable=False),
+    Column("auto_half_life_s", BigInteger, nullable=False),
+    Column("bytes_per_word", BigInteger, nullable=False),
+    Column("charge_unused", Boolean(name="charge_unused"), nullable=False),
+    Column("default_model", Text, nullable=False),
+    Column("revenue_stripes", Integer, nullable=False),
+)
+
+model = Table(
+    "model",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("prompt_fee", BigInteger, nullable=False),
+    Column("fee_per_token", BigInteger, nullable=False),
+    Column("context", BigInteger),
+    Column("last_fee", BigInteger, nullable=False, server_default="1"),
+    Column("last_needed", BigInteger, nullable=False, server_default="1"),
+    Column("last_dispatch_us", BigInteger),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("account", Text, ForeignKey("account.name"), nullable=False),
+    Column("model", Text, ForeignKey("model.name"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("rank", BigInteger, nullable=False),
+    Column("fee", BigInteger, nullable=False),
+    Column("needed", BigInteger, nullable=False),
+    Column("prompt_fee", BigInteger, nullable=False),
+    Column("fee_per_token", BigInteger, nullable=False),
+    Column("charge_unused", Boolean(name="charge_unused"), nullable=False),
+    Column("bid_factor", Text, nullable=False),
+    Column("automatic", Boolean(name="automatic"), nullable=False),
+    Column("words", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("reference", Text),
+    Column("idempotency_key", Text),
+    Column("fingerprint", Text),
+    Column("hold_id", Text, nullable=False),
+    Column("run_limit_s", BigInteger),
+    Column("submitted_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("nonce", Text),
+    Column("attempt_open", Boolean(name="attempt_open"), nullable=False, server_default=text("0")),
+    Column("dispatched_us", BigInteger),
+    Column("deadline_heard_s", BigInteger),
+    Column("instance", Text),
+    Column("worker", Text),
+    Column("weights", Text),
+    Column("started_us", BigInteger),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("dispatches", Integer, nullable=False, server_default="0"),
+    Column("ended_us", BigInteger),
+    Column("finish_reason", Text),
+    Column("prompt_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("generated", BigInteger, nullable=False, server_default="0"),
+    Column("charged", BigInteger, nullable=False, server_default="0"),
+    Column("returned", BigInteger, nullable=False, server_default="0"),
+    Column("failure", JSON(none_as_null=True)),
+    UniqueConstraint("account", "idempotency_key"),
+)
+
+_queued = text("state = 'queued'")
+_out = text("state IN ('dispatched', 'running')")
+# The book: the head of this index is the order that is served next.
+Index(
+    "ix_orders_book",
+    orders.c.model,
+    orders.c.rank.desc(),
+    orders.c.seq,
+    sqlite_where=_queued,
+    postgresql_where=_queued,
+)
+Index("ix_orders_out", orders.c.instance, sqlite_where=_out, postgresql_where=_out)
+Index("ix_orders_account", orders.c.account, orders.c.seq)
+
+order_text = Table(
+    "order_text",
+    metadata,
+    Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
+    Column("request", JSON, nullable=False),
+    Column("answer", Text),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("instance", Text),
+    Column("detail", Text),
+)
+
+key = Table(
+    "key",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("jwk", JSON, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("kid", Text, ForeignKey("key.kid"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("context", BigInteger, nullable=False),
+    Column("tokens_per_s", BigInteger, nullable=False),
+    Column("weights", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("strays", Integer, nullable=False),
+    Column("heard_s", BigInteger, nullable=False),
+    Column("joined_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Index("ix_worker_model", "model", "state"),
+)
+
+clock = Table(
+    "clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("heard_s", BigInteger, nullable=False),
+    Column("marked_us", BigInteger, nullable=False),
+)
