@@ -92,11 +92,11 @@ WITH given_back AS (
     SELECT reverses_id AS id, sum(amount) AS refunded
     FROM ledger_transfer WHERE reverses_id IS NOT NULL GROUP BY reverses_id
 )
-SELECT 'refund_of_transfer', t.id, coalesce(o.amount, 0), t.reverses_amount
+SELECT 'refund_of_transfer', t.id, 1, 0
 FROM ledger_transfer AS t
-    LEFT JOIN ledger_transfer AS o ON o.id = t.reverses_id AND o.kind = t.reverses_kind
-        AND o.debit = t.credit AND o.credit = t.debit AND o.amount = t.reverses_amount
-WHERE t.reverses_id IS NOT NULL AND (o.id IS NULL OR o.kind NOT IN ('direct', 'post'))
+    LEFT JOIN ledger_transfer AS o ON o.id = t.reverses_id AND o.reverses_id IS NULL
+        AND o.kind IN ('direct', 'post') AND o.debit = t.credit AND o.credit = t.debit
+WHERE t.reverses_id IS NOT NULL AND o.id IS NULL
 UNION ALL
 SELECT 'refundable_amount', r.transfer_id, coalesce(o.amount, 0), r.amount
 FROM ledger_refundable AS r LEFT JOIN ledger_transfer AS o ON o.id = r.transfer_id

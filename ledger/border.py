@@ -64,8 +64,8 @@ def backend_for(conn: Connection) -> Backend:
     return backend
 
 
-def execute(conn: Connection, sql: str, params: Params | list[Params] = ()) -> None:
-    """Execute one statement, or one for each of a list of parameters.
+def execute(conn: Connection, sql: str, params: Params = ()) -> None:
+    """Execute one statement.
 
     In the driver's own words: SQLAlchemy's compiled constructs, though cached, cost as much again
     as the insert does (`tests/bench/ledger.py`).

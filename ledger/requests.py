@@ -34,24 +34,24 @@ class Draft:
         transfer: What it will be.
         tags_json: Its tags as they are stored.
         asked: The amount that the caller named; None for "all of it".
-        reverses_kind: Of a refund: the kind of the transfer that it gives back.
-        reverses_amount: Of a refund: its amount in winston.
     """
 
     transfer: Transfer
     tags_json: str
     asked: int | None
-    reverses_kind: str | None = None
-    reverses_amount: int | None = None
 
     def fingerprint(self) -> str:
         """A digest of what was asked, so that a retry is told from another request.
 
-        The time is left out: a retry comes later. The accounts of a post are its hold's.
+        The time is left out: a retry comes later. No field can hold a line break (`ids.py` refuses
+        them, and JSON escapes them), so that two requests never spell the same text.
         """
         t = self.transfer
-        words = (t.kind, t.debit, t.credit, self.asked, t.hold_id, t.reverses_id, self.tags_json)
-        return blake2b(_encode(words).encode(), digest_size=16).hexdigest()
+        text = (
+            f"{t.kind}\n{t.debit}\n{t.credit}\n{self.asked}\n{t.hold_id}\n{t.reverses_id}\n"
+            f"{self.tags_json}"
+        )
+        return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def row(self) -> tuple[object, ...]:
         """The parameters of the journal's insert, in its order."""
@@ -64,11 +64,8 @@ class Draft:
             t.amount,
             self.fingerprint(),
             t.hold_id,
-            None if t.hold_id is None else "pending",
             t.held,
             t.reverses_id,
-            self.reverses_kind,
-            self.reverses_amount,
             self.tags_json,
             t.at_us,
         )
@@ -199,7 +196,7 @@ def draft_refund(
         tags=merged,
         at_us=now_us,
     )
-    return Draft(transfer, tags_json, asked, original.kind, original.amount)
+    return Draft(transfer, tags_json, asked)
 
 
 def winston(amount: object) -> int:

@@ -51,12 +51,9 @@ CREATE TABLE ledger_transfer (
     credit          TEXT    NOT NULL,  -- the account that receives
     amount          INTEGER NOT NULL,
     fingerprint     TEXT    NOT NULL,  -- what was asked under this id: ledger/requests.py
-    pending_id      TEXT,              -- post and void: the hold, with its kind and amount repeated
-    pending_kind    TEXT,              -- so that the foreign key below can compare them
-    pending_amount  INTEGER,
-    reverses_id     TEXT,              -- refund: the transfer it gives back, repeated likewise
-    reverses_kind   TEXT,
-    reverses_amount INTEGER,
+    pending_id      TEXT,              -- post and void: the hold that it resolves
+    pending_amount  INTEGER,           -- post and void: the whole amount of that hold, released
+    reverses_id     TEXT,              -- refund: the transfer that it gives back
     tags            TEXT    NOT NULL,  -- a JSON object of strings
     at_us           INTEGER NOT NULL,  -- the caller's clock: microseconds since 1970, UTC
 
@@ -68,50 +65,31 @@ CREATE TABLE ledger_transfer (
     CONSTRAINT ledger_transfer_amount_range CHECK (amount BETWEEN 1 AND 9007199254740991),
     CONSTRAINT ledger_transfer_tags_length CHECK (length(tags) BETWEEN 2 AND 4096),
 
-    -- A post or a void names a hold, whole; nothing else does.
+    -- A post or a void names a hold; nothing else does.
     CONSTRAINT ledger_transfer_pending_shape CHECK (
         CASE WHEN kind IN ('post', 'void')
-            THEN pending_id IS NOT NULL AND pending_kind IS 'pending' AND pending_amount IS NOT NULL
-            ELSE pending_id IS NULL AND pending_kind IS NULL AND pending_amount IS NULL
+            THEN pending_id IS NOT NULL AND pending_amount IS NOT NULL
+            ELSE pending_id IS NULL AND pending_amount IS NULL
         END
     ),
     CONSTRAINT ledger_transfer_post_within_hold
         CHECK (pending_amount IS NULL OR amount <= pending_amount),
     CONSTRAINT ledger_transfer_void_whole CHECK (kind <> 'void' OR amount = pending_amount),
-
-    -- A refund is a direct transfer that names what it gives back, and that moved money.
-    CONSTRAINT ledger_transfer_reverses_shape CHECK (
-        CASE WHEN reverses_id IS NULL
-            THEN reverses_kind IS NULL AND reverses_amount IS NULL
-            ELSE kind = 'direct' AND reverses_kind IS NOT NULL
-                AND reverses_kind IN ('direct', 'post') AND reverses_amount IS NOT NULL
-        END
-    ),
-
-    -- What the two foreign keys below refer to. The id alone is unique already.
-    CONSTRAINT ledger_transfer_whole_key UNIQUE (id, kind, debit, credit, amount),
+    CONSTRAINT ledger_transfer_refund_direct CHECK (reverses_id IS NULL OR kind = 'direct'),
 
     CONSTRAINT ledger_transfer_debit_fk FOREIGN KEY (debit) REFERENCES ledger_account (id),
-    CONSTRAINT ledger_transfer_credit_fk FOREIGN KEY (credit) REFERENCES ledger_account (id),
-
-    -- A post or a void moves between the accounts of its hold, and repeats its amount truly.
-    CONSTRAINT ledger_transfer_pending_fk
-        FOREIGN KEY (pending_id, pending_kind, debit, credit, pending_amount)
-        REFERENCES ledger_transfer (id, kind, debit, credit, amount),
-
-    -- A refund goes the other way between the same two accounts: hence credit before debit.
-    CONSTRAINT ledger_transfer_reverses_fk
-        FOREIGN KEY (reverses_id, reverses_kind, credit, debit, reverses_amount)
-        REFERENCES ledger_transfer (id, kind, debit, credit, amount)
+    CONSTRAINT ledger_transfer_credit_fk FOREIGN KEY (credit) REFERENCES ledger_account (id)
 ) STRICT;
 
 -- A hold is resolved once: one post or one void. Partial, since most rows resolve nothing.
 CREATE UNIQUE INDEX ledger_transfer_pending_id_key ON ledger_transfer (pending_id)
     WHERE pending_id IS NOT NULL;
 
--- The statement of an account reads both, in the order of seq, which SQLite appends to each.
+-- The statement of an account reads both, in the order of seq, which SQLite appends to each. A hold
+-- or a void is no line of the statement of the account that it would have credited.
 CREATE INDEX ledger_transfer_debit_idx ON ledger_transfer (debit);
-CREATE INDEX ledger_transfer_credit_idx ON ledger_transfer (credit);
+CREATE INDEX ledger_transfer_credit_idx ON ledger_transfer (credit)
+    WHERE kind IN ('direct', 'post');
 
 -- The audit compares a transfer's refunds with its refundable.
 CREATE INDEX ledger_transfer_reverses_id_idx ON ledger_transfer (reverses_id)
@@ -128,6 +106,38 @@ CREATE TABLE ledger_refundable (
     CONSTRAINT ledger_refundable_transfer_fk
         FOREIGN KEY (transfer_id) REFERENCES ledger_transfer (id)
 ) STRICT, WITHOUT ROWID;
+
+-- What a transfer says of another must be true. These could be foreign keys over all the columns
+-- compared, but those need a unique index over the same columns of every transfer, which costs more
+-- than the rest of the insert; a transfer never changes, so to compare once is to compare for ever.
+-- The message of a RAISE is the name of the rule, as it is with a CHECK.
+
+-- A post or a void moves between the accounts of its hold, and repeats its amount truly.
+CREATE TRIGGER ledger_transfer_of_hold AFTER INSERT ON ledger_transfer
+WHEN NEW.pending_id IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'ledger_transfer_of_hold')
+    WHERE NOT EXISTS (
+        SELECT 1 FROM ledger_transfer AS hold
+        WHERE hold.id = NEW.pending_id AND hold.kind = 'pending'
+            AND hold.debit = NEW.debit AND hold.credit = NEW.credit
+            AND hold.amount = NEW.pending_amount
+    );
+END;
+
+-- A refund goes the other way between the two accounts of something that moved money, and that is
+-- no refund itself.
+CREATE TRIGGER ledger_transfer_of_refunded AFTER INSERT ON ledger_transfer
+WHEN NEW.reverses_id IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'ledger_transfer_of_refunded')
+    WHERE NOT EXISTS (
+        SELECT 1 FROM ledger_transfer AS original
+        WHERE original.id = NEW.reverses_id AND original.kind IN ('direct', 'post')
+            AND original.reverses_id IS NULL
+            AND original.debit = NEW.credit AND original.credit = NEW.debit
+    );
+END;
 
 -- Balances. One trigger for each kind, two updates each, debit first: an overdraft is refused
 -- before anything is credited.
@@ -173,15 +183,15 @@ CREATE TRIGGER ledger_transfer_apply_refund AFTER INSERT ON ledger_transfer
 WHEN NEW.reverses_id IS NOT NULL
 BEGIN
     INSERT INTO ledger_refundable (transfer_id, amount, refunded)
-        SELECT NEW.reverses_id, NEW.reverses_amount, 0
-        WHERE NOT EXISTS (
+        SELECT id, amount, 0 FROM ledger_transfer
+        WHERE id = NEW.reverses_id AND NOT EXISTS (
             SELECT 1 FROM ledger_refundable WHERE transfer_id = NEW.reverses_id
         );
     UPDATE ledger_refundable
         SET refunded = refunded + NEW.amount WHERE transfer_id = NEW.reverses_id;
 END;
 
--- History stays. The message of each RAISE is the name of the rule, as with a CHECK.
+-- History stays.
 
 CREATE TRIGGER ledger_transfer_no_update BEFORE UPDATE ON ledger_transfer
 BEGIN
