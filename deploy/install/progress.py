@@ -16,8 +16,10 @@ from typing import IO
 
 from .errors import StepFailed
 
+FIRST_LINE_S = 3.0
 QUIET_LINE_S = 15.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds to the first line and between two, where the output is no terminal. What is done sooner
+has its last line only."""
 
 TAIL_LINES = 30
 
@@ -25,7 +27,9 @@ Detail = Callable[[str], str | None]
 """What a line of the command's output says about how far it is; None if nothing."""
 
 _NINJA = re.compile(r"^\s*(\[\d+/\d+\]) ")
-_PIP = re.compile(r"^\s*(Collecting|Building|Downloading|Installing|Preparing) ([\w.\-\[\]]+)")
+_PIP = re.compile(
+    r"^\s*(Collecting [\w.\-\[\]]+|Building wheel for [\w.\-]+|Installing \w+ packages)"
+)
 
 
 def ninja_detail(line: str) -> str | None:
@@ -37,7 +41,7 @@ def ninja_detail(line: str) -> str | None:
 def pip_detail(line: str) -> str | None:
     """What pip is at: `Collecting numpy`."""
     found = _PIP.match(line)
-    return f"{found.group(1)} {found.group(2)}" if found else None
+    return found.group(1) if found else None
 
 
 def elapsed(seconds: float) -> str:
@@ -58,7 +62,7 @@ class Line:
         self._clock = clock
         self._began_s = clock()
         self._in_place = out.isatty()
-        self._next_s = self._began_s  # the first one at once: nobody should wonder what runs
+        self._next_s = self._began_s + FIRST_LINE_S
 
     def show(self, detail: str | None) -> None:
         """Shows the time since the start and `detail`; without a terminal, if it is time again."""
