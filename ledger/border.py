@@ -54,12 +54,16 @@ def backend_for(conn: Connection) -> Backend:
 
     Raises:
         LedgerMisconfigured: An unknown dialect, or a connection that would not enforce the rules.
+        LedgerBusy: A lock is held elsewhere.
     """
     known: Backend | None = conn.info.get(_INFO_KEY)
     if known is not None:
         return known
     backend = dialect_of(conn)
-    backend.check(conn)
+    try:
+        backend.check(conn)
+    except SQLAlchemyError as error:  # the first statement may well be the one that finds a lock
+        _translate(conn, error)
     conn.info[_INFO_KEY] = backend
     return backend
 
