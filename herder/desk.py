@@ -56,6 +56,12 @@ class Priced:
     needed: int
     fee: int
     automatic: bool
+    stripes: int
+
+    @property
+    def multiplier(self) -> Fraction:
+        """What it offers for each winston that it needs."""
+        return Fraction(self.fee, self.needed)
 
     @property
     def rank(self) -> int:
@@ -119,13 +125,12 @@ class Desk:
         now_us = self._clock_us()
         order_id = self._new_id()
         hold_id = str(uuid5(UUID(order_id), "hold:1"))
-        stripes = model_sql.read_policy(connection)[2]
         with money_errors(call.account):
             self._ledger.hold(
                 connection,
                 hold_id,
                 client_account(call.account),
-                f"revenue:{ledger.stripe(hold_id, stripes)}",
+                f"revenue:{ledger.stripe(hold_id, priced.stripes)}",
                 priced.fee,
                 tags={"order": order_id},
             )
@@ -192,6 +197,8 @@ class Desk:
                     f"{error.refundable} can still be given back.",
                     refundable=error.refundable,
                 ) from None
+            if not given.replayed:
+                order_sql.add_refund(connection, order_id, given.amount)
             subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
             order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
@@ -209,7 +216,7 @@ def price(connection: Connection, call: Submission, now_us: int) -> Priced:
         InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
         ModelNotFound: nobody ever configured or announced this model.
     """
-    policy, default_model, _ = model_sql.read_policy(connection)
+    policy, default_model, stripes = model_sql.read_policy(connection)
     model = model_sql.get_model(connection, call.model or default_model)
     if model is None:
         known = [one.name for one in model_sql.list_models(connection)]
@@ -234,7 +241,7 @@ def price(connection: Connection, call: Submission, now_us: int) -> Priced:
         raise FeeAboveMax(fee, call.max_fee)
     if fee > MAX_WINSTON:
         raise InvalidFee("fee", fee, MAX_WINSTON)
-    return Priced(model, policy, words, need, fee, automatic=call.fee is None)
+    return Priced(model, policy, words, need, fee, automatic=call.fee is None, stripes=stripes)
 
 
 def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:

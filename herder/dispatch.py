@@ -23,7 +23,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from workers.wire import INFER_TASK, INFERENCE_QUEUE, Job, PrivateKey, seal
+from workers.wire import INFER_TASK, INFERENCE_QUEUE, Job, PrivateKey, attempt_id, seal
 
 _log = structlog.get_logger("herder.dispatch")
 
@@ -147,8 +147,9 @@ class Dispatcher:
     def _publish(self, messages: Sequence[Message]) -> None:
         """Send messages that were committed; what fails stays in the outbox for the sweep."""
         for row, order, request in messages:
+            job = job_of(order, request)
             token = seal(
-                job_of(order, request),
+                job,
                 self._key,
                 sender="herder",
                 audience=INFERENCE_QUEUE,
@@ -160,11 +161,8 @@ class Dispatcher:
                     INFERENCE_QUEUE,
                     INFER_TASK,
                     token,
-                    task_id=f"{order.id}.{order.attempt}",
-                    label=(
-                        f"order={order.id} multiplier={decimal_text(order.multiplier, 3)} "
-                        f"tokens={order.tokens}"
-                    ),
+                    task_id=attempt_id(job.held),
+                    label=f"order={job.order}",
                     level=priority(order.fee, order.needed),
                 )
             except OSError as error:
@@ -218,6 +216,7 @@ def job_of(order: Order, request: order_sql.Request) -> Job:
         nonce=order.nonce,
         rank=order.rank,
         model=order.model,
+        multiplier=decimal_text(order.multiplier, 3),
         prompt=request.prompt.text,
         messages=request.prompt.messages,
         raw=request.prompt.raw,

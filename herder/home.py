@@ -21,11 +21,12 @@ from herder import migrations
 from herder.accounts import OUTSIDE, Accounts
 from herder.database import Database
 from herder.errors import AccountExists, SetupError
-from herder.settings import SETTINGS_FILE, InitialPolicy, Settings
+from herder.settings import InitialPolicy, Settings
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.tables import clock, policy
 from ledger import Ledger
+from workers.transport.settings import SETTINGS_FILE
 from workers.wire import PrivateKey, PublicKey, WireError
 
 REVENUE_STRIPES = 1

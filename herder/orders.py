@@ -128,6 +128,7 @@ class Order:
     generated: int
     charged: int
     returned: int
+    refunded: int
     failure: dict[str, object] | None
 
     @property

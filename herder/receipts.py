@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from herder.orders import Order
 
 
 def decimal_text(value: Fraction, places: int = 6) -> str:
@@ -169,3 +172,47 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON would have it."""
         return asdict(self)
+
+
+def receipt_of(order: Order) -> Receipt:
+    """An order's receipt, as it stands now."""
+    started, ended = order.started_us, order.ended_us
+    return Receipt(
+        order=order.id,
+        account=order.account,
+        model=order.model,
+        state=order.state.value,
+        needed=order.needed,
+        fee=order.fee,
+        multiplier=decimal_text(order.multiplier),
+        bid_factor=decimal_text(order.bid_factor),
+        automatic=order.automatic,
+        rates=Rate(order.rates.prompt_fee, order.rates.fee_per_token),
+        words=order.words,
+        tokens=order.tokens,
+        generated=order.generated,
+        charged=order.charged,
+        returned=order.returned,
+        held=order.held,
+        refunded=order.refunded,
+        attempts=order.tries,
+        worker=order.worker,
+        weights=order.weights,
+        reference=order.reference,
+        submitted_us=order.submitted_us,
+        waited_ms=None if started is None else max(0, started - order.submitted_us) // 1000,
+        took_ms=None if started is None or ended is None else max(0, ended - started) // 1000,
+        failure=order.failure,
+    )
+
+
+def result_of(order: Order, text: str) -> Result:
+    """An ended order's result."""
+    return Result(
+        order=order.id,
+        text=text,
+        finish_reason=order.finish_reason,
+        usage=Usage(order.prompt_tokens, order.generated),
+        receipt=receipt_of(order),
+        reference=order.reference,
+    )

@@ -7,46 +7,25 @@ changes it, so that no process prices from an environment of its own.
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from herder.errors import HerdError, SetupError
 from herder.pricing import Policy, Rates, parse_multiplier
+from workers.transport.settings import TransportSettings, WrongSetting, read_settings
 from workers.wire import MAX_PROMPT_BYTES
 
-SETTINGS_FILE = "herd.env"
 
-
-def default_home() -> Path:
-    """`HERD_HOME`, else `~/.llama-herder`."""
-    return Path(os.environ.get("HERD_HOME") or Path.home() / ".llama-herder").expanduser()
-
-
-class Settings(BaseSettings):
+class Settings(TransportSettings):
     """What a herder, a client with the herder's settings, and the `herd` command read."""
 
-    model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
-
-    home: Annotated[
-        Path,
-        Field(description="The folder of database, keys and settings (default ~/.llama-herder)."),
-    ] = Path()
     database_url: Annotated[
         str, Field(description="The database; empty: SQLite in the home folder.")
     ] = ""
-    redis_url: Annotated[
-        str,
-        Field(
-            description="Redis, for beats, control, text and, unless HERD_BROKER_URL says "
-            "otherwise, Celery's queues."
-        ),
-    ] = "redis://127.0.0.1:6379/0"
-    broker_url: Annotated[str, Field(description="Celery's broker; empty: the same Redis.")] = ""
     key_file: Annotated[
         str, Field(description="The herder's private key; empty: herder.jwk in the home folder.")
     ] = ""
@@ -82,26 +61,11 @@ class Settings(BaseSettings):
             "better one that comes later cannot overtake those.",
         ),
     ] = 0
-    events: Annotated[
-        bool,
-        Field(
-            description="Send task events, which Flower shows (half as much again of "
-            "worker CPU per order, without the engine's)."
-        ),
-    ] = True
-    log_level: Annotated[
-        str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="What is logged.")
-    ] = "INFO"
 
     @property
     def database(self) -> str:
         """The database's address."""
         return self.database_url or f"sqlite:///{self.home / 'herd.db'}"
-
-    @property
-    def broker(self) -> str:
-        """Celery's broker."""
-        return self.broker_url or self.redis_url
 
     @property
     def key_path(self) -> Path:
@@ -188,11 +152,10 @@ def load_settings(home: Path | None = None, **values: Any) -> Settings:
     Raises:
         SetupError: a value is wrong; the sentence names it.
     """
-    folder = (home or default_home()).absolute()
     try:
-        return Settings(_env_file=folder / SETTINGS_FILE, home=folder, **values)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise wrong_setting(error) from None
+        return read_settings(Settings, home, **values)
+    except WrongSetting as error:
+        raise SetupError(str(error), name=error.name) from None
 
 
 def load_policy(home: Path | None = None) -> InitialPolicy:
@@ -201,15 +164,7 @@ def load_policy(home: Path | None = None) -> InitialPolicy:
     Raises:
         SetupError: a value is wrong; the sentence names it.
     """
-    folder = (home or default_home()).absolute()
     try:
-        return InitialPolicy(_env_file=folder / SETTINGS_FILE)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise wrong_setting(error) from None
-
-
-def wrong_setting(error: ValidationError) -> SetupError:
-    """One sentence of pydantic's many; the value is left out, for it may be a secret."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    name = "_".join(str(part) for part in first["loc"]).upper()
-    return SetupError(f"The setting HERD_{name} is wrong: {first['msg'].lower()}.", name=name)
+        return read_settings(InitialPolicy, home)
+    except WrongSetting as error:
+        raise SetupError(str(error), name=error.name) from None

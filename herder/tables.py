@@ -108,6 +108,7 @@ orders = Table(
     Column("generated", BigInteger, nullable=False, server_default="0"),
     Column("charged", BigInteger, nullable=False, server_default="0"),
     Column("returned", BigInteger, nullable=False, server_default="0"),
+    Column("refunded", BigInteger, nullable=False, server_default="0"),
     Column("failure", JSON(none_as_null=True)),
     UniqueConstraint("account", "idempotency_key"),
 )

@@ -11,6 +11,7 @@ WorkerError
         GrammarTooSlow
     NotAccepting        the engine takes no more work
     DuplicateWork       a key that the engine holds already
+    SettingsError       a setting or a key file of the worker is missing or wrong
     DecodeFailed        the model died in the middle of its work
 
 An error is *permanent* if no other worker with the same model would do better: the order then
@@ -45,6 +46,12 @@ class ModelError(WorkerError):
     """The model cannot be loaded: no such file, not a GGUF file, cut short, or corrupt."""
 
     code = "model_error"
+
+
+class SettingsError(WorkerError):
+    """A setting or a key file of the worker is missing or wrong."""
+
+    code = "settings_error"
 
 
 class PromptError(WorkerError):

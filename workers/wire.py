@@ -27,6 +27,7 @@ BEATS_STREAM = "beats"
 INFER_TASK = "workers.infer"
 OUTCOME_TASK = "herder.outcome"
 NUDGE_TASK = "herder.nudge"
+NUDGE_ID = "nudge"
 
 MAX_ENVELOPE_BYTES = 4 * 1024 * 1024
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -202,6 +203,8 @@ class Job(Body):
     nonce: Id
     rank: Annotated[int, Field(ge=-MAX_RANK, le=MAX_RANK)]
     model: Name
+    multiplier: Annotated[str, Field(max_length=40)] = "1"
+    """What it offers for each winston that it needs: for people who watch; it decides nothing."""
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
     raw: bool = False
@@ -349,6 +352,11 @@ _KINDS: dict[str, type[Body]] = {
         Drain,
     )
 }
+
+
+def attempt_id(held: Held) -> str:
+    """The Celery task id that stands for an attempt, of its job and of its outcome."""
+    return f"{held.order}.{held.attempt}"
 
 
 def control_stream(instance: str) -> str:

@@ -64,6 +64,15 @@ def queue_length(connection: Connection, model_name: str) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+def tokens_out(connection: Connection, model_name: str) -> int:
+    """Tokens asked for by the orders that are out with the herd."""
+    query = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
+        orders.c.model == model_name,
+        orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def ahead(connection: Connection, model_name: str, rank: int, seq: int) -> tuple[int, int]:
     """(orders, tokens) that would be served before one of this rank and number; counted alike."""
     counted = _AHEAD.subquery()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from herder.orders import Order, Prompt, State
 from herder.pricing import Rates
@@ -82,6 +82,7 @@ def to_order(row: Row[Any]) -> Order:
         generated=row.generated,
         charged=row.charged,
         returned=row.returned,
+        refunded=row.refunded,
         failure=row.failure,
     )
 
@@ -148,6 +149,13 @@ def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, 
     """The order that an account placed under an idempotency key, and the call's fingerprint."""
     row = connection.execute(_BY_KEY, {"account": account, "key": key}).one_or_none()
     return None if row is None else (to_order(row), str(row.fingerprint))
+
+
+def add_refund(connection: Connection, order_id: str, amount: int) -> None:
+    """Note on an order what an operator gave back of its charge, in winston."""
+    connection.execute(
+        update(orders).where(orders.c.id == order_id).values(refunded=orders.c.refunded + amount)
+    )
 
 
 def list_orders(

@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("generated", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("charged", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("returned", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("refunded", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("failure", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(["account"], ["account.name"], name=op.f("fk_orders_account")),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name=op.f("fk_orders_model")),

@@ -1,0 +1,125 @@
+"""The Celery app of `celery -A herder worker -Q herder`: a herder, with its periodic work inside.
+
+Any number of them may run on one database; no beat process is needed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from celery import signals
+
+from herder import home
+from herder.callbacks import make_guard, register
+from herder.celery_app import make_app
+from herder.database import Database
+from herder.dispatch import Dispatcher
+from herder.errors import HerdError
+from herder.herd import Herd
+from herder.service import Keys, Service
+from herder.settings import Settings, load_settings
+from herder.settlement import Settlement
+from herder.store import models as model_sql
+from workers.transport.logs import configure_logging
+from workers.transport.sender import CelerySender
+from workers.transport.streams import Streams, connect
+
+_log = structlog.get_logger("herder")
+
+EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
+
+
+def _die(error: Exception) -> None:
+    """End the process with one clear line: no traceback tells more."""
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(EXIT_SETUP)
+
+
+def make_service(settings: Settings, database: Database, publisher: CelerySender) -> Service:
+    """Wire a herder's parts together."""
+    key = home.load_herder_key(settings)
+    books = home.open_ledger()
+    clock_us = home.clock_us
+    return Service(
+        settlement=Settlement(database, books, settings, clock_us=clock_us),
+        dispatcher=Dispatcher(database, settings, key, publisher, clock_us=clock_us),
+        herd=Herd(database, settings, clock_us=clock_us),
+        streams=Streams(connect(settings.redis_url)),
+        key=key,
+        keys=Keys(database),
+        name=f"h-{secrets.token_hex(4)}",
+        clock_us=clock_us,
+    )
+
+
+@dataclass
+class _Process:
+    """What this process holds once it is a herder."""
+
+    database: Database
+    keys: Keys
+    service: Service
+    sender: CelerySender
+
+
+try:
+    settings = load_settings()
+except HerdError as _error:
+    _die(_error)
+
+app = make_app(settings)
+_process: _Process | None = None
+
+
+def _keys() -> Keys:
+    assert _process is not None, "no message is read before the herder is ready"
+    return _process.keys
+
+
+app.herd_guard = make_guard(_keys)
+register(app, lambda: _process.service if _process else None)
+
+
+@signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_logging(**_: Any) -> None:
+    configure_logging(settings.log_level)
+
+
+@signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_celeryd_init(instance: Any, **_: Any) -> None:
+    instance.hostname = f"herder-{instance.hostname.partition('@')[2]}@herd"
+
+
+@signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_worker_init(**_: Any) -> None:
+    """Open the database and read the key, before the first message."""
+    global _process
+    try:
+        database = Database(settings.database)
+        with database.read() as connection:
+            model_sql.read_policy(connection)
+        sender = CelerySender(app)
+        _process = _Process(
+            database, Keys(database), make_service(settings, database, sender), sender
+        )
+    except HerdError as error:
+        _die(error)
+
+
+@signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_worker_ready(**_: Any) -> None:
+    if _process is not None:
+        _process.service.start()
+        _log.info("herder_ready", home=str(settings.home))
+
+
+@signals.worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_shutdown(**_: Any) -> None:
+    if _process is not None:
+        _process.service.stop()
+        _process.sender.close()
+        _process.database.close()

@@ -1,0 +1,21 @@
+"""The herder's Celery app, for who runs a herder and for who only sends to one."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from herder.settings import Settings
+from workers.transport.config import celery_config
+from workers.wire import HERDER_QUEUE
+
+HANDOVER_THREADS = 2
+"""Celery's threads only hand over to the herder's own."""
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app that speaks to queue `herder`."""
+    app = Celery("herder", set_as_current=False)
+    app.conf.update(
+        celery_config(settings, queue=HERDER_QUEUE, concurrency=HANDOVER_THREADS, pulls=False)
+    )
+    return app

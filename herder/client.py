@@ -1,0 +1,268 @@
+"""The library that a user's program imports.
+
+    from herder import submit
+
+    order = submit("What is the meaning of life?", 20, fee=100)
+    for text in order.stream():
+        print(text, end="")
+    print(order.result().receipt.charged)
+
+The functions connect at first use, with the settings of `HERD_HOME`, and again after a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from herder.errors import HerdError, ResultTimeout
+from herder.receipts import Info, Quote, Receipt, Result
+
+if TYPE_CHECKING:
+    from herder.local import LocalHerd
+
+_log = logging.getLogger("herder.client")
+
+Messages = Sequence[dict[str, str]]
+
+_lock = threading.Lock()
+_connected: tuple[int, LocalHerd] | None = None
+
+
+def connect() -> LocalHerd:
+    """The connection of this process, made at first use.
+
+    Raises:
+        SetupError: there is no herd in the home folder; `herd init` makes one.
+    """
+    global _connected
+    with _lock:
+        if _connected is None or _connected[0] != os.getpid():
+            from herder.local import LocalHerd
+            from herder.settings import load_settings
+
+            # The parent's connections are the parent's: sharing them would mix their answers.
+            _connected = (os.getpid(), LocalHerd(load_settings()))
+        return _connected[1]
+
+
+class Order:
+    """An order of yours: ask it how it stands, read its text, wait for its end.
+
+    Attributes:
+        id: what names it, here and for `herd order show`.
+        account: who pays.
+        model: what runs it.
+        fee: winston held for it.
+        needed: winston that it had to pay at least.
+        reference: your own, given back with the answer.
+    """
+
+    def __init__(self, herd: LocalHerd, receipt: Receipt) -> None:
+        self._herd = herd
+        self.id = receipt.order
+        self.account = receipt.account
+        self.model = receipt.model
+        self.fee = receipt.fee
+        self.needed = receipt.needed
+        self.reference = receipt.reference
+
+    def __repr__(self) -> str:
+        return f"<Order {self.id} fee={self.fee} needed={self.needed}>"
+
+    def status(self) -> str:
+        """`queued`, `dispatched`, `running`, `completed`, `failed`, `cancelled` or `expired`."""
+        return self.receipt().state
+
+    def receipt(self) -> Receipt:
+        """What it costs and why, as it stands now."""
+        return self._herd.receipt(self.id)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for its end.
+
+        Args:
+            timeout: seconds, or None to wait for ever.
+
+        Returns:
+            Text, finish reason, usage and receipt.
+
+        Raises:
+            ResultTimeout: it did not end in time; it goes on, and may be asked again.
+            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `error.result` holds
+                the partial text and the receipt.
+        """
+        return self._herd.result(self.id, timeout)
+
+    def stream(self) -> Iterator[str]:
+        """Its text as it is generated, from the beginning, however late you join.
+
+        Raises:
+            StreamRestarted: the worker was lost after text was shown; call again for the new text.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        return self._herd.stream(self.id)
+
+
+def submit(
+    prompt: str | None = None,
+    tokens: int | None = None,
+    *,
+    fee: int | None = None,
+    multiplier: float | str | None = None,
+    max_fee: int | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    messages: Messages | None = None,
+    raw: bool = False,
+    stop: str | Sequence[str] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repeat_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    seed: int | None = None,
+    logit_bias: dict[int, float] | None = None,
+    grammar: str | None = None,
+    json_schema: str | None = None,
+    reference: str | None = None,
+    idempotency_key: str | None = None,
+    run_limit_s: int | None = None,
+    callback: Callable[[str], object] | None = None,
+    on_error: Callable[[HerdError], object] | None = None,
+) -> Order:
+    """Submit a paid prompt.
+
+    Args:
+        prompt: the text; white space is a prompt, nothing is none.
+        tokens: the most tokens to generate; unused ones are not paid.
+        fee: winston offered; None for the automatic fee, which follows the orders before.
+        multiplier: a factor on the fee; `fee=100, multiplier=2` offers 200.
+        max_fee: winston above which nothing is submitted.
+        account: who pays; None for `HERD_ACCOUNT`.
+        model: its name; None for the herd's default.
+        messages: in place of a prompt, turns such as `{"role": "user", "content": "Hi"}`.
+        raw: the prompt reaches the model without its chat template.
+        stop: strings that end the text; they are not part of it.
+        temperature: 0 takes the likeliest token each time; 0.8 unless given.
+        top_p: 0 to 1: only tokens that make up this much of the probability.
+        top_k: only so many of the likeliest tokens; 0 for all.
+        min_p: only tokens with at least this share of the likeliest one's probability.
+        repeat_penalty: above 1, tokens that stand in the text already become less likely.
+        frequency_penalty: -2 to 2, for each time that a token was used.
+        presence_penalty: -2 to 2, once for a token that was used.
+        seed: makes the sampling start from the same numbers.
+        logit_bias: what is added to the logits of tokens, by their number.
+        grammar: a GBNF grammar that the text follows.
+        json_schema: a JSON schema, as text, that the answer follows.
+        reference: your own words, given back with the answer.
+        idempotency_key: the same call with the same key is the same order, charged once.
+        run_limit_s: seconds after which a worker stops it; charged is what was delivered.
+        callback: called once with the text when the answer arrives, in a thread of the library
+            that keeps the program alive until then.
+        on_error: called once with the error if the order ends otherwise; logged if not given.
+
+    Returns:
+        The order.
+
+    Raises:
+        InvalidRequest: something of the call is wrong; the sentence says what.
+        InsufficientBalance: the sentence says which command fills the account.
+        AccountNotFound, ModelNotFound: there is no such thing.
+        KeyReused: the idempotency key stands for another call.
+        SetupError, HerdUnavailable: there is no herd here, or its database is busy.
+    """
+    herd = connect()
+    receipt = herd.submit(
+        prompt,
+        tokens,
+        fee=fee,
+        multiplier=multiplier,
+        max_fee=max_fee,
+        account=account,
+        model=model,
+        messages=messages,
+        raw=raw,
+        stop=stop,
+        reference=reference,
+        idempotency_key=idempotency_key,
+        run_limit_s=run_limit_s,
+        sampling={
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repeat_penalty": repeat_penalty,
+            "frequency_penalty": frequency_penalty,
+            "presence_penalty": presence_penalty,
+            "seed": seed,
+            "logit_bias": logit_bias,
+            "grammar": grammar,
+            "json_schema": json_schema,
+        },
+    )
+    order = Order(herd, receipt)
+    if callback is not None or on_error is not None:
+        # Not a daemon: the program lives until the answer is there.
+        threading.Thread(
+            target=_call_back, args=(order, callback, on_error), name=f"herd-{order.id}"
+        ).start()
+    return order
+
+
+def _call_back(
+    order: Order,
+    callback: Callable[[str], object] | None,
+    on_error: Callable[[HerdError], object] | None,
+) -> None:
+    while True:
+        try:
+            result = order.result(timeout=60)
+        except ResultTimeout:
+            continue
+        except HerdError as error:
+            if on_error is None:
+                _log.error("%s", error)
+            else:
+                on_error(error)
+            return
+        if callback is not None:
+            callback(result.text)
+        return
+
+
+def quote(
+    prompt: str | None = None,
+    tokens: int | None = None,
+    *,
+    fee: int | None = None,
+    multiplier: float | str | None = None,
+    max_fee: int | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    messages: Messages | None = None,
+) -> Quote:
+    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+
+    Arguments and errors are those of `submit`.
+    """
+    return connect().quote(
+        prompt,
+        tokens,
+        fee=fee,
+        multiplier=multiplier,
+        max_fee=max_fee,
+        account=account,
+        model=model,
+        messages=messages,
+    )
+
+
+def info() -> Info:
+    """Who serves here, at what rates, and how the queues and the herd stand."""
+    return connect().info()

@@ -1,0 +1,242 @@
+"""The herd as a program on the herder's machine sees it: its database and its Redis, directly.
+
+Every rule is the desk's; this file only wires the parts and waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import structlog
+from redis import RedisError
+
+from herder import home
+from herder.accounts import Accounts
+from herder.database import Database
+from herder.desk import Desk
+from herder.errors import (
+    OrderCancelled,
+    OrderExpired,
+    OrderFailed,
+    OrderNotFound,
+    ResultTimeout,
+    StreamRestarted,
+)
+from herder.nudge import Nudger
+from herder.orders import Order, State
+from herder.quotes import Quotes
+from herder.receipts import Info, Quote, Receipt, Result, receipt_of, result_of
+from herder.settings import Settings
+from herder.store import orders as order_sql
+from herder.submission import parse_submission
+from herder.watch import Watcher
+from workers.transport.streams import Streams, connect
+
+_log = structlog.get_logger("herder.local")
+
+FOLLOW_MS = 1000
+"""How long a reader waits for text before it looks into the database again."""
+
+_ENDS: dict[State, type[OrderFailed | OrderCancelled | OrderExpired]] = {
+    State.FAILED: OrderFailed,
+    State.CANCELLED: OrderCancelled,
+    State.EXPIRED: OrderExpired,
+}
+
+
+class LocalHerd:
+    """A connection to a herd whose database and Redis are at hand. Safe among threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open it.
+
+        Raises:
+            SetupError: there is no herd in the home folder.
+        """
+        key = home.load_herder_key(settings)
+        self.settings = settings
+        self.database = Database(settings.database)
+        books = home.open_ledger()
+        self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
+        self.desk = Desk(self.database, books, clock_us=home.clock_us)
+        self._quotes = Quotes(self.database, clock_us=home.clock_us)
+        client = connect(settings.redis_url)
+        self._streams = Streams(client)
+        self._nudger = Nudger(settings, self._streams, key)
+        self._watcher = Watcher(client, self._ended)
+
+    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+        """Take an order; arguments and errors as `herder.submit`."""
+        order = self.desk.submit(self._parse(prompt, tokens, call))
+        if order.state is State.QUEUED:
+            self._nudger.nudge(order.model)
+        return receipt_of(order)
+
+    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+        """What an order would cost and wait for, as it would stand now."""
+        return self._quotes.quote(self._parse(prompt, tokens, call))
+
+    def info(self) -> Info:
+        """Who serves here, at what rates, and how it stands."""
+        return self._quotes.info()
+
+    def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
+        given = dict(call)
+        account = given.pop("account", None)
+        return parse_submission(
+            prompt,
+            tokens,
+            account=self.settings.account if account is None else account,
+            max_prompt_bytes=self.settings.max_prompt_bytes,
+            **given,
+        )
+
+    # Orders
+
+    def _order(self, order_id: str) -> Order:
+        with self.database.read() as connection:
+            order = order_sql.get_order(connection, order_id)
+        if order is None:
+            raise OrderNotFound(order_id)
+        return order
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt, as it stands now.
+
+        Raises:
+            OrderNotFound: there is no such order.
+        """
+        return receipt_of(self._order(order_id))
+
+    def orders(
+        self,
+        *,
+        account: str | None = None,
+        state: str | None = None,
+        before_seq: int | None = None,
+        limit: int = 100,
+    ) -> list[Receipt]:
+        """Orders, the newest first."""
+        with self.database.read() as connection:
+            found = order_sql.list_orders(
+                connection,
+                account=account,
+                state=None if state is None else State(state),
+                before_seq=before_seq,
+                limit=limit,
+            )
+        return [receipt_of(order) for order in found]
+
+    def _ended(self, orders: Iterable[str]) -> set[str]:
+        with self.database.read() as connection:
+            found = order_sql.get_orders(connection, orders)
+        return {order.id for order in found.values() if order.state.ended}
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end.
+
+        Raises:
+            ResultTimeout: it did not end in time; it goes on.
+            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `result` of the error
+                holds the partial text and the receipt.
+            OrderNotFound: there is no such order.
+        """
+        order = self._order(order_id)
+        if not order.state.ended and not self._watcher.wait(order_id, timeout_s):
+            state = self._order(order_id).state.value
+            raise ResultTimeout(order_id, state, f"{timeout_s:g}" if timeout_s is not None else "")
+        result = self.answer(order_id)
+        raise_if_not_completed(result)
+        return result
+
+    def answer(self, order_id: str) -> Result:
+        """What there is of an order's answer now, however it ended."""
+        with self.database.read() as connection:
+            order = order_sql.get_order(connection, order_id)
+            if order is None:
+                raise OrderNotFound(order_id)
+            return result_of(order, order_sql.get_answer(connection, order_id))
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it is generated, from its beginning, however late one joins.
+
+        Raises:
+            StreamRestarted: text was shown of an attempt that was lost, or that the final answer
+                differs from.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        shown = ""
+        reading, after = 0, "0"
+        while True:
+            order = self._order(order_id)
+            if order.state.ended:
+                break
+            attempt = _readable_attempt(order)
+            if attempt != reading:
+                if shown:
+                    raise StreamRestarted(order_id, len(shown))
+                reading, after = attempt, "0"
+            after, text, ended = self._follow(order_id, attempt, after, len(shown))
+            if text:
+                shown += text
+                yield text
+            if ended:
+                # All of the text is out; its settlement follows within moments.
+                self._watcher.wait(order_id, FOLLOW_MS / 1000)
+        result = self.answer(order_id)
+        if not result.text.startswith(shown):
+            raise StreamRestarted(order_id, len(shown))
+        if len(result.text) > len(shown):
+            yield result.text[len(shown) :]
+        raise_if_not_completed(result)
+
+    def _follow(self, order_id: str, attempt: int, after: str, shown: int) -> tuple[str, str, bool]:
+        """(where to go on, new text, whether that was all) of an attempt's stream."""
+        try:
+            pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
+        except RedisError as error:
+            _log.debug("text_not_followed", reason=type(error).__name__)
+            self._watcher.wait(order_id, FOLLOW_MS / 1000)
+            return after, "", False
+        text = ""
+        for piece in pieces:
+            after = piece.id
+            have = shown + len(text)
+            if piece.offset > have:
+                continue  # a piece was dropped on the way: the stored text fills the gap
+            text += piece.text[have - piece.offset :]
+            if piece.end:
+                return after, text, True
+        return after, text, False
+
+    def close(self) -> None:
+        """Send the nudges that wait, and give the connections back."""
+        self._nudger.close()
+        self.database.close()
+
+
+def _readable_attempt(order: Order) -> int:
+    """The attempt whose text there is, or will be first."""
+    if order.state is State.QUEUED and not order.attempt_open:
+        return order.attempt + 1
+    return order.attempt
+
+
+def raise_if_not_completed(result: Result) -> None:
+    """Raise the error of an order that ended otherwise.
+
+    Raises:
+        OrderFailed, OrderCancelled, OrderExpired: with the result.
+    """
+    receipt = result.receipt
+    ended = _ENDS.get(State(receipt.state))
+    if ended is None:
+        return
+    why = str((receipt.failure or {}).get("message", "")).strip()
+    money = (
+        f"{receipt.charged} winston were charged and {receipt.returned} returned."
+        if receipt.charged
+        else f"All {receipt.returned} winston were returned."
+    )
+    raise ended(f"Order {result.order} {receipt.state}{': ' + why if why else '.'} {money}", result)

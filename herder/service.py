@@ -1,0 +1,295 @@
+"""A herder at work: what its threads do, as steps that a test or a simulator can take one by one.
+
+`work` settles the outcomes that wait, all together, and fills the slots that came free; `listen`
+takes in a batch of beats; `tick`, once a second, moves the listening clock and stands behind
+every event that was lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from redis import RedisError
+
+from herder.database import Database
+from herder.dispatch import Dispatcher
+from herder.errors import HerdUnavailable
+from herder.herd import Herd
+from herder.settlement import Answer, Settled, Settlement, instances
+from herder.store import herd as herd_sql
+from workers.transport.streams import Streams
+from workers.wire import (
+    BEATS_STREAM,
+    MAX_HELD,
+    Body,
+    Confirm,
+    Envelope,
+    Marker,
+    PrivateKey,
+    PublicKey,
+    StopAttempt,
+    WireError,
+    control_stream,
+    seal,
+    unseal,
+)
+
+_log = structlog.get_logger("herder.service")
+
+MOST_ANSWERS = 200
+"""Outcomes settled in one transaction at most."""
+
+MOST_WAITING = 10_000
+"""Outcomes that may wait in a herder; the rest is dropped, and sent again by its workers."""
+
+MOST_BEATS = 200
+KEYS_FRESH_S = 1.0
+
+
+class Keys:
+    """The keys that may be believed, read anew each second.
+
+    It only saves work: a key's standing is looked up again in the transaction that believes it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._read_s = float("-inf")
+        self._keys: dict[str, dict[str, PublicKey]] = {}
+
+    def of(self, *roles: str) -> dict[str, PublicKey]:
+        """The live keys of these roles, by `kid`."""
+        with self._lock:
+            if time.monotonic() - self._read_s > KEYS_FRESH_S:
+                with self._database.read() as connection:
+                    self._keys = {
+                        role: herd_sql.live_keys(connection, role)
+                        for role in (herd_sql.HERDER, herd_sql.WORKER)
+                    }
+                self._read_s = time.monotonic()
+            return {kid: key for role in roles for kid, key in self._keys[role].items()}
+
+
+class Service:
+    """One herder. Any number of them may run on one database."""
+
+    def __init__(
+        self,
+        *,
+        settlement: Settlement,
+        dispatcher: Dispatcher,
+        herd: Herd,
+        streams: Streams,
+        key: PrivateKey,
+        keys: Keys,
+        name: str,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self._settlement = settlement
+        self._dispatcher = dispatcher
+        self._herd = herd
+        self._streams = streams
+        self._key = key
+        self._keys = keys
+        self._name = name
+        self._clock_us = clock_us
+        self._changed = threading.Condition()
+        self._answers: list[Answer] = []
+        self._models: set[str] = set()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # What comes in, on any thread
+
+    def answer(self, answer: Answer) -> None:
+        """An outcome came; it is settled with the others that wait."""
+        with self._changed:
+            if len(self._answers) >= MOST_WAITING:
+                _log.warning("outcomes_pile_up", waiting=len(self._answers))
+                return
+            self._answers.append(answer)
+            self._changed.notify()
+
+    def wake(self, models: Iterable[str]) -> None:
+        """Something may go out for these models."""
+        with self._changed:
+            self._models.update(models)
+            self._changed.notify()
+
+    def nudged(self, model: str) -> None:
+        """A client submitted an order of this model."""
+        try:
+            # Before the book is read: a submission from here on nudges again.
+            self._streams.nudge_arrived(model)
+        except RedisError as error:
+            _log.warning("redis_out_of_reach", reason=type(error).__name__)
+        self.wake([model])
+
+    # Steps
+
+    def work(self, wait_s: float) -> bool:
+        """Settle what waits and fill free slots; False if nothing came within `wait_s`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._answers or self._models or self._stopping.is_set(), wait_s
+            )
+            answers = self._answers[:MOST_ANSWERS]
+            del self._answers[:MOST_ANSWERS]
+            models, self._models = self._models, set()
+        if not answers and not models:
+            return False
+        settled = self._settle(answers) if answers else Settled()
+        # The free slots first: what the workers and clients are told can wait for a moment.
+        for model in sorted(models | settled.models):
+            self._dispatcher.dispatch(model)
+        self._tell(settled)
+        return True
+
+    def _settle(self, answers: Sequence[Answer]) -> Settled:
+        try:
+            return self._settlement.settle(answers)
+        except HerdUnavailable as error:
+            # Not confirmed, so their workers send them again.
+            _log.warning("settlement_delayed", outcomes=len(answers), reason=error.message)
+            return Settled()
+        except Exception:  # noqa: BLE001
+            # One of them must not hold up the others: each alone.
+            _log.exception("settlement_failed", outcomes=len(answers))
+            return self._settle_each(answers)
+
+    def _settle_each(self, answers: Sequence[Answer]) -> Settled:
+        done = Settled()
+        for answer in answers:
+            try:
+                one = self._settlement.settle([answer])
+            except Exception:  # noqa: BLE001 (logged with its trace; the worker sends it again)
+                _log.exception("outcome_not_settled", order=answer.outcome.order)
+                continue
+            done.confirmed += one.confirmed
+            done.void += one.void
+            done.ended += one.ended
+            done.models |= one.models
+        return done
+
+    def _tell(self, settled: Settled) -> None:
+        """Tell workers and clients what was committed."""
+        messages: list[tuple[str, Body]] = []
+        for instance, held in instances(settled.confirmed).items():
+            for start in range(0, len(held), MAX_HELD):
+                messages.append((instance, Confirm(held=tuple(held[start : start + MAX_HELD]))))
+        messages += [
+            (instance, StopAttempt(held=held, reason="void")) for instance, held in settled.void
+        ]
+        self._control(messages)
+        if settled.ended:
+            try:
+                self._streams.announce_ended(settled.ended)
+            except RedisError as error:
+                _log.warning("redis_out_of_reach", reason=type(error).__name__)
+
+    def _control(self, messages: Sequence[tuple[str, Body]]) -> None:
+        if not messages:
+            return
+        tokens = [
+            (
+                instance,
+                seal(
+                    body,
+                    self._key,
+                    sender="herder",
+                    audience=control_stream(instance),
+                    now_s=self._clock_us() // 1_000_000,
+                ),
+            )
+            for instance, body in messages
+        ]
+        try:
+            self._streams.add_controls(tokens)
+        except RedisError as error:
+            # Workers ask again: their beats name what they wait to have confirmed.
+            _log.warning("control_not_sent", reason=type(error).__name__)
+
+    def listen(self, block_ms: int) -> bool:
+        """Take in a batch of the beats' stream; False if none came in time."""
+        tokens = self._streams.read_beats(self._name, count=MOST_BEATS, block_ms=block_ms)
+        if not tokens:
+            return False
+        herders = self._keys.of(herd_sql.HERDER)
+        everybody = self._keys.of(herd_sql.HERDER, herd_sql.WORKER)
+        envelopes: list[Envelope] = []
+        for token in tokens:
+            try:
+                envelope = unseal(token, everybody, audience=BEATS_STREAM)
+            except WireError as error:
+                _log.warning("beat_refused", reason=str(error))
+                continue
+            if isinstance(envelope.body, Marker) != (envelope.kid in herders):
+                _log.warning("beat_refused", reason="signed by the wrong side")
+                continue
+            envelopes.append(envelope)
+        if envelopes:
+            heard = self._herd.hear(envelopes)
+            self._control(heard.control)
+            self.wake(heard.models)
+        return True
+
+    def tick(self) -> None:
+        """Once a second: the clock's marker, what lapsed, and every model's free slots."""
+        number = self._herd.mark()
+        if number is not None:
+            token = seal(
+                Marker(number=number),
+                self._key,
+                sender="herder",
+                audience=BEATS_STREAM,
+                now_s=self._clock_us() // 1_000_000,
+            )
+            try:
+                self._streams.add_beat(token)
+            except RedisError as error:
+                _log.warning("redis_out_of_reach", reason=type(error).__name__)
+        self._herd.sweep()
+        self._tell(self._settlement.lapse())
+        self._dispatcher.sweep()
+        self.wake(self._dispatcher.models())
+
+    # Life
+
+    def start(self) -> None:
+        """Run the steps, each kind on a thread of its own."""
+        for name, step in (
+            ("work", lambda: self.work(1.0)),
+            ("beats", lambda: self.listen(1000)),
+            ("tick", self._tick_and_wait),
+        ):
+            thread = threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _tick_and_wait(self) -> None:
+        self.tick()
+        self._stopping.wait(1.0)
+
+    def _loop(self, name: str, step: Callable[[], object]) -> None:
+        while not self._stopping.is_set():
+            try:
+                step()
+            except (RedisError, HerdUnavailable, OSError) as error:
+                _log.warning("out_of_reach", step=name, reason=str(error)[:200])
+                self._stopping.wait(1.0)
+            except Exception:  # noqa: BLE001
+                # A herder that stopped listening would look alive: log it, and go on.
+                _log.exception("step_failed", step=name)
+                self._stopping.wait(1.0)
+
+    def stop(self) -> None:
+        """End after the step at hand; what waits is sent again by its workers."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=10)

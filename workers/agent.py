@@ -1,0 +1,384 @@
+"""One worker instance: claims attempts, feeds the engine, beats, and sends outcomes home.
+
+Celery hands it jobs on its task threads; everything else runs beside Celery, because a worker
+whose slots are all busy reads no queue. It obeys messages that a herder signed, and no others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import structlog
+from redis import RedisError
+
+from workers.engine import End, Engine, Work
+from workers.errors import NotAccepting, WorkerError
+from workers.settings import JoinFile, WorkerSettings
+from workers.texts import TextFlusher
+from workers.transport.streams import Streams
+from workers.wire import (
+    BEATS_STREAM,
+    HERDER_QUEUE,
+    OUTCOME_TASK,
+    Announcement,
+    Beat,
+    Body,
+    Claim,
+    Confirm,
+    Drain,
+    Failure,
+    Farewell,
+    Held,
+    Job,
+    Outcome,
+    Refuse,
+    StopAttempt,
+    WireError,
+    attempt_id,
+    control_stream,
+    seal,
+    unseal,
+)
+
+_log = structlog.get_logger("workers.agent")
+
+ENDED_KEPT = 10_000
+"""Attempts that are remembered as ended, so that a message that comes twice runs once."""
+
+RESEND_MOST_S = 60.0
+
+
+class Sender(Protocol):
+    """Whatever puts a signed message on a queue."""
+
+    def publish(
+        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
+    ) -> None:
+        """Send one message; raises OSError when the broker is out of reach."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt that this worker has; the engine's listener for it."""
+
+    held: Held
+    add_text: Callable[[str, bool], None]
+    end: End | None = None
+    void: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def on_start(self, prompt_tokens: int) -> None:
+        """The engine begins with it."""
+
+    def on_text(self, text: str) -> None:
+        """The engine has more text."""
+        self.add_text(text, False)
+
+    def on_end(self, end: End) -> None:
+        """The engine is done with it."""
+        self.end = end
+        self.add_text("", True)
+        self.done.set()
+
+
+@dataclass(slots=True)
+class _Unconfirmed:
+    """An outcome that is sent again until a herder says that it is settled, or void."""
+
+    held: Held
+    token: str
+    due_s: float
+    wait_s: float
+
+
+class Agent:
+    """What a worker process is, beside its engine and Celery."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        streams: Streams,
+        sender: Sender,
+        join: JoinFile,
+        settings: WorkerSettings,
+        *,
+        instance: str,
+        tokens_per_s: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[str], None],
+        on_drain: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._sender = sender
+        self._herders = join.herders
+        self._key = join.key
+        self._settings = settings
+        self._name = settings.name
+        self._tokens_per_s = tokens_per_s
+        self._clock = clock
+        self._on_refused = on_refused
+        self._on_drain = on_drain
+        self.instance = instance
+        self._texts = TextFlusher(streams)
+        self._lock = threading.Lock()
+        self._running: dict[str, _Running] = {}
+        self._unconfirmed: dict[str, _Unconfirmed] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._beats = 0
+        self._draining = False
+        self._stopping = threading.Event()
+        self._beat_now = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # Jobs, on Celery's threads
+
+    def run(self, job: Job) -> dict[str, str | int]:
+        """Run an attempt to its end; what it returns may be shown to anybody."""
+        key = f"{job.order}:{job.attempt}"
+        running = _Running(job.held, self._texts.open(job.order, job.attempt, job.tokens))
+        with self._lock:
+            if key in self._running or key in self._ended or key in self._unconfirmed:
+                return {"status": "repeated", "tokens": 0}
+            self._running[key] = running
+        try:
+            outcome = self._outcome_of(job, running)
+        finally:
+            with self._lock:
+                del self._running[key]
+                self._ended[key] = None
+                while len(self._ended) > ENDED_KEPT:
+                    self._ended.popitem(last=False)
+        if outcome is None:
+            return {"status": "void", "tokens": 0}
+        return {"status": outcome.result, "tokens": outcome.generated}
+
+    def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
+        if job.model != self._settings.model:
+            # Not ours to run: another worker of this herd may have it.
+            return self._answer(running, _outcome(job, "handed_back"))
+        try:
+            self._say(Claim(held=job.held))
+        except RedisError as error:
+            # Nobody would know that it runs here: its claim lapses and another worker gets it.
+            _log.warning("claim_not_sent", order=job.order, reason=type(error).__name__)
+            return None
+        began_s = self._clock()
+        try:
+            self._engine.submit(_work(job), running)
+        except NotAccepting:
+            return self._answer(running, _outcome(job, "handed_back"))
+        running.done.wait()
+        assert running.end is not None
+        took_ms = int((self._clock() - began_s) * 1000)
+        outcome = _ended(job, running.end, took_ms)
+        return None if running.void else self._answer(running, outcome)
+
+    def _answer(self, running: _Running, outcome: Outcome) -> Outcome:
+        """Send an outcome, and keep it until it is confirmed."""
+        token = seal(outcome, self._key, sender=self.instance, audience=HERDER_QUEUE)
+        key = f"{outcome.order}:{outcome.attempt}"
+        waiting = _Unconfirmed(
+            running.held, token, self._clock() + self._settings.resend_s, self._settings.resend_s
+        )
+        with self._lock:
+            self._unconfirmed[key] = waiting
+        self._send(key, waiting)
+        return outcome
+
+    def _send(self, key: str, waiting: _Unconfirmed) -> None:
+        try:
+            self._sender.publish(
+                HERDER_QUEUE,
+                OUTCOME_TASK,
+                waiting.token,
+                task_id=attempt_id(waiting.held),
+                label=f"order={waiting.held.order}",
+            )
+        except OSError as error:
+            _log.warning("outcome_not_sent", attempt=key, reason=str(error))
+
+    # Beats
+
+    def beat(self) -> None:
+        """Say what this worker is, what it runs, and what it waits to have confirmed."""
+        with self._lock:
+            self._beats += 1
+            body = Beat(
+                number=self._beats,
+                worker=Announcement(
+                    name=self._name,
+                    model=self._settings.model,
+                    slots=self._settings.slots,
+                    context=self._engine.facts.context,
+                    tokens_per_s=self._tokens_per_s,
+                    weights=self._engine.facts.weights,
+                    draining=self._draining,
+                ),
+                running=tuple(one.held for one in self._running.values()),
+                unconfirmed=tuple(one.held for one in self._unconfirmed.values())[:1024],
+            )
+        self._say(body)
+
+    def _say(self, body: Body) -> None:
+        self._streams.add_beat(seal(body, self._key, sender=self.instance, audience=BEATS_STREAM))
+
+    def resend(self) -> None:
+        """Send outcomes again that nobody confirmed in time, each time waiting longer."""
+        now_s = self._clock()
+        with self._lock:
+            due = [(key, one) for key, one in self._unconfirmed.items() if one.due_s <= now_s]
+            for _, one in due:
+                one.wait_s = min(one.wait_s * 2, RESEND_MOST_S)
+                one.due_s = now_s + one.wait_s
+        for key, one in due:
+            self._send(key, one)
+
+    # Control
+
+    def hear(self, token: str) -> None:
+        """Obey a message of the control stream, if a herder signed it for this instance."""
+        try:
+            envelope = unseal(token, self._herders, audience=control_stream(self.instance))
+        except WireError as error:
+            _log.warning("control_refused", reason=str(error))
+            return
+        body = envelope.body
+        if isinstance(body, Confirm):
+            with self._lock:
+                for held in body.held:
+                    self._unconfirmed.pop(f"{held.order}:{held.attempt}", None)
+        elif isinstance(body, StopAttempt):
+            self._stop_attempt(body)
+        elif isinstance(body, Refuse):
+            self._on_refused(body.reason)
+        elif isinstance(body, Drain):
+            self._on_drain()
+
+    def _stop_attempt(self, stop: StopAttempt) -> None:
+        key = f"{stop.held.order}:{stop.held.attempt}"
+        with self._lock:
+            running = self._running.get(key)
+            if stop.reason == "void":
+                self._unconfirmed.pop(key, None)
+                if running is not None:
+                    running.void = True
+        if running is not None:
+            _log.info("stop_attempt", order=stop.held.order, reason=stop.reason)
+            self._engine.cancel(key, "deadline" if stop.reason == "deadline" else "cancelled")
+            self._beat_now.set()
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to beat and to listen."""
+        self._texts.start()
+        for name, loop in (("beats", self._beat_loop), ("control", self._control_loop)):
+            thread = threading.Thread(target=loop, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _beat_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.beat()
+            except RedisError as error:
+                _log.warning("beat_not_sent", reason=type(error).__name__)
+            self._beat_now.wait(self._settings.beat_s)
+            self._beat_now.clear()
+            self.resend()
+
+    def _control_loop(self) -> None:
+        after = "0"
+        while not self._stopping.is_set():
+            try:
+                for entry_id, token in self._streams.read_control(
+                    self.instance, after, block_ms=1000
+                ):
+                    after = entry_id
+                    self.hear(token)
+            except RedisError as error:
+                _log.warning("control_not_read", reason=type(error).__name__)
+                self._stopping.wait(1)
+
+    def drain(self) -> None:
+        """Take no more; finish what can be finished in the grace period, hand back the rest."""
+        if not self._draining:
+            self._draining = True
+            _log.info("draining", grace_s=self._settings.grace_s, running=len(self._running))
+            self._engine.drain(float(self._settings.grace_s))
+            self._beat_now.set()
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Wait for the last confirmations, say farewell, and free the model.
+
+        Returns:
+            False if the engine is stuck in a step: then the process should end itself.
+        """
+        until_s = self._clock() + timeout_s
+        while self._unconfirmed and self._clock() < until_s:
+            self.resend()
+            self._stopping.wait(0.05)
+        if self._unconfirmed:
+            _log.warning("outcomes_unconfirmed", count=len(self._unconfirmed))
+        self._stopping.set()
+        self._beat_now.set()
+        self._texts.stop()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        try:
+            self._say(Farewell())
+        except RedisError as error:
+            _log.warning("farewell_not_sent", reason=type(error).__name__)
+        return self._engine.stop()
+
+
+def _work(job: Job) -> Work:
+    return Work(
+        key=f"{job.order}:{job.attempt}",
+        prompt=job.prompt,
+        messages=job.messages,
+        raw=job.raw,
+        tokens=job.tokens,
+        stop=job.stop,
+        sampling=job.sampling,
+        rank=job.rank,
+        run_limit_s=float(job.run_limit_s),
+    )
+
+
+Result = Literal["completed", "failed", "handed_back"]
+
+
+def _outcome(job: Job, result: Result) -> Outcome:
+    return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, result=result)
+
+
+def _ended(job: Job, end: End, took_ms: int) -> Outcome:
+    if end.reason == "handed_back":
+        return _outcome(job, "handed_back")
+    base = {
+        "order": job.order,
+        "attempt": job.attempt,
+        "nonce": job.nonce,
+        "text": end.text,
+        "prompt_tokens": end.prompt_tokens,
+        "generated": end.generated,
+        "took_ms": took_ms,
+    }
+    if end.reason == "failed":
+        return Outcome.model_validate({**base, "result": "failed", "failure": _failure(end.error)})
+    return Outcome.model_validate({**base, "result": "completed", "finish_reason": end.reason})
+
+
+def _failure(error: WorkerError | None) -> Failure:
+    if error is None:
+        return Failure(code="worker_error", message="The worker failed.", permanent=False)
+    return Failure(
+        code=error.code, message=error.message[:2000], permanent=error.permanent, data=error.data
+    )

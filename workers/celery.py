@@ -1,0 +1,203 @@
+"""The Celery app of `celery -A workers worker -Q inference`, and of `celery -A workers flower`.
+
+Importing it reads no key and loads no model, so that Flower can show a herd that runs elsewhere;
+both happen when a worker starts, before its first task.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from celery.worker import state as celery_state
+
+from workers.agent import Agent
+from workers.engine import Engine, Model
+from workers.errors import SettingsError, WorkerError
+from workers.settings import JoinFile, load_settings, read_join_file
+from workers.transport.config import celery_config
+from workers.transport.guard import Guard
+from workers.transport.logs import configure_logging
+from workers.transport.sender import CelerySender
+from workers.transport.streams import Streams, connect
+from workers.wire import (
+    INFER_TASK,
+    INFERENCE_QUEUE,
+    Envelope,
+    Job,
+    WireError,
+    attempt_id,
+    unseal,
+)
+
+_log = structlog.get_logger("workers")
+
+EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
+EXIT_BROKEN = 70  # EX_SOFTWARE: the model died, and a new process may do better
+CALIBRATE_S = 1.0
+STUB_CONTEXT = 4096
+
+
+def _die(error: Exception) -> None:
+    """End the process with one clear line: no traceback tells more."""
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(EXIT_SETUP)
+
+
+try:
+    settings = load_settings()
+except WorkerError as _error:
+    _die(_error)
+
+app = Celery("workers", set_as_current=False)
+app.conf.update(
+    celery_config(settings, queue=INFERENCE_QUEUE, concurrency=settings.slots, pulls=True)
+)
+
+
+class _Process:
+    """What this process holds once it is a worker."""
+
+    def __init__(self, join: JoinFile, agent: Agent, sender: CelerySender) -> None:
+        self.join = join
+        self.agent = agent
+        self.sender = sender
+
+
+_process: _Process | None = None
+
+
+def _check(name: str, token: str) -> tuple[Envelope, str, str]:
+    """The guard's question: is this a job that a herder signed for workers?"""
+    if name != INFER_TASK or _process is None:
+        raise WireError("unknown_task", name[:80])
+    envelope = unseal(token, _process.join.herders, audience=INFERENCE_QUEUE)
+    job = envelope.body
+    if not isinstance(job, Job):
+        raise WireError("unknown_kind", "workers run jobs")
+    # What Flower and the log may show of it: never the prompt.
+    label = f"order={job.order} multiplier={job.multiplier} tokens={job.tokens}"
+    return envelope, attempt_id(job.held), label
+
+
+app.herd_guard = Guard(_check)
+
+
+@app.task(name=INFER_TASK, bind=True)  # type: ignore[untyped-decorator]
+def infer(self: Any, token: str) -> dict[str, str | int]:
+    """Run one attempt at an order; the answer goes home as a signed task of its own."""
+    envelope = app.herd_guard.take(self.request.id, token)
+    if envelope is None or _process is None:
+        return {"status": "repeated", "tokens": 0}
+    return _process.agent.run(envelope.body)
+
+
+@signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_logging(**_: Any) -> None:
+    configure_logging(settings.log_level)
+
+
+@signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_celeryd_init(instance: Any, **_: Any) -> None:
+    # Two workers on one machine must not share a node name: Flower would show one of them.
+    instance.hostname = f"{settings.name}@herd"
+
+
+@signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_worker_init(**_: Any) -> None:
+    """Read the key and load the model, before the first task."""
+    global _process
+    try:
+        join = read_join_file(settings.key_path)
+        model = _load_model()
+        engine = Engine(model, on_broken=_on_broken)
+        speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
+    except WorkerError as error:
+        _die(error)
+        return
+    engine.start()
+    sender = CelerySender(app)
+    agent = Agent(
+        engine,
+        Streams(connect(settings.redis_url)),
+        sender,
+        join,
+        settings,
+        instance=f"w-{secrets.token_hex(8)}",
+        tokens_per_s=speed,
+        on_refused=_on_refused,
+        on_drain=_on_drain,
+    )
+    _process = _Process(join, agent, sender)
+    _log.info(
+        "model_ready",
+        model=settings.model,
+        slots=settings.slots,
+        context=engine.facts.context,
+        tokens_per_s=speed,
+    )
+
+
+def _load_model() -> Model:
+    if settings.engine == "stub":
+        from workers.stub import StubModel
+
+        return StubModel(
+            name=settings.model,
+            context=settings.context or STUB_CONTEXT,
+            slots=settings.slots,
+            step_s=settings.stub_step_ms / 1000,
+        )
+    if not settings.model_path:
+        raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
+    from workers.llama import LlamaModel, LlamaOptions
+
+    return LlamaModel(
+        LlamaOptions(
+            path=Path(settings.model_path),
+            slots=settings.slots,
+            context=settings.context or None,
+            threads=settings.threads or None,
+            gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
+            kv_type=settings.kv_type,
+            flash_attention=settings.flash_attention,
+        )
+    )
+
+
+@signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_worker_ready(**_: Any) -> None:
+    if _process is not None:
+        _process.agent.start()
+
+
+@signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_shutting_down(**_: Any) -> None:
+    # Celery waits for its threads without limit; they return as their attempts end.
+    if _process is not None:
+        _process.agent.drain()
+
+
+@signals.worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _on_shutdown(**_: Any) -> None:
+    if _process is not None:
+        _process.agent.close()
+        _process.sender.close()
+
+
+def _on_refused(reason: str) -> None:
+    sys.stderr.write(f"The herd refused this worker: {reason}\n")
+    celery_state.should_stop = EXIT_SETUP
+
+
+def _on_drain() -> None:
+    celery_state.should_stop = 0
+
+
+def _on_broken(error: WorkerError) -> None:
+    _log.error("model_broken", reason=error.message)
+    celery_state.should_terminate = EXIT_BROKEN

@@ -1,0 +1,91 @@
+"""Celery's settings for both apps, each with its reason. Measured, not copied from somewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from workers.transport.settings import TransportSettings
+
+PRIORITY_LEVELS = 10
+
+
+def celery_config(
+    settings: TransportSettings, *, queue: str, concurrency: int, pulls: bool
+) -> dict[str, Any]:
+    """The settings of one Celery app.
+
+    Args:
+        settings: where the broker is, and whether events are sent.
+        queue: the one queue that the app consumes.
+        concurrency: threads that run tasks.
+        pulls: True where a message may only be taken for a free thread (a worker's slots), False
+            where taking ahead is faster (a herder's short tasks).
+    """
+    redis = settings.broker_is_redis
+    return {
+        "broker_url": settings.broker,
+        # The broker may start after us, restart, or be away for a night: never give up.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": _redis_options(queue) if redis else {"confirm_publish": True},
+        # A thread pool on both sides: one process holds one model, and a solo pool stalled for
+        # seconds on RabbitMQ. It cannot cancel or time out; that is the engine's work.
+        "worker_pool": "workers.transport.guard:TaskPool",
+        "worker_concurrency": concurrency,
+        "worker_consumer": "workers.transport.guard:GuardedConsumer",
+        # Early acks: losing a message is the lease's business, not the broker's. On Redis late
+        # acks cost more than half of a worker's time, and redelivery runs a long task twice. On
+        # RabbitMQ a worker with early acks takes twice its slots, so there acks are late;
+        # redelivery does no harm, because an attempt is bound to one worker.
+        "task_acks_late": pulls and not redis,
+        "task_reject_on_worker_lost": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": pulls and redis,
+        # Unsigned orders to shut down come over remote control otherwise.
+        "worker_enable_remote_control": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # No result backend: it would fail any task id for whoever sends an unknown task name.
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "event_serializer": "json",  # anything else breaks what Flower reads
+        "worker_send_task_events": settings.events,
+        "task_send_sent_event": False,
+        "task_queues": [
+            Queue(
+                queue,
+                Exchange(queue, type="direct"),
+                routing_key=queue,
+                queue_arguments=None if redis else {"x-max-priority": PRIORITY_LEVELS},
+            )
+        ],
+        "task_default_queue": queue,
+        "task_create_missing_queues": False,
+        "task_default_priority": 0 if not redis else PRIORITY_LEVELS - 1,
+        # Ours is a lease, not a limit of Celery's: the thread pool would ignore one.
+        "task_time_limit": None,
+        "worker_redirect_stdouts": False,
+        "worker_hijack_root_logger": False,
+        "broker_pool_limit": 4,
+    }
+
+
+def _redis_options(queue: str) -> dict[str, Any]:
+    return {
+        "ack_emulation": False,  # with it go the visibility timeout and half of the cost
+        "queue_order_strategy": "priority",
+        "priority_steps": list(range(PRIORITY_LEVELS)),
+        "socket_timeout": 15,  # redis-py's own default of 5 s is shorter than a slow fsync
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "unacked_key": f"unacked.{queue}",  # one per role, so that broker users can be told apart
+    }
+
+
+def broker_priority(level: int, *, redis: bool) -> int:
+    """A level (0 to 9, higher first) as the broker counts it: Redis serves 0 first."""
+    return PRIORITY_LEVELS - 1 - level if redis else level

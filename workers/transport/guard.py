@@ -1,0 +1,161 @@
+"""The consumer that refuses what is not ours, and the pool that wakes it.
+
+A malformed message kills a Celery worker, and callbacks, expiry and retries in a message's
+headers run unsigned. So each message is checked before Celery unpacks it, and what is left of
+its headers is what the signed envelope says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+from celery.concurrency.thread import ApplyResult
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.worker.consumer import Consumer
+from vine import promise as new_promise
+
+from workers.wire import MAX_ENVELOPE_BYTES, Envelope, WireError
+
+_log = structlog.get_logger("workers.transport")
+
+Check = Callable[[str, str], "tuple[Envelope, str, str]"]
+"""(task name, token) -> the envelope, the task id that it stands for, and the label for people.
+Raises WireError for what is not ours."""
+
+
+class Guard:
+    """Checks messages and keeps their envelopes for the tasks, so that each is verified once."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._checked: dict[tuple[str, str], Envelope] = {}
+
+    def admit(self, message: Any) -> None:
+        """Check a message and strip its headers.
+
+        Raises:
+            WireError: it is not ours.
+        """
+        if message.content_type != "application/json":
+            raise WireError("wrong_content_type", str(message.content_type)[:40])
+        headers = message.headers
+        body = message.body
+        if not isinstance(headers, dict) or not isinstance(body, (str, bytes, memoryview)):
+            raise WireError("malformed", "no Celery task")
+        if len(body) > MAX_ENVELOPE_BYTES + 1024:
+            raise WireError("too_large", f"{len(body)} bytes")
+        name, task_id = headers.get("task"), headers.get("id")
+        if not isinstance(name, str) or not isinstance(task_id, str):
+            raise WireError("malformed", "no task name or id")
+        token = _only_argument(bytes(body) if isinstance(body, memoryview) else body)
+        envelope, expected_id, label = self._check(name, token)
+        if task_id != expected_id:
+            raise WireError("malformed", "the task's id is not that of the envelope")
+        message.headers = {
+            "lang": "py",
+            "task": name,
+            "id": task_id,
+            "root_id": task_id,
+            "parent_id": None,
+            "group": None,
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+            "timelimit": [None, None],
+            "argsrepr": "",
+            "kwargsrepr": label,
+            "ignore_result": True,
+        }
+        # Embedded callbacks and chains are gone with the body that carried them.
+        message.body = json.dumps([[token], {}, {}])
+        message._decoded_cache = None
+        self._checked[(task_id, token)] = envelope
+
+    def take(self, task_id: str, token: str) -> Envelope | None:
+        """The envelope of a task that runs now; None if it came twice and was taken."""
+        return self._checked.pop((task_id, token), None)
+
+
+def _only_argument(body: str | bytes) -> str:
+    try:
+        args = json.loads(body)[0]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        raise WireError("malformed", "no task body") from None
+    if not isinstance(args, list) or len(args) != 1 or not isinstance(args[0], str):
+        raise WireError("malformed", "a task here has one argument, a signed envelope")
+    return args[0]
+
+
+class GuardedConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer with the app's guard before it.
+
+    Mingle and gossip are off: they gossip over the unsigned control channel, and nothing here
+    needs them.
+    """
+
+    def __init__(
+        self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        options = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
+        super().__init__(*args, worker_options=options, **kwargs)
+
+    def create_task_handler(self, promise: Any = new_promise) -> Callable[[Any], None]:
+        """Celery's handler of messages, behind the guard."""
+        handle = super().create_task_handler(promise)
+        guard: Guard = self.app.herd_guard
+
+        def on_message(message: Any) -> None:
+            try:
+                guard.admit(message)
+            except WireError as error:
+                _log.warning("message_refused", reason=str(error))
+            except Exception as error:  # noqa: BLE001
+                # Whatever a stranger's bytes can raise, this worker lives on.
+                _log.warning("message_refused", reason=type(error).__name__)
+            else:
+                handle(message)
+                return
+            message.reject_log_error(_log, self.connection_errors)
+
+        return on_message
+
+
+class TaskPool(ThreadPool):  # type: ignore[misc]
+    """Celery's thread pool, which wakes the event loop when a task ends.
+
+    With early acks and `worker_disable_prefetch` the loop reads no queue while all threads are
+    busy, and a thread that finishes does not wake it: a freed slot waited up to a second.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Celery calls this whenever its loop begins."""
+        hub.add_reader(self._wake_read, self._drain)
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def _wake(self, _done: Future[Any]) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            return  # the pipe is full: the loop is as good as awake
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
+        """Run a task on a thread."""
+        result = super().on_apply(*args, **kwargs)
+        result.f.add_done_callback(self._wake)
+        return result

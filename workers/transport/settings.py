@@ -1,0 +1,84 @@
+"""The settings that both sides need to find each other, `HERD_*`, and how settings are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SETTINGS_FILE = "herd.env"
+
+_Settings = TypeVar("_Settings", bound=BaseSettings)
+
+
+class WrongSetting(Exception):
+    """A setting is wrong; the sentence names it, and leaves its value out: it may be a secret."""
+
+    def __init__(self, error: ValidationError) -> None:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        self.name = "HERD_" + "_".join(str(part) for part in first["loc"]).upper()
+        super().__init__(f"The setting {self.name} is wrong: {first['msg'].lower()}.")
+
+
+def default_home() -> Path:
+    """`HERD_HOME`, else `~/.llama-herder`."""
+    return Path(os.environ.get("HERD_HOME") or Path.home() / ".llama-herder").expanduser()
+
+
+def read_settings(kind: type[_Settings], home: Path | None = None, **values: Any) -> _Settings:
+    """Read settings of the environment, then of the home folder's file `herd.env`.
+
+    Args:
+        kind: the class of settings.
+        home: the home folder; None for `HERD_HOME`, else `~/.llama-herder`.
+        values: settings that go before both.
+
+    Raises:
+        WrongSetting: a value is wrong.
+    """
+    folder = (home or default_home()).absolute()
+    try:
+        return kind(_env_file=folder / SETTINGS_FILE, home=folder, **values)
+    except ValidationError as error:
+        raise WrongSetting(error) from None
+
+
+class TransportSettings(BaseSettings):
+    """What both Celery apps need to find each other."""
+
+    model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
+
+    home: Annotated[
+        Path, Field(description="The folder of keys and settings (default ~/.llama-herder).")
+    ] = Path()
+    redis_url: Annotated[
+        str,
+        Field(
+            description="Redis, for beats, control, text and, unless HERD_BROKER_URL says "
+            "otherwise, Celery's queues."
+        ),
+    ] = "redis://127.0.0.1:6379/0"
+    broker_url: Annotated[str, Field(description="Celery's broker; empty: the same Redis.")] = ""
+    events: Annotated[
+        bool,
+        Field(
+            description="Send task events, which Flower shows; they cost the process about half "
+            "as much again per order, the model's work aside."
+        ),
+    ] = True
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What is logged.")
+    ] = "INFO"
+
+    @property
+    def broker(self) -> str:
+        """Celery's broker."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def broker_is_redis(self) -> bool:
+        """Whether Celery's queues stand in Redis too."""
+        return self.broker.startswith(("redis", "rediss", "unix"))
