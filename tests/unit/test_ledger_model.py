@@ -1,0 +1,66 @@
+"""Whatever clients and strangers do, the books agree with plain dictionaries; and the machine that
+says so notices when any of the database's rules is missing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from ledger_model import LedgerMachine
+from ledger_support import open_books
+
+from ledger import LedgerError
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+THOROUGH = settings(
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=QUIET
+)
+# The same search on every run, and no shrinking: what is asked is only whether it finds anything.
+HUNT = settings(
+    max_examples=100,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=QUIET,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+)
+
+CONSTRAINTS = [
+    "ledger_account_no_overdraft",
+    "ledger_transfer_pending_id_key",
+    "ledger_transfer_post_within_hold",
+    "ledger_transfer_void_whole",
+    "ledger_transfer_of_hold",
+    "ledger_transfer_of_refunded",
+    "ledger_refundable_within_amount",
+    "ledger_transfer_no_update",
+]
+BALANCES = [
+    "ledger_transfer_apply_direct",
+    "ledger_transfer_apply_pending",
+    "ledger_transfer_apply_post",
+    "ledger_transfer_apply_void",
+    "ledger_transfer_apply_refund",
+]
+
+
+def machine_on(path, without=None):
+    books = open_books(path, without)
+    return type("Machine", (LedgerMachine,), {"books": books})
+
+
+def test_the_books_agree_with_plain_dictionaries(tmp_path):
+    run_state_machine_as_test(machine_on(tmp_path / "books.db"), settings=THOROUGH)
+
+
+def test_the_hunt_finds_nothing_in_the_schema_as_it_is(tmp_path):
+    run_state_machine_as_test(machine_on(tmp_path / "books.db"), settings=HUNT)
+
+
+@pytest.mark.parametrize("without", CONSTRAINTS + BALANCES)
+def test_the_hunt_finds_every_missing_rule(tmp_path, without):
+    machine = machine_on(tmp_path / "mutant.db", without)
+    with pytest.raises((AssertionError, LedgerError)):
+        run_state_machine_as_test(machine, settings=HUNT)
