@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .builds import candidates, wheel_key
-from .debian import need_compiler, need_venv
+from .debian import need_system
 from .environment import (
     CONSTRAINTS,
     LOG,
@@ -29,7 +29,7 @@ from .environment import (
     written_stamp,
 )
 from .errors import InstallError, StepFailed
-from .machine import find_compiler, this_machine
+from .machine import Compiler, find_compiler, this_machine
 from .shelf import Shelf, default_folder, open_shelf
 from .trial import try_build
 from .wheel import LEAN, Candidate, compile_wheel, settle
@@ -38,11 +38,8 @@ EXTRAS = ("demo", "dev", "herder", "worker")
 """All of them: the demo's model is what the builds are tried with."""
 
 
-def wanted_wheels() -> list[Candidate] | None:
-    """The builds of llama-cpp-python for this machine, best first; None without a compiler."""
-    compiler = find_compiler(os.environ)
-    if compiler is None:
-        return None
+def wanted_wheels(compiler: Compiler) -> list[Candidate]:
+    """The builds of llama-cpp-python for this machine, best first."""
     machine = this_machine(compiler)
     version = pinned("llama-cpp-python")
     tools = [f"{tool}=={pinned(tool)}" for tool in ("cmake", "ninja", "scikit-build-core")]
@@ -60,18 +57,16 @@ def up_to_date(extras: Sequence[str]) -> bool:
         return False
     if stamp != stamp_for(extras, stamp.wheel):
         return False
-    wheels = wanted_wheels()
+    compiler = find_compiler(os.environ)
     # A machine whose compiler was removed afterwards can still run what is installed.
-    return wheels is None or stamp.wheel in {wheel.key for wheel in wheels}
+    return compiler is None or stamp.wheel in {wheel.key for wheel in wanted_wheels(compiler)}
 
 
 def install(extras: Sequence[str], shelf: Shelf) -> None:
     """Makes `.venv` hold the project with `extras`, and a llama-cpp-python that works."""
-    need_venv(LOG)
+    compiler = need_system(LOG)
     ensure_venv()
-    need_compiler(LOG)
-    wheels = wanted_wheels()
-    assert wheels is not None
+    wheels = wanted_wheels(compiler)
     stamp = written_stamp()
     # An older pip knows no build constraints.
     pip_install("Getting pip as pinned", [f"pip=={pinned('pip')}"])

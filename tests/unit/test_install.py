@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from deploy.install import debian, environment, pins, progress
 from deploy.install.errors import InstallError, StepFailed
+from deploy.install.machine import Compiler
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -70,17 +71,45 @@ def test_no_python_at_all_says_what_to_do(tmp_path: Path):
 # what the system must have
 
 
-def test_without_root_the_line_to_type_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian with a Python and nothing else, seen by a user who is not root."""
+    monkeypatch.setattr(debian, "makes_venvs", lambda: False)
+    monkeypatch.setattr(debian, "find_compiler", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(InstallError, match=r"Type: sudo apt-get install -y build-essential$"):
-        debian.apt_install("There is no compiler", "build-essential", tmp_path / "log")
 
 
+@pytest.mark.usefixtures("bare")
+def test_without_root_the_one_line_to_type_is_said(tmp_path: Path):
+    venv = f"python3.{sys.version_info.minor}-venv"
+    with pytest.raises(InstallError) as error:
+        debian.need_system(tmp_path / "log")
+    assert str(error.value).endswith(f"Type: sudo apt-get install -y {venv} build-essential")
+
+
+@pytest.mark.usefixtures("bare")
+def test_as_root_what_is_missing_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    ran: list[list[str]] = []
+
+    def run(title: str, command: list[str], log: Path, **_: object) -> None:
+        ran.append(command)
+        compiler = Compiler("/usr/bin/c++", "c++ 12.2.0", "gcc")
+        monkeypatch.setattr(debian, "find_compiler", lambda _: compiler)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "makes_venvs", lambda: True)
+    monkeypatch.setattr(debian, "run", run)
+    assert debian.need_system(tmp_path / "log").family == "gcc"
+    assert [command[:2] for command in ran] == [["apt-get", "update"], ["apt-get", "install"]]
+    assert ran[1][-1] == "build-essential"
+
+
+@pytest.mark.usefixtures("bare")
 def test_where_there_is_no_apt_it_is_not_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(InstallError, match="Debian's build-essential"):
-        debian.apt_install("There is no compiler", "build-essential", tmp_path / "log")
+    with pytest.raises(InstallError, match=r"Debian's python3\.\d+-venv build-essential"):
+        debian.need_system(tmp_path / "log")
 
 
 # what is pinned
