@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from uuid import UUID, uuid5
+from hashlib import sha1
 
 from ledger.errors import InvalidAccountId, InvalidTransferId
 from ledger.model import MAX_ACCOUNT_ID, MAX_ACCOUNT_KIND
@@ -31,6 +31,9 @@ def transfer_key(value: object) -> str:
 def derive(parent_id: str, *words: str) -> str:
     """An id that follows from another: `uuid5(parent, "word")`, words joined by a colon.
 
+    Written out (RFC 9562, 5.5), since `uuid.uuid5` takes four times as long by way of its objects,
+    and a batch of posts derives a hundred ids.
+
     Args:
         parent_id: A UUID as text.
         words: What the new id is for, as in `derive(order, "hold", "2")`.
@@ -38,7 +41,13 @@ def derive(parent_id: str, *words: str) -> str:
     Raises:
         InvalidTransferId: `parent_id` is no UUID.
     """
-    return str(uuid5(UUID(transfer_key(parent_id)), ":".join(words)))
+    parent = bytes.fromhex(transfer_key(parent_id).replace("-", ""))
+    digest = sha1(parent + ":".join(words).encode(), usedforsecurity=False).digest()
+    number = int.from_bytes(digest[:16])
+    number = number & ~(0xF << 76) | 5 << 76  # the version
+    number = number & ~(0x3 << 62) | 2 << 62  # the variant
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def post_id(hold_id: str) -> str:

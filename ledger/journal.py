@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +22,7 @@ from ledger.errors import (
     LedgerFault,
 )
 from ledger.model import Account, Transfer
-from ledger.requests import Draft
+from ledger.requests import Draft, json_to_tags
 
 _INSERT_HEAD = """
 INSERT INTO ledger_transfer (
@@ -155,7 +154,7 @@ def refundable(conn: Connection, transfer: Transfer) -> int:
 def _transfer(row: Any) -> Transfer:
     (ident, kind, debit, credit, amount, hold_id, held, reverses_id, tags, at_us, _) = row
     return Transfer(
-        ident, kind, debit, credit, amount, hold_id, held, reverses_id, json.loads(tags), at_us
+        ident, kind, debit, credit, amount, hold_id, held, reverses_id, json_to_tags(tags), at_us
     )
 
 

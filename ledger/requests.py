@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from json import JSONEncoder
+from json import JSONDecoder, JSONEncoder
 from typing import Any, Literal
 
 from ledger.errors import (
@@ -23,7 +23,7 @@ from ledger.ids import account_text, transfer_key
 from ledger.model import MAX_TAGS_JSON, MAX_WINSTON, NewTransfer, Transfer
 
 _encode = JSONEncoder(separators=(",", ":"), sort_keys=True).encode
-_NO_TAGS: Mapping[str, str] = {}
+_decode = JSONDecoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def tags_to_json(tags: Mapping[str, str] | None) -> tuple[Mapping[str, str], str
         InvalidTags: They do not map strings to strings, or are too long.
     """
     if not tags:
-        return _NO_TAGS, "{}"
+        return {}, "{}"
     copy = dict(tags)
     for name, value in copy.items():
         if not isinstance(name, str) or not isinstance(value, str):
@@ -237,3 +237,9 @@ def tags_to_json(tags: Mapping[str, str] | None) -> tuple[Mapping[str, str], str
     if len(text) > MAX_TAGS_JSON:
         raise InvalidTags(f"they are {len(text)} characters", MAX_TAGS_JSON)
     return copy, text
+
+
+def json_to_tags(text: str) -> Mapping[str, str]:
+    """The tags as `tags_to_json` wrote them."""
+    tags: dict[str, str] = {} if text == "{}" else _decode(text)
+    return tags

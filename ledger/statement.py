@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from sqlalchemy import Connection
 
 from ledger.border import fetch
 from ledger.model import Entry
+from ledger.requests import json_to_tags
 
 # Two walks along two indexes, merged by seq: the cost is the page, however long the journal is.
 # A hold or a void changes nothing for the account that it would have credited, so that side lists
@@ -29,6 +28,8 @@ def entries(conn: Connection, account_id: str, after_seq: int, limit: int) -> li
     """The entries of an account after `after_seq`, oldest first, at most `limit`."""
     rows = fetch(conn, _ENTRIES, (account_id, after_seq, account_id, after_seq, limit))
     return [
-        Entry(seq, ident, kind, counterparty, posted, pending, hold, reverses, json.loads(tags), us)
+        Entry(
+            seq, ident, kind, counterparty, posted, pending, hold, reverses, json_to_tags(tags), us
+        )
         for seq, ident, kind, counterparty, posted, pending, hold, reverses, tags, us in rows
     ]
