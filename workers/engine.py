@@ -5,9 +5,10 @@ engine's thread calls again and again, or a test or simulator by itself, without
 
     take what came in -> end what is overdue -> admit -> plan -> decode -> sample -> hand out text
 
-What the lead's brief did not have: `cancel` takes the reason to end with; `calibrate` measures
-the speed before the start; `broken` and `on_broken` say that the model died; `wait_idle` waits
-for the end of a drain; `metrics` counts.
+Beside these: `cancel` takes the reason to end with; `calibrate` measures the speed before the
+start; `broken` and `on_broken` say that the model died; `step_age_s` shows a call that does not
+come back, which only the end of the process can stop; `wait_idle` waits for the end of a drain;
+`metrics` counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
 
 from workers.errors import (
@@ -28,12 +28,13 @@ from workers.errors import (
     PromptTooLong,
     WorkerError,
 )
+from workers.job import Job
 from workers.scheduler import Keep, Row, Scheduler, Seq
-from workers.text import TextSettler
 from workers.work import (
     End,
     EndReason,
     Listener,
+    Metrics,
     Model,
     ModelFacts,
     Prepared,
@@ -57,53 +58,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 CalledOff = Literal["cancelled", "deadline"]
-
-
-@dataclass(slots=True)
-class Metrics:
-    """What the engine has done since its start: sums, for whoever turns them into rates.
-
-    Attributes:
-        steps: decode calls.
-        rows: sequences in them, summed; `rows / steps / slots` is the occupancy.
-        prefilled: prompt tokens computed.
-        reused: prompt tokens taken from another sequence's cells.
-        generated: tokens sampled.
-        preempted: times that a running sequence gave up its cells.
-        started: pieces of work that got a slot.
-        first_tokens: first tokens, and first_token_s the seconds from submission to them, summed.
-        busy_s: seconds in steps; model_s: those of them in decode and sampling.
-    """
-
-    steps: int = 0
-    rows: int = 0
-    prefilled: int = 0
-    reused: int = 0
-    generated: int = 0
-    preempted: int = 0
-    started: int = 0
-    first_tokens: int = 0
-    first_token_s: float = 0.0
-    busy_s: float = 0.0
-    model_s: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A piece of work on its way through the engine."""
-
-    work: Work
-    listener: Listener
-    submitted_s: float
-    settler: TextSettler
-    sampler: Sampler | None = None
-    seq: Seq | None = None
-    prompt_tokens: int = 0
-    error: WorkerError | None = None
-    started_s: float | None = None
-    first_s: float | None = None
-    generated: int = 0
-    text: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -140,16 +94,17 @@ class Engine:
         self._pid = os.getpid()
         self._wake = threading.Condition()
         # all below is guarded by _wake where other threads touch it
-        self._held: dict[str, _Job | None] = {}  # None: still being prepared
-        self._inbox: deque[_Job] = deque()
+        self._held: dict[str, Job | None] = {}  # None: still being prepared
+        self._inbox: deque[Job] = deque()
         self._off: dict[str, CalledOff] = {}
         self._draining_until_s: float | None = None
         self._stopping = False
         self._closed = False
         self._thread: threading.Thread | None = None
         # the engine's thread alone
-        self._by_seq: dict[Seq, _Job] = {}
+        self._by_seq: dict[Seq, Job] = {}
         self._arrivals = 0
+        self._step_began_s: float | None = None
 
     # -- from any thread ---------------------------------------------------------------------
 
@@ -171,7 +126,7 @@ class Engine:
             if work.key in self._held:
                 raise DuplicateWork(f"the engine holds {work.key} already", key=work.key)
             self._held[work.key] = None
-        job = _Job(work, listener, self._clock(), TextSettler(work.stop))
+        job = Job(work, listener, self._clock())
         try:
             self._prepare(job)
         except BaseException:
@@ -225,6 +180,12 @@ class Engine:
         """Keys of all that is held and has not begun."""
         with self._wake:
             return [k for k, j in self._held.items() if j is None or j.started_s is None]
+
+    @property
+    def step_age_s(self) -> float:
+        """Seconds since the step began that runs now; 0 between steps."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else self._clock() - began_s
 
     def start(self) -> None:
         """Run the loop in a thread of its own. Nothing may fork this process from here on."""
@@ -290,7 +251,7 @@ class Engine:
         if self.broken is not None:
             self._end_all("failed", self.broken)
             return False
-        begin_s = self._clock()
+        self._step_began_s = begin_s = self._clock()
         try:
             busy = self._turn(begin_s)
         except DecodeFailed as error:
@@ -300,6 +261,8 @@ class Engine:
             log.exception("engine step failed", extra={"action": "step_failed"})
             self._break(DecodeFailed(f"the engine failed: {error!r}"[:500]))
             return False
+        finally:
+            self._step_began_s = None
         if busy:
             self.metrics.busy_s += self._clock() - begin_s
         return busy
@@ -308,7 +271,9 @@ class Engine:
         self._take_inbox(now_s)
         self._end_overdue(now_s)
         for seq in self._scheduler.admit():
-            self._begin(self._by_seq[seq], now_s)
+            job = self._by_seq[seq]
+            self.metrics.started += job.started_s is None
+            job.begin(now_s)
         rows = self._scheduler.plan()
         for op in self._scheduler.take_ops():
             if isinstance(op, Keep):
@@ -355,7 +320,7 @@ class Engine:
             return None
         return max(0.0, self._draining_until_s - self._clock())
 
-    def _prepare(self, job: _Job) -> None:
+    def _prepare(self, job: Job) -> None:
         work = job.work
         try:
             prepared = self._model.prepare(work)
@@ -403,70 +368,33 @@ class Engine:
             elif drained:
                 self._end(job, "handed_back", now_s)
 
-    def _begin(self, job: _Job, now_s: float) -> None:
-        if job.started_s is not None:
-            return  # preempted before, and now computed again: nobody needs to know
-        job.started_s = now_s
-        self.metrics.started += 1
-        self._tell(job, "on_start", lambda: job.listener.on_start(job.prompt_tokens))
-
-    def _take_token(self, job: _Job, token: int | WorkerError | None, now_s: float) -> None:
-        if token is None:
-            # nothing sampled: the last token is computed once more in the next step
-            self._repeat(job)
-            return
+    def _take_token(self, job: Job, token: int | WorkerError | None, now_s: float) -> None:
+        assert job.seq is not None
         if isinstance(token, WorkerError):
             self._end(job, "failed", now_s, token)
             return
-        if job.first_s is None:
-            job.first_s = now_s
+        if token is None:
+            # nothing sampled: the last token is computed once more in the next step
+            job.seq.past -= 1
+            self._model.keep(job.seq.slot, job.seq.past)
+            return
+        if (waited_s := job.first(now_s)) is not None:
             self.metrics.first_tokens += 1
-            self.metrics.first_token_s += now_s - job.submitted_s
+            self.metrics.first_token_s += waited_s
         if self._model.is_end(token):
             self._end(job, "stop", now_s)
             return
-        assert job.seq is not None
         job.seq.tokens.append(token)
-        job.generated += 1
         self.metrics.generated += 1
-        self._show(job, job.settler.feed(self._model.piece(token)))
-        if job.settler.stopped:
-            self._end(job, "stop", now_s)
-        elif job.generated >= job.work.tokens:
-            self._end(job, "length", now_s)
-
-    def _repeat(self, job: _Job) -> None:
-        assert job.seq is not None
-        job.seq.past -= 1
-        self._model.keep(job.seq.slot, job.seq.past)
-
-    def _show(self, job: _Job, text: str) -> None:
-        if text:
-            job.text.append(text)
-            self._tell(job, "on_text", lambda: job.listener.on_text(text))
+        if (reason := job.say(self._model.piece(token))) is not None:
+            self._end(job, reason, now_s)
 
     def _end(
-        self, job: _Job, reason: EndReason, now_s: float, error: WorkerError | None = None
+        self, job: Job, reason: EndReason, now_s: float, error: WorkerError | None = None
     ) -> None:
         if job.seq is not None and self._by_seq.pop(job.seq, None) is not None:
             self._scheduler.remove(job.seq)
-        if job.sampler is not None:
-            job.sampler.close()
-            job.sampler = None
-        self._show(job, job.settler.finish())
-        started_s = now_s if job.started_s is None else job.started_s
-        first_s = now_s if job.first_s is None else job.first_s
-        end = End(
-            reason=reason,
-            text="".join(job.text),
-            prompt_tokens=job.prompt_tokens,
-            generated=job.generated,
-            error=error,
-            queued_s=started_s - job.submitted_s,
-            prefill_s=first_s - started_s,
-            decode_s=now_s - first_s,
-        )
-        self._tell(job, "on_end", lambda: job.listener.on_end(end))
+        job.end(reason, now_s, error)
         with self._wake:
             self._held.pop(job.work.key, None)
             self._off.pop(job.work.key, None)
@@ -486,16 +414,6 @@ class Engine:
         self._end_all("failed", error)
         if self._on_broken is not None:
             self._on_broken(error)
-
-    def _tell(self, job: _Job, what: str, call: Callable[[], None]) -> None:
-        """Call a listener; one that fails must not end the others' work."""
-        try:
-            call()
-        except Exception:
-            log.exception(
-                "listener failed",
-                extra={"action": "listener_failed", "key": job.work.key, "call": what},
-            )
 
     def _count(self, rows: list[Row]) -> None:
         self.metrics.steps += 1

@@ -15,24 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import llama_cpp
 import numpy as np
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from workers import chat
 from workers.errors import (
     DecodeFailed,
     EmptyPrompt,
-    GrammarError,
     ModelError,
-    SamplingError,
     TemplateError,
     WorkerError,
 )
+from workers.sampling import Chain, Samplers
 from workers.scheduler import Row
-from workers.wire import Sampling
 from workers.work import ModelFacts, Prepared, Sampler, Work
+
+# OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
+# else runs on a core, the one is waited for and the other spins in its way: 16 slots fell from 17
+# to between 0.5 and 3 tokens/s a slot beside one busy process on two cores, and only to 7 with
+# short spins, which cost 5 to 10 % on an idle machine (SmolLM2-135M, 2 cores). libgomp reads this
+# once, when llama_cpp loads it.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import llama_cpp
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 lib: Any = llama_cpp
 """The library's C functions; untyped here, because its own types describe only part of them."""
@@ -46,11 +52,6 @@ _KV_TYPES: dict[KvType, tuple[int, float]] = {
     "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
 }
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_PENALTY_TOKENS = 64
-"""The last tokens that penalties look at; llama.cpp's own default."""
-_RANDOM_SEED = 0xFFFFFFFF
-"""Tells llama.cpp to draw a seed (LLAMA_DEFAULT_SEED)."""
-
 _reasons = threading.local()
 
 
@@ -113,25 +114,6 @@ class LlamaOptions:
     check_tensors: bool = True
 
 
-class _Chain(Sampler):
-    """llama.cpp's samplers of one sequence, and its grammar apart from them."""
-
-    __slots__ = ("chain", "grammar")
-
-    def __init__(self, chain: Any, grammar: Any) -> None:
-        self.chain = chain
-        self.grammar = grammar
-
-    def close(self) -> None:
-        """Free them, once; the chain frees the samplers that it holds."""
-        chain, self.chain = self.chain, None
-        grammar, self.grammar = self.grammar, None
-        if chain:
-            lib.llama_sampler_free(chain)
-        if grammar:
-            lib.llama_sampler_free(grammar)
-
-
 class LlamaModel:
     """A GGUF model and the one context that decodes on it.
 
@@ -158,10 +140,7 @@ class LlamaModel:
         self._past = [0] * self._sequences
         self._pieces: dict[int, bytes] = {}
         self._make_batch(self._facts.batch_tokens)
-        self._ids = np.arange(self._vocab_size, dtype=np.int32)
-        self._candidates = np.zeros(
-            self._vocab_size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]
-        )
+        self._samplers = Samplers(lib, self._vocab, self._vocab_size, json_schema_to_gbnf)
         self._outputs = 0
 
     @property
@@ -303,7 +282,7 @@ class LlamaModel:
         tokens = self._encode(work)
         if not tokens:
             raise EmptyPrompt("the prompt has no tokens")
-        return Prepared(tokens, self._sampler(work.sampling, tokens))
+        return Prepared(tokens, self._samplers.make(work.sampling, tokens))
 
     def _encode(self, work: Work) -> list[int]:
         if work.messages is None and (work.raw or self._template is None):
@@ -348,94 +327,6 @@ class LlamaModel:
             raise WorkerError(f"the prompt came to {count} tokens of {len(buffer)} expected")
         found: list[int] = buffer[:count].tolist()
         return found
-
-    # -- sampling ----------------------------------------------------------------------------
-
-    def _sampler(self, sampling: Sampling, prompt: Sequence[int]) -> _Chain | None:
-        """The samplers of a sequence; None where the likeliest token is all that is asked for."""
-        grammar = self._grammar(sampling)
-        penalised = (
-            sampling.repeat_penalty != 1
-            or sampling.frequency_penalty != 0
-            or sampling.presence_penalty != 0
-        )
-        greedy = sampling.temperature <= 0
-        if greedy and grammar is None and not penalised and not sampling.logit_bias:
-            return None
-        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        result = _Chain(chain, grammar)
-        try:
-            if sampling.logit_bias:
-                self._add(chain, self._bias(sampling.logit_bias))
-            if penalised:
-                self._add(
-                    chain,
-                    lib.llama_sampler_init_penalties(
-                        self._vocab_size,
-                        _PENALTY_TOKENS,
-                        sampling.repeat_penalty,
-                        sampling.frequency_penalty,
-                        sampling.presence_penalty,
-                    ),
-                )
-                for token in prompt[-_PENALTY_TOKENS:]:
-                    lib.llama_sampler_accept(chain, token)
-            if greedy:
-                self._add(chain, lib.llama_sampler_init_greedy())
-                return result
-            if sampling.top_k > 0:
-                self._add(
-                    chain, lib.llama_sampler_init_top_k(min(sampling.top_k, self._vocab_size))
-                )
-            if sampling.top_p < 1:
-                self._add(chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
-            if sampling.min_p > 0:
-                self._add(chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
-            # smaller ones would overflow the division, and are the likeliest token anyway
-            self._add(chain, lib.llama_sampler_init_temp(max(sampling.temperature, 1e-3)))
-            seed = _RANDOM_SEED if sampling.seed is None else sampling.seed
-            self._add(chain, lib.llama_sampler_init_dist(seed))
-        except BaseException:
-            result.close()
-            raise
-        return result
-
-    @staticmethod
-    def _add(chain: Any, sampler: Any) -> None:
-        if not sampler:  # a NULL in a chain would end the process at its first use
-            raise SamplingError("llama.cpp refused a sampling parameter")
-        lib.llama_sampler_chain_add(chain, sampler)
-
-    def _bias(self, biases: dict[int, float]) -> Any:
-        for token in biases:
-            if not 0 <= token < self._vocab_size:
-                raise SamplingError(
-                    f"a bias for token {token}, but the vocabulary has {self._vocab_size}",
-                    token=token,
-                    vocab=self._vocab_size,
-                )
-        array = (lib.llama_logit_bias * len(biases))()
-        for place, (token, bias) in zip(array, biases.items(), strict=True):
-            place.token, place.bias = token, bias
-        return lib.llama_sampler_init_logit_bias(self._vocab_size, len(biases), array)
-
-    def _grammar(self, sampling: Sampling) -> Any:
-        source = sampling.grammar
-        if sampling.json_schema is not None:
-            if source is not None:
-                raise GrammarError("a grammar and a JSON schema cannot both be asked for")
-            try:
-                source = json_schema_to_gbnf(sampling.json_schema)
-            except Exception as error:
-                raise GrammarError(f"the JSON schema cannot be used: {error!r}"[:500]) from error
-        if source is None:
-            return None
-        _take_reason()
-        data = source.encode("utf-8", "replace")
-        grammar = lib.llama_sampler_init_grammar(self._vocab, data, b"root")
-        if not grammar:
-            raise GrammarError(f"the grammar does not parse: {_take_reason()}")
-        return grammar
 
     # -- the step ----------------------------------------------------------------------------
 
@@ -489,48 +380,9 @@ class LlamaModel:
         if not np.isfinite(logits[range(len(best)), best]).all():
             raise DecodeFailed("the model computes no numbers")
         return [
-            self._choose(logits[row], sampler) if isinstance(sampler, _Chain) else best[row]
+            self._samplers.choose(logits[row], sampler) if isinstance(sampler, Chain) else best[row]
             for row, sampler in enumerate(samplers)
         ]
-
-    def _choose(self, logits: Any, sampler: _Chain) -> int | WorkerError:
-        token = self._apply(logits, sampler.chain)
-        if sampler.grammar is not None and not self._allows(sampler.grammar, token):
-            token = self._apply(logits, sampler.chain, sampler.grammar)
-            # accepting a token that the grammar forbids would end the process
-            if token < 0 or not self._allows(sampler.grammar, token):
-                return GrammarError("the grammar leads to a place where no token fits")
-        if token < 0:
-            return SamplingError("the sampling parameters leave no token")
-        if sampler.grammar is not None:
-            lib.llama_sampler_accept(sampler.grammar, token)
-        lib.llama_sampler_accept(sampler.chain, token)
-        return token
-
-    def _apply(self, logits: Any, chain: Any, grammar: Any = None) -> int:
-        """Run samplers over all tokens; returns the chosen one, or -1 for none."""
-        self._candidates["id"] = self._ids
-        self._candidates["logit"] = logits
-        array = lib.llama_token_data_array(
-            self._candidates.ctypes.data_as(lib.llama_token_data_p), self._vocab_size, -1, False
-        )
-        if grammar is not None:
-            lib.llama_sampler_apply(grammar, ctypes.byref(array))
-            if not np.isfinite(self._candidates["logit"]).any():
-                return -1
-        lib.llama_sampler_apply(chain, ctypes.byref(array))
-        if not 0 <= array.selected < array.size:
-            return -1
-        return int(array.data[array.selected].id)
-
-    @staticmethod
-    def _allows(grammar: Any, token: int) -> bool:
-        if token < 0:
-            return False
-        one = lib.llama_token_data(token, 1.0, 0.0)
-        array = lib.llama_token_data_array(ctypes.pointer(one), 1, -1, False)
-        lib.llama_sampler_apply(grammar, ctypes.byref(array))
-        return bool(np.isfinite(one.logit))
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""

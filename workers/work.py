@@ -124,6 +124,35 @@ class ModelFacts:
     system: str = ""
 
 
+@dataclass(slots=True)
+class Metrics:
+    """What the engine has done since its start: sums, for whoever turns them into rates.
+
+    Attributes:
+        steps: decode calls.
+        rows: sequences in them, summed; `rows / steps / slots` is the occupancy.
+        prefilled: prompt tokens computed.
+        reused: prompt tokens taken from another sequence's cells.
+        generated: tokens sampled.
+        preempted: times that a running sequence gave up its cells.
+        started: pieces of work that got a slot.
+        first_tokens: first tokens, and first_token_s the seconds from submission to them, summed.
+        busy_s: seconds in steps; model_s: those of them in decode and sampling.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    prefilled: int = 0
+    reused: int = 0
+    generated: int = 0
+    preempted: int = 0
+    started: int = 0
+    first_tokens: int = 0
+    first_token_s: float = 0.0
+    busy_s: float = 0.0
+    model_s: float = 0.0
+
+
 class Sampler(Protocol):
     """The state by which a model chooses the tokens of one sequence."""
 
