@@ -63,11 +63,15 @@ class Sqlite:
         """Refuse a connection on which the database would not enforce the ledger's rules.
 
         Raises:
-            LedgerMisconfigured: One of the required pragmas is off.
+            LedgerMisconfigured: One of the required pragmas is off, or nothing begins the
+                transactions, so that each statement would commit itself.
         """
         for pragma in _REQUIRED:
             if conn.exec_driver_sql(f"PRAGMA {pragma}").scalar() != 1:
                 raise LedgerMisconfigured(f"it must execute 'PRAGMA {pragma}=ON' when it is opened")
+        driver = conn.connection.driver_connection
+        if driver is None or not driver.in_transaction:
+            raise LedgerMisconfigured("its transactions must begin with BEGIN IMMEDIATE")
 
     def is_busy(self, error: BaseException) -> bool:
         """Whether another connection holds a lock."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from ledger_support import Books, Clock, open_books, open_engine, uid
-from sqlalchemy import text
+from sqlalchemy import create_engine, event, text
 
 import ledger
 from ledger import Balance, Drift, Entry, Ledger, NewTransfer, post_id, void_id
@@ -460,6 +460,19 @@ def test_a_connection_that_would_not_enforce_the_rules_is_refused(books, missing
         conn.connection.dbapi_connection.execute(f"PRAGMA {missing}=OFF")
         with pytest.raises(ledger.LedgerMisconfigured, match=missing):
             books.book.deposit(conn, uid("d"), "ada", 1)
+
+
+def test_a_connection_that_would_commit_by_itself_is_refused(books):
+    loose = create_engine(f"sqlite:///{books.path}")
+
+    @event.listens_for(loose, "connect")
+    def _configure(driver, _record):
+        driver.isolation_level = None
+        for pragma in ledger.SQLITE_PRAGMAS:
+            driver.execute(pragma)
+
+    with loose.connect() as conn, pytest.raises(ledger.LedgerMisconfigured, match="BEGIN"):
+        books.book.deposit(conn, uid("d"), "ada", 1)
 
 
 def test_a_failing_database_is_no_refusal(books, tmp_path):
