@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def compile_environment(build: Build, tools: Path, environ: Mapping[str, str]) -
     lean = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={LEAN}"
     changed = {
         "PATH": f"{tools / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}",
-        "CMAKE_ARGS": f"'{lean}' {cmake_args(build, environ)}",
+        "CMAKE_ARGS": f"{shlex.quote(lean)} {cmake_args(build, environ)}",
         "CMAKE_GENERATOR": "Ninja",
     }
     if "CMAKE_BUILD_PARALLEL_LEVEL" not in environ:
