@@ -214,7 +214,7 @@ def test_common_beginning(one: list[int], other: list[int]) -> None:
     assert common_tokens(array("i", one).tobytes(), array("i", other).tobytes()) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 5),
@@ -256,7 +256,8 @@ def test_any_story_ends_within_the_bounds(
             d.past for d in scheduler.donors
         )
         assert sum(len(r.tokens) for r in rows) <= batch
-        streams = sum(r.start >= r.seq.prompt for r in rows)
+        # a sequence that is computed again may also be at tokens past its prompt
+        streams = sum(r.output and r.start >= r.seq.prompt and len(r.tokens) == 1 for r in rows)
         if streams:
             assert sum(len(r.tokens) for r in rows) <= streams + scheduler.step_tokens
         alive = [s for s in alive if len(s.tokens) < s.prompt + s.limit]
