@@ -98,6 +98,7 @@ def _on_celeryd_init(instance: Any, **_: Any) -> None:
 def _on_worker_init(**_: Any) -> None:
     """Open the database and read the key, before the first message."""
     global _process
+    configure_logging(settings.log_level)  # Celery sets up logging only after this
     try:
         database = Database(settings.database)
         with database.read() as connection:

@@ -168,6 +168,8 @@ class Herd:
     def _show_up(self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard) -> bool:
         """A worker has an attempt: bind it, or renew its lease, or tell the worker to stop it."""
         order = batch.orders.get(held.order)
+        if order is not None and was_settled(order, held, worker.instance):
+            return True  # its outcome overtook this
         if order is None or not belongs(order, held, worker.instance):
             _log.warning("stray_attempt", order=held.order, instance=worker.instance)
             heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
@@ -199,11 +201,7 @@ class Herd:
         order = batch.orders.get(held.order)
         if order is not None and belongs(order, held, worker.instance):
             self._show_up(batch, worker, held, heard)
-        elif (
-            order is not None
-            and order.instance == worker.instance
-            and order.attempt == held.attempt
-        ):
+        elif order is not None and was_settled(order, held, worker.instance):
             heard.control.append((worker.instance, Confirm(held=(held,))))
         else:
             heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
@@ -262,6 +260,11 @@ def belongs(order: Order, held: Held, instance: str) -> bool:
         and order.instance in (None, instance)
         and not order.state.ended
     )
+
+
+def was_settled(order: Order, held: Held, instance: str) -> bool:
+    """Whether an attempt is over because this worker's outcome of it was taken in."""
+    return not order.attempt_open and order.attempt == held.attempt and order.instance == instance
 
 
 def _as_worker(envelope: Envelope, announced: Announcement) -> herd_sql.Worker:

@@ -111,6 +111,7 @@ def _on_celeryd_init(instance: Any, **_: Any) -> None:
 def _on_worker_init(**_: Any) -> None:
     """Read the key and load the model, before the first task."""
     global _process
+    configure_logging(settings.log_level)  # Celery sets up logging only after this
     try:
         join = read_join_file(settings.key_path)
         model = _load_model()

@@ -79,7 +79,7 @@ def set_context(connection: Connection, name: str, context: int) -> None:
 
 _LAST = (
     update(model)
-    .where(model.c.name == bindparam("name"))
+    .where(model.c.name == bindparam("which"))
     .values(
         last_fee=bindparam("fee"),
         last_needed=bindparam("needed"),
@@ -92,5 +92,5 @@ def set_last_multiplier(
     connection: Connection, name: str, fee: int, needed: int, at_us: int
 ) -> None:
     """Note the multiplier of the order that was dispatched last, as an exact fraction."""
-    values = {"name": name, "fee": fee, "needed": needed, "at_us": at_us}
+    values = {"which": name, "fee": fee, "needed": needed, "at_us": at_us}
     connection.execute(_LAST, values)

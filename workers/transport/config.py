@@ -54,14 +54,7 @@ def celery_config(
         "event_serializer": "json",  # anything else breaks what Flower reads
         "worker_send_task_events": settings.events,
         "task_send_sent_event": False,
-        "task_queues": [
-            Queue(
-                queue,
-                Exchange(queue, type="direct"),
-                routing_key=queue,
-                queue_arguments=None if redis else {"x-max-priority": PRIORITY_LEVELS},
-            )
-        ],
+        "task_queues": [make_queue(queue, redis=redis)],
         "task_default_queue": queue,
         "task_create_missing_queues": False,
         "task_default_priority": 0 if not redis else PRIORITY_LEVELS - 1,
@@ -71,6 +64,12 @@ def celery_config(
         "worker_hijack_root_logger": False,
         "broker_pool_limit": 4,
     }
+
+
+def make_queue(name: str, *, redis: bool) -> Queue:
+    """A queue as both sides declare it; RabbitMQ must be told of priorities beforehand."""
+    arguments = None if redis else {"x-max-priority": PRIORITY_LEVELS - 1}
+    return Queue(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
 
 
 def _redis_options(queue: str) -> dict[str, Any]:

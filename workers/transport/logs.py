@@ -39,7 +39,12 @@ def configure_logging(level: str, **_celery: Any) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+                structlog.dev.ConsoleRenderer(
+                    colors=sys.stderr.isatty(),
+                    pad_event_to=0,
+                    # The default shows local variables, and with them prompts and keys.
+                    exception_formatter=structlog.dev.plain_traceback,
+                ),
             ],
         )
     )

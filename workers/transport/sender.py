@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers.transport.config import broker_priority
+from workers.transport.config import broker_priority, make_queue
 
 _ORIGIN = "herd"
 
@@ -24,7 +24,6 @@ class CelerySender:
         self._redis = app.connection_for_write().transport.driver_type == "redis"
         self._lock = threading.Lock()
         self._producer: Any = None
-        self._declared: set[str] = set()
 
     def publish(
         self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
@@ -60,8 +59,7 @@ class CelerySender:
                     producer,
                     task,
                     message,
-                    exchange="",
-                    routing_key=queue,
+                    queue=make_queue(queue, redis=self._redis),
                     serializer="json",
                     priority=broker_priority(level, redis=self._redis),
                     retry=False,
