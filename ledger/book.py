@@ -14,7 +14,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from ledger import audit, journal, statement
-from ledger.border import Violation, backend_for, execute
+from ledger.border import Violation, write
 from ledger.errors import (
     AccountExists,
     BatchTooLarge,
@@ -71,10 +71,9 @@ class Ledger:
         """
         account_text("id", account_id)
         account_text("kind", kind)
-        backend_for(conn)
         now_us = self._clock()
         try:
-            execute(conn, _INSERT_ACCOUNT, (account_id, kind, int(allow_overdraft), now_us))
+            write(conn, _INSERT_ACCOUNT, (account_id, kind, int(allow_overdraft), now_us))
         except Violation as violation:
             if violation.name == "ledger_account_id_key":
                 raise AccountExists(account_id) from violation

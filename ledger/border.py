@@ -85,6 +85,20 @@ def execute(conn: Connection, sql: str, params: Params = ()) -> None:
         _translate(conn, error)
 
 
+def write(conn: Connection, sql: str, params: Params) -> None:
+    """Execute a statement that writes, so that a refusal leaves the transaction usable.
+
+    Raises:
+        LedgerMisconfigured: The connection would not enforce the rules.
+        LedgerError: As `execute`.
+    """
+    if backend_for(conn).statement_is_savepoint:
+        execute(conn, sql, params)
+    else:
+        with savepoint(conn):
+            execute(conn, sql, params)
+
+
 def fetch(conn: Connection, sql: str, params: Params = ()) -> Sequence[Any]:
     """Every row of a query.
 

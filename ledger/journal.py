@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ledger.border import Params, Violation, backend_for, execute, fetch, savepoint
+from ledger.border import Violation, fetch, savepoint, write
 from ledger.errors import (
     AccountNotFound,
     BalanceOutOfRange,
@@ -57,7 +57,7 @@ def insert(conn: Connection, draft: Draft) -> Transfer:
         LedgerError: What the refusal means; nothing was written.
     """
     try:
-        _write(conn, _INSERT, draft.row())
+        write(conn, _INSERT, draft.row())
     except Violation as violation:
         return _replay_or_refuse(conn, draft, violation)
     return draft.transfer
@@ -80,7 +80,7 @@ def insert_many(conn: Connection, drafts: Sequence[Draft]) -> list[Transfer]:
     if not drafts:
         return []
     try:
-        _write(conn, _insert_rows(len(drafts)), tuple(chain.from_iterable(d.row() for d in drafts)))
+        write(conn, _insert_rows(len(drafts)), tuple(chain.from_iterable(d.row() for d in drafts)))
     except Violation:
         with savepoint(conn):
             return [insert(conn, draft) for draft in drafts]
@@ -90,14 +90,6 @@ def insert_many(conn: Connection, drafts: Sequence[Draft]) -> list[Transfer]:
 @lru_cache(maxsize=64)
 def _insert_rows(rows: int) -> str:
     return _INSERT_HEAD + ", ".join([_ROW] * rows)
-
-
-def _write(conn: Connection, sql: str, params: Params) -> None:
-    if backend_for(conn).statement_is_savepoint:
-        execute(conn, sql, params)
-    else:
-        with savepoint(conn):
-            execute(conn, sql, params)
 
 
 def replay(draft: Draft, stored: Transfer, fingerprint: str) -> Transfer:
