@@ -23,7 +23,7 @@ from workers.wire import (
     OUTCOME_TASK,
     Envelope,
     Nudge,
-    Outcome,
+    Outcomes,
     WireError,
     attempt_id,
     unseal,
@@ -38,9 +38,10 @@ def make_guard(keys: Callable[[], Keys]) -> Guard:
     def check(name: str, token: str) -> tuple[Envelope, str, str]:
         if name == OUTCOME_TASK:
             envelope = unseal(token, keys().of(WORKER), audience=HERDER_QUEUE)
-            if isinstance(envelope.body, Outcome):
-                held = envelope.body.held
-                return envelope, attempt_id(held), f"order={held.order}"
+            if isinstance(envelope.body, Outcomes):
+                first, *more = envelope.body.outcomes
+                label = f"order={first.order}" + (f" +{len(more)}" if more else "")
+                return envelope, attempt_id(first.held), label
         elif name == NUDGE_TASK:
             envelope = unseal(token, keys().of(HERDER), audience=HERDER_QUEUE)
             if isinstance(envelope.body, Nudge):
@@ -63,7 +64,9 @@ def register(app: Celery, service: Callable[[], Service | None]) -> None:
         envelope = app.herd_guard.take(self.request.id, token)
         herder = service()
         if envelope is not None and herder is not None:
-            herder.answer(Answer(envelope.body, envelope.sender, envelope.kid))
+            herder.answer(
+                [Answer(one, envelope.sender, envelope.kid) for one in envelope.body.outcomes]
+            )
 
     @app.task(name=NUDGE_TASK, bind=True)  # type: ignore[untyped-decorator]
     def nudge(self: Any, token: str) -> None:

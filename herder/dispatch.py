@@ -85,33 +85,32 @@ class Dispatcher:
         self._new_nonce = new_nonce
         self._published: set[int] = set()
 
-    def dispatch(self, model: str) -> int:
+    def dispatch(self, model: str) -> bool:
         """Fill the free slots of a model.
 
         Returns:
-            How many orders went out.
+            Whether slots stayed free: then the next submission should be told of at once.
         """
-        sent = 0
         while True:
-            messages = self._take(model)
+            messages, room = self._take(model)
             self._publish(messages)
-            sent += len(messages)
             if len(messages) < MAX_AT_ONCE:
-                return sent
+                return room > len(messages)
 
-    def _take(self, model: str) -> list[Message]:
+    def _take(self, model: str) -> tuple[list[Message], int]:
         # Most nudges find a full herd or an empty book: they need not wait for the write lock.
         with self._database.read() as connection:
-            if not book_sql.anything_waits(connection, model) or not self._room(
-                herd_sql.workers_here(connection, model), 0
-            ):
-                return []
+            room = self._room(
+                herd_sql.workers_here(connection, model), herd_sql.unclaimed(connection, model)
+            )
+            if not room or not book_sql.anything_waits(connection, model):
+                return [], room
         with self._database.write() as connection:
             workers = herd_sql.workers_here(connection, model)
             room = self._room(workers, herd_sql.unclaimed(connection, model))
             chosen = book_sql.best(connection, model, min(room, MAX_AT_ONCE)) if room else []
             if not chosen:
-                return []
+                return [], room
             now_us = self._clock_us()
             deadline = herd_sql.heard_s(connection) + self._settings.claim_s
             steps = [
@@ -136,7 +135,7 @@ class Dispatcher:
                 [(one, number, None, None) for one, number in attempts],
             )
             self._forget_published(connection)
-            return book_sql.outbox_of(connection, [order.id for order in chosen])
+            return book_sql.outbox_of(connection, [order.id for order in chosen]), room
 
     def _room(self, workers: Sequence[herd_sql.Worker], unclaimed: int) -> int:
         """Orders that may go out now: free slots, less what is out with nobody yet."""

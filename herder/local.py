@@ -142,11 +142,13 @@ class LocalHerd:
                 holds the partial text and the receipt.
             OrderNotFound: there is no such order.
         """
-        order = self._order(order_id)
-        if not order.state.ended and not self._watcher.wait(order_id, timeout_s):
-            state = self._order(order_id).state.value
-            raise ResultTimeout(order_id, state, f"{timeout_s:g}" if timeout_s is not None else "")
         result = self.answer(order_id)
+        if not State(result.receipt.state).ended:
+            if not self._watcher.wait(order_id, timeout_s):
+                state = self._order(order_id).state.value
+                waited = "" if timeout_s is None else f"{timeout_s:g}"
+                raise ResultTimeout(order_id, state, waited)
+            result = self.answer(order_id)
         raise_if_not_completed(result)
         return result
 

@@ -45,7 +45,15 @@ MOST_ANSWERS = 200
 MOST_WAITING = 10_000
 """Outcomes that may wait in a herder; the rest is dropped, and sent again by its workers."""
 
-MOST_BEATS = 200
+BUSY_S = 0.05
+LINGER_S = 0.004
+"""How long outcomes are gathered while they come thick and fast: what it adds to a refill."""
+
+MOST_BEATS = 500
+BEATS_APART_S = 0.05
+"""Beats are read this often at most: many short orders are settled before their claims are read,
+which then need no transaction."""
+
 KEYS_FRESH_S = 1.0
 
 
@@ -100,18 +108,20 @@ class Service:
         self._changed = threading.Condition()
         self._answers: list[Answer] = []
         self._models: set[str] = set()
+        self._nudged: set[str] = set()
+        self._worked_s = float("-inf")
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
     # What comes in, on any thread
 
-    def answer(self, answer: Answer) -> None:
-        """An outcome came; it is settled with the others that wait."""
+    def answer(self, answers: Sequence[Answer]) -> None:
+        """Outcomes came; they are settled with the others that wait."""
         with self._changed:
             if len(self._answers) >= MOST_WAITING:
                 _log.warning("outcomes_pile_up", waiting=len(self._answers))
                 return
-            self._answers.append(answer)
+            self._answers.extend(answers)
             self._changed.notify()
 
     def wake(self, models: Iterable[str]) -> None:
@@ -122,11 +132,8 @@ class Service:
 
     def nudged(self, model: str) -> None:
         """A client submitted an order of this model."""
-        try:
-            # Before the book is read: a submission from here on nudges again.
-            self._streams.nudge_arrived(model)
-        except RedisError as error:
-            _log.warning("redis_out_of_reach", reason=type(error).__name__)
+        with self._changed:
+            self._nudged.add(model)
         self.wake([model])
 
     # Steps
@@ -134,9 +141,7 @@ class Service:
     def work(self, wait_s: float) -> bool:
         """Settle what waits and fill free slots; False if nothing came within `wait_s`."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._answers or self._models or self._stopping.is_set(), wait_s
-            )
+            self._gather(wait_s)
             answers = self._answers[:MOST_ANSWERS]
             del self._answers[:MOST_ANSWERS]
             models, self._models = self._models, set()
@@ -145,9 +150,40 @@ class Service:
         settled = self._settle(answers) if answers else Settled()
         # The free slots first: what the workers and clients are told can wait for a moment.
         for model in sorted(models | settled.models):
-            self._dispatcher.dispatch(model)
+            self._fill(model)
         self._tell(settled)
+        self._worked_s = time.monotonic()
         return True
+
+    def _gather(self, wait_s: float) -> None:
+        """Wait for something to do, and under load for a little more of it.
+
+        A transaction costs the same for one outcome as for ten: where the last ones came moments
+        ago, the next few milliseconds will bring others.
+        """
+
+        def anything() -> bool:
+            return bool(self._answers or self._models or self._stopping.is_set())
+
+        if not self._changed.wait_for(anything, wait_s):
+            return
+        if time.monotonic() - self._worked_s < BUSY_S:
+            self._changed.wait_for(self._stopping.is_set, LINGER_S)
+
+    def _fill(self, model: str) -> None:
+        """Fill a model's slots; ask for nudges again once some stay free."""
+        if not self._dispatcher.dispatch(model):
+            return
+        with self._changed:
+            if model not in self._nudged:
+                return
+            self._nudged.discard(model)
+        try:
+            self._streams.nudge_arrived(model)
+        except RedisError as error:
+            _log.warning("redis_out_of_reach", reason=type(error).__name__)
+        # A submission between that look and this word nudged nobody.
+        self._dispatcher.dispatch(model)
 
     def _settle(self, answers: Sequence[Answer]) -> Settled:
         try:
@@ -263,12 +299,16 @@ class Service:
         """Run the steps, each kind on a thread of its own."""
         for name, step in (
             ("work", lambda: self.work(1.0)),
-            ("beats", lambda: self.listen(1000)),
+            ("beats", self._listen_and_wait),
             ("tick", self._tick_and_wait),
         ):
             thread = threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _listen_and_wait(self) -> None:
+        if self.listen(1000):
+            self._stopping.wait(BEATS_APART_S)
 
     def _tick_and_wait(self) -> None:
         self.tick()

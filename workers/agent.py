@@ -24,6 +24,8 @@ from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
+    MAX_HELD,
+    MAX_OUTCOMES,
     OUTCOME_TASK,
     Announcement,
     Beat,
@@ -36,6 +38,7 @@ from workers.wire import (
     Held,
     Job,
     Outcome,
+    Outcomes,
     Refuse,
     StopAttempt,
     WireError,
@@ -51,6 +54,9 @@ ENDED_KEPT = 10_000
 """Attempts that are remembered as ended, so that a message that comes twice runs once."""
 
 RESEND_MOST_S = 60.0
+
+MOST_TEXT_SENT = 512 * 1024
+"""Characters of text in one message of several outcomes."""
 
 
 class Sender(Protocol):
@@ -91,9 +97,38 @@ class _Unconfirmed:
     """An outcome that is sent again until a herder says that it is settled, or void."""
 
     held: Held
-    token: str
+    outcome: Outcome
     due_s: float
     wait_s: float
+
+
+class _Claims:
+    """Sends claims, and returns once they are sent.
+
+    Those that come while a message is on its way go out together in the next: the threads that
+    bring them take turns at sending for all.
+    """
+
+    def __init__(self, send: Callable[[tuple[Held, ...]], None]) -> None:
+        self._send = send
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: list[Held] = []
+
+    def put(self, held: Held) -> None:
+        """Send a claim.
+
+        Raises:
+            RedisError: it, or one that was sent with it, may not have arrived.
+        """
+        with self._lock:
+            self._waiting.append(held)
+        with self._sending:
+            with self._lock:
+                if held not in self._waiting:
+                    return  # another thread sent it with its own
+                batch, self._waiting = self._waiting[:MAX_HELD], self._waiting[MAX_HELD:]
+            self._send(tuple(batch))
 
 
 class Agent:
@@ -127,6 +162,8 @@ class Agent:
         self.instance = instance
         self._texts = TextFlusher(streams)
         self._lock = threading.Lock()
+        self._outcome_waits = threading.Condition(self._lock)
+        self._claims = _Claims(lambda held: self._say(Claim(held=held)))
         self._running: dict[str, _Running] = {}
         self._unconfirmed: dict[str, _Unconfirmed] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -163,7 +200,7 @@ class Agent:
             # Not ours to run: another worker of this herd may have it.
             return self._answer(running, _outcome(job, "handed_back"))
         try:
-            self._say(Claim(held=job.held))
+            self._claims.put(job.held)
         except RedisError as error:
             # Nobody would know that it runs here: its claim lapses and another worker gets it.
             _log.warning("claim_not_sent", order=job.order, reason=type(error).__name__)
@@ -180,28 +217,58 @@ class Agent:
         return None if running.void else self._answer(running, outcome)
 
     def _answer(self, running: _Running, outcome: Outcome) -> Outcome:
-        """Send an outcome, and keep it until it is confirmed."""
-        token = seal(outcome, self._key, sender=self.instance, audience=HERDER_QUEUE)
+        """Keep an outcome until it is confirmed, and have it sent."""
         key = f"{outcome.order}:{outcome.attempt}"
-        waiting = _Unconfirmed(
-            running.held, token, self._clock() + self._settings.resend_s, self._settings.resend_s
-        )
+        waiting = _Unconfirmed(running.held, outcome, self._clock(), self._settings.resend_s)
         with self._lock:
             self._unconfirmed[key] = waiting
-        self._send(key, waiting)
+            self._outcome_waits.notify()
         return outcome
 
-    def _send(self, key: str, waiting: _Unconfirmed) -> None:
+    def send_outcomes(self) -> bool:
+        """Send the outcomes that are due, in one message; False if none is.
+
+        Those that end while a message is on its way go out together in the next. One that is not
+        confirmed is due again, each time later.
+        """
+        now_s = self._clock()
+        batch: list[Outcome] = []
+        size = 0
+        with self._lock:
+            for one in self._unconfirmed.values():
+                if one.due_s > now_s:
+                    continue
+                size += len(one.outcome.text)
+                if batch and (len(batch) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
+                    break
+                batch.append(one.outcome)
+                one.due_s = now_s + one.wait_s
+                one.wait_s = min(one.wait_s * 2, RESEND_MOST_S)
+        if not batch:
+            return False
+        token = seal(
+            Outcomes(outcomes=tuple(batch)), self._key, sender=self.instance, audience=HERDER_QUEUE
+        )
+        label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
         try:
             self._sender.publish(
-                HERDER_QUEUE,
-                OUTCOME_TASK,
-                waiting.token,
-                task_id=attempt_id(waiting.held),
-                label=f"order={waiting.held.order}",
+                HERDER_QUEUE, OUTCOME_TASK, token, task_id=attempt_id(batch[0].held), label=label
             )
         except OSError as error:
-            _log.warning("outcome_not_sent", attempt=key, reason=str(error))
+            _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))
+        return True
+
+    def _outcome_loop(self) -> None:
+        while True:
+            if self.send_outcomes():
+                continue
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                due_s = min((one.due_s for one in self._unconfirmed.values()), default=None)
+                self._outcome_waits.wait(
+                    None if due_s is None else max(0.001, due_s - self._clock())
+                )
 
     # Beats
 
@@ -227,17 +294,6 @@ class Agent:
 
     def _say(self, body: Body) -> None:
         self._streams.add_beat(seal(body, self._key, sender=self.instance, audience=BEATS_STREAM))
-
-    def resend(self) -> None:
-        """Send outcomes again that nobody confirmed in time, each time waiting longer."""
-        now_s = self._clock()
-        with self._lock:
-            due = [(key, one) for key, one in self._unconfirmed.items() if one.due_s <= now_s]
-            for _, one in due:
-                one.wait_s = min(one.wait_s * 2, RESEND_MOST_S)
-                one.due_s = now_s + one.wait_s
-        for key, one in due:
-            self._send(key, one)
 
     # Control
 
@@ -278,7 +334,11 @@ class Agent:
     def start(self) -> None:
         """Begin to beat and to listen."""
         self._texts.start()
-        for name, loop in (("beats", self._beat_loop), ("control", self._control_loop)):
+        for name, loop in (
+            ("beats", self._beat_loop),
+            ("control", self._control_loop),
+            ("outcomes", self._outcome_loop),
+        ):
             thread = threading.Thread(target=loop, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -291,7 +351,6 @@ class Agent:
                 _log.warning("beat_not_sent", reason=type(error).__name__)
             self._beat_now.wait(self._settings.beat_s)
             self._beat_now.clear()
-            self.resend()
 
     def _control_loop(self) -> None:
         after = "0"
@@ -322,12 +381,13 @@ class Agent:
         """
         until_s = self._clock() + timeout_s
         while self._unconfirmed and self._clock() < until_s:
-            self.resend()
             self._stopping.wait(0.05)
         if self._unconfirmed:
             _log.warning("outcomes_unconfirmed", count=len(self._unconfirmed))
         self._stopping.set()
         self._beat_now.set()
+        with self._lock:
+            self._outcome_waits.notify()
         self._texts.stop()
         for thread in self._threads:
             thread.join(timeout=5)

@@ -38,6 +38,7 @@ MAX_STOP_CHARS = 256
 MAX_TEXT_CHARS = 2 * 1024 * 1024
 MAX_GRAMMAR_CHARS = 16 * 1024
 MAX_HELD = 1024
+MAX_OUTCOMES = 64
 MAX_RANK = 2**63 - 1
 CLOCK_LEEWAY_S = 60
 """How far the clocks of two machines may differ before a task counts as expired."""
@@ -235,10 +236,10 @@ class Failure(BaseModel):
     data: Annotated[dict[str, int | str], Field(max_length=16)] = {}
 
 
-class Outcome(Body):
-    """Worker to herder: how an attempt ended. Sent again until it is confirmed."""
+class Outcome(BaseModel):
+    """How an attempt ended."""
 
-    kind = "outcome"
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     order: Id
     attempt: Attempt
     nonce: Id
@@ -254,6 +255,13 @@ class Outcome(Body):
     def held(self) -> Held:
         """The attempt that ended."""
         return Held(order=self.order, attempt=self.attempt, nonce=self.nonce)
+
+
+class Outcomes(Body):
+    """Worker to herder: how attempts ended, all that waited to be sent. Again until confirmed."""
+
+    kind = "outcomes"
+    outcomes: Annotated[tuple[Outcome, ...], Field(min_length=1, max_length=MAX_OUTCOMES)]
 
 
 class Announcement(BaseModel):
@@ -282,10 +290,10 @@ class Beat(Body):
 
 
 class Claim(Body):
-    """Worker to herder: this attempt is mine; sent before the prompt reaches the engine."""
+    """Worker to herder: these attempts are mine; sent before their prompts reach the engine."""
 
     kind = "claim"
-    held: Held
+    held: Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_HELD)]
 
 
 class Farewell(Body):
@@ -340,7 +348,7 @@ _KINDS: dict[str, type[Body]] = {
     body.kind: body
     for body in (
         Job,
-        Outcome,
+        Outcomes,
         Beat,
         Claim,
         Farewell,
@@ -355,7 +363,7 @@ _KINDS: dict[str, type[Body]] = {
 
 
 def attempt_id(held: Held) -> str:
-    """The Celery task id that stands for an attempt, of its job and of its outcome."""
+    """The Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
 
 

@@ -1,0 +1,37 @@
+"""The tuned peer of `pipeline.py`: this project's Celery settings, a no-op, and a reply task."""
+
+from __future__ import annotations
+
+import os
+
+import redis
+from celery import Celery
+
+from workers.transport.config import celery_config
+from workers.transport.sender import CelerySender
+from workers.transport.settings import TransportSettings
+
+REDIS = os.environ["BENCH_REDIS"]
+QUEUE = os.environ.get("BENCH_QUEUE", "there")
+COUNTER = "bench:done"
+
+settings = TransportSettings(redis_url=REDIS, events=False)
+app = Celery("tuned")
+app.conf.update(
+    celery_config(settings, queue=QUEUE, concurrency=16 if QUEUE == "there" else 2,
+                  pulls=QUEUE == "there")
+)
+# Its messages are unsigned: Celery's own consumer takes them.
+app.conf.worker_consumer = "celery.worker.consumer:Consumer"
+_client = redis.Redis.from_url(REDIS)
+_sender = CelerySender(app)
+
+
+@app.task(name="bench.there", bind=True)
+def there(self, body):
+    _sender.publish("back", "bench.back", body, task_id=self.request.id, label="")
+
+
+@app.task(name="bench.back")
+def back(body):
+    _client.incr(COUNTER)
