@@ -10,7 +10,15 @@ from sqlalchemy import insert, select
 
 import ledger
 from herder.database import Database
-from herder.errors import AccountExists, AccountNotFound, HerdUnavailable, InsufficientBalance
+from herder.errors import (
+    AccountExists,
+    AccountNotFound,
+    HerdUnavailable,
+    InsufficientBalance,
+    InvalidRequest,
+    KeyReused,
+)
+from herder.submission import parse_account
 from herder.tables import account
 from ledger import AuditReport, Balance, Entry, Ledger
 
@@ -32,6 +40,10 @@ def money_errors(name: str) -> Iterator[None]:
         raise InsufficientBalance(name, error.available, error.required) from None
     except ledger.AccountNotFound as error:
         raise AccountNotFound(error.account.removeprefix("client:")) from None
+    except ledger.IdempotencyConflict as error:
+        raise KeyReused(error.transfer_id, error.field) from None
+    except (ledger.InvalidRequest, ledger.BalanceOutOfRange) as error:
+        raise InvalidRequest(str(error).replace("client:", ""), **error.data) from None
     except ledger.LedgerBusy as error:
         raise HerdUnavailable("The database is busy; try again.") from error
 
@@ -58,8 +70,10 @@ class Accounts:
         """Open an account with nothing in it.
 
         Raises:
+            InvalidName: it is no name.
             AccountExists: the name is taken.
         """
+        parse_account(name)
         with self._database.write() as connection:
             try:
                 self._ledger.create_account(connection, client_account(name), "client")

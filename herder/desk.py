@@ -178,6 +178,8 @@ class Desk:
         Raises:
             OrderNotFound: there is no such order.
             RefundRefused: it was not charged, or not as much.
+            KeyReused: the id stands for another transfer.
+            InvalidRequest: the amount or the id is none.
         """
         with self._database.write() as connection:
             order = order_sql.get_order(connection, order_id)
@@ -188,9 +190,10 @@ class Desk:
             charged_by = ledger.post_id(order.hold_id)
             tags = {"reason": reason[:1000]}
             try:
-                given = self._ledger.refund(
-                    connection, refund_id or self._new_id(), charged_by, amount, tags
-                )
+                with money_errors("revenue"):
+                    given = self._ledger.refund(
+                        connection, refund_id or self._new_id(), charged_by, amount, tags
+                    )
             except ledger.ExceedsRefundable as error:
                 raise RefundRefused(
                     f"Order {order_id} was charged {order.charged} winston, of which "
@@ -199,8 +202,8 @@ class Desk:
                 ) from None
             if not given.replayed:
                 order_sql.add_refund(connection, order_id, given.amount)
-            subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
-            order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
+                subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
+                order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
 
 

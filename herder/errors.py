@@ -224,7 +224,7 @@ class KeyReused(HerdError):
     def __init__(self, key: str, field: str) -> None:
         super().__init__(
             f"The idempotency key {key!r} was used for another call: {field} differs; "
-            f"use a new key for a new order.",
+            f"use a new key for a new call.",
             key=key,
             field=field,
         )

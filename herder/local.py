@@ -5,10 +5,10 @@ Every rule is the desk's; this file only wires the parts and waits.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import structlog
 from redis import RedisError
 
 from herder import home
@@ -16,6 +16,7 @@ from herder.accounts import Accounts
 from herder.database import Database
 from herder.desk import Desk
 from herder.errors import (
+    InvalidRequest,
     OrderCancelled,
     OrderExpired,
     OrderFailed,
@@ -33,10 +34,13 @@ from herder.submission import parse_submission
 from herder.watch import Watcher
 from workers.transport.streams import Streams, connect
 
-_log = structlog.get_logger("herder.local")
+_log = logging.getLogger("herder.local")
 
 FOLLOW_MS = 1000
 """How long a reader waits for text before it looks into the database again."""
+
+MAX_PAGE = 1000
+"""The most orders that one call lists."""
 
 _ENDS: dict[State, type[OrderFailed | OrderCancelled | OrderExpired]] = {
     State.FAILED: OrderFailed,
@@ -114,10 +118,26 @@ class LocalHerd:
         *,
         account: str | None = None,
         state: str | None = None,
-        before_seq: int | None = None,
+        before: str | None = None,
         limit: int = 100,
     ) -> list[Receipt]:
-        """Orders, the newest first."""
+        """Orders, the newest first, a page at a time.
+
+        Args:
+            account: only this account's.
+            state: only those that stand so.
+            before: only those that came before this order: the last one of the page before.
+            limit: how many at most, 1 to `MAX_PAGE`.
+
+        Raises:
+            InvalidRequest: there is no such state, or the limit is out of its range.
+            OrderNotFound: there is no order `before`.
+        """
+        if state is not None and state not in list(State):
+            raise InvalidRequest(f"A state is {', '.join(State)}; not {state[:40]!r}.")
+        if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {str(limit)[:40]}.")
+        before_seq = None if before is None else self._order(before).seq
         with self.database.read() as connection:
             found = order_sql.list_orders(
                 connection,
@@ -198,7 +218,7 @@ class LocalHerd:
         try:
             pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
         except RedisError as error:
-            _log.debug("text_not_followed", reason=type(error).__name__)
+            _log.debug("no text from Redis: %s", type(error).__name__)
             self._watcher.wait(order_id, FOLLOW_MS / 1000)
             return after, "", False
         text = ""

@@ -29,14 +29,16 @@ class Nudger:
         self._models: set[str] = set()
         self._busy = False
         self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="herd-nudge", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def nudge(self, model: str) -> None:
         """Something waits for this model; returns at once."""
         with self._changed:
             self._models.add(model)
             self._changed.notify_all()
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._loop, name="herd-nudge", daemon=True)
+                self._thread.start()
 
     def _loop(self) -> None:
         # Loading Celery takes a moment, and only those who submit need it.
@@ -76,4 +78,6 @@ class Nudger:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(timeout_s)
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
