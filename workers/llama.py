@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from workers.work import ModelFacts, Prepared, Sampler, Work
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp
+from llama_cpp._ggml import libggml
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from llama_cpp.llama_grammar import json_schema_to_gbnf
 
@@ -44,12 +46,18 @@ lib: Any = llama_cpp
 """The library's C functions; untyped here, because its own types describe only part of them."""
 
 KvType = Literal["f16", "bf16", "q8_0", "f32"]
+_GGML_GPUS = (1, 2)  # ggml-backend.h: with memory of their own, and with the host's
 _GGML_TYPE_BF16 = 30  # ggml.h; llama_cpp does not name it
 _KV_TYPES: dict[KvType, tuple[int, float]] = {
     "f32": (lib.GGML_TYPE_F32, 4.0),
     "f16": (lib.GGML_TYPE_F16, 2.0),
     "bf16": (_GGML_TYPE_BF16, 2.0),
     "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
+}
+Weights = Literal["q8_0", "q4_0"]
+_FTYPES: dict[Weights, int] = {
+    "q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0,
 }
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _reasons = threading.local()
@@ -97,6 +105,8 @@ class LlamaOptions:
         batch_tokens: the most tokens in one decode call.
         step_tokens: the most prompt tokens computed beside running streams in one step.
         check_tensors: refuse weights that are not numbers; takes a moment.
+        requantize: convert the weights at load to a type that may be faster here. It is no longer
+            bit for bit the same model, and `facts.weights` says so.
     """
 
     path: Path
@@ -112,6 +122,7 @@ class LlamaOptions:
     batch_tokens: int = 512
     step_tokens: int = 256
     check_tensors: bool = True
+    requantize: Weights | None = None
 
 
 class LlamaModel:
@@ -151,20 +162,30 @@ class LlamaModel:
     # -- loading -----------------------------------------------------------------------------
 
     def _load(self, options: LlamaOptions) -> Any:
-        params = lib.llama_model_default_params()
-        params.check_tensors = options.check_tensors
         layers = options.gpu_layers
         if layers is None:
             layers = -1 if lib.llama_supports_gpu_offload() else 0
-        params.n_gpu_layers = layers
-        _take_reason()
-        model = lib.llama_model_load_from_file(os.fsencode(options.path), params)
-        if not model:
-            raise ModelError(f"cannot load {options.path}: {_take_reason()}")
+        model = _load_file(options.path, layers, check=options.check_tensors)
         if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
             lib.llama_model_free(model)
             raise ModelError(f"{options.path} holds no model that continues text")
-        return model
+        if options.requantize is None:
+            return model
+        lib.llama_model_free(model)  # it was sound; converting one that is not could end us
+        with tempfile.TemporaryDirectory(prefix="llama-herder-") as folder:
+            converted = Path(folder) / f"{options.requantize}.gguf"
+            params = lib.llama_model_quantize_default_params()
+            params.ftype = _FTYPES[options.requantize]
+            params.allow_requantize = True
+            params.nthread = options.threads or _cores()
+            _take_reason()
+            source, target = os.fsencode(options.path), os.fsencode(converted)
+            if lib.llama_model_quantize(source, target, ctypes.byref(params)) != 0:
+                raise ModelError(
+                    f"cannot convert {options.path} to {options.requantize}: {_take_reason()}"
+                )
+            # mapped into memory, it stays there when the folder goes
+            return _load_file(converted, layers, check=False)
 
     def _open(self, options: LlamaOptions) -> Any:
         trained = int(lib.llama_model_n_ctx_train(self._model))
@@ -236,10 +257,11 @@ class LlamaModel:
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
             can_share=options.unified and not stateful,
+            weights=options.requantize or "as in the file",
             size_bytes=int(lib.llama_model_size(model)),
             kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
             threads=int(lib.llama_n_threads_batch(self._ctx)),
-            gpu="yes" if lib.llama_supports_gpu_offload() and options.gpu_layers != 0 else None,
+            gpu=_accelerator() if options.gpu_layers != 0 else None,
             system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
         )
 
@@ -292,8 +314,14 @@ class LlamaModel:
         else:
             turns = [{"role": m.role, "content": m.content} for m in work.messages]
         tokens: list[int] = []
-        for piece in chat.render(turns, self._render, self._control):
-            tokens += self.tokenize(piece.text, template=piece.template)
+        known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
+        for text, template in chat.render(turns, self._render, self._control):
+            if template:
+                tokens += self.tokenize(text, template=True)
+                continue
+            if text not in known:
+                known[text] = self.tokenize(text, template=False)
+            tokens += known[text]
         # most templates write it themselves; for the others the model's own setting counts
         bos = lib.llama_vocab_bos(self._vocab)
         if lib.llama_vocab_get_add_bos(self._vocab) and bos >= 0 and tokens[:1] != [bos]:
@@ -432,6 +460,32 @@ class LlamaModel:
             lib.llama_free(ctx)
         if model:
             lib.llama_model_free(model)
+
+
+def _load_file(path: Path, gpu_layers: int, *, check: bool) -> Any:
+    params = lib.llama_model_default_params()
+    params.check_tensors = check
+    params.n_gpu_layers = gpu_layers
+    _take_reason()
+    model = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"cannot load {path}: {_take_reason()}")
+    return model
+
+
+def _accelerator() -> str | None:
+    """What llama.cpp calls the first GPU that it would use; None if it was built without."""
+    if not lib.llama_supports_gpu_offload():
+        return None
+    ggml: Any = libggml
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_description.restype = ctypes.c_char_p
+    for number in range(ggml.ggml_backend_dev_count()):
+        device = ctypes.c_void_p(ggml.ggml_backend_dev_get(ctypes.c_size_t(number)))
+        if ggml.ggml_backend_dev_type(device) in _GGML_GPUS:
+            return str(ggml.ggml_backend_dev_description(device).decode("utf-8", "replace"))
+    return None
 
 
 def _cores() -> int:

@@ -390,15 +390,15 @@ class Scheduler:
         if length < SHARE_MIN:
             return 0
         for resident in self._residents():
-            if min(seq.common(resident), resident.past) >= min(length, seq.prompt):
-                return 0  # somebody else holds it already
+            if min(seq.common(resident), resident.past) > min(length, seq.prompt) - SHARE_MIN:
+                return 0  # somebody else holds it already, or all but a few of it
         return length
 
     def _keep(self, seq: Seq, length: int) -> None:
         donor = Donor(seq.slot, length, array("i", seq.tokens[:length]).tobytes())
         for old in tuple(self.donors):
-            if common_tokens(old._bytes, donor._bytes) == old.past:
-                self._drop(old)  # the new one holds all of it
+            if common_tokens(old._bytes, donor._bytes) > old.past - SHARE_MIN:
+                self._drop(old)  # the new one holds what is worth holding of it
         self._ops.append(Keep(seq.slot, length))
         self.donors.append(donor)
         self.reserved += length

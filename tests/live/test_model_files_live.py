@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from live_support import run, work
 
+from workers.engine import Engine
 from workers.errors import ModelError
 
 pytestmark = pytest.mark.live
@@ -60,6 +63,17 @@ def test_weights_that_are_no_numbers(model_path: Path, tmp_path: Path) -> None:
     size = model_path.stat().st_size
     with pytest.raises(ModelError):
         load(damage(model_path, tmp_path / "bad.gguf", size // 2, b"\xff" * 65536))
+
+
+@pytest.mark.parametrize("weights", ["q8_0", "q4_0"])
+def test_weights_converted_at_load(model_path: Path, weights: Literal["q8_0", "q4_0"]) -> None:
+    from workers.llama import LlamaModel, LlamaOptions
+
+    engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=2, requantize=weights)))
+    assert engine.facts.weights == weights, "nobody may take it for the same model"
+    (heard,) = run(engine, work("The alphabet: a b c d e f g h i j k", 8))
+    assert heard.end.text == " l m n o p q r s"
+    assert engine.stop()
 
 
 def test_the_check_says_it_in_one_line(tmp_path: Path) -> None:

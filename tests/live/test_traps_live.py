@@ -181,7 +181,7 @@ def test_separate_streams_never_copy(child) -> None:
 def test_prompts_of_every_kind(child) -> None:
     child(
         r"""
-        engine = Engine(load(cells=4096))
+        engine = Engine(load(cells=1024))
         kinds = {
             "empty raw": work("", 4),
             "NUL": work("a\0b", 4),
