@@ -3,7 +3,7 @@
 HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
-│   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount
+│   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
@@ -21,6 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from herder.receipts import Result
+
+
+def shown(value: object) -> str:
+    """A caller's value in a sentence: short, whatever it is."""
+    try:
+        return str(value)[:40]
+    except ValueError:  # Python prints no number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 class HerdError(Exception):
@@ -46,9 +54,9 @@ class InvalidTokens(InvalidRequest):
     code = "invalid_tokens"
 
     def __init__(self, tokens: object, most: int) -> None:
-        shown = str(tokens)[:40]
+        text = shown(tokens)
         super().__init__(
-            f"tokens must be a whole number from 1 to {most}, not {shown}.", tokens=shown, most=most
+            f"tokens must be a whole number from 1 to {most}, not {text}.", tokens=text, most=most
         )
 
 
@@ -67,17 +75,31 @@ class TooManyTokens(InvalidRequest):
         )
 
 
+class InvalidRunLimit(InvalidRequest):
+    """The longest run is no whole number of seconds, or out of range."""
+
+    code = "invalid_run_limit"
+
+    def __init__(self, run_limit_s: object, most: int) -> None:
+        text = shown(run_limit_s)
+        super().__init__(
+            f"run_limit_s must be a whole number of seconds from 1 to {most}, not {text}.",
+            run_limit_s=text,
+            most=most,
+        )
+
+
 class InvalidFee(InvalidRequest):
     """The fee, or the highest fee, is no whole number of winston."""
 
     code = "invalid_fee"
 
     def __init__(self, name: str, fee: object, most: int) -> None:
-        shown = str(fee)[:40]
+        text = shown(fee)
         super().__init__(
-            f"{name} must be a whole number of winston from 1 to {most}, not {shown}.",
+            f"{name} must be a whole number of winston from 1 to {most}, not {text}.",
             name=name,
-            fee=shown,
+            fee=text,
             most=most,
         )
 
@@ -162,10 +184,10 @@ class InvalidAmount(InvalidRequest):
     code = "invalid_amount"
 
     def __init__(self, amount: object, most: int) -> None:
-        shown = str(amount)[:40]
+        text = shown(amount)
         super().__init__(
-            f"An amount must be a whole number of winston from 1 to {most}, not {shown}.",
-            amount=shown,
+            f"An amount must be a whole number of winston from 1 to {most}, not {text}.",
+            amount=text,
             most=most,
         )
 

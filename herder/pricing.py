@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
-from herder.errors import InvalidMultiplier
+from herder.errors import InvalidMultiplier, shown
 
 MAX_WINSTON = 2**53 - 1
 """The largest amount: what every JSON reader and every 64-bit column holds exactly."""
@@ -71,20 +71,20 @@ def parse_multiplier(value: object) -> Fraction:
         InvalidMultiplier: no number, not finite, negative or zero, or absurdly long.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal, Fraction)):
-        raise InvalidMultiplier(str(value)[:40])
+        raise InvalidMultiplier(shown(value))
     if isinstance(value, Fraction):
         fraction = value
     else:
         try:
             decimal = Decimal(repr(value) if isinstance(value, float) else value)
         except (InvalidOperation, ValueError):
-            raise InvalidMultiplier(str(value)[:40]) from None
+            raise InvalidMultiplier(shown(value)) from None
         # Checked before it becomes a fraction: Decimal("1e999999") would fill the memory.
         if not decimal.is_finite() or not -19 <= decimal.adjusted() <= 19:
-            raise InvalidMultiplier(str(value)[:40])
+            raise InvalidMultiplier(shown(value))
         fraction = Fraction(decimal)
     if fraction <= 0 or fraction > MAX_WINSTON or fraction.denominator > 10**40:
-        raise InvalidMultiplier(str(value)[:40])
+        raise InvalidMultiplier(shown(value))
     return fraction
 
 

@@ -19,9 +19,11 @@ from herder.errors import (
     InvalidName,
     InvalidPrompt,
     InvalidReference,
+    InvalidRunLimit,
     InvalidSampling,
     InvalidStop,
     InvalidTokens,
+    shown,
 )
 from herder.orders import Prompt, Submission
 from herder.pricing import MAX_WINSTON, parse_multiplier
@@ -36,6 +38,7 @@ from workers.wire import (
 
 MAX_REFERENCE_CHARS = 256
 MAX_KEY_CHARS = 255
+MAX_RUN_LIMIT_S = 30 * 86_400
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")
@@ -50,8 +53,8 @@ def parse_account(name: object) -> str:
     if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
         raise InvalidName(
             f"An account's name is 1 to 63 letters, digits, dots, dashes or underscores, "
-            f"not {str(name)[:80]!r}.",
-            name=str(name)[:80],
+            f"not {shown(name)!r}.",
+            name=shown(name),
         )
     return name
 
@@ -64,9 +67,8 @@ def parse_model(name: object) -> str:
     """
     if not isinstance(name, str) or not _MODEL.fullmatch(name):
         raise InvalidName(
-            f"A model's name is 1 to 127 letters, digits or any of . _ : / -, "
-            f"not {str(name)[:80]!r}.",
-            name=str(name)[:80],
+            f"A model's name is 1 to 127 letters, digits or any of . _ : / -, not {shown(name)!r}.",
+            name=shown(name),
         )
     return name
 
@@ -125,11 +127,11 @@ def parse_submission(
     if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
         raise InvalidTokens(tokens, MAX_TOKENS)
     if not isinstance(raw, bool):
-        raise InvalidPrompt(f"raw must be true or false, not {str(raw)[:40]}.")
+        raise InvalidPrompt(f"raw must be true or false, not {shown(raw)}.")
     if run_limit_s is not None and (
-        type(run_limit_s) is not int or not 1 <= run_limit_s <= 30 * 86_400
+        type(run_limit_s) is not int or not 1 <= run_limit_s <= MAX_RUN_LIMIT_S
     ):
-        raise InvalidTokens(run_limit_s, 30 * 86_400)
+        raise InvalidRunLimit(run_limit_s, MAX_RUN_LIMIT_S)
     return Submission(
         account=parse_account(account),
         prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
@@ -207,7 +209,7 @@ def _parse_stop(stop: object) -> tuple[str, ...]:
         not isinstance(stops, Sequence)
         or isinstance(stops, (bytes, Mapping))
         or len(stops) > MAX_STOPS
-        or not all(isinstance(one, str) and 1 <= len(one) <= MAX_STOP_CHARS for one in stops)
+        or not all(_is_text(one) and 1 <= len(one) <= MAX_STOP_CHARS for one in stops)
     ):
         raise InvalidStop(
             f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters each.",
@@ -225,18 +227,33 @@ def _parse_sampling(sampling: Mapping[str, Any]) -> Sampling:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "sampling"
         raise InvalidSampling(
-            f"{name} is wrong: {first['msg'].lower()}, not {str(first['input'])[:40]}.", name=name
+            f"{name} is wrong: {first['msg'].lower()}, not {shown(first['input'])}.", name=name
         ) from None
 
 
 def _parse_reference(reference: object) -> str | None:
     if reference is None:
         return None
-    if not isinstance(reference, str) or len(reference) > MAX_REFERENCE_CHARS:
+    if (
+        not isinstance(reference, str)
+        or len(reference) > MAX_REFERENCE_CHARS
+        or not _is_text(reference)
+    ):
         raise InvalidReference(
             f"reference must be text of at most {MAX_REFERENCE_CHARS} characters."
         )
     return reference
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be stored and sent: a lone surrogate is no character in any encoding."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_key(key: object) -> str | None:

@@ -1,0 +1,380 @@
+"""A herd within one test: real SQLite in a folder, real signatures, and no processes.
+
+Workers, broker and clock are the test's own, so that every step is taken by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import func, select
+
+import ledger
+from herder import home
+from herder.accounts import Accounts, client_account
+from herder.database import Database
+from herder.desk import Desk
+from herder.dispatch import Dispatcher
+from herder.errors import AccountExists
+from herder.herd import Heard, Herd
+from herder.orders import Order, Prompt, Submission
+from herder.settings import InitialPolicy, load_settings
+from herder.settlement import Answer, Settled, Settlement
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from herder.tables import event, order_text, orders, outbox
+from workers.wire import (
+    INFER_TASK,
+    INFERENCE_QUEUE,
+    Announcement,
+    Beat,
+    Body,
+    Claim,
+    Confirm,
+    Envelope,
+    Failure,
+    Farewell,
+    Held,
+    Job,
+    Marker,
+    Outcome,
+    PrivateKey,
+    StopAttempt,
+    unseal,
+)
+
+MODEL = "stub"
+
+
+class FakePublisher:
+    """A broker that keeps what it is sent, or is away."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.levels: list[int] = []
+        self.away: Exception | None = None
+
+    def publish(
+        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
+    ) -> None:
+        if self.away is not None:
+            raise self.away
+        assert (queue, task) == (INFERENCE_QUEUE, INFER_TASK)
+        assert task_id.partition(".")[0] in label
+        self.tokens.append(token)
+        self.levels.append(level)
+
+
+@dataclass
+class FakeWorker:
+    """A worker instance as the herder hears it."""
+
+    house: House
+    name: str
+    key: PrivateKey
+    instance: str
+    slots: int = 1
+    context: int = 4096
+    model: str = MODEL
+    tokens_per_s: int = 0
+    number: int = 0
+    held: list[Held] = field(default_factory=list)
+
+    def beat(
+        self,
+        running: Sequence[Held] | None = None,
+        unconfirmed: Sequence[Held] = (),
+        *,
+        draining: bool = False,
+        number: int | None = None,
+    ) -> Heard:
+        """One beat; it names what the worker holds unless the test says otherwise."""
+        self.number = self.number + 1 if number is None else number
+        body = Beat(
+            number=self.number,
+            worker=Announcement(
+                name=self.name,
+                model=self.model,
+                slots=self.slots,
+                context=self.context,
+                tokens_per_s=self.tokens_per_s,
+                draining=draining,
+            ),
+            running=tuple(self.held if running is None else running),
+            unconfirmed=tuple(unconfirmed),
+        )
+        return self.says(body)
+
+    def says(self, *bodies: Body) -> Heard:
+        """What it says, taken in as one batch."""
+        return self.house.herd.hear([self.envelope(body) for body in bodies])
+
+    def envelope(self, body: Body) -> Envelope:
+        """A message of this worker whose signature was checked."""
+        return Envelope(self.key.kid, self.instance, body)
+
+    def claim(self, job: Job) -> Heard:
+        """Show up with an attempt."""
+        self.held.append(job.held)
+        return self.says(Claim(held=job.held))
+
+    def leave(self) -> None:
+        """Say farewell."""
+        self.says(Farewell())
+
+    def outcome(self, job: Job, **fields: Any) -> Outcome:
+        """How an attempt ended: completed with all its tokens, unless the test says otherwise."""
+        if job.held in self.held:
+            self.held.remove(job.held)
+        given: dict[str, Any] = {"result": "completed", "generated": job.tokens, "text": "so it is"}
+        if fields.get("result", "completed") == "completed":
+            given["finish_reason"] = "length"
+        else:
+            given = {"generated": 0}
+        return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, **{**given, **fields})
+
+    def answer(self, job: Job, **fields: Any) -> Answer:
+        """An outcome as it reaches the settlement."""
+        return Answer(self.outcome(job, **fields), self.instance, self.key.kid)
+
+    def finish(self, job: Job, **fields: Any) -> Settled:
+        """Send an outcome, and have it settled."""
+        return self.house.settlement.settle([self.answer(job, **fields)])
+
+    def fail(self, job: Job, *, permanent: bool) -> Settled:
+        """Send an outcome that failed."""
+        failure = Failure(code="stub_trouble", message="It went wrong.", permanent=permanent)
+        return self.finish(job, result="failed", failure=failure)
+
+    def hand_back(self, job: Job) -> Settled:
+        """Send an attempt back as it came."""
+        return self.finish(job, result="handed_back")
+
+
+class House:
+    """Every part of a herder, on one database, with a broker and a clock of the test's own."""
+
+    def __init__(self, folder: Path, policy: dict[str, Any] | None = None, **values: Any) -> None:
+        # It starts at the real time, so that no job of a test has expired when it is read.
+        self.now_us = home.clock_us()
+        self.settings = load_settings(folder, **values)
+        initial = InitialPolicy(model=MODEL, **(policy or {}))
+        home.init(self.settings, initial)
+        self.key = home.load_herder_key(self.settings)
+        self.database = Database(self.settings.database)
+        self.books = home.open_ledger(self.clock)
+        self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
+        self.desk = Desk(self.database, self.books, clock_us=self.clock)
+        self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
+        self.publisher = FakePublisher()
+        self.dispatcher = self.new_dispatcher(self.publisher)
+        self.herd = Herd(self.database, self.settings, clock_us=self.clock)
+        self._names = count(1)
+
+    def clock(self) -> int:
+        return self.now_us
+
+    def new_dispatcher(self, publisher: Any) -> Dispatcher:
+        """A dispatcher beside the first: another herder, or the same after a crash."""
+        return Dispatcher(self.database, self.settings, self.key, publisher, clock_us=self.clock)
+
+    # Given
+
+    def fund(self, amount: int, account: str = "default") -> None:
+        """Give an account money; it is opened if it is not there."""
+        with suppress(AccountExists):
+            self.accounts.create(account)
+        self.accounts.deposit(account, amount, str(uuid4()))
+
+    def worker(
+        self, name: str | None = None, *, announced: bool = True, **fields: Any
+    ) -> FakeWorker:
+        """A worker with a key of its own, which announced itself."""
+        known = name or f"worker{next(self._names)}"
+        key = PrivateKey.generate()
+        with self.database.write() as connection:
+            herd_sql.add_key(connection, herd_sql.WORKER, known, key.public, self.now_us)
+        one = FakeWorker(self, known, key, f"w-{key.kid[:16]}", **fields)
+        if announced:
+            heard = one.beat()
+            assert not heard.control
+        return one
+
+    def call(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> Submission:
+        """A call as the desk gets it."""
+        given = {"account": "default", **fields}
+        return Submission(prompt=Prompt(prompt), tokens=tokens, **given)
+
+    def submit(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> Order:
+        """Take an order."""
+        return self.desk.submit(self.call(prompt, tokens, **fields))
+
+    # When
+
+    def dispatch(self, model: str = MODEL) -> list[Job]:
+        """Fill the free slots; the jobs that went out, their signatures checked."""
+        before = len(self.publisher.tokens)
+        self.dispatcher.dispatch(model)
+        return self.jobs(self.publisher.tokens[before:])
+
+    def jobs(self, tokens: Sequence[str]) -> list[Job]:
+        """Messages as a worker reads them."""
+        keys = {self.key.kid: self.key.public}
+        found = []
+        for token in tokens:
+            body = unseal(token, keys, audience=INFERENCE_QUEUE).body
+            assert isinstance(body, Job)
+            found.append(body)
+        return found
+
+    def dispatched(self) -> Job:
+        """Fill the free slots with what must be one job."""
+        jobs = self.dispatch()
+        assert len(jobs) == 1, f"{len(jobs)} jobs went out"
+        return jobs[0]
+
+    def pass_s(self, seconds: int, *workers: FakeWorker) -> None:
+        """Seconds of the listening clock; each second these workers beat."""
+        for _ in range(seconds):
+            self.now_us += 1_000_000
+            number = self.herd.mark()
+            assert number is not None, "nobody else marks here"
+            self.hear_mark(number)
+            for worker in workers:
+                worker.beat()
+
+    def hear_mark(self, number: int) -> None:
+        """A marker came round on the beats' stream."""
+        self.herd.hear([Envelope(self.key.kid, "herder", Marker(number=number))])
+
+    def lapse(self, seconds: int, *workers: FakeWorker) -> Settled:
+        """Seconds of the listening clock, then what lapsed is taken back."""
+        self.pass_s(seconds, *workers)
+        return self.settlement.lapse()
+
+    # Then
+
+    def order(self, order_id: str) -> Order:
+        with self.database.read() as connection:
+            found = order_sql.get_order(connection, order_id)
+        assert found is not None
+        return found
+
+    def answer(self, order_id: str) -> str:
+        with self.database.read() as connection:
+            return order_sql.get_answer(connection, order_id)
+
+    def events(self, order_id: str) -> list[str]:
+        query = select(event.c.kind).where(event.c.order_id == order_id).order_by(event.c.seq)
+        with self.database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def model(self, name: str = MODEL) -> model_sql.Model:
+        with self.database.read() as connection:
+            found = model_sql.get_model(connection, name)
+        assert found is not None
+        return found
+
+    def worker_state(self, worker: FakeWorker) -> herd_sql.Worker:
+        with self.database.read() as connection:
+            found = herd_sql.get_worker(connection, worker.instance)
+        assert found is not None
+        return found
+
+    def heard_s(self) -> int:
+        with self.database.read() as connection:
+            return herd_sql.heard_s(connection)
+
+    def available(self, account: str = "default") -> int:
+        return self.accounts.balance(account).available
+
+    def held(self, account: str = "default") -> int:
+        return self.accounts.balance(account).held
+
+    def traces(self) -> tuple[int, int, int, int, int]:
+        """Rows that a submission leaves: orders, texts, events, outbox, holds."""
+        with self.database.read() as connection:
+            rows = [
+                int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+                for table in (orders, order_text, event, outbox)
+            ]
+            holds = connection.exec_driver_sql(
+                "SELECT count(*) FROM ledger_transfer WHERE kind = 'pending'"
+            ).scalar_one()
+        return rows[0], rows[1], rows[2], rows[3], int(holds)
+
+    def outbox_rows(self) -> int:
+        return self.traces()[3]
+
+    def check(self) -> None:
+        """What always holds: money is conserved, and a hold is resolved when its order ended."""
+        check_money(self.database, self.books)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def check_money(database: Database, books: ledger.Ledger) -> None:
+    """The audit is clean, and orders and ledger tell the same story, order by order."""
+    with database.read() as connection:
+        report = books.audit(connection)
+        assert report.clean, report.drifts
+        found = [order_sql.to_order(row) for row in connection.execute(select(orders))]
+        assert report.open_holds == sum(not order.state.ended for order in found)
+        for order in found:
+            _check_hold(connection, books, order)
+        held: dict[str, int] = {}
+        for order in found:
+            held[order.account] = held.get(order.account, 0) + order.held
+        for account, amount in held.items():
+            balance = books.get_balance(connection, client_account(account))
+            assert balance.pending == amount, f"held of {account}"
+            assert balance.available >= 0
+
+
+def _check_hold(connection: Any, books: ledger.Ledger, order: Order) -> None:
+    hold = books.get_transfer(connection, order.hold_id)
+    assert hold.kind == "pending"
+    assert hold.amount == order.fee
+    resolved = [
+        books.get_transfer(connection, str(row.id))
+        for row in connection.exec_driver_sql(
+            "SELECT id FROM ledger_transfer WHERE pending_id = ?", (order.hold_id,)
+        )
+    ]
+    if not order.state.ended:
+        assert resolved == [], f"{order.id} is {order.state} and its hold is resolved"
+        assert (order.charged, order.returned) == (0, 0)
+        return
+    assert order.charged + order.returned == order.fee
+    assert 0 <= order.charged <= order.fee
+    assert 0 <= order.refunded <= order.charged
+    (one,) = resolved
+    expected = ("post", order.charged) if order.charged else ("void", order.fee)
+    assert (one.kind, one.amount) == expected
+
+
+def stops(heard: Heard, worker: FakeWorker) -> list[Held]:
+    """The attempts that a worker was told to stop."""
+    return [
+        body.held
+        for instance, body in heard.control
+        if instance == worker.instance and isinstance(body, StopAttempt)
+    ]
+
+
+def confirms(heard: Heard, worker: FakeWorker) -> list[Held]:
+    """The outcomes that a worker was told are settled."""
+    return [
+        held
+        for instance, body in heard.control
+        if instance == worker.instance and isinstance(body, Confirm)
+        for held in body.held
+    ]
