@@ -17,6 +17,9 @@ from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, 
 
 _log = logging.getLogger("herder.nudge")
 
+REST_S = 0.01
+"""Seconds after a nudge in which no other is sent: one speaks for all that came meanwhile."""
+
 
 class Nudger:
     """Sends one nudge for all that was submitted since the last."""
@@ -45,6 +48,7 @@ class Nudger:
         from herder.celery_app import make_app
         from workers.transport.sender import CelerySender
 
+        rest = threading.Event()
         sender = CelerySender(make_app(self._settings))
         while True:
             with self._changed:
@@ -71,6 +75,7 @@ class Nudger:
                         )
                 except (RedisError, OSError) as error:
                     _log.info("no nudge was sent, the herder's sweep will do: %s", error)
+            rest.wait(REST_S)
         sender.close()
 
     def close(self, timeout_s: float = 2.0) -> None:

@@ -90,7 +90,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One paid prompt as it stands in the database; amounts in winston, times in microseconds."""
+    """One paid prompt as it stands in the database; amounts in winston, times in microseconds.
+
+    `bid_factor` is a fraction as text: it is only shown, and parsing it for each step of an order
+    was a tenth of a herder's time.
+    """
 
     id: str
     seq: int
@@ -102,7 +106,7 @@ class Order:
     needed: int
     rates: Rates
     charge_unused: bool
-    bid_factor: Fraction
+    bid_factor: str
     automatic: bool
     words: int
     tokens: int

@@ -185,7 +185,7 @@ def receipt_of(order: Order) -> Receipt:
         needed=order.needed,
         fee=order.fee,
         multiplier=decimal_text(order.multiplier),
-        bid_factor=decimal_text(order.bid_factor),
+        bid_factor=decimal_text(Fraction(order.bid_factor)),
         automatic=order.automatic,
         rates=Rate(order.rates.prompt_fee, order.rates.fee_per_token),
         words=order.words,

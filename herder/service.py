@@ -48,6 +48,8 @@ MOST_WAITING = 10_000
 BUSY_S = 0.05
 LINGER_S = 0.004
 """How long outcomes are gathered while they come thick and fast: what it adds to a refill."""
+SUBMISSIONS_LINGER_S = 0.01
+"""The same for submissions to a herd with free slots."""
 
 MOST_BEATS = 500
 BEATS_APART_S = 0.05
@@ -168,7 +170,8 @@ class Service:
         if not self._changed.wait_for(anything, wait_s):
             return
         if time.monotonic() - self._worked_s < BUSY_S:
-            self._changed.wait_for(self._stopping.is_set, LINGER_S)
+            linger_s = LINGER_S if self._answers else SUBMISSIONS_LINGER_S
+            self._changed.wait_for(self._stopping.is_set, linger_s)
 
     def _fill(self, model: str) -> None:
         """Fill a model's slots; ask for nudges again once some stay free."""

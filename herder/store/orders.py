@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
@@ -58,7 +57,7 @@ def to_order(row: Row[Any]) -> Order:
         needed=row.needed,
         rates=Rates(row.prompt_fee, row.fee_per_token),
         charge_unused=row.charge_unused,
-        bid_factor=Fraction(row.bid_factor),
+        bid_factor=row.bid_factor,
         automatic=row.automatic,
         words=row.words,
         tokens=row.tokens,

@@ -1,0 +1,60 @@
+"""The table of settings in README.md, made from the settings classes.
+
+    python -m deploy.settings_table            print it
+    python -m deploy.settings_table --write    put it into README.md
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from herder.settings import InitialPolicy, Settings
+from workers.settings import WorkerSettings
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    herder, worker, policy = (
+        kind.model_fields for kind in (Settings, WorkerSettings, InitialPolicy)
+    )
+    rows = ["| setting | default | read by | what it is |", "|---|---|---|---|"]
+    for name in sorted({*herder, *worker, *policy}):
+        by = [
+            who
+            for who, fields in (("herder", herder), ("worker", worker), ("`herd init`", policy))
+            if name in fields
+        ]
+        field: FieldInfo = (herder.get(name) or worker.get(name) or policy.get(name))  # type: ignore[assignment]
+        rows.append(
+            f"| `HERD_{name.upper()}` | {_default(field)} | {', '.join(by)} | {field.description} |"
+        )
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, Path) or value == "":
+        return ""
+    return f"`{value}`"
+
+
+def put(readme: str) -> str:
+    """A README with the table as it is now."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        README.write_text(put(README.read_text()))
+    else:
+        sys.stdout.write(table() + "\n")
