@@ -284,9 +284,10 @@ class Engine:
             return False
         before_s = self._clock()
         if not self._model.decode(rows):
+            running = len(self._scheduler.running)
             if not self._scheduler.make_room():
                 raise DecodeFailed("the cache is full with a single sequence in it")
-            self.metrics.preempted += 1
+            self.metrics.preempted += running - len(self._scheduler.running)
             return True
         self._scheduler.advance(rows)
         jobs = [self._by_seq[row.seq] for row in rows if row.output]
@@ -308,17 +309,22 @@ class Engine:
             with self._wake:
                 if self._ending():
                     return
-                if not self._inbox and not self._off:
+                if not self._news():
                     self._wake.wait(self._nap_s())
 
     def _ending(self) -> bool:
         return self._stopping or self.broken is not None
 
+    def _news(self) -> bool:
+        """Whether there is something to take in; what is still being prepared comes later."""
+        return bool(self._inbox) or any(self._held.get(key) is not None for key in self._off)
+
     def _nap_s(self) -> float | None:
         """How long to sleep while there is nothing to compute: for ever, or to a drain's end."""
-        if self._draining_until_s is None or not self._held:
+        if self._draining_until_s is None:
             return None
-        return max(0.0, self._draining_until_s - self._clock())
+        left_s = self._draining_until_s - self._clock()
+        return left_s if left_s > 0 else None
 
     def _prepare(self, job: Job) -> None:
         work = job.work

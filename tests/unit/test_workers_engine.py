@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from workers.engine import End, Engine, Work
-from workers.errors import DuplicateWork, NotAccepting
+from workers.engine import End, Engine, Prepared, Sampler, Work
+from workers.errors import DuplicateWork, NotAccepting, WorkerError
 from workers.stub import StubModel
 from workers.wire import ChatMessage, Sampling
 
@@ -289,3 +295,100 @@ def test_calibration_leaves_nothing_behind() -> None:
     assert engine.calibrate(1.0) == pytest.approx(100, rel=0.05)
     assert model.cells_in_use == 0
     run(engine, work())
+
+
+def test_called_off_while_its_prompt_is_prepared() -> None:
+    class Slow(StubModel):
+        def prepare(self, work: Work) -> Prepared:
+            engine.cancel(work.key)
+            assert not engine.step()
+            return super().prepare(work)
+
+    engine = Engine(Slow())
+    (heard,) = run(engine, work())
+    assert heard.end.reason == "cancelled"
+    assert heard.prompt_tokens is None
+
+
+def test_stopped_while_a_prompt_is_prepared() -> None:
+    class Slow(StubModel):
+        def prepare(self, work: Work) -> Prepared:
+            engine.stop()
+            return super().prepare(work)
+
+    engine = Engine(Slow())
+    with pytest.raises(NotAccepting):
+        engine.submit(work(), Heard())
+    assert engine.idle
+
+
+def test_a_step_that_does_not_come_back_can_be_seen() -> None:
+    clock = Clock()
+    ages = []
+
+    class Stuck(StubModel):
+        def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
+            clock.sleep(9)
+            ages.append(engine.step_age_s)
+            return super().sample(samplers)
+
+    engine = Engine(Stuck(), clock=clock)
+    run(engine, work(tokens=1))
+    assert ages == [9]
+    assert engine.step_age_s == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([30, 64, 200]))
+def test_whatever_happens_each_hears_one_end_and_no_cell_stays(
+    seed: int, slots: int, cells: int
+) -> None:
+    chance = random.Random(seed)
+    clock = Clock()
+    model = StubModel(
+        slots=slots, context=cells, cells=cells, step_s=0.1, batch_tokens=16, sleep=clock.sleep
+    )
+    # a scheduler that may be wrong about the room there is meets a full cache
+    engine = Engine(model, clock=clock)
+    engine._scheduler.cells = cells * chance.choice([1, 3])
+    marks = ["", "[[end:2]]", "[[hang:1]]", "[[fail:1]]", "[[fail]]", "[[utf8]]", "word " * 12]
+    heard: list[Heard] = []
+    works: list[Work] = []
+    for _ in range(chance.randint(1, 30)):
+        works.append(
+            work(
+                f"{'shared beginning ' * 4}{chance.choice(marks)}{chance.random()}",
+                tokens=chance.randint(1, 12),
+                rank=chance.randint(0, 2),
+                run_limit_s=chance.choice([0.5, 3.0, 20.0]),
+                stop=chance.choice([(), (" the",)]),
+            )
+        )
+        heard.append(Heard())
+        engine.submit(works[-1], heard[-1])
+        for _ in range(chance.randint(0, 4)):
+            engine.step()
+        if chance.random() < 0.2:
+            engine.cancel(chance.choice(works).key)
+    if chance.random() < 0.5:
+        engine.drain(chance.choice([0.0, 1.0, 5.0]))
+    for _ in range(3000):
+        if not engine.step():
+            break
+    assert engine.idle
+    assert engine.broken is None
+    for one, asked in zip(heard, works, strict=True):
+        assert one.end.generated <= asked.tokens
+        assert (one.end.error is not None) == (one.end.reason == "failed")
+        assert one.end.queued_s >= 0
+        assert one.end.prefill_s >= 0
+        assert one.end.decode_s >= 0
+    assert model.cells_in_use == sum(donor.past for donor in engine._scheduler.donors)
+
+
+def test_engine_and_stub_load_neither_llama_cpp_nor_celery_nor_numpy() -> None:
+    code = (
+        "import sys, workers.engine, workers.stub, workers.check\n"
+        "assert not {'llama_cpp', 'celery', 'numpy', 'herder'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -198,6 +198,18 @@ def test_full_cache_lets_go_of_donors_then_of_the_lowest() -> None:
     assert low.tokens[20:] == [7] * 9
 
 
+def test_the_ended_are_forgotten() -> None:
+    scheduler, cache = Scheduler(slots=2, cells=1000, donors=2), Cache(4, 1000)
+    alive = [seq([1] * 40, 300, arrival=0)]
+    scheduler.add(alive[0])
+    for i in range(20):
+        scheduler.add(seq([1] * 30 + [i], 2, arrival=i + 1))
+    for _ in range(100):
+        turn(scheduler, cache)
+    assert scheduler.running == alive
+    assert not alive[0]._common, "or each would keep those before it in memory, without end"
+
+
 def test_refuses_what_could_never_fit() -> None:
     with pytest.raises(ValueError, match="cells"):
         Scheduler(slots=1, cells=10).add(seq([1] * 8, 3))
