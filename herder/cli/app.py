@@ -2,14 +2,156 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
-from herder.cli import running
+from herder.cli import accounts, models, orders, running, submit, workers
+from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
+from herder.cli.show import complain, print_facts, print_json, print_table, say
 
-app = typer.Typer()
-running.register(app)
+app = typer.Typer(
+    name="herd",
+    cls=HerdGroup,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that does not balance, "
+    "a herd that is unavailable; 2 bad input or a refusal, which one line on standard error "
+    "explains; 130 after Ctrl-C.\n\n"
+    "The herd is the one of HERD_HOME (~/.llama-herder). Amounts are whole winston.\n\n"
+    'Example: herd init --deposit 1000, herd up, herd submit "Hello" -n 20',
+)
 
 
 def main() -> None:
     """Run the `herd` command."""
-    app()
+    app(prog_name="herd")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from herder.version import __version__
+
+        say(f"herd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def herd(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  (its callback answers)
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A shared herd of machines for LLM inference: the best-paid prompt runs first."""
+    if context.invoked_subcommand is None:
+        context.get_help()  # Typer prints it itself
+
+
+@app.command(epilog="Example: herd init --deposit 1000")
+def init(
+    deposit: Annotated[
+        str | None,
+        typer.Option("--deposit", metavar="N", help="Winston for the first account, if it is new."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make the home folder: database, keys, settings, an account; what is there stays."""
+    from herder import home
+    from herder.settings import load_policy, load_settings
+
+    winston = 0 if deposit is None else amount_of(deposit)
+    settings = load_settings()
+    made = home.init(settings, load_policy(), deposit=winston)
+    deposited = f"deposit of {winston} winston" in made
+    if json:
+        print_json(
+            {
+                "home": str(settings.home),
+                "account": settings.account,
+                "deposited": winston if deposited else 0,
+                "made": made,
+            }
+        )
+    else:
+        for line in made:
+            say(f"Made {line}")
+        say(f"The herd of {settings.home} is ready.")
+    if winston and not deposited:
+        complain(
+            f"Account {settings.account} was there already and got no deposit; "
+            f"`herd account deposit {settings.account} {winston}` gives it one."
+        )
+
+
+@app.command(epilog="Example: herd info --json")
+def info(json: Json = False) -> None:
+    """Say who serves here, at what rates, and how the queues and the herd stand."""
+    with opened() as herd:
+        found = herd.info()
+    if json:
+        print_json(found.to_dict())
+        return
+    say(f"{found.name} {found.version}")
+    for model in found.models:
+        say("")
+        waits = f"{model.queue_length}" if model.queue_length_exact else f"{model.queue_length}+"
+        print_facts(
+            [
+                (
+                    "model",
+                    f"{model.name}{' (default)' if model.name == found.default_model else ''}",
+                ),
+                (
+                    "rates",
+                    f"{model.rates.prompt_fee} a prompt, {model.rates.fee_per_token} a token",
+                ),
+                ("last multiplier", model.last_multiplier),
+                ("queue", f"{waits} waiting"),
+                ("wait", None if model.wait_s is None else f"{model.wait_s} s"),
+                ("workers", model.workers),
+                ("slots", f"{model.free_slots} free of {model.slots}"),
+                ("context", model.context),
+                ("weights", ", ".join(model.weights) or None),
+            ]
+        )
+
+
+@app.command(epilog="Example: herd audit && echo balanced")
+def audit(json: Json = False) -> None:
+    """Add up every transfer anew and compare; exit code 1 if anything does not balance."""
+    with opened() as herd:
+        report = herd.accounts.audit()
+    if json:
+        print_json({"clean": report.clean} | asdict(report))
+    else:
+        print_facts(
+            [
+                ("accounts", report.accounts),
+                ("transfers", report.transfers),
+                ("open holds", report.open_holds),
+                ("held", report.held),
+                ("circulating", report.circulating),
+                ("outside", report.outside),
+            ]
+        )
+        if report.clean:
+            say("The books balance.")
+        else:
+            columns = ("Check", "Subject", ">Expected", ">Found")
+            rows = ((one.check, one.subject, one.expected, one.found) for one in report.drifts)
+            print_table(columns, rows)
+    if not report.clean:
+        complain(f"The books do not balance: {len(report.drifts)} drifts were found.")
+        raise typer.Exit(NOT_DONE)
+
+
+app.add_typer(accounts.app, name="account")
+submit.register(app)
+orders.register(app)
+app.add_typer(models.app, name="model")
+app.add_typer(workers.app, name="worker")
+running.register(app)

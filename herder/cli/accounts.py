@@ -1,0 +1,184 @@
+"""`herd account …`: who pays and earns, and how money comes in and goes out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from herder.cli.base import (
+    MONEY,
+    Json,
+    Note,
+    TransferId,
+    amount_of,
+    opened,
+    transfer_id_of,
+    whole,
+)
+from herder.cli.show import complain, print_json, print_table, say, when
+
+if TYPE_CHECKING:
+    from herder.accounts import NamedBalance
+    from ledger import Entry
+
+app = typer.Typer(help="Accounts: open them, fill them, see what happened.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name.")]
+NameOrDefault = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="The account's name; HERD_ACCOUNT unless given."),
+]
+Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole winston.")]
+
+_COLUMNS = ("Account", ">Posted", ">Held", ">Available")
+
+
+@app.command(epilog="Example: herd account create ada")
+def create(name: Name, json: Json = False) -> None:
+    """Open an account with nothing in it."""
+    with opened() as herd:
+        herd.accounts.create(name)
+        _show(herd.accounts.balance(name), json)
+
+
+@app.command("list", epilog="Example: herd account list")
+def list_(json: Json = False) -> None:
+    """Show every account with what it has."""
+    with opened() as herd:
+        found = herd.accounts.balances()
+    if json:
+        print_json({"accounts": [asdict(one) for one in found]})
+    else:
+        print_table(_COLUMNS, (_cells(one) for one in found))
+
+
+@app.command(epilog="Example: herd account balance ada")
+def balance(name: NameOrDefault = None, json: Json = False) -> None:
+    """Show what an account has, and what of it is held for orders."""
+    with opened() as herd:
+        _show(herd.accounts.balance(name or herd.settings.account), json)
+
+
+@app.command(context_settings=MONEY, epilog="Example: herd account deposit ada 1000 --note March")
+def deposit(
+    name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
+) -> None:
+    """Bring money in from the outside."""
+    from herder.operator import parse_note
+
+    winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
+    with opened() as herd:
+        after = herd.accounts.deposit(name, winston, key, words)
+    _moved([after], f"Deposited {winston} winston to {name}", winston, key, json)
+
+
+@app.command(context_settings=MONEY, epilog="Example: herd account withdraw ada 250")
+def withdraw(
+    name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
+) -> None:
+    """Take money out to the outside; what is held stays."""
+    from herder.operator import parse_note
+
+    winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
+    with opened() as herd:
+        after = herd.accounts.withdraw(name, winston, key, words)
+    _moved([after], f"Withdrew {winston} winston from {name}", winston, key, json)
+
+
+@app.command(context_settings=MONEY, epilog="Example: herd account transfer ada bob 100")
+def transfer(
+    payer: Annotated[str, typer.Argument(metavar="FROM", help="The account that pays.")],
+    payee: Annotated[str, typer.Argument(metavar="TO", help="The account that receives.")],
+    amount: Amount,
+    id_: TransferId = None,
+    note: Note = None,
+    json: Json = False,
+) -> None:
+    """Move money from one account to another."""
+    from herder.operator import parse_note
+
+    winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
+    with opened() as herd:
+        after = herd.accounts.transfer(payer, payee, winston, key, words)
+        received = herd.accounts.balance(payee)
+    said = f"Moved {winston} winston from {payer} to {payee}"
+    _moved([after, received], said, winston, key, json)
+
+
+@app.command(epilog="Example: herd account statement ada --limit 20")
+def statement(
+    name: NameOrDefault = None,
+    after: Annotated[
+        str, typer.Option("--after", metavar="SEQ", help="Begin after this entry.")
+    ] = "0",
+    limit: Annotated[
+        str, typer.Option("--limit", metavar="N", help="Entries at most, 1 to 1000.")
+    ] = "100",
+    json: Json = False,
+) -> None:
+    """Show what moved an account's money, oldest first."""
+    most: Any = whole(limit)
+    with opened() as herd:
+        account = name or herd.settings.account
+        entries = herd.accounts.statement(account, whole(after), most)  # type: ignore[arg-type]
+    more = len(entries) == most
+    if json:
+        print_json(
+            {
+                "account": account,
+                "entries": [asdict(one) | {"tags": dict(one.tags)} for one in entries],
+                "next_after": entries[-1].seq if more else None,
+            }
+        )
+        return
+    print_table(("!When", "!What", ">Amount", ">Held", "About"), (_line(one) for one in entries))
+    if more:
+        complain(f"There may be more: --after {entries[-1].seq}")
+
+
+def _cells(one: NamedBalance) -> tuple[object, ...]:
+    return one.account, one.posted, one.held, one.available
+
+
+def _show(one: NamedBalance, json: bool) -> None:
+    if json:
+        print_json(asdict(one))
+    else:
+        print_table(_COLUMNS, [_cells(one)])
+
+
+def _moved(after: list[NamedBalance], said: str, winston: int, key: str, json: bool) -> None:
+    if json:
+        accounts = [asdict(one) for one in after]
+        print_json({"id": key, "amount": winston, "accounts": accounts})
+        return
+    say(f"{said} (id {key}).")
+    print_table(_COLUMNS, (_cells(one) for one in after))
+
+
+def what(entry: Entry) -> str:
+    """An entry in one word, as the account's owner would call it."""
+    if entry.reverses_id is not None:
+        return "refund"
+    if entry.kind == "direct":
+        if entry.counterparty == "outside":
+            return "deposit" if entry.amount > 0 else "withdrawal"
+        return "received" if entry.amount > 0 else "sent"
+    return {"pending": "hold", "post": "charge", "void": "release"}[entry.kind]
+
+
+def _line(entry: Entry) -> tuple[object, ...]:
+    about = [
+        entry.tags.get("order", ""),
+        entry.counterparty.removeprefix("client:") if what(entry) in ("sent", "received") else "",
+        entry.tags.get("note") or entry.tags.get("reason") or "",
+    ]
+    return (
+        when(entry.at_us),
+        what(entry),
+        f"{entry.amount:+d}" if entry.amount else "",
+        f"{entry.pending:+d}" if entry.pending else "",
+        " ".join(part for part in about if part),
+    )

@@ -1,0 +1,194 @@
+"""What all commands share: how errors end one, how words become numbers, how a herd is opened.
+
+Heavy modules (the database's, the keys') are loaded by the command that needs them, so that
+`herd --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import typer
+from typer.core import TyperGroup
+
+from herder.cli.show import complain
+from herder.errors import (
+    HerdError,
+    HerdUnavailable,
+    InvalidKey,
+    InvalidRequest,
+    OrderEnded,
+    ResultTimeout,
+)
+
+if TYPE_CHECKING:
+    from herder.local import LocalHerd
+
+NOT_DONE = 1
+REFUSED = 2
+INTERRUPTED = 130
+
+MONEY = {"ignore_unknown_options": True}
+"""For commands whose arguments are amounts: `-3` is refused as an amount, not as an option."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TransferId = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        metavar="UUID",
+        help="The idempotency key: the same call with the same one moves money once. "
+        "Drawn and shown unless given.",
+    ),
+]
+Note = Annotated[
+    str | None, typer.Option("--note", help="Your own words; they stand in the statement.")
+]
+
+
+class HerdGroup(TyperGroup):
+    """The root of the commands: whatever goes wrong is one line and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command and end the process with its exit code."""
+        try:
+            _require_text(sys.argv[1:] if args is None else args)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except HerdError as error:
+            complain(error.message)
+            code = exit_code(error)
+        except Exception as error:
+            # Typer's own refusals; whatever else there is, is a defect and keeps its traceback.
+            code = _usage_code(error)
+            if code is None:
+                raise
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def exit_code(error: HerdError) -> int:
+    """The exit code that an error ends a command with."""
+    if isinstance(error, (OrderEnded, ResultTimeout, HerdUnavailable)):
+        return NOT_DONE
+    return REFUSED
+
+
+def _usage_code(error: Exception) -> int | None:
+    say = getattr(error, "format_message", None)
+    if say is None:
+        return None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "herd"
+    complain(f"{path}: {str(say()).rstrip('.')}; see `{path} --help`.")
+    return REFUSED
+
+
+def _require_text(args: Sequence[str]) -> None:
+    """Refuse what is no text: no database and no JSON would take it.
+
+    Raises:
+        InvalidRequest: an argument holds bytes that are no UTF-8.
+    """
+    for place, arg in enumerate(args, 1):
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"Argument {place} is no valid UTF-8 text.") from None
+
+
+def whole(text: str) -> int | str:
+    """A whole number as typed, as an int; anything else stays as it is, to be refused by name.
+
+    >>> whole("12"), whole("1.5"), whole("-3")
+    (12, '1.5', '-3')
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,30}", text) else text
+
+
+def optional_whole(text: str | None) -> int | str | None:
+    """`whole`, of what may be missing."""
+    return None if text is None else whole(text)
+
+
+def amount_of(text: str) -> int:
+    """An amount of money as typed, in winston.
+
+    Raises:
+        InvalidAmount: no whole number, or out of range.
+    """
+    from herder.submission import parse_amount
+
+    return parse_amount(whole(text))
+
+
+def transfer_id_of(text: str | None) -> str:
+    """An idempotency key as typed, or a fresh one.
+
+    Raises:
+        InvalidKey: it is no UUID.
+    """
+    if text is None:
+        return str(uuid4())
+    if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text.lower()):
+        raise InvalidKey(
+            f"--id must be a UUID, such as {uuid4()}, not {text[:40]!r}.", key=text[:40]
+        )
+    return text.lower()
+
+
+def read_text(path: Path, what: str, most_bytes: int) -> str:
+    """A file that an option names, as text.
+
+    Args:
+        path: the file.
+        what: what it is called in the sentence that refuses it.
+        most_bytes: the longest that is read.
+
+    Raises:
+        InvalidRequest: it cannot be read, is too long, or no UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise InvalidRequest(
+            f"The {what} {str(path)!r} cannot be read ({error.strerror})."
+        ) from None
+    if len(content) > most_bytes:
+        raise InvalidRequest(f"The {what} {str(path)!r} is longer than {most_bytes} bytes.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"The {what} {str(path)!r} is no UTF-8 text.") from None
+
+
+@contextmanager
+def opened() -> Iterator[LocalHerd]:
+    """The herd of `HERD_HOME`.
+
+    Raises:
+        SetupError: there is none; the sentence says `herd init`.
+    """
+    from herder.local import LocalHerd
+    from herder.settings import load_settings
+
+    herd = LocalHerd(load_settings())
+    try:
+        yield herd
+    finally:
+        herd.close()

@@ -1,0 +1,120 @@
+"""`herd orders` and `herd order …`: what became of orders, and an operator's refunds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from herder.cli.base import Json, TransferId, amount_of, opened, transfer_id_of, whole
+from herder.cli.show import complain, print_json, print_receipt, print_table, say, write_text
+
+if TYPE_CHECKING:
+    from herder.receipts import Receipt
+
+app = typer.Typer(help="One order: its receipt, its text, a refund.")
+
+OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands to the `herd` command."""
+    root.command(epilog="Example: herd orders --account ada --state queued")(orders)
+    root.add_typer(app, name="order")
+
+
+def orders(
+    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            help="Only those that are queued, dispatched, running, completed, failed, cancelled "
+            "or expired.",
+        ),
+    ] = None,
+    limit: Annotated[
+        str, typer.Option("--limit", metavar="N", help="Orders at most, 1 to 1000.")
+    ] = "20",
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="ID", help="Only those older than this one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show orders, the newest first."""
+    most: Any = whole(limit)
+    with opened() as herd:
+        if account is not None:
+            herd.accounts.balance(account)  # an unknown account is an error, not an empty list
+        found = herd.orders(account=account, state=state, before=before, limit=most)
+    more = found[-1].order if len(found) == most else None
+    if json:
+        print_json({"orders": [one.to_dict() for one in found], "next_before": more})
+        return
+    print_table(
+        ("!Order", "Account", "!State", ">Multiplier", ">Fee", ">Charged"),
+        (_cells(one) for one in found),
+    )
+    if more is not None:
+        complain(f"There may be more: --before {more}")
+
+
+def _cells(one: Receipt) -> tuple[object, ...]:
+    charged = None if one.held else one.charged - one.refunded
+    return one.order, one.account, one.state, one.multiplier, one.fee, charged
+
+
+@app.command(epilog="Example: herd order show 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11 --text")
+def show(
+    order: OrderId,
+    text: Annotated[
+        bool, typer.Option("--text", help="The answer in place of the receipt; in JSON, with it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show an order's receipt, or its answer, as it stands now."""
+    with opened() as herd:
+        result = herd.answer(order)
+    if json:
+        document = result.to_dict()
+        if not text:
+            del document["text"]
+        print_json(document)
+    elif not text:
+        print_receipt(result.receipt)
+    else:
+        write_text(result.text)
+        if result.text and not result.text.endswith("\n"):
+            write_text("\n")
+        if result.receipt.held:
+            complain(f"The order is {result.receipt.state}; its text is kept once it ends.")
+
+
+@app.command(
+    epilog="Example: herd order refund 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11 "
+    '--amount 5 --reason "cut off"'
+)
+def refund(
+    order: OrderId,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; it stands in the account's statement.")
+    ],
+    amount: Annotated[
+        str | None,
+        typer.Option("--amount", metavar="N", help="Winston; all that is left unless given."),
+    ] = None,
+    id_: TransferId = None,
+    json: Json = False,
+) -> None:
+    """Give back what an order that ended was charged, in part or whole."""
+    from herder.operator import parse_note
+
+    winston = None if amount is None else amount_of(amount)
+    why, key = parse_note("--reason", reason), transfer_id_of(id_)
+    with opened() as herd:
+        given = herd.desk.refund(order, winston, why, refund_id=key)
+        receipt = herd.receipt(order)
+    if json:
+        print_json({"id": key, "amount": given, "receipt": receipt.to_dict()})
+    else:
+        say(f"Gave {given} winston back to {receipt.account} (id {key}).")

@@ -1,0 +1,317 @@
+"""`herd quote` and `herd submit`: what an order would cost, and the order itself."""
+
+from __future__ import annotations
+
+import json as json_lib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from herder.cli.base import INTERRUPTED, Json, opened, optional_whole, read_text, whole
+from herder.cli.show import (
+    complain,
+    print_facts,
+    print_json,
+    receipt_line,
+    write_text,
+)
+from herder.errors import InvalidPrompt, OrderEnded, StreamRestarted
+
+if TYPE_CHECKING:
+    from herder.local import LocalHerd
+    from herder.receipts import Quote, Receipt
+
+MOST_FILE_BYTES = 4 * 2**20
+"""The longest file of messages or grammar that is read; the herd's own bounds are lower."""
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROMPT", help="The prompt; - reads it from standard input.", show_default=False
+    ),
+]
+Tokens = Annotated[
+    str, typer.Option("--tokens", "-n", metavar="TOKENS", help="The most tokens to generate.")
+]
+Fee = Annotated[
+    str | None,
+    typer.Option("--fee", metavar="N", help="Winston offered; automatic unless given."),
+]
+Multiplier = Annotated[
+    str | None, typer.Option("--multiplier", metavar="X", help="A factor on the fee, such as 1.5.")
+]
+MaxFee = Annotated[
+    str | None,
+    typer.Option("--max-fee", metavar="N", help="Refuse if the fee would be more winston."),
+]
+Account = Annotated[
+    str | None, typer.Option("--account", help="Who pays; HERD_ACCOUNT unless given.")
+]
+Model = Annotated[str | None, typer.Option("--model", help="The herd's default unless given.")]
+MessagesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--messages",
+        metavar="FILE",
+        help='A conversation in place of a prompt: JSON, [{"role": "user", "content": "Hi"}].',
+    ),
+]
+
+
+def _option(name: str, metavar: str, help_text: str) -> Any:
+    return typer.Option(f"--{name}", metavar=metavar, help=help_text)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `herd` command."""
+    app.command(
+        epilog='Examples:\n\nherd quote "What is the meaning of life?" -n 20\n\n'
+        "herd quote - -n 200 --multiplier 1.5 < prompt.txt"
+    )(quote)
+    app.command(
+        epilog='Examples:\n\nherd submit "What is the meaning of life?" -n 20 --fee 100\n\n'
+        "herd submit - -n 200 --json < prompt.txt"
+    )(submit)
+
+
+def quote(
+    prompt: Prompt = None,
+    *,
+    tokens: Tokens,
+    fee: Fee = None,
+    multiplier: Multiplier = None,
+    max_fee: MaxFee = None,
+    account: Account = None,
+    model: Model = None,
+    messages: MessagesFile = None,
+    json: Json = False,
+) -> None:
+    """Say what an order would need, pay and wait for, as it would stand now; nothing is held."""
+    with opened() as herd:
+        found = herd.quote(
+            _prompt(prompt, herd.settings.max_prompt_bytes),
+            whole(tokens),
+            fee=optional_whole(fee),
+            multiplier=multiplier,
+            max_fee=optional_whole(max_fee),
+            account=account,
+            model=model,
+            messages=_messages(messages),
+        )
+    if json:
+        print_json(found.to_dict())
+    else:
+        _print_quote(found)
+
+
+def submit(
+    prompt: Prompt = None,
+    *,
+    tokens: Tokens,
+    fee: Fee = None,
+    multiplier: Multiplier = None,
+    max_fee: MaxFee = None,
+    account: Account = None,
+    model: Model = None,
+    messages: MessagesFile = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The prompt skips the model's chat template.")
+    ] = False,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="Ends the answer; may be given again."),
+    ] = None,
+    temperature: Annotated[
+        str | None, _option("temperature", "X", "0 takes the likeliest token each time.")
+    ] = None,
+    top_p: Annotated[
+        str | None, _option("top-p", "X", "Only tokens that make up so much probability.")
+    ] = None,
+    top_k: Annotated[str | None, _option("top-k", "N", "Only the N likeliest tokens.")] = None,
+    min_p: Annotated[
+        str | None, _option("min-p", "X", "Only tokens with this share of the likeliest's.")
+    ] = None,
+    repeat_penalty: Annotated[
+        str | None, _option("repeat-penalty", "X", "Above 1: what was said becomes less likely.")
+    ] = None,
+    frequency_penalty: Annotated[
+        str | None, _option("frequency-penalty", "X", "For each time that a token was used.")
+    ] = None,
+    presence_penalty: Annotated[
+        str | None, _option("presence-penalty", "X", "Once for each token that was used.")
+    ] = None,
+    seed: Annotated[str | None, _option("seed", "N", "Start sampling from the same numbers.")] = (
+        None
+    ),
+    grammar: Annotated[
+        Path | None, _option("grammar", "FILE", "A GBNF grammar that the answer follows.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, _option("json-schema", "FILE", "A JSON schema that the answer follows.")
+    ] = None,
+    reference: Annotated[
+        str | None, _option("reference", "TEXT", "Your own words, given back with the answer.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        _option("idempotency-key", "KEY", "The same call with the same key is the same order."),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Submit, show the receipt, and leave.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Submit a paid prompt; the answer streams to standard output, the receipt to standard error.
+
+    Unused tokens are not paid. With --json the answer and its receipt are one JSON document.
+    Ctrl-C leaves the order running; `herd order show` finds it again.
+    """
+    with opened() as herd:
+        call = {
+            "fee": optional_whole(fee),
+            "multiplier": multiplier,
+            "max_fee": optional_whole(max_fee),
+            "account": account,
+            "model": model,
+            "messages": _messages(messages),
+            "raw": raw,
+            "stop": stop or None,
+            "reference": reference,
+            "idempotency_key": idempotency_key,
+            "sampling": {
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "min_p": min_p,
+                "repeat_penalty": repeat_penalty,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "seed": seed,
+                "grammar": _file(grammar, "grammar"),
+                "json_schema": _file(json_schema, "JSON schema"),
+            },
+        }
+        words = _prompt(prompt, herd.settings.max_prompt_bytes)
+        try:
+            receipt = herd.submit(words, whole(tokens), **call)
+        except KeyboardInterrupt:
+            complain("Interrupted; `herd orders` tells whether the order was taken.")
+            raise typer.Exit(INTERRUPTED) from None
+        _after(herd, receipt, no_wait=no_wait, json=json)
+
+
+def _after(herd: LocalHerd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
+    """What there is to show of an order that was taken."""
+    if no_wait:
+        if json:
+            print_json(herd.answer(receipt.order).to_dict())
+        else:
+            sys.stdout.write(f"{receipt.order}\n")
+            complain(receipt_line(receipt))
+        return
+    try:
+        _say_who_is_away(herd, receipt)
+        if json:
+            _wait_for_json(herd, receipt.order)
+        else:
+            _follow(herd, receipt.order)
+            complain(receipt_line(herd.receipt(receipt.order)))
+    except KeyboardInterrupt:
+        complain(f"Order {receipt.order} goes on; `herd order show {receipt.order}` shows it.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _say_who_is_away(herd: LocalHerd, receipt: Receipt) -> None:
+    from herder.operator import serving
+
+    if receipt.state == "queued" and not serving(
+        herd.database, receipt.model, herd.settings.lease_s
+    ):
+        complain(
+            f"Order {receipt.order} waits for workers: none with {receipt.model} is here; "
+            f"`herd up` starts some."
+        )
+
+
+def _wait_for_json(herd: LocalHerd, order_id: str) -> None:
+    try:
+        result = herd.result(order_id, None)
+    except OrderEnded as error:
+        print_json(error.result.to_dict())
+        raise
+    print_json(result.to_dict())
+
+
+def _follow(herd: LocalHerd, order_id: str) -> None:
+    """Show an order's text as it comes; a text that began again is shown again."""
+    last = "\n"
+    while True:
+        try:
+            for text in herd.stream(order_id):
+                write_text(text)
+                last = text
+        except StreamRestarted:
+            complain("\nThe worker was lost; the text begins again:")
+            continue
+        finally:
+            if not last.endswith("\n"):
+                write_text("\n")
+                last = "\n"
+        return
+
+
+# What is read from files
+
+
+def _prompt(prompt: str | None, most_bytes: int) -> str | None:
+    if prompt != "-":
+        return prompt
+    content = sys.stdin.buffer.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise InvalidPrompt(
+            f"The prompt has more than the {most_bytes} bytes that are taken.", most=most_bytes
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InvalidPrompt("The prompt on standard input is no UTF-8 text.") from None
+
+
+def _messages(path: Path | None) -> object:
+    if path is None:
+        return None
+    try:
+        messages = json_lib.loads(read_text(path, "file of messages", MOST_FILE_BYTES))
+    except (ValueError, RecursionError):
+        raise InvalidPrompt(f"The file of messages {str(path)!r} is no JSON.") from None
+    if messages is None:
+        raise InvalidPrompt(f"The file of messages {str(path)!r} holds null, not a list.")
+    return messages
+
+
+def _file(path: Path | None, what: str) -> str | None:
+    return None if path is None else read_text(path, what, MOST_FILE_BYTES)
+
+
+def _print_quote(found: Quote) -> None:
+    place = str(found.place) if found.place_exact else f"beyond {found.place - 1}"
+    if found.waiting_for_workers:
+        wait: object = "for workers: none is here"
+    else:
+        wait = None if found.wait_s is None else f"{found.wait_s} s"
+    print_facts(
+        [
+            ("account", found.account),
+            ("model", found.model),
+            ("words", found.words),
+            ("tokens", found.tokens),
+            ("rates", f"{found.rates.prompt_fee} a prompt, {found.rates.fee_per_token} a token"),
+            ("needed", found.needed),
+            ("fee", found.fee),
+            ("multiplier", found.multiplier),
+            ("place", place),
+            ("wait", wait),
+        ]
+    )

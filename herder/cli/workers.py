@@ -1,0 +1,125 @@
+"""`herd worker …`: who is in the herd, who may join, and what this machine would be worth."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herder.cli.base import NOT_DONE, REFUSED, Json, opened, whole
+from herder.cli.show import complain, print_json, print_table, when
+from herder.errors import InvalidRequest
+
+app = typer.Typer(help="Workers: who is here, and who may join.")
+
+MOST_SLOTS = 256
+MOST_SECONDS = 3600
+
+
+@app.command("list", epilog="Example: herd worker list --all")
+def list_(
+    all_of_them: Annotated[
+        bool, typer.Option("--all", help="Also those that left or were lost.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the workers of the herd."""
+    from herder.operator import list_workers
+
+    with opened() as herd:
+        found = list_workers(herd.database, all_of_them=all_of_them)
+    if json:
+        print_json({"workers": [asdict(one) | {"free": one.free} for one in found]})
+        return
+    print_table(
+        ("Worker", "Model", "!State", ">Busy", ">Slots", ">Tokens/s", "!Heard"),
+        (
+            (
+                one.name,
+                one.model,
+                one.state,
+                one.out + one.strays,
+                one.slots,
+                one.tokens_per_s * one.slots,
+                when(one.seen_us),
+            )
+            for one in found
+        ),
+    )
+
+
+@app.command(epilog="Example: herd worker add gpu-1")
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+    json: Json = False,
+) -> None:
+    """Let a further worker join: make its key, and print the environment that it needs.
+
+    The file of HERD_WORKER_KEY is the worker's secret: whoever has it can answer orders. Copy it
+    to the worker's machine, and give HERD_REDIS_URL as that machine sees it.
+    """
+    from herder.operator import add_worker
+
+    with opened() as herd:
+        environment = add_worker(herd.database, herd.settings, name)
+    if json:
+        print_json({"worker": name, "environment": environment})
+        return
+    lines = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
+    lines += ["export HERD_MODEL_PATH=/path/to/model.gguf", "celery -A workers worker -Q inference"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+@app.command(epilog="Example: herd worker check --model-path model.gguf --seconds 5")
+def check(
+    model_path: Annotated[
+        Path | None,
+        typer.Option("--model-path", metavar="FILE", help="HERD_MODEL_PATH unless given."),
+    ] = None,
+    slots: Annotated[
+        str, typer.Option("--slots", metavar="N", help="Orders decoded at once.")
+    ] = "16",
+    seconds: Annotated[
+        str, typer.Option("--seconds", metavar="N", help="How long the speed is measured.")
+    ] = "10",
+    json: Json = False,
+) -> None:
+    """Load a model here and measure it, as a worker would; needs no herd."""
+    from herder.operator import model_file
+
+    file = model_file() if model_path is None else model_path
+    command = [sys.executable, "-m", "workers.check", "--model-path", str(file)]
+    command += ["--slots", _within("slots", slots, MOST_SLOTS)]
+    command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
+    if json:
+        command.append("--json")
+    if sys.stderr.isatty():
+        complain(f"Loading {file}, then measuring for {seconds} s ...")
+    # A child: a build that crashes on this CPU takes only the child with it.
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    sys.stdout.write(done.stdout)
+    if done.returncode == 0:
+        return
+    said = done.stderr.strip().splitlines()
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        complain(
+            f"The check was ended by {name}: if it is SIGILL or SIGSEGV, this build of "
+            f"llama-cpp-python does not fit this CPU."
+        )
+        raise typer.Exit(NOT_DONE)
+    complain(said[-1] if said else f"The check ended with exit code {done.returncode}.")
+    raise typer.Exit(REFUSED if done.returncode == REFUSED else NOT_DONE)
+
+
+def _within(name: str, text: str, most: int) -> str:
+    number = whole(text)
+    if not isinstance(number, int) or not 1 <= number <= most:
+        raise InvalidRequest(f"{name} must be a whole number from 1 to {most}, not {text[:40]}.")
+    return str(number)

