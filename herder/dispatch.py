@@ -23,7 +23,15 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from workers.wire import INFER_TASK, INFERENCE_QUEUE, Job, PrivateKey, attempt_id, seal
+from workers.wire import (
+    INFER_TASK,
+    INFERENCE_QUEUE,
+    Job,
+    PrivateKey,
+    WireError,
+    attempt_id,
+    seal,
+)
 
 _log = structlog.get_logger("herder.dispatch")
 
@@ -98,13 +106,11 @@ class Dispatcher:
                 return room > len(messages)
 
     def _take(self, model: str) -> tuple[list[Message], int]:
-        # Most nudges find a full herd or an empty book: they need not wait for the write lock.
+        # An empty book is no reason to wait for the write lock.
         with self._database.read() as connection:
-            room = self._room(
-                herd_sql.workers_here(connection, model), herd_sql.unclaimed(connection, model)
-            )
-            if not room or not book_sql.anything_waits(connection, model):
-                return [], room
+            if not book_sql.anything_waits(connection, model):
+                workers = herd_sql.workers_here(connection, model)
+                return [], self._room(workers, herd_sql.unclaimed(connection, model))
         with self._database.write() as connection:
             workers = herd_sql.workers_here(connection, model)
             room = self._room(workers, herd_sql.unclaimed(connection, model))
@@ -146,15 +152,21 @@ class Dispatcher:
     def _publish(self, messages: Sequence[Message]) -> None:
         """Send messages that were committed; what fails stays in the outbox for the sweep."""
         for row, order, request in messages:
-            job = job_of(order, request)
-            token = seal(
-                job,
-                self._key,
-                sender="herder",
-                audience=INFERENCE_QUEUE,
-                now_s=self._clock_us() // 1_000_000,
-                ttl_s=self._settings.claim_s,
-            )
+            try:
+                job = job_of(order, request)
+                token = seal(
+                    job,
+                    self._key,
+                    sender="herder",
+                    audience=INFERENCE_QUEUE,
+                    now_s=self._clock_us() // 1_000_000,
+                    ttl_s=self._settings.claim_s,
+                )
+            except (WireError, ValueError) as error:
+                # One order that cannot be put into a message must not hold up those behind it:
+                # nobody claims it, and in the end it fails and its money goes back.
+                _log.error("job_not_made", order=order.id, reason=type(error).__name__)
+                continue
             try:
                 self._publisher.publish(
                     INFERENCE_QUEUE,

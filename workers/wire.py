@@ -30,14 +30,16 @@ OUTCOME_TASK = "herder.outcome"
 NUDGE_TASK = "herder.nudge"
 NUDGE_ID = "nudge"
 
-MAX_ENVELOPE_BYTES = 4 * 1024 * 1024
+MAX_ENVELOPE_BYTES = 20 * 1024 * 1024
+"""Room for the longest text in its longest form: in JSON a character takes up to 12 bytes, and a
+signed envelope a third more. What is within its bounds can be sent, or its order would be stuck."""
 MAX_HEADER_CHARS = 512
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_MESSAGES = 256
 MAX_TOKENS = 1_000_000
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
-MAX_TEXT_CHARS = 2 * 1024 * 1024
+MAX_TEXT_CHARS = 1024 * 1024
 MAX_GRAMMAR_CHARS = 16 * 1024
 MAX_HELD = 1024
 MAX_OUTCOMES = 64
@@ -211,7 +213,8 @@ class Job(Body):
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
     raw: bool = False
-    tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
     stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
     sampling: Sampling = Sampling()
     run_limit_s: Annotated[int, Field(ge=1, le=30 * 86_400)]

@@ -123,7 +123,7 @@ class FakeWorker:
     def claim(self, job: Job) -> Heard:
         """Show up with an attempt."""
         self.held.append(job.held)
-        return self.says(Claim(held=job.held))
+        return self.says(Claim(held=(job.held,)))
 
     def leave(self) -> None:
         """Say farewell."""
