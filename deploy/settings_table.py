@@ -1,7 +1,7 @@
 """The table of settings in README.md, made from the settings classes.
 
-    python -m deploy.settings_table            print it
-    python -m deploy.settings_table --write    put it into README.md
+python -m deploy.settings_table            print it
+python -m deploy.settings_table --write    put it into README.md
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def table() -> str:
             for who, fields in (("herder", herder), ("worker", worker), ("`herd init`", policy))
             if name in fields
         ]
-        field: FieldInfo = (herder.get(name) or worker.get(name) or policy.get(name))  # type: ignore[assignment]
+        field: FieldInfo = herder.get(name) or worker.get(name) or policy.get(name)  # type: ignore[assignment]
         rows.append(
             f"| `HERD_{name.upper()}` | {_default(field)} | {', '.join(by)} | {field.description} |"
         )

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from herder.errors import HerdUnavailable, SetupError
+from ledger import SQLITE_PRAGMAS
 
 BUSY_TIMEOUT_S = 30
 
@@ -64,8 +65,8 @@ class Database:
             cursor = connection.cursor()
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=FULL")
-            cursor.execute("PRAGMA foreign_keys=ON")
-            cursor.execute("PRAGMA recursive_triggers=ON")  # the ledger's guards need it
+            for pragma in SQLITE_PRAGMAS:  # what the ledger's guards and batches need
+                cursor.execute(pragma)
             cursor.close()
 
         @event.listens_for(engine, "begin")

@@ -17,7 +17,7 @@ from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, 
 
 _log = logging.getLogger("herder.nudge")
 
-REST_S = 0.01
+REST_S = 0.02
 """Seconds after a nudge in which no other is sent: one speaks for all that came meanwhile."""
 
 

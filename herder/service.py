@@ -45,11 +45,12 @@ MOST_ANSWERS = 200
 MOST_WAITING = 10_000
 """Outcomes that may wait in a herder; the rest is dropped, and sent again by its workers."""
 
-BUSY_S = 0.05
-LINGER_S = 0.004
-"""How long outcomes are gathered while they come thick and fast: what it adds to a refill."""
-SUBMISSIONS_LINGER_S = 0.01
-"""The same for submissions to a herd with free slots."""
+THICK = 3
+LINGER_S = 0.012
+"""Where the last batch held `THICK` outcomes or more, the next is gathered for so long: a
+transaction costs the same for one as for ten. A herd of long orders never waits for it."""
+NUDGES_APART_S = 0.02
+"""The same for submissions to a herd with free slots, after the first."""
 
 MOST_BEATS = 500
 BEATS_APART_S = 0.05
@@ -112,6 +113,7 @@ class Service:
         self._models: set[str] = set()
         self._nudged: set[str] = set()
         self._worked_s = float("-inf")
+        self._last_batch = 0
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -149,6 +151,7 @@ class Service:
             models, self._models = self._models, set()
         if not answers and not models:
             return False
+        self._last_batch = len(answers)
         settled = self._settle(answers) if answers else Settled()
         # The free slots first: what the workers and clients are told can wait for a moment.
         for model in sorted(models | settled.models):
@@ -158,19 +161,18 @@ class Service:
         return True
 
     def _gather(self, wait_s: float) -> None:
-        """Wait for something to do, and under load for a little more of it.
-
-        A transaction costs the same for one outcome as for ten: where the last ones came moments
-        ago, the next few milliseconds will bring others.
-        """
+        """Wait for something to do, and while much comes, for a little more of it."""
 
         def anything() -> bool:
             return bool(self._answers or self._models or self._stopping.is_set())
 
         if not self._changed.wait_for(anything, wait_s):
             return
-        if time.monotonic() - self._worked_s < BUSY_S:
-            linger_s = LINGER_S if self._answers else SUBMISSIONS_LINGER_S
+        if self._answers:
+            linger_s = LINGER_S if self._last_batch >= THICK else 0.0
+        else:
+            linger_s = self._worked_s + NUDGES_APART_S - time.monotonic()
+        if linger_s > 0:
             self._changed.wait_for(self._stopping.is_set, linger_s)
 
     def _fill(self, model: str) -> None:

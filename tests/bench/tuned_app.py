@@ -18,8 +18,9 @@ COUNTER = "bench:done"
 settings = TransportSettings(redis_url=REDIS, events=False)
 app = Celery("tuned")
 app.conf.update(
-    celery_config(settings, queue=QUEUE, concurrency=16 if QUEUE == "there" else 2,
-                  pulls=QUEUE == "there")
+    celery_config(
+        settings, queue=QUEUE, concurrency=16 if QUEUE == "there" else 2, pulls=QUEUE == "there"
+    )
 )
 # Its messages are unsigned: Celery's own consumer takes them.
 app.conf.worker_consumer = "celery.worker.consumer:Consumer"
