@@ -2,8 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
 import typer
+
+from herder.cli.base import Json
+from herder.errors import SetupError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
+    app.command(epilog="Example: herd up --workers 2")(up)
+    app.command(epilog="Example: herd demo --json | head")(demo)
+
+
+def up(
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="How many; the cores are divided.")
+    ] = 1,
+    json: Json = False,
+) -> None:
+    """Run a herd on this machine until Ctrl-C: Redis, a herder and workers.
+
+    What dies is started again. When all workers are ready it says how to submit, and how a
+    further worker joins; with --json that is one JSON document, and the logs go to standard error.
+    """
+    with _extras():
+        from herder.up import up as run
+    raise typer.Exit(run(workers, as_json=json))
+
+
+def demo(json: Json = False) -> None:
+    """Show a herd at work, on a real model: three clients, two workers, a queue by price.
+
+    It takes well under two minutes, touches no herd that you have, and leaves nothing behind.
+    """
+    with _extras():
+        from herder.demo import demo as run
+        from herder.demo_show import Machine, People
+    raise typer.Exit(run(Machine() if json else People()))
+
+
+@contextmanager
+def _extras() -> Iterator[None]:
+    """Say which extra brings a package that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("herder", "ledger", "workers"):
+            raise
+        raise SetupError(
+            f"This needs the package {package}: pip install 'llama-herder[herder,worker,demo]'"
+        ) from None
