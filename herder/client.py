@@ -12,19 +12,16 @@ The functions connect at first use, with the settings of `HERD_HOME`, and again 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from herder.errors import HerdError, ResultTimeout
+from herder.errors import HerdError
 from herder.receipts import Info, Quote, Receipt, Result
 
 if TYPE_CHECKING:
     from herder.local import LocalHerd
-
-_log = logging.getLogger("herder.client")
 
 Messages = Sequence[dict[str, str]]
 
@@ -164,7 +161,7 @@ def submit(
         idempotency_key: the same call with the same key is the same order, charged once.
         run_limit_s: seconds after which a worker stops it; charged is what was delivered.
         callback: called once with the text when the answer arrives, in a thread of the library
-            that keeps the program alive until then.
+            that keeps the program alive until then; callbacks are called one after the other.
         on_error: called once with the error if the order ends otherwise; logged if not given.
 
     Returns:
@@ -208,32 +205,8 @@ def submit(
     )
     order = Order(herd, receipt)
     if callback is not None or on_error is not None:
-        # Not a daemon: the program lives until the answer is there.
-        threading.Thread(
-            target=_call_back, args=(order, callback, on_error), name=f"herd-{order.id}"
-        ).start()
+        herd.call_back(order.id, callback, on_error)
     return order
-
-
-def _call_back(
-    order: Order,
-    callback: Callable[[str], object] | None,
-    on_error: Callable[[HerdError], object] | None,
-) -> None:
-    while True:
-        try:
-            result = order.result(timeout=60)
-        except ResultTimeout:
-            continue
-        except HerdError as error:
-            if on_error is None:
-                _log.error("%s", error)
-            else:
-                on_error(error)
-            return
-        if callback is not None:
-            callback(result.text)
-        return
 
 
 def quote(

@@ -13,6 +13,7 @@ from redis import RedisError
 
 from herder import home
 from herder.accounts import Accounts
+from herder.calling import Caller, ErrorCallback, TextCallback
 from herder.database import Database
 from herder.desk import Desk
 from herder.errors import (
@@ -69,6 +70,7 @@ class LocalHerd:
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
         self._watcher = Watcher(client, self._ended)
+        self._caller = Caller(self._watcher, lambda order_id: self.result(order_id, None))
 
     def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
@@ -231,6 +233,15 @@ class LocalHerd:
             if piece.end:
                 return after, text, True
         return after, text, False
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: TextCallback | None,
+        on_error: ErrorCallback | None,
+    ) -> None:
+        """Call one of them once, at an order's end, in a thread that outlives the program."""
+        self._caller.add(order_id, callback, on_error)
 
     def close(self) -> None:
         """Send the nudges that wait, and give the connections back."""

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import redis
 
@@ -19,6 +20,13 @@ from workers.transport.streams import ENDED_CHANNEL
 _log = logging.getLogger("herder.watch")
 
 LOOK_S = 1.0
+
+
+class Waiter(Protocol):
+    """Whoever waits: an `threading.Event`, or something that passes it on."""
+
+    def set(self) -> None:
+        """The order has ended. Called on another thread: be quick."""
 
 
 class Watcher:
@@ -33,26 +41,36 @@ class Watcher:
         self._redis = client
         self._ended = ended
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[threading.Event]] = {}
+        self._waiting: dict[str, list[Waiter]] = {}
         self._thread: threading.Thread | None = None
 
     def wait(self, order_id: str, timeout_s: float | None) -> bool:
         """Wait for an order's end; False if it did not come in time."""
         event = threading.Event()
+        self.add(order_id, event)
+        try:
+            return event.wait(timeout_s)
+        finally:
+            self.remove(order_id, event)
+
+    def add(self, order_id: str, waiter: Waiter) -> None:
+        """Have a waiter's `set` called at an order's end, at least once."""
         with self._lock:
-            self._waiting.setdefault(order_id, []).append(event)
+            self._waiting.setdefault(order_id, []).append(waiter)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="herd-watch", daemon=True)
                 self._thread.start()
-        try:
-            # Looked up after it was noted: an end in between is announced, or seen here.
-            return bool(self._ended([order_id])) or event.wait(timeout_s)
-        finally:
-            with self._lock:
-                waiting = self._waiting[order_id]
-                waiting.remove(event)
-                if not waiting:
-                    del self._waiting[order_id]
+        # Looked up after it was noted: an end in between is announced, or seen here.
+        if self._ended([order_id]):
+            waiter.set()
+
+    def remove(self, order_id: str, waiter: Waiter) -> None:
+        """Call a waiter no more."""
+        with self._lock:
+            waiting = self._waiting[order_id]
+            waiting.remove(waiter)
+            if not waiting:
+                del self._waiting[order_id]
 
     def _loop(self) -> None:
         pid = os.getpid()
