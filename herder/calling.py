@@ -84,7 +84,7 @@ class Caller:
             result = self._result(call.order_id)
         except HerdError as error:
             if call.on_error is None:
-                _log.error("%s", error)  # noqa: TRY400 (a sentence, not a trace)
+                _log.error("%s", error)
             else:
                 self._guard(call.order_id, call.on_error, error)
             return
