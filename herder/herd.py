@@ -96,10 +96,7 @@ class Herd:
                 elif envelope.kid in keys:
                     self._hear_worker(connection, batch, envelope, heard)
                 else:
-                    _log.warning("revoked_key", kid=envelope.kid, instance=envelope.sender)
-                    heard.control.append(
-                        (envelope.sender, Refuse(reason="The key of this worker was revoked."))
-                    )
+                    self._hear_revoked(connection, envelope, heard)
             book_sql.bind(connection, batch.binds)
             book_sql.renew(connection, batch.renewals)
             order_sql.add_events(connection, "started", batch.now_us, batch.claimed)
@@ -117,6 +114,15 @@ class Herd:
             for sender, claim in claims
             for held in claim.held
         )
+
+    def _hear_revoked(self, connection: Connection, envelope: Envelope, heard: Heard) -> None:
+        _log.warning("revoked_key", kid=envelope.kid, instance=envelope.sender)
+        worker = herd_sql.get_worker(connection, envelope.sender)
+        # Who poses as another instance must not have that one sent away.
+        if worker is None or worker.kid == envelope.kid:
+            heard.control.append(
+                (envelope.sender, Refuse(reason="The key of this worker was revoked."))
+            )
 
     def _hear_worker(
         self, connection: Connection, batch: _Batch, envelope: Envelope, heard: Heard
@@ -148,8 +154,10 @@ class Herd:
         heard: Heard,
     ) -> None:
         announced = beat.worker
-        if worker is None:
-            refusal = self._refusal(connection, announced)
+        if worker is not None and beat.number <= worker.beat:
+            return  # older than what is known: it says nothing of now
+        if worker is None or _is_another(worker, announced):
+            refusal = self._refusal(connection, envelope.sender, announced)
             if refusal is not None:
                 _log.warning("worker_refused", worker=announced.name, reason=refusal)
                 heard.control.append((envelope.sender, Refuse(reason=refusal)))
@@ -164,8 +172,6 @@ class Herd:
                 context=announced.context,
             )
         known = worker or _as_worker(envelope, announced)
-        if worker is not None and beat.number <= worker.beat:
-            return  # older than what is known: it says nothing of now
         strays = sum(not self._show_up(batch, known, held, heard) for held in beat.running)
         for held in beat.unconfirmed:
             self._show_unconfirmed(batch, known, held, heard)
@@ -222,9 +228,12 @@ class Herd:
         else:
             heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
 
-    def _refusal(self, connection: Connection, announced: Announcement) -> str | None:
+    def _refusal(
+        self, connection: Connection, instance: str, announced: Announcement
+    ) -> str | None:
         """Why a worker may not join: until one herd serves many models, all must be alike."""
-        others = herd_sql.workers_here(connection)
+        here = herd_sql.workers_here(connection)
+        others = [other for other in here if other.instance != instance]
         models = sorted({other.model for other in others})
         if models and announced.model not in models:
             return (
@@ -281,6 +290,14 @@ def belongs(order: Order, held: Held, instance: str) -> bool:
 def was_settled(order: Order, held: Held, instance: str) -> bool:
     """Whether an attempt is over because this worker's outcome of it was taken in."""
     return not order.attempt_open and order.attempt == held.attempt and order.instance == instance
+
+
+def _is_another(worker: herd_sql.Worker, announced: Announcement) -> bool:
+    """Whether a known worker has to be judged anew: it was away, or is no longer what it was."""
+    return worker.state not in ("alive", "draining") or (worker.model, worker.context) != (
+        announced.model,
+        announced.context,
+    )
 
 
 def _as_worker(envelope: Envelope, announced: Announcement) -> herd_sql.Worker:

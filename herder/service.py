@@ -71,18 +71,30 @@ class Keys:
         self._lock = threading.Lock()
         self._read_s = float("-inf")
         self._keys: dict[str, dict[str, PublicKey]] = {}
+        self._revoked: dict[str, PublicKey] = {}
 
     def of(self, *roles: str) -> dict[str, PublicKey]:
         """The live keys of these roles, by `kid`."""
         with self._lock:
-            if time.monotonic() - self._read_s > KEYS_FRESH_S:
-                with self._database.read() as connection:
-                    self._keys = {
-                        role: herd_sql.live_keys(connection, role)
-                        for role in (herd_sql.HERDER, herd_sql.WORKER)
-                    }
-                self._read_s = time.monotonic()
+            self._freshen()
             return {kid: key for role in roles for kid, key in self._keys[role].items()}
+
+    def of_everybody(self) -> dict[str, PublicKey]:
+        """The live keys, and those of revoked workers, who are to hear that they were revoked."""
+        with self._lock:
+            self._freshen()
+            return {**self._revoked, **self._keys[herd_sql.WORKER], **self._keys[herd_sql.HERDER]}
+
+    def _freshen(self) -> None:
+        if time.monotonic() - self._read_s <= KEYS_FRESH_S:
+            return
+        with self._database.read() as connection:
+            self._keys = {
+                role: herd_sql.live_keys(connection, role)
+                for role in (herd_sql.HERDER, herd_sql.WORKER)
+            }
+            self._revoked = herd_sql.revoked_keys(connection, herd_sql.WORKER)
+        self._read_s = time.monotonic()
 
 
 class Service:
@@ -260,7 +272,7 @@ class Service:
         if not tokens:
             return False
         herders = self._keys.of(herd_sql.HERDER)
-        everybody = self._keys.of(herd_sql.HERDER, herd_sql.WORKER)
+        everybody = self._keys.of_everybody()
         envelopes: list[Envelope] = []
         for token in tokens:
             try:

@@ -185,6 +185,12 @@ def live_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
     return {row.kid: PublicKey.from_jwk(row.jwk) for row in rows}
 
 
+def revoked_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
+    """The keys of a role that were believed once, by `kid`."""
+    query = select(key).where(key.c.role == role, key.c.revoked_us.is_not(None))
+    return {row.kid: PublicKey.from_jwk(row.jwk) for row in connection.execute(query)}
+
+
 def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:
     """Believe a key no more; says whether it was believed."""
     changed = connection.execute(
