@@ -10,6 +10,8 @@ What does not parse is refused here too, which keeps llama.cpp from printing it.
 
 from __future__ import annotations
 
+import functools
+import heapq
 import json
 import re
 from typing import Any, Final
@@ -29,16 +31,34 @@ MAX_PROPERTIES: Final = 256
 MAX_SCHEMA_REPEAT: Final = 240
 """`maxItems` and the like; each becomes one more level of nesting in the grammar."""
 
-Sequence = list[str | None]
-"""References by name; None stands for anything that takes a character or a token."""
+MAX_STACKS: Final = 4096
+"""Ways to go on at once; a grammar that is seen to get there doubles them with each character."""
+PROBE_STEPS: Final = 30_000
+"""Work of the search for such a text: a tenth of a second or so."""
+PROBE_LETTERS: Final = 32
+PROBE_LENGTH: Final = 64
+"""Characters in such a text; the longest tokens of vocabularies have about as many."""
+
+Letters = tuple[bool, tuple[tuple[int, int], ...]]
+"""What takes one character: whether it is in one of these ranges; or a token: in no range."""
+Sequence = list[str | Letters]
+"""References by name, and what takes characters."""
+Place = tuple[str, int, int]
+"""A rule, one of its alternates, and a position in it."""
+Stack = tuple[Place, ...]
+"""One way to go on: the place to read from last, below it where to go on after its rule."""
+
+ANY: Final[Letters] = (True, ())
+TOKEN: Final[Letters] = (False, ())
 
 _NAME = re.compile(r"[0-9A-Za-z-]+")
 _ESCAPE = re.compile(r'\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[trn\\"\[\]-])')
 _REPEAT = re.compile(r"\{[ \t]*([0-9]+)[ \t]*(?:(,)[ \t]*([0-9]*)[ \t]*)?\}")
 
 
+@functools.lru_cache(maxsize=64)
 def check_grammar(source: str) -> None:
-    """Refuse a GBNF grammar that does not parse or costs too much.
+    """Refuse a GBNF grammar that does not parse or costs too much; what was sound is remembered.
 
     Raises:
         GrammarError: with the place or the bound.
@@ -55,6 +75,7 @@ def check_grammar(source: str) -> None:
     if "root" not in rules:
         raise GrammarError("the grammar has no rule named root")
     _check_recursion(rules)
+    _check_growth(rules)
 
 
 def check_schema(source: str) -> None:
@@ -131,9 +152,9 @@ class _Reader:
             self.space(newlines=True)
         for alternates in list(self.rules.values()):
             for sequence in alternates:
-                for name_or_none in sequence:
-                    if name_or_none is not None and name_or_none not in self.rules:
-                        raise GrammarError(f"the grammar has no rule named {name_or_none[:100]}")
+                for item in sequence:
+                    if isinstance(item, str) and item not in self.rules:
+                        raise GrammarError(f"the grammar has no rule named {item[:100]}")
         return self.rules
 
     def alternates(self, nesting: int) -> list[Sequence]:
@@ -171,7 +192,7 @@ class _Reader:
             return self.characters('"' if char == '"' else "]")
         if char == ".":
             self.at += 1
-            return [None]
+            return [ANY]
         if char in "<!":
             end = self.source.find(">", self.at)
             if end < 0 or not self.source.startswith("<", self.at + (char == "!")):
@@ -180,7 +201,7 @@ class _Reader:
             if inner.startswith("[") and not re.fullmatch(r"\[[0-9]{1,9}\]", inner):
                 raise self.error("a token's number such as <[12]>")
             self.at = end + 1
-            return [None]
+            return [TOKEN]
         if char == "(":
             self.at += 1
             self.space(newlines=True)
@@ -198,22 +219,33 @@ class _Reader:
     def characters(self, end: str) -> Sequence:
         """A literal, one element for each character, or a class, one in all."""
         self.at += 1
-        if end == "]" and self.peek() == "^":
-            self.at += 1
-        count = 0
+        negated = end == "]" and self.peek() == "^"
+        self.at += negated
+        found: list[tuple[int, int]] = []
         while (char := self.peek()) != end:
             if not char:
                 raise self.error(end)
-            if char == "\\":
-                self.match(_ESCAPE, "an escape")
-            else:
+            low = high = self.character(char)
+            if end == "]" and self.peek() == "-" and self.source[self.at + 1 : self.at + 2] != "]":
                 self.at += 1
-            count += 1
+                high = self.character(self.peek())
+            found.append((low, high))
         self.at += 1
         if end == "]":
-            self.spend(count)
-            return [None] if count else []
-        return [None] * count
+            self.spend(2 * len(found))
+            return [(negated, tuple(found))] if found else []
+        return [(False, (one,)) for one in found]
+
+    def character(self, char: str) -> int:
+        if not char:
+            raise self.error("a character")
+        if char != "\\":
+            self.at += 1
+            return ord(char)
+        escape = self.match(_ESCAPE, "an escape")[0]
+        if escape[1] in "xuU":
+            return int(escape[2:], 16)
+        return ord({"t": "\t", "r": "\r", "n": "\n"}.get(escape[1], escape[1]))
 
     def repetition(self, char: str, sequence: Sequence, last: int, inner: int) -> int:
         """Write out a repetition of what stands from `last` on, which is `inner` rules."""
@@ -327,9 +359,86 @@ def _first(alternates: list[Sequence], empty: set[str]) -> list[str]:
     found = []
     for sequence in alternates:
         for item in sequence:
-            if item is None:
+            if not isinstance(item, str):
                 break
             found.append(item)
             if item not in empty:
                 break
     return found
+
+
+def _check_growth(rules: dict[str, list[Sequence]]) -> None:
+    """Refuse a grammar that is seen to have exponentially many ways to go on.
+
+    llama.cpp keeps all of them, so that `s ::= "a" s "b" | "a" s "c" | ""` would not come back
+    from a token of sixteen `a`. This looks for such a text where the ways are most, for a bounded
+    time; what it does not find is left to the clock (`GrammarTooSlow`) and the supervisor.
+    """
+    edges = {
+        low for a in rules.values() for s in a for i in s if isinstance(i, tuple) for low, _ in i[1]
+    }
+    letters = [*sorted(edges)[:PROBE_LETTERS], 0x1F999]  # and one that hardly anybody names
+    begin: frozenset[Stack] = frozenset()
+    for number in range(len(rules["root"])):
+        begin |= _ways(rules, _push((), ("root", number, 0), rules))
+    seen = {begin}
+    todo = [(-len(begin), 0, 0, begin)]
+    work = 0
+    while todo and work < PROBE_STEPS:
+        _, _, length, stacks = heapq.heappop(todo)
+        by_place: dict[Place, list[Stack]] = {}
+        for stack in stacks:
+            if stack:
+                by_place.setdefault(stack[-1], []).append(stack[:-1])
+        for letter in letters:
+            after: set[Stack] = set()
+            for place, belows in by_place.items():
+                work += 1
+                if _takes(rules, place, letter):
+                    rule, number, at = place
+                    for below in belows:
+                        after |= _ways(rules, _push(below, (rule, number, at + 1), rules))
+            work += len(after)
+            if len(after) > MAX_STACKS:
+                raise GrammarError("the grammar is ambiguous: its ways to go on double and double")
+            found = frozenset(after)
+            if found and found not in seen and length < PROBE_LENGTH:
+                seen.add(found)
+                heapq.heappush(todo, (-len(found), len(seen), length + 1, found))
+
+
+def _push(stack: Stack, place: Place, rules: dict[str, list[Sequence]]) -> Stack:
+    rule, number, at = place
+    return (*stack, place) if at < len(rules[rule][number]) else stack
+
+
+def _takes(rules: dict[str, list[Sequence]], place: Place, letter: int) -> bool:
+    rule, number, at = place
+    item = rules[rule][number][at]
+    if isinstance(item, str) or item == TOKEN:
+        return False
+    negated, ranges = item
+    return negated != any(low <= letter <= high for low, high in ranges)
+
+
+def _ways(rules: dict[str, list[Sequence]], stack: Stack) -> frozenset[Stack]:
+    """All that a stack stands for once references are followed to what takes characters."""
+    found: set[Stack] = set()
+    seen: set[Stack] = set()
+    todo = [stack]
+    while todo and len(found) <= MAX_STACKS:
+        stack = todo.pop()
+        if stack in seen:
+            continue
+        seen.add(stack)
+        if not stack:
+            found.add(stack)
+            continue
+        rule, number, at = stack[-1]
+        item = rules[rule][number][at]
+        if not isinstance(item, str):
+            found.add(stack)
+            continue
+        below = _push(stack[:-1], (rule, number, at + 1), rules)
+        todo += [_push(below, (item, other, 0), rules) for other in range(len(rules[item]))]
+    return frozenset(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
@@ -154,12 +155,23 @@ def test_a_bad_grammar_fails_its_order_alone(
     assert words in bad.end.error.message
 
 
-def test_a_grammar_that_grows_too_slow_fails_its_order_alone(engine: Engine) -> None:
-    # twice as many ways to go on with each character
-    ambiguous = 'root ::= s\ns ::= "a" s "b" | "a" s "c" | "a" s | ""'
-    slow = work(STORY, 200, sampling=Sampling(temperature=0, grammar=ambiguous))
-    good, bad = run(engine, work(STORY, 60), slow)
+def test_a_grammar_that_is_too_slow_fails_its_order_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = engine._model
+    now_s = itertools.count()
+    monkeypatch.setattr(model._samplers, "_clock", lambda: next(now_s))  # a second each time
+    slow = work(STORY, 200, sampling=Sampling(temperature=0, grammar="root ::= [a-z ]+"))
+    good, bad = run(engine, work(STORY, 8), slow)
     assert good.end.reason == "length"
-    if bad.end.reason == "failed":
-        assert bad.end.error is not None
-        assert bad.end.error.code == "grammar_too_slow"
+    assert bad.end.error is not None
+    assert (bad.end.error.code, bad.end.error.permanent) == ("grammar_too_slow", True)
+    assert bad.end.text, "what it said before is kept"
+
+
+def test_a_grammar_that_would_never_come_back_is_refused(engine: Engine) -> None:
+    # seen to hang llama.cpp: a token of 64 spaces has 2**64 ways through it
+    ambiguous = 'root ::= " " root "b" | " " root "c" | "e"'
+    (bad,) = run(engine, work(STORY, 20, sampling=Sampling(grammar=ambiguous)))
+    assert bad.end.error is not None
+    assert "ambiguous" in bad.end.error.message

@@ -18,6 +18,8 @@ GOOD = {
     "lines": 'root ::= a\n  | "x"\n'.replace("\n  |", " |\n ") + "a ::= (\n [a-c]\n)\r\n",
     "recursive": 'root ::= "(" root ")" | ""',
     "tokens": "root ::= <|im_end|> | !<[12]> root",
+    "arithmetic": 'root ::= e\ne ::= t ([-+*/] t)*\nt ::= [0-9]+ | "(" e ")"',
+    "long enumeration": "root ::= " + " | ".join(f'"{i * 7919}"' for i in range(2000)),
     "unused": 'root ::= "a"\nother-1 ::= other-2\nother-2 ::= "b"',
 }
 
@@ -45,6 +47,9 @@ BAD = {
     "doubling": "root ::= r0\n"
     + "\n".join(f"r{i} ::= r{i + 1} | r{i + 1}" for i in range(60))
     + '\nr60 ::= "a"',
+    "ambiguous": 'root ::= " " root "b" | " " root "c" | "e"',
+    "ambiguous inside": 'root ::= "{" s "}"\ns ::= "a" s "b" | "a" s "c" | "a" s | ""',
+    "ambiguous classes": 'root ::= (a | b)*\na ::= [x-z] a "y" | [w-y] a "z" | "q"\nb ::= "k"',
     "NUL": 'root ::= "a\0"',
     "huge": 'root ::= "' + "a" * MAX_CHARS + '"',
     "token": "root ::= <[99999999999999999999]>",
