@@ -61,6 +61,8 @@ class _Batch:
     now_us: int
     heard_s: int
     orders: dict[str, Order]
+    at_us: int = 0
+    """When the message at hand came: an order began when its claim came, not when it was read."""
     binds: list[dict[str, Any]] = field(default_factory=list)
     renewals: list[dict[str, Any]] = field(default_factory=list)
     claimed: list[tuple[str, int, str | None, str | None]] = field(default_factory=list)
@@ -89,6 +91,7 @@ class Herd:
             )
             keys = herd_sql.live_keys(connection, herd_sql.WORKER)
             for envelope in envelopes:
+                batch.at_us = min(envelope.at_us or batch.now_us, batch.now_us)
                 if isinstance(envelope.body, Marker):
                     # Its key was checked to be a herder's before it came here.
                     if herd_sql.hear_mark(connection, envelope.body.number):
@@ -207,7 +210,7 @@ class Herd:
                 "who": worker.instance,
                 "who_name": worker.name,
                 "who_weights": worker.weights,
-                "at_us": batch.now_us,
+                "at_us": max(order.dispatched_us or 0, batch.at_us),
                 "tried": int(first),
                 "deadline": deadline,
             }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 from redis import RedisError
@@ -53,7 +54,7 @@ NUDGES_APART_S = 0.02
 """The same for submissions to a herd with free slots, after the first."""
 
 MOST_BEATS = 500
-BEATS_APART_S = 0.05
+BEATS_APART_S = 0.1
 """Beats are read this often at most: many short orders are settled before their claims are read,
 which then need no transaction."""
 
@@ -274,7 +275,7 @@ class Service:
         herders = self._keys.of(herd_sql.HERDER)
         everybody = self._keys.of_everybody()
         envelopes: list[Envelope] = []
-        for token in tokens:
+        for at_us, token in tokens:
             try:
                 envelope = unseal(token, everybody, audience=BEATS_STREAM)
             except WireError as error:
@@ -283,7 +284,7 @@ class Service:
             if isinstance(envelope.body, Marker) != (envelope.kid in herders):
                 _log.warning("beat_refused", reason="signed by the wrong side")
                 continue
-            envelopes.append(envelope)
+            envelopes.append(replace(envelope, at_us=at_us))
         if envelopes:
             heard = self._herd.hear(envelopes)
             self._control(heard.control)

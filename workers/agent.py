@@ -55,6 +55,9 @@ ENDED_KEPT = 10_000
 
 RESEND_MOST_S = 60.0
 
+GATHER_S = 0.003
+"""Seconds between two messages of outcomes while other orders run."""
+
 MOST_TEXT_SENT = 512 * 1024
 """Characters of text in one message of several outcomes."""
 
@@ -261,6 +264,9 @@ class Agent:
     def _outcome_loop(self) -> None:
         while True:
             if self.send_outcomes():
+                # While orders end thick and fast, their outcomes share a message.
+                if len(self._running) > 1:
+                    self._stopping.wait(GATHER_S)
                 continue
             with self._lock:
                 if self._stopping.is_set():

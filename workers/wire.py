@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ CLOCK_LEEWAY_S = 60
 """How far the clocks of two machines may differ before a task counts as expired."""
 
 _ALGORITHM = "EdDSA"
+_SENDER = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class WireError(Exception):
@@ -388,11 +390,16 @@ def text_stream(order: str, attempt: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message whose signature was checked."""
+    """A message whose signature was checked.
+
+    `at_us` is when it came to the stream that it was read from, in microseconds since the epoch,
+    or 0 where nobody noted it.
+    """
 
     kid: str
     sender: str
     body: Body
+    at_us: int = 0
 
 
 def seal(
@@ -498,5 +505,8 @@ def unseal(token: object, keys: Mapping[str, PublicKey], *, audience: str) -> En
     except ValidationError as error:
         # The error's own text would quote the message, and a prompt with it.
         where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-        raise WireError("out_of_bounds", f"{body_type.kind}.{where}") from None
-    return Envelope(kid, str(claims["iss"]), body)
+        raise WireError("out_of_bounds", f"{body_type.kind}.{where[:80]}") from None
+    sender = claims["iss"]
+    if not isinstance(sender, str) or not _SENDER.fullmatch(sender):
+        raise WireError("out_of_bounds", "the sender's name")
+    return Envelope(kid, sender, body)

@@ -83,8 +83,10 @@ class Streams:
         """A worker's message, or a herder's marker, for whichever herder reads next."""
         self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=BEATS_KEPT, approximate=True)
 
-    def read_beats(self, consumer: str, *, count: int, block_ms: int) -> list[str]:
-        """The next messages that no other herder has read; empty when none came in time.
+    def read_beats(self, consumer: str, *, count: int, block_ms: int) -> list[tuple[int, str]]:
+        """(when, token) of what no other herder has read yet; empty when none came in time.
+
+        `when` is Redis's own time, in microseconds since the epoch.
 
         They are not acknowledged: a batch lost with its herder is said again by the next beats.
         """
@@ -97,7 +99,10 @@ class Streams:
                 raise
             self._make_group()
             return []
-        return [fields.get("token", "") for _, fields in _entries(answer)]
+        return [
+            (int(entry_id.partition("-")[0]) * 1000, fields.get("token", ""))
+            for entry_id, fields in _entries(answer)
+        ]
 
     def _make_group(self) -> None:
         try:
