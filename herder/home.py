@@ -227,7 +227,7 @@ def add_worker_key(
         public = PublicKey.from_jwk(
             {k: v for k, v in json.loads(path.read_text())["worker"].items() if k != "d"}
         )
-    except (OSError, ValueError, KeyError, WireError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WireError):
         raise SetupError(f"The file {path} cannot be read as a worker's key.") from None
     with database.write() as connection:
         herd_sql.add_key(connection, herd_sql.WORKER, name, public, clock_us())

@@ -16,7 +16,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from herder.errors import HerdError, SetupError
 from herder.pricing import Policy, Rates, parse_multiplier
-from workers.transport.settings import TransportSettings, WrongSetting, read_settings
+from workers.transport.settings import (
+    MODEL_NAME,
+    TransportSettings,
+    WrongSetting,
+    read_settings,
+)
 from workers.wire import MAX_PROMPT_BYTES
 
 
@@ -78,7 +83,9 @@ class InitialPolicy(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 
-    model: Annotated[str, Field(description="The default model's name.")] = "smollm2-135m-instruct"
+    model: Annotated[str, Field(pattern=MODEL_NAME, description="The default model's name.")] = (
+        "smollm2-135m-instruct"
+    )
     prompt_fee: Annotated[
         int, Field(ge=1, le=2**40, description="Winston for a prompt, whatever its length.")
     ] = 1
@@ -119,10 +126,10 @@ class InitialPolicy(BaseSettings):
     def _at_least_one(cls, value: str) -> str:
         try:
             fraction = parse_multiplier(value)
-        except HerdError as error:
-            raise ValueError(str(error)) from None
+        except HerdError:
+            fraction = Fraction(0)
         if fraction < 1:
-            raise ValueError("it must be at least 1")
+            raise ValueError("it must be a finite number of at least 1")
         return value
 
     @property

@@ -16,7 +16,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.errors import SettingsError
-from workers.transport.settings import TransportSettings, WrongSetting, read_settings
+from workers.transport.settings import (
+    MODEL_NAME,
+    TransportSettings,
+    WrongSetting,
+    read_settings,
+)
 from workers.wire import PrivateKey, PublicKey, WireError
 
 
@@ -45,7 +50,7 @@ class WorkerSettings(TransportSettings):
     model: Annotated[
         str,
         Field(
-            max_length=127,
+            pattern=MODEL_NAME,
             description="The model's name in the herd; the same for all its workers.",
         ),
     ] = "smollm2-135m-instruct"

@@ -6,7 +6,7 @@ import pytest
 from support.house import MODEL, FakeWorker, confirms, stops
 
 from herder.store import herd as herd_sql
-from workers.wire import Announcement, Beat, Claim, Outcome, Refuse
+from workers.wire import Announcement, Beat, Claim, Outcomes, Refuse
 
 
 @pytest.fixture
@@ -114,8 +114,7 @@ def test_an_instance_belongs_to_the_key_that_announced_it(house, worker, job):
 
 
 def test_what_only_herders_or_queues_may_hear_changes_nothing(house, worker, job):
-    envelope = worker.envelope(worker.outcome(job))
-    assert isinstance(envelope.body, Outcome)
+    envelope = worker.envelope(Outcomes(outcomes=(worker.outcome(job),)))
     assert house.herd.hear([envelope]).control == []
     assert house.order(job.order).state == "dispatched"
 

@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SETTINGS_FILE = "herd.env"
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$"
+_REDIS = ("redis://", "rediss://", "unix://")
+_BROKERS = (*_REDIS, "amqp://", "amqps://")
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
 
@@ -20,7 +23,8 @@ class WrongSetting(Exception):
     def __init__(self, error: ValidationError) -> None:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         self.name = "HERD_" + "_".join(str(part) for part in first["loc"]).upper()
-        super().__init__(f"The setting {self.name} is wrong: {first['msg'].lower()}.")
+        said = first["msg"].removeprefix("Value error, ").lower()
+        super().__init__(f"The setting {self.name} is wrong: {said}.")
 
 
 def default_home() -> Path:
@@ -72,6 +76,14 @@ class TransportSettings(BaseSettings):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What is logged.")
     ] = "INFO"
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _known_address(cls, value: str, info: ValidationInfo) -> str:
+        known = _BROKERS if info.field_name == "broker_url" else _REDIS
+        if not value.startswith(known) and not (info.field_name == "broker_url" and value == ""):
+            raise ValueError(f"it must begin with one of {', '.join(known)}")
+        return value
 
     @property
     def broker(self) -> str:

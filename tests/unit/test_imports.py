@@ -1,0 +1,113 @@
+"""What may be imported lightly, and what the package promises to programs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import herder
+
+LOOK = """
+import sys
+import {module}
+heavy = [name for name in {heavy!r} if name in sys.modules]
+assert not heavy, heavy
+"""
+HEAVY = ["celery", "kombu", "llama_cpp", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("workers", HEAVY),
+        ("workers.wire", [*HEAVY, "redis", "sqlalchemy"]),
+        ("workers.transport", HEAVY),
+        ("workers.transport.streams", HEAVY),
+        ("workers.stub", HEAVY),
+        ("workers.engine", HEAVY),
+        ("herder", [*HEAVY, "redis", "sqlalchemy"]),
+        ("herder.errors", [*HEAVY, "sqlalchemy", "pydantic"]),
+        ("herder.local", HEAVY),
+        ("herder.service", HEAVY),
+        ("ledger", [*HEAVY, "redis"]),
+    ],
+)
+def test_importing_it_loads_nothing_heavy(module, heavy):
+    look = LOOK.format(module=module, heavy=heavy)
+    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_exported_names_are_these():
+    """A name that goes, or comes, is a decision: programs import them."""
+    assert sorted(herder.__all__) == [
+        "AccountExists",
+        "AccountNotFound",
+        "FeeAboveMax",
+        "FeeTooLow",
+        "HerdError",
+        "HerdUnavailable",
+        "Info",
+        "InsufficientBalance",
+        "InvalidAmount",
+        "InvalidFee",
+        "InvalidKey",
+        "InvalidMultiplier",
+        "InvalidName",
+        "InvalidPrompt",
+        "InvalidReference",
+        "InvalidRequest",
+        "InvalidRunLimit",
+        "InvalidSampling",
+        "InvalidStop",
+        "InvalidTokens",
+        "KeyReused",
+        "ModelInfo",
+        "ModelNotFound",
+        "NotFound",
+        "Order",
+        "OrderCancelled",
+        "OrderEnded",
+        "OrderExpired",
+        "OrderFailed",
+        "OrderNotFound",
+        "Quote",
+        "Rate",
+        "Receipt",
+        "RefundRefused",
+        "Result",
+        "ResultTimeout",
+        "SetupError",
+        "StreamRestarted",
+        "TooManyTokens",
+        "Usage",
+        "__version__",
+        "info",
+        "quote",
+        "submit",
+    ]
+
+
+def test_every_exported_name_is_there_and_every_error_is_exported():
+    for name in herder.__all__:
+        assert getattr(herder, name) is not None
+    from herder import errors
+
+    tree = [errors.HerdError]
+    for error in tree:
+        tree += error.__subclasses__()
+    ours = {error.__name__ for error in tree if error.__module__ == "herder.errors"}
+    assert ours <= set(herder.__all__)
+
+
+def test_every_error_has_a_code_of_its_own():
+    from herder import errors
+
+    codes = [
+        error.code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.HerdError)
+    ]
+    assert len(codes) == len(set(codes))

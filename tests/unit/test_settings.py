@@ -1,0 +1,124 @@
+"""Settings: read from environment and file, and a wrong one is named without showing its value."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import pytest
+
+from herder.errors import SetupError
+from herder.pricing import Policy, Rates
+from herder.settings import load_policy, load_settings
+from workers.errors import SettingsError
+from workers.settings import load_settings as load_worker_settings
+from workers.settings import read_join_file
+from workers.wire import PrivateKey
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERD_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_defaults(home, monkeypatch):
+    assert load_settings().lease_s == 20
+    (home / "herd.env").write_text("HERD_LEASE_S=30\nHERD_CLAIM_S=9\n")
+    monkeypatch.setenv("HERD_CLAIM_S", "8")
+    settings = load_settings()
+    assert (settings.lease_s, settings.claim_s) == (30, 8)
+    assert load_settings(lease_s=40).lease_s == 40
+
+
+def test_the_defaults_of_what_prices_are_the_designs(home):
+    initial = load_policy()
+    assert initial.policy == Policy(Fraction(1005, 1000), Fraction(10), 600, 16, False)
+    assert initial.rates == Rates(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "value"),
+    [
+        (load_settings, "HERD_LEASE_S", SECRET),
+        (load_settings, "HERD_LEASE_S", "1"),
+        (load_settings, "HERD_LEASE_S", "20.5"),
+        (load_settings, "HERD_MAX_ATTEMPTS", "0"),
+        (load_settings, "HERD_LOG_LEVEL", SECRET),
+        (load_settings, "HERD_EVENTS", SECRET),
+        (load_settings, "HERD_REDIS_URL", f"http://x:{SECRET}@example.org"),
+        (load_settings, "HERD_REDIS_URL", SECRET),
+        (load_settings, "HERD_REDIS_URL", ""),
+        (load_settings, "HERD_BROKER_URL", SECRET),
+        (load_policy, "HERD_PROMPT_FEE", "0"),
+        (load_policy, "HERD_PROMPT_FEE", SECRET),
+        (load_policy, "HERD_FEE_PER_TOKEN", "-1"),
+        (load_policy, "HERD_FEE_BUMP", SECRET),
+        (load_policy, "HERD_FEE_BUMP", "nan"),
+        (load_policy, "HERD_FEE_BUMP", "0.5"),
+        (load_policy, "HERD_AUTO_MULTIPLIER_MAX", "inf"),
+        (load_policy, "HERD_CHARGE_UNUSED", SECRET),
+        (load_worker_settings, "HERD_SLOTS", "0"),
+        (load_worker_settings, "HERD_SLOTS", SECRET),
+        (load_worker_settings, "HERD_ENGINE", SECRET),
+        (load_worker_settings, "HERD_WORKER_NAME", f"{SECRET} name"),
+        (load_worker_settings, "HERD_REDIS_URL", SECRET),
+        (load_worker_settings, "HERD_MODEL", f"{SECRET} model"),
+        (load_worker_settings, "HERD_MODEL", ""),
+        (load_policy, "HERD_MODEL", f"{SECRET} model"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line_and_its_value_is_not_shown(
+    home, monkeypatch, load, name, value
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises((SetupError, SettingsError)) as caught:
+        load()
+    sentence = str(caught.value)
+    assert name in sentence
+    assert "\n" not in sentence
+    assert SECRET not in sentence
+    assert value not in sentence or len(value) < 3
+
+
+def test_a_database_that_is_no_sqlite_is_refused_without_its_password():
+    from herder.database import Database
+
+    for url in (f"postgresql://herd:{SECRET}@db/herd", f"{SECRET}:::", "", "mysql://x"):
+        with pytest.raises(SetupError) as caught:
+            Database(url)
+        assert "HERD_DATABASE_URL" in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+# The file that a worker joins with
+
+
+def test_a_worker_reads_its_key_and_its_herders(tmp_path):
+    worker, herders = PrivateKey.generate(), [PrivateKey.generate() for _ in range(2)]
+    path = tmp_path / "worker.json"
+    content = {"worker": worker.to_jwk(), "herders": [one.public.to_jwk() for one in herders]}
+    path.write_text(json.dumps(content))
+    join = read_join_file(path)
+    assert join.key.kid == worker.kid
+    assert set(join.herders) == {one.kid for one in herders}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"worker": {}, "herders": []}', '{"worker": "x", "herders": {}}'],
+)
+def test_a_broken_key_file_is_named_and_not_quoted(tmp_path, text):
+    path = tmp_path / "worker.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="worker.json"):
+        read_join_file(path)
+
+
+def test_a_missing_key_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(SettingsError, match="herd init") as caught:
+        read_join_file(tmp_path / "worker.json")
+    assert "HERD_WORKER_KEY" in str(caught.value)
