@@ -397,10 +397,15 @@ def _check_growth(rules: dict[str, list[Sequence]]) -> None:
                 if _takes(rules, place, letter):
                     rule, number, at = place
                     for below in belows:
-                        after |= _ways(rules, _push(below, (rule, number, at + 1), rules))
-            work += len(after)
-            if len(after) > MAX_STACKS:
-                raise GrammarError("the grammar is ambiguous: its ways to go on double and double")
+                        ways = _ways(rules, _push(below, (rule, number, at + 1), rules))
+                        work += len(ways)
+                        after |= ways
+                        if len(after) > MAX_STACKS:
+                            raise GrammarError(
+                                "the grammar is ambiguous: its ways to go on double and double"
+                            )
+                        if work > 4 * PROBE_STEPS:
+                            return
             found = frozenset(after)
             if found and found not in seen and length < PROBE_LENGTH:
                 seen.add(found)
@@ -426,11 +431,13 @@ def _ways(rules: dict[str, list[Sequence]], stack: Stack) -> frozenset[Stack]:
     found: set[Stack] = set()
     seen: set[Stack] = set()
     todo = [stack]
-    while todo and len(found) <= MAX_STACKS:
+    while todo:
         stack = todo.pop()
         if stack in seen:
             continue
         seen.add(stack)
+        if len(found) > MAX_STACKS or len(seen) > 8 * MAX_STACKS:
+            raise GrammarError(f"the grammar has more than {MAX_STACKS} ways to go on at once")
         if not stack:
             found.add(stack)
             continue

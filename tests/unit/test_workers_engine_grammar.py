@@ -50,6 +50,9 @@ BAD = {
     "ambiguous": 'root ::= " " root "b" | " " root "c" | "e"',
     "ambiguous inside": 'root ::= "{" s "}"\ns ::= "a" s "b" | "a" s "c" | "a" s | ""',
     "ambiguous classes": 'root ::= (a | b)*\na ::= [x-z] a "y" | [w-y] a "z" | "q"\nb ::= "k"',
+    "nothing in many ways": "root ::= r0\n"
+    + "\n".join(f"r{i} ::= r{i + 1} r{i + 1}" for i in range(40))
+    + '\nr40 ::= "" | "a"',
     "NUL": 'root ::= "a\0"',
     "huge": 'root ::= "' + "a" * MAX_CHARS + '"',
     "token": "root ::= <[99999999999999999999]>",
