@@ -23,6 +23,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
+from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
@@ -48,24 +49,10 @@ SLOWEST_TOKENS_PER_S = 1
 
 
 class Publisher(Protocol):
-    """Whatever puts a signed message on a queue."""
+    """Whatever puts signed messages on queues."""
 
-    def publish(
-        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int
-    ) -> None:
-        """Send one message.
-
-        Args:
-            queue: where to.
-            task: the Celery task's name.
-            token: the signed envelope.
-            task_id: the Celery task's id.
-            label: what people see of it; never a prompt.
-            level: the broker's hint, 0 to 9, higher first.
-
-        Raises:
-            OSError: the broker is out of reach.
-        """
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages; raises OSError when the broker is out of reach."""
 
 
 Message = tuple[int, Order, order_sql.Request]
@@ -151,35 +138,41 @@ class Dispatcher:
 
     def _publish(self, messages: Sequence[Message]) -> None:
         """Send messages that were committed; what fails stays in the outbox for the sweep."""
+        tasks: dict[int, NewTask] = {}
         for row, order, request in messages:
             try:
-                job = job_of(order, request)
-                token = seal(
-                    job,
-                    self._key,
-                    sender="herder",
-                    audience=INFERENCE_QUEUE,
-                    now_s=self._clock_us() // 1_000_000,
-                    ttl_s=self._settings.claim_s,
-                )
+                tasks[row] = self._task(order, request)
             except (WireError, ValueError) as error:
                 # One order that cannot be put into a message must not hold up those behind it:
                 # nobody claims it, and in the end it fails and its money goes back.
                 _log.error("job_not_made", order=order.id, reason=type(error).__name__)
-                continue
-            try:
-                self._publisher.publish(
-                    INFERENCE_QUEUE,
-                    INFER_TASK,
-                    token,
-                    task_id=attempt_id(job.held),
-                    label=f"order={job.order}",
-                    level=priority(order.fee, order.needed),
-                )
-            except OSError as error:
-                _log.warning("broker_out_of_reach", waiting=len(messages), reason=str(error))
-                return
-            self._published.add(row)
+        if not tasks:
+            return
+        try:
+            self._publisher.publish_many(list(tasks.values()))
+        except OSError as error:
+            _log.warning("broker_out_of_reach", waiting=len(tasks), reason=str(error))
+            return
+        self._published.update(tasks)
+
+    def _task(self, order: Order, request: order_sql.Request) -> NewTask:
+        job = job_of(order, request)
+        token = seal(
+            job,
+            self._key,
+            sender="herder",
+            audience=INFERENCE_QUEUE,
+            now_s=self._clock_us() // 1_000_000,
+            ttl_s=self._settings.claim_s,
+        )
+        return NewTask(
+            INFERENCE_QUEUE,
+            INFER_TASK,
+            token,
+            attempt_id(job.held),
+            f"order={job.order}",
+            priority(order.fee, order.needed),
+        )
 
     def _forget_published(self, connection: Connection) -> None:
         """Clear what was published from the outbox, within a transaction that commits anyway."""

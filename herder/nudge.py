@@ -13,6 +13,7 @@ from redis import RedisError
 
 from herder.settings import Settings
 from workers.transport.streams import Streams
+from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, seal
 
 _log = logging.getLogger("herder.nudge")
@@ -65,13 +66,12 @@ class Nudger:
                         token = seal(
                             Nudge(model=model), self._key, sender="herder", audience=HERDER_QUEUE
                         )
-                        sender.publish(
-                            HERDER_QUEUE,
-                            NUDGE_TASK,
-                            token,
-                            task_id=NUDGE_ID,
-                            label=f"model={model}",
-                            level=9,
+                        sender.publish_many(
+                            [
+                                NewTask(
+                                    HERDER_QUEUE, NUDGE_TASK, token, NUDGE_ID, f"model={model}", 9
+                                )
+                            ]
                         )
                 except (RedisError, OSError) as error:
                     _log.info("no nudge was sent, the herder's sweep will do: %s", error)

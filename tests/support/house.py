@@ -30,6 +30,7 @@ from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders, outbox
+from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
@@ -61,15 +62,14 @@ class FakePublisher:
         self.levels: list[int] = []
         self.away: Exception | None = None
 
-    def publish(
-        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
-    ) -> None:
-        if self.away is not None:
-            raise self.away
-        assert (queue, task) == (INFERENCE_QUEUE, INFER_TASK)
-        assert task_id.partition(".")[0] in label
-        self.tokens.append(token)
-        self.levels.append(level)
+    def publish_many(self, messages: Sequence[NewTask]) -> None:
+        for message in messages:
+            if self.away is not None:
+                raise self.away
+            assert (message.queue, message.task) == (INFERENCE_QUEUE, INFER_TASK)
+            assert message.task_id.partition(".")[0] in message.label
+            self.tokens.append(message.token)
+            self.levels.append(message.level)
 
 
 @dataclass

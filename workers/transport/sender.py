@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import BatchPublishError
 
 from workers.transport.config import broker_priority, make_queue
+from workers.transport.tasks import NewTask
+from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
 
 _ORIGIN = "herd"
 
@@ -24,50 +28,53 @@ class CelerySender:
         self._redis = app.connection_for_write().transport.driver_type == "redis"
         self._lock = threading.Lock()
         self._producer: Any = None
+        self._queues = {
+            name: make_queue(name, redis=self._redis) for name in (INFERENCE_QUEUE, HERDER_QUEUE)
+        }
 
-    def publish(
-        self, queue: str, task: str, token: str, *, task_id: str, label: str, level: int = 0
-    ) -> None:
-        """Send one message.
-
-        Args:
-            queue: where to.
-            task: the Celery task's name.
-            token: the signed envelope.
-            task_id: the Celery task's id.
-            label: what people see of it; never a prompt.
-            level: the broker's hint, 0 to 9, higher first.
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages, in one round trip where the broker can.
 
         Raises:
-            ConnectionError: the broker is out of reach; the next call connects anew.
+            ConnectionError: the broker is out of reach, and some of them may have been sent; the
+                next call connects anew.
         """
-        message = self._app.amqp.as_task_v2(
-            task_id,
-            task,
-            args=(token,),
-            kwargs={},
-            argsrepr="",
-            kwargsrepr=label,
-            ignore_result=True,
-            origin=_ORIGIN,
-        )
         with self._lock:
             producer = self._connected()
-            errors = producer.connection.connection_errors + producer.connection.channel_errors
+            errors = (
+                *producer.connection.connection_errors,
+                *producer.connection.channel_errors,
+                BatchPublishError,
+            )
             try:
-                self._app.amqp.send_task_message(
-                    producer,
-                    task,
-                    message,
-                    queue=make_queue(queue, redis=self._redis),
-                    serializer="json",
-                    priority=broker_priority(level, redis=self._redis),
-                    retry=False,
-                    declare=[],
-                )
+                with producer.batch():
+                    for task in tasks:
+                        self._put(producer, task)
             except errors as error:
                 self._drop()
                 raise ConnectionError(f"the broker is out of reach: {error}") from error
+
+    def _put(self, producer: Any, task: NewTask) -> None:
+        message = self._app.amqp.as_task_v2(
+            task.task_id,
+            task.task,
+            args=(task.token,),
+            kwargs={},
+            argsrepr="",
+            kwargsrepr=task.label,
+            ignore_result=True,
+            origin=_ORIGIN,
+        )
+        self._app.amqp.send_task_message(
+            producer,
+            task.task,
+            message,
+            queue=self._queues[task.queue],
+            serializer="json",
+            priority=broker_priority(task.level, redis=self._redis),
+            retry=False,
+            declare=[],
+        )
 
     def _connected(self) -> Any:
         if self._producer is None:

@@ -1,0 +1,26 @@
+"""A Celery task on its way out. Stands alone, so that who decides to send needs no Celery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A signed message, and where it goes.
+
+    Attributes:
+        queue: where to.
+        task: the Celery task's name.
+        token: the signed envelope.
+        task_id: the Celery task's id.
+        label: what people see of it; never a prompt.
+        level: the broker's hint, 0 to 9, higher first.
+    """
+
+    queue: str
+    task: str
+    token: str
+    task_id: str
+    label: str
+    level: int = 0
