@@ -5,6 +5,7 @@ Any number of them may run on one database; no beat process is needed.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def _on_logging(**_: Any) -> None:
 
 @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_celeryd_init(instance: Any, **_: Any) -> None:
-    instance.hostname = f"herder-{instance.hostname.partition('@')[2]}@herd"
+    instance.hostname = f"herder-{os.getpid()}@{instance.hostname.partition('@')[2]}"
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -8,6 +8,7 @@ then publish. At each dispatch no better order, committed before it began, stays
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -38,6 +39,8 @@ _log = structlog.get_logger("herder.dispatch")
 
 MAX_AT_ONCE = 100
 """Orders that one transaction sends out at most, so that no other waits long for the lock."""
+
+MOST_FORGOTTEN = 1000
 
 OUTBOX_GRACE_US = 5_000_000
 """How old an outbox row is before the sweep takes it for one that its herder never published."""
@@ -78,6 +81,7 @@ class Dispatcher:
         self._publisher = publisher
         self._clock_us = clock_us
         self._new_nonce = new_nonce
+        self._lock = threading.Lock()
         self._published: set[int] = set()
 
     def dispatch(self, model: str) -> bool:
@@ -153,7 +157,8 @@ class Dispatcher:
         except OSError as error:
             _log.warning("broker_out_of_reach", waiting=len(tasks), reason=str(error))
             return
-        self._published.update(tasks)
+        with self._lock:
+            self._published.update(tasks)
 
     def _task(self, order: Order, request: order_sql.Request) -> NewTask:
         job = job_of(order, request)
@@ -175,9 +180,14 @@ class Dispatcher:
         )
 
     def _forget_published(self, connection: Connection) -> None:
-        """Clear what was published from the outbox, within a transaction that commits anyway."""
-        book_sql.clear_outbox(connection, sorted(self._published)[:1000])
-        self._published -= set(sorted(self._published)[:1000])
+        """Clear what was published from the outbox, within a transaction that commits anyway.
+
+        Should it not commit, the sweep publishes those again that still wait: no harm is done.
+        """
+        with self._lock:
+            seqs = sorted(self._published)[:MOST_FORGOTTEN]
+            self._published.difference_update(seqs)
+        book_sql.clear_outbox(connection, seqs)
 
     def sweep(self) -> None:
         """Publish what some herder committed and did not publish, and tidy the outbox.
@@ -187,8 +197,10 @@ class Dispatcher:
         with self._database.read() as connection:
             until_us = self._clock_us() - OUTBOX_GRACE_US
             left = book_sql.pending_outbox(connection, until_us=until_us, limit=MAX_AT_ONCE)
-            tidy = bool(self._published) or book_sql.outbox_is_old(connection, until_us)
-        self._publish([message for message in left if message[0] not in self._published])
+            with self._lock:
+                published = set(self._published)
+            tidy = bool(published) or book_sql.outbox_is_old(connection, until_us)
+        self._publish([message for message in left if message[0] not in published])
         if tidy:
             with self._database.write() as connection:
                 self._forget_published(connection)

@@ -23,6 +23,7 @@ from herder.errors import (
     OrderFailed,
     OrderNotFound,
     ResultTimeout,
+    SetupError,
     StreamRestarted,
 )
 from herder.nudge import Nudger
@@ -37,6 +38,7 @@ from workers.transport.streams import Streams, connect
 
 _log = logging.getLogger("herder.local")
 
+ASKED_AT_ONCE = 500
 FOLLOW_MS = 1000
 """How long a reader waits for text before it looks into the database again."""
 
@@ -66,7 +68,12 @@ class LocalHerd:
         self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
         self._quotes = Quotes(self.database, clock_us=home.clock_us)
-        client = connect(settings.redis_url)
+        try:
+            client = connect(settings.redis_url)
+        except ValueError:
+            raise SetupError(
+                "HERD_REDIS_URL is no address of Redis; redis://127.0.0.1:6379/0 is one."
+            ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
         self._watcher = Watcher(client, self._ended)
@@ -151,9 +158,13 @@ class LocalHerd:
         return [receipt_of(order) for order in found]
 
     def _ended(self, orders: Iterable[str]) -> set[str]:
+        asked = list(orders)
+        found: set[str] = set()
         with self.database.read() as connection:
-            found = order_sql.get_orders(connection, orders)
-        return {order.id for order in found.values() if order.state.ended}
+            for start in range(0, len(asked), ASKED_AT_ONCE):
+                page = order_sql.get_orders(connection, asked[start : start + ASKED_AT_ONCE])
+                found |= {order.id for order in page.values() if order.state.ended}
+        return found
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end.
