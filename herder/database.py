@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from herder.errors import HerdUnavailable, SetupError
 from ledger import SQLITE_PRAGMAS
@@ -135,7 +135,7 @@ def _open_lock(database: Path) -> int:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DatabaseError as error:
         reason = str(error.orig)
         if "no such table" in reason or "no such column" in reason:
             raise SetupError(
@@ -143,6 +143,10 @@ def _translated() -> Iterator[None]:
             ) from error
         if "unable to open" in reason:
             raise SetupError("The database cannot be opened; `herd init` makes it.") from error
+        if "not a database" in reason or "malformed" in reason:
+            raise SetupError("The database's file is damaged, or no database.") from error
+        if "readonly" in reason:
+            raise SetupError("The database cannot be written by this user.") from error
         if "locked" in reason or "busy" in reason:
             raise HerdUnavailable("The database is busy; try again.") from error
         raise

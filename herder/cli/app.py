@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -27,6 +29,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the `herd` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an old terminal shows ? where it has no sign
     app(prog_name="herd")
 
 

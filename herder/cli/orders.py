@@ -52,7 +52,7 @@ def orders(
         print_json({"orders": [one.to_dict() for one in found], "next_before": more})
         return
     print_table(
-        ("!Order", "Account", "!State", ">Multiplier", ">Fee", ">Charged"),
+        ("!Order", "Account", "!State", ">Mult.", ">Fee", ">Charged"),
         (_cells(one) for one in found),
     )
     if more is not None:

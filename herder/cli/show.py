@@ -63,7 +63,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(
             title.lstrip("!>"),
             justify="right" if title.startswith(">") else "left",
-            no_wrap=title.startswith(("!", ">")),
+            no_wrap=title.startswith("!"),
             overflow="fold",
         )
     for row in rows:
@@ -105,7 +105,7 @@ def receipt_line(receipt: Receipt) -> str:
         if receipt.held == 0
         else f"{receipt.state}: {receipt.held} winston held",
         f"needed {receipt.needed} x {receipt.multiplier}",
-        f"{receipt.words} words",
+        f"{receipt.words} word{'' if receipt.words == 1 else 's'}",
         f"{receipt.generated} of {receipt.tokens} tokens",
     ]
     if receipt.worker is not None:
