@@ -80,6 +80,7 @@ def demo(shown: Shown) -> int:
                     _play(plan, supervisor, story, shown)
             shown.finished(story)
     except _Stopped as stopped:
+        shown.interrupted()
         return stopped.exit_code
     except DemoFailed:
         return 1
@@ -177,7 +178,7 @@ def _log_files(folder: Path, names: list[str]) -> Iterator[Callable[[str, str], 
             file.close()
 
 
-def _tail(folder: Path, names: list[str], lines: int = 8) -> list[str]:
+def _tail(folder: Path, names: list[str], lines: int = 5) -> list[str]:
     """What each process said last."""
     told: list[str] = []
     for name in names:

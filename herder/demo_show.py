@@ -31,6 +31,7 @@ class People:
         self._console.width = min(WIDTH, self._console.width)
         self._status: Status | None = None
         self._progress: Progress | None = None
+        self._answered = 0
 
     def starting(self, model: Path) -> None:
         """The processes are started."""
@@ -104,15 +105,15 @@ class People:
 
     def answered(self, placed: Placed, story: Story) -> None:
         """An order ended."""
-        done = sum(one.ended and bool(one.text or one is placed) for one in story.orders)
-        if done == 1:
+        self._answered += 1
+        if self._answered == 1:
             self._head("Answers, as they end")
         receipt = placed.receipt
         mark = ("✓", "green") if receipt.state == "completed" else ("✗", "bold red")
         self._console.print(
             Text.assemble(
                 mark,
-                f" {done:>2}/{len(story.orders)}  #{placed.number} ",
+                f" {self._answered:>2}/{len(story.orders)}  #{placed.number} ",
                 (f"x{_times(receipt.multiplier)}", "bold"),
                 f" {receipt.account} on {receipt.worker}: {placed.ask.prompt}",
             ),
@@ -154,6 +155,11 @@ class People:
         for line in tail:
             self._console.print(Text(line, "dim"))
         self._console.print(Text(f"The demo failed: {reason}", "bold red"))
+
+    def interrupted(self) -> None:
+        """A signal ended it, and everything has stopped."""
+        self._done()
+        self._say("The demo was stopped; nothing of it is left.")
 
     def stopping(self) -> None:
         """The processes are told to end."""
@@ -286,6 +292,9 @@ class Machine:
         """The document of a demo that failed; what the processes said, to standard error."""
         sys.stderr.write("\n".join([*tail, ""]))
         _dump({"ok": False, "trouble": [reason]})
+
+    def interrupted(self) -> None:
+        """Nothing to say."""
 
     def stopping(self) -> None:
         """Nothing to say."""

@@ -166,6 +166,9 @@ class Shown(Protocol):
     def failed(self, reason: str, tail: list[str]) -> None:
         """It did not get that far; what the processes said last."""
 
+    def interrupted(self) -> None:
+        """A signal ended it, and everything has stopped."""
+
     def stopping(self) -> None:
         """The processes are told to end."""
 

@@ -296,11 +296,11 @@ class Supervisor:
 
     def _set_aside(self, kept: _Kept) -> None:
         kept.set_aside = True
-        line = f"{kept.program.name} cannot run with its settings.{_said(kept)}"
+        name = kept.program.name
         if all(other.set_aside for other in self._stages[kept.stage]):
-            self._fail(line, EXIT_SETTINGS)
+            self._fail(f"{name} cannot run with its settings.{_said(kept)}", EXIT_SETTINGS)
         else:
-            self._say(f"{line} It stays down.")
+            self._say(f"{name} stays down: it cannot run with its settings")
 
     def _fail(self, line: str, code: int) -> None:
         """Stop everything, because of what the line says."""

@@ -138,7 +138,8 @@ def stop_on_signals(supervisor: Supervisor) -> None:
         supervisor.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, on_signal)
 
 
 def _announce(plan: Plan, supervisor: Supervisor, as_json: bool) -> None:

@@ -173,6 +173,27 @@ def test_the_redis_of_a_home_is_private_and_stays_the_same(
 
 
 @pytest.mark.usefixtures("use")
+def test_a_further_worker_joins_with_what_is_printed(start: Callable[..., Up]) -> None:
+    up = start(HERD_MODEL="stub")
+    join = up.ready()["join"]
+    program, *arguments = join["command"].split()
+    assert program == "celery"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HERD_")}
+    further = subprocess.Popen(
+        [sys.executable, "-m", "celery", *arguments],
+        env={**clean, **join["environment"]},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: herder.info().model.workers == 2)
+    finally:
+        further.kill()
+        further.wait()
+    assert up.end() == 0
+
+
+@pytest.mark.usefixtures("use")
 def test_a_herd_survives_its_redis(start: Callable[..., Up]) -> None:
     up = start()
     pids = up.ready()["processes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,31 @@ def test_the_demo_serves_by_price_and_its_books_balance(model_path: Path, tmp_pa
         for when in ("before", "after")
     )
     assert document["revenue"] == charged == before - after
+
+
+def test_the_demo_stops_at_ctrl_c_and_leaves_nothing(model_path: Path, tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [*HERD, "demo"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    children: list[str] = []
+    for line in running.stdout:
+        if line.startswith("Ready"):
+            (folder,) = tmp_path.iterdir()
+            log = (folder / "logs" / "herd.log").read_text()
+            children = [line.split()[-1] for line in log.splitlines() if "started" in line]
+        if "1/16" in line:
+            break
+    assert len(children) == 4
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=LIMIT_S)
+    assert running.returncode == 130
+    assert output.splitlines()[-1] == "The demo was stopped; nothing of it is left."
+    assert list(tmp_path.iterdir()) == []
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
 def test_the_demo_for_people_fits_a_terminal(model_path: Path, tmp_path: Path) -> None:
