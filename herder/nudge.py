@@ -18,7 +18,7 @@ from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, 
 
 _log = logging.getLogger("herder.nudge")
 
-REST_S = 0.02
+REST_S = 0.03
 """Seconds after a nudge in which no other is sent: one speaks for all that came meanwhile."""
 
 

@@ -50,7 +50,7 @@ THICK = 3
 LINGER_S = 0.012
 """Where the last batch held `THICK` outcomes or more, the next is gathered for so long: a
 transaction costs the same for one as for ten. A herd of long orders never waits for it."""
-NUDGES_APART_S = 0.02
+NUDGES_APART_S = 0.03
 """The same for submissions to a herd with free slots, after the first."""
 
 MOST_BEATS = 500
