@@ -109,9 +109,10 @@ class Supervisor:
         self._show = show
         self._patience = patience
         self._own_name = own_name
-        # A SimpleQueue, because a signal handler may put into it at any moment.
+        # A SimpleQueue, because a signal handler may put into it at any moment; but never waited
+        # for: in CPython 3.11 a signal at the wrong moment makes `get(timeout=...)` wait for ever.
         self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._happened: queue.SimpleQueue[tuple[_Kept, str | int]] = queue.SimpleQueue()
+        self._happened: queue.Queue[tuple[_Kept, str | int]] = queue.Queue()
         self._started = 0
         self._stopping: int | None = None
         self.failure: str | None = None
