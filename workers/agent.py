@@ -56,6 +56,10 @@ ENDED_KEPT = 10_000
 
 RESEND_MOST_S = 60.0
 
+STUCK_S = 300.0
+"""Seconds in one step of the engine after which it will not come back: the longest that a prompt's
+chunk was seen to take on a loaded machine was seconds."""
+
 GATHER_S = 0.003
 """Seconds between two messages of outcomes while other orders run."""
 
@@ -149,6 +153,7 @@ class Agent:
         clock: Callable[[], float] = time.monotonic,
         on_refused: Callable[[str], None],
         on_drain: Callable[[], None],
+        on_stuck: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._streams = streams
@@ -161,6 +166,7 @@ class Agent:
         self._clock = clock
         self._on_refused = on_refused
         self._on_drain = on_drain
+        self._on_stuck = on_stuck
         self.instance = instance
         self._texts = TextFlusher(streams)
         self._lock = threading.Lock()
@@ -171,6 +177,7 @@ class Agent:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._beats = 0
         self._draining = False
+        self._refused = False
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -317,7 +324,9 @@ class Agent:
         elif isinstance(body, StopAttempt):
             self._stop_attempt(body)
         elif isinstance(body, Refuse):
-            self._on_refused(body.reason)
+            if not self._refused:
+                self._refused = True
+                self._on_refused(body.reason)
         elif isinstance(body, Drain):
             self._on_drain()
 
@@ -356,6 +365,8 @@ class Agent:
                 _log.warning("beat_not_sent", reason=type(error).__name__)
             self._beat_now.wait(self._settings.beat_s)
             self._beat_now.clear()
+            if self._engine.step_age_s > STUCK_S:
+                self._on_stuck()
 
     def _control_loop(self) -> None:
         after = "0"
@@ -370,13 +381,18 @@ class Agent:
                 _log.warning("control_not_read", reason=type(error).__name__)
                 self._stopping.wait(1)
 
-    def drain(self) -> None:
-        """Take no more; finish what can be finished in the grace period, hand back the rest."""
+    def drain(self, grace_s: float | None = None) -> None:
+        """Take no more; finish what can be finished in the grace period, hand back the rest.
+
+        Args:
+            grace_s: seconds, or None for `HERD_GRACE_S`; a later call can only shorten them.
+        """
+        given_s = float(self._settings.grace_s) if grace_s is None else grace_s
         if not self._draining:
-            self._draining = True
-            _log.info("draining", grace_s=self._settings.grace_s, running=len(self._running))
-            self._engine.drain(float(self._settings.grace_s))
-            self._beat_now.set()
+            _log.info("draining", grace_s=given_s, running=len(self._running))
+        self._draining = True
+        self._engine.drain(given_s)
+        self._beat_now.set()
 
     def close(self, timeout_s: float = 10.0) -> bool:
         """Wait for the last confirmations, say farewell, and free the model.
@@ -384,7 +400,8 @@ class Agent:
         Returns:
             False if the engine is stuck in a step: then the process should end itself.
         """
-        until_s = self._clock() + timeout_s
+        # Nobody confirms anything to a worker that was refused.
+        until_s = self._clock() + (0.0 if self._refused else timeout_s)
         while self._unconfirmed and self._clock() < until_s:
             self._stopping.wait(0.05)
         if self._unconfirmed:

@@ -6,6 +6,7 @@ both happen when a worker starts, before its first task.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -135,6 +136,7 @@ def _on_worker_init(**_: Any) -> None:
         tokens_per_s=speed,
         on_refused=_on_refused,
         on_drain=_on_drain,
+        on_stuck=_on_stuck,
     )
     _process = _Process(join, agent, sender)
     _log.info(
@@ -196,12 +198,25 @@ def _on_shutdown(**_: Any) -> None:
 def _on_refused(reason: str) -> None:
     sys.stderr.write(f"The herd refused this worker: {reason}\n")
     celery_state.should_stop = EXIT_SETUP
+    # Celery waits for its threads: what they run is of no use to anybody.
+    if _process is not None:
+        _process.agent.drain(grace_s=0)
 
 
 def _on_drain() -> None:
     celery_state.should_stop = 0
+    if _process is not None:
+        _process.agent.drain()
 
 
 def _on_broken(error: WorkerError) -> None:
     _log.error("model_broken", reason=error.message)
-    celery_state.should_terminate = EXIT_BROKEN
+    # Not `should_terminate`, with which Celery would forget the exit code. What ran has ended.
+    celery_state.should_stop = EXIT_BROKEN
+
+
+def _on_stuck() -> None:
+    # No thread can be made to leave a call of llama.cpp: the process ends, its supervisor starts
+    # another, and the herder takes its orders back.
+    _log.error("engine_stuck")
+    os._exit(EXIT_BROKEN)
