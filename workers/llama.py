@@ -1,8 +1,7 @@
 """llama.cpp behind the engine's `Model`: the only module that imports llama_cpp.
 
 llama.cpp's asserts end the process, so that every size, id and grammar is checked before it gets
-there. Nothing may fork
-once this module has decoded: the child would hang in its own first decode.
+there. Nothing may fork once this module has decoded: the child would hang in its first decode.
 """
 
 from __future__ import annotations
