@@ -145,7 +145,7 @@ def test_what_is_not_there_says_which_command_makes_it(tmp_path):
 def test_a_broken_herders_key_is_named(tmp_path, text):
     settings, _ = make(tmp_path)
     settings.key_path.write_text(text)
-    with pytest.raises(SetupError, match="herder.jwk"):
+    with pytest.raises(SetupError, match=r"herder\.jwk"):
         home.load_herder_key(settings)
 
 

@@ -114,7 +114,7 @@ def test_a_worker_reads_its_key_and_its_herders(tmp_path):
 def test_a_broken_key_file_is_named_and_not_quoted(tmp_path, text):
     path = tmp_path / "worker.json"
     path.write_text(text)
-    with pytest.raises(SettingsError, match="worker.json"):
+    with pytest.raises(SettingsError, match=r"worker\.json"):
         read_join_file(path)
 
 
