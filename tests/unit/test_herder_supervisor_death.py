@@ -99,3 +99,16 @@ def test_a_second_ctrl_c_waits_for_nobody(started: list[Started]) -> None:
     one.process.communicate(timeout=LIMIT_S)
     assert one.process.returncode == 130
     assert all(map(is_gone, one.children))
+
+
+def test_signals_at_any_moment_do_not_make_it_deaf(started: list[Started]) -> None:
+    # Each interrupts a wait of the loop, some of them at its deadline.
+    started.append(one := Started("deaf"))
+    one.process.send_signal(signal.SIGTERM)
+    one.read_until("stopping")
+    for _ in range(1000):
+        one.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    one.process.send_signal(signal.SIGINT)
+    one.process.communicate(timeout=LIMIT_S)
+    assert one.process.returncode == 130
