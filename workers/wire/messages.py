@@ -1,0 +1,261 @@
+"""What herder and workers say to each other: the bodies of the envelopes, and their bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+INFERENCE_QUEUE = "inference"
+HERDER_QUEUE = "herder"
+BEATS_STREAM = "beats"
+
+INFER_TASK = "workers.infer"
+OUTCOME_TASK = "herder.outcome"
+NUDGE_TASK = "herder.nudge"
+NUDGE_ID = "nudge"
+
+MAX_PROMPT_BYTES = 1024 * 1024
+MAX_MESSAGES = 256
+MAX_TOKENS = 1_000_000
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+MAX_TEXT_CHARS = 1024 * 1024
+MAX_GRAMMAR_CHARS = 16 * 1024
+MAX_HELD = 1024
+MAX_OUTCOMES = 64
+MAX_RANK = 2**63 - 1
+
+Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Attempt = Annotated[int, Field(ge=1, le=2**31)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+FinishReason = Literal["stop", "length", "deadline", "cancelled"]
+
+
+class Body(BaseModel):
+    """What a message says; its `kind` stands in the envelope."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str]
+    expires: ClassVar[bool] = False
+    """Whether the envelope carries `exp`: only what a worker would otherwise run too late."""
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)]
+
+
+class Sampling(BaseModel):
+    """How the next token is chosen; the defaults are llama.cpp's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.05
+    repeat_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    logit_bias: Annotated[dict[int, float], Field(max_length=1024)] = {}
+    grammar: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
+    json_schema: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
+
+
+class Held(BaseModel):
+    """One attempt at one order, and the secret that proves who was given it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    order: Id
+    attempt: Attempt
+    nonce: Id
+
+
+class Job(Body):
+    """Herder to worker: run this attempt at this order."""
+
+    kind = "job"
+    expires = True
+    order: Id
+    attempt: Attempt
+    nonce: Id
+    rank: Annotated[int, Field(ge=-MAX_RANK, le=MAX_RANK)]
+    model: Name
+    multiplier: Annotated[str, Field(max_length=40)] = "1"
+    """What it offers for each winston that it needs: for people who watch; it decides nothing."""
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
+    messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
+    raw: bool = False
+    tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
+    stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
+    sampling: Sampling = Sampling()
+    run_limit_s: Annotated[int, Field(ge=1, le=30 * 86_400)]
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("a job has either a prompt or messages")
+        return self
+
+    @property
+    def held(self) -> Held:
+        """The attempt that this job is."""
+        return Held(order=self.order, attempt=self.attempt, nonce=self.nonce)
+
+
+class Failure(BaseModel):
+    """Why a worker could not deliver; `permanent` says that no other worker could either."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    code: Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+    message: Annotated[str, Field(max_length=2000)]
+    permanent: bool
+    data: Annotated[dict[str, int | str], Field(max_length=16)] = {}
+
+
+class Outcome(BaseModel):
+    """How an attempt ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    order: Id
+    attempt: Attempt
+    nonce: Id
+    result: Literal["completed", "failed", "handed_back"]
+    finish_reason: FinishReason | None = None
+    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] = ""
+    prompt_tokens: Count = 0
+    generated: Count = 0
+    failure: Failure | None = None
+    took_ms: Count = 0
+
+    @property
+    def held(self) -> Held:
+        """The attempt that ended."""
+        return Held(order=self.order, attempt=self.attempt, nonce=self.nonce)
+
+
+class Outcomes(Body):
+    """Worker to herder: how attempts ended, all that waited to be sent. Again until confirmed."""
+
+    kind = "outcomes"
+    outcomes: Annotated[tuple[Outcome, ...], Field(min_length=1, max_length=MAX_OUTCOMES)]
+
+
+class Announcement(BaseModel):
+    """What a worker is: the herder's view of the herd comes from this, never from settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Name
+    model: Name
+    slots: Annotated[int, Field(ge=1, le=256)]
+    context: Annotated[int, Field(ge=1, le=2**24)]
+    tokens_per_s: Annotated[int, Field(ge=0, le=10**7)] = 0
+    """Measured decoding speed of one slot with all slots busy; 0 while nothing was measured."""
+    weights: Annotated[str, Field(max_length=64)] = "as in the file"
+    draining: bool = False
+
+
+class Beat(Body):
+    """Worker to herder, every few seconds: still here, still running these."""
+
+    kind = "beat"
+    number: Count
+    """Rises by one with each beat of an instance, so that an old one is known as old."""
+    worker: Announcement
+    running: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)] = ()
+    unconfirmed: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)] = ()
+
+
+class Claim(Body):
+    """Worker to herder: these attempts are mine; sent before their prompts reach the engine."""
+
+    kind = "claim"
+    held: Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_HELD)]
+
+
+class Farewell(Body):
+    """Worker to herder: this instance ends and holds nothing any more."""
+
+    kind = "farewell"
+
+
+class Marker(Body):
+    """Herder to herders, on the beats' stream: one more second in which somebody listened."""
+
+    kind = "marker"
+    number: Count
+
+
+class Nudge(Body):
+    """Client to herder: something waits for this model. It decides nothing."""
+
+    kind = "nudge"
+    model: Name
+
+
+class StopAttempt(Body):
+    """Herder to worker: stop this attempt between two tokens."""
+
+    kind = "stop"
+    held: Held
+    reason: Literal["cancelled", "deadline", "void"]
+
+
+class Confirm(Body):
+    """Herder to worker: these outcomes are settled; forget them."""
+
+    kind = "confirm"
+    held: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)]
+
+
+class Refuse(Body):
+    """Herder to worker: this instance may not join; say why and end."""
+
+    kind = "refuse"
+    reason: Annotated[str, Field(max_length=2000)]
+
+
+class Drain(Body):
+    """Herder to worker: take no more, finish or hand back, and end."""
+
+    kind = "drain"
+
+
+KINDS: dict[str, type[Body]] = {
+    body.kind: body
+    for body in (
+        Job,
+        Outcomes,
+        Beat,
+        Claim,
+        Farewell,
+        Marker,
+        Nudge,
+        StopAttempt,
+        Confirm,
+        Refuse,
+        Drain,
+    )
+}
+
+
+def attempt_id(held: Held) -> str:
+    """The Celery task id that stands for an attempt."""
+    return f"{held.order}.{held.attempt}"
+
+
+def control_stream(instance: str) -> str:
+    """The Redis stream on which a worker instance hears from the herders."""
+    return f"control:{instance}"
+
+
+def text_stream(order: str, attempt: int) -> str:
+    """The Redis stream that carries the provisional text of an attempt."""
+    return f"text:{order}:{attempt}"
