@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +197,12 @@ def test_the_check_runs_in_a_child(cli, monkeypatch):
     done = cli.run("worker", "check")
     assert done.exit_code == 1
     assert "SIGILL" in done.stderr
+
+
+def test_a_terminal_gets_no_control_characters_of_others():
+    ours, theirs = pty.openpty()
+    program = "from herder.cli.show import write_text; write_text('a\\x1b[2Jb\\n')"
+    subprocess.run([sys.executable, "-c", program], stdout=theirs, check=True)
+    assert os.read(ours, 100).decode() == "a�[2Jb\r\n"
+    os.close(ours)
+    os.close(theirs)
