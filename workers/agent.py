@@ -9,25 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 from redis import RedisError
 
 from workers.engine import End, Engine, Work
 from workers.errors import NotAccepting, WorkerError
+from workers.outcomes import OutcomeBox, Sender
 from workers.settings import JoinFile, WorkerSettings
 from workers.texts import TextFlusher
 from workers.transport.streams import Streams
-from workers.transport.tasks import NewTask
 from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
     MAX_HELD,
-    MAX_OUTCOMES,
-    OUTCOME_TASK,
     Announcement,
     Beat,
     Body,
@@ -39,11 +37,9 @@ from workers.wire import (
     Held,
     Job,
     Outcome,
-    Outcomes,
     Refuse,
     StopAttempt,
     WireError,
-    attempt_id,
     control_stream,
     seal,
     unseal,
@@ -54,24 +50,9 @@ _log = structlog.get_logger("workers.agent")
 ENDED_KEPT = 10_000
 """Attempts that are remembered as ended, so that a message that comes twice runs once."""
 
-RESEND_MOST_S = 60.0
-
 STUCK_S = 300.0
 """Seconds in one step of the engine after which it will not come back: the longest that a prompt's
 chunk was seen to take on a loaded machine was seconds."""
-
-GATHER_S = 0.003
-"""Seconds between two messages of outcomes while other orders run."""
-
-MOST_TEXT_SENT = 512 * 1024
-"""Characters of text in one message of several outcomes."""
-
-
-class Sender(Protocol):
-    """Whatever puts signed messages on queues."""
-
-    def publish_many(self, tasks: Sequence[NewTask]) -> None:
-        """Send messages; raises OSError when the broker is out of reach."""
 
 
 @dataclass(slots=True)
@@ -96,16 +77,6 @@ class _Running:
         self.end = end
         self.add_text("", True)
         self.done.set()
-
-
-@dataclass(slots=True)
-class _Unconfirmed:
-    """An outcome that is sent again until a herder says that it is settled, or void."""
-
-    held: Held
-    outcome: Outcome
-    due_s: float
-    wait_s: float
 
 
 class _Claims:
@@ -157,7 +128,6 @@ class Agent:
     ) -> None:
         self._engine = engine
         self._streams = streams
-        self._sender = sender
         self._herders = join.herders
         self._key = join.key
         self._settings = settings
@@ -170,10 +140,15 @@ class Agent:
         self.instance = instance
         self._texts = TextFlusher(streams)
         self._lock = threading.Lock()
-        self._outcome_waits = threading.Condition(self._lock)
+        self._outcomes = OutcomeBox(
+            sender,
+            lambda body: seal(body, self._key, sender=instance, audience=HERDER_QUEUE),
+            resend_s=settings.resend_s,
+            others_run=lambda: len(self._running) > 1,
+            clock=clock,
+        )
         self._claims = _Claims(lambda held: self._say(Claim(held=held)))
         self._running: dict[str, _Running] = {}
-        self._unconfirmed: dict[str, _Unconfirmed] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._beats = 0
         self._draining = False
@@ -189,7 +164,7 @@ class Agent:
         key = f"{job.order}:{job.attempt}"
         running = _Running(job.held, self._texts.open(job.order, job.attempt, job.tokens))
         with self._lock:
-            if key in self._running or key in self._ended or key in self._unconfirmed:
+            if key in self._running or key in self._ended or key in self._outcomes:
                 return {"status": "repeated", "tokens": 0}
             self._running[key] = running
         try:
@@ -207,7 +182,7 @@ class Agent:
     def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
         if job.model != self._settings.model:
             # Not ours to run: another worker of this herd may have it.
-            return self._answer(running, _outcome(job, "handed_back"))
+            return self._answer(_outcome(job, "handed_back"))
         try:
             self._claims.put(job.held)
         except RedisError as error:
@@ -218,69 +193,17 @@ class Agent:
         try:
             self._engine.submit(_work(job), running)
         except NotAccepting:
-            return self._answer(running, _outcome(job, "handed_back"))
+            return self._answer(_outcome(job, "handed_back"))
         running.done.wait()
         assert running.end is not None
         took_ms = int((self._clock() - began_s) * 1000)
         outcome = _ended(job, running.end, took_ms)
-        return None if running.void else self._answer(running, outcome)
+        return None if running.void else self._answer(outcome)
 
-    def _answer(self, running: _Running, outcome: Outcome) -> Outcome:
+    def _answer(self, outcome: Outcome) -> Outcome:
         """Keep an outcome until it is confirmed, and have it sent."""
-        key = f"{outcome.order}:{outcome.attempt}"
-        waiting = _Unconfirmed(running.held, outcome, self._clock(), self._settings.resend_s)
-        with self._lock:
-            self._unconfirmed[key] = waiting
-            self._outcome_waits.notify()
+        self._outcomes.put(f"{outcome.order}:{outcome.attempt}", outcome)
         return outcome
-
-    def send_outcomes(self) -> bool:
-        """Send the outcomes that are due, in one message; False if none is.
-
-        Those that end while a message is on its way go out together in the next. One that is not
-        confirmed is due again, each time later.
-        """
-        now_s = self._clock()
-        batch: list[Outcome] = []
-        size = 0
-        with self._lock:
-            for one in self._unconfirmed.values():
-                if one.due_s > now_s:
-                    continue
-                size += len(one.outcome.text)
-                if batch and (len(batch) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
-                    break
-                batch.append(one.outcome)
-                one.due_s = now_s + one.wait_s
-                one.wait_s = min(one.wait_s * 2, RESEND_MOST_S)
-        if not batch:
-            return False
-        token = seal(
-            Outcomes(outcomes=tuple(batch)), self._key, sender=self.instance, audience=HERDER_QUEUE
-        )
-        label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
-        try:
-            self._sender.publish_many(
-                [NewTask(HERDER_QUEUE, OUTCOME_TASK, token, attempt_id(batch[0].held), label)]
-            )
-        except OSError as error:
-            _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))
-        return True
-
-    def _outcome_loop(self) -> None:
-        while True:
-            if self.send_outcomes():
-                # While orders end thick and fast, their outcomes share a message.
-                if len(self._running) > 1:
-                    self._stopping.wait(GATHER_S)
-                continue
-            with self._lock:
-                if self._stopping.is_set():
-                    return
-                due_s = min((one.due_s for one in self._unconfirmed.values()), default=None)
-                self._outcome_waits.wait(
-                    None if due_s is None else max(0.001, due_s - self._clock())
-                )
 
     # Beats
 
@@ -300,7 +223,7 @@ class Agent:
                     draining=self._draining,
                 ),
                 running=tuple(one.held for one in self._running.values()),
-                unconfirmed=tuple(one.held for one in self._unconfirmed.values())[:1024],
+                unconfirmed=self._outcomes.held(MAX_HELD),
             )
         self._say(body)
 
@@ -318,9 +241,8 @@ class Agent:
             return
         body = envelope.body
         if isinstance(body, Confirm):
-            with self._lock:
-                for held in body.held:
-                    self._unconfirmed.pop(f"{held.order}:{held.attempt}", None)
+            for held in body.held:
+                self._outcomes.forget(f"{held.order}:{held.attempt}")
         elif isinstance(body, StopAttempt):
             self._stop_attempt(body)
         elif isinstance(body, Refuse):
@@ -335,7 +257,7 @@ class Agent:
         with self._lock:
             running = self._running.get(key)
             if stop.reason == "void":
-                self._unconfirmed.pop(key, None)
+                self._outcomes.forget(key)
                 if running is not None:
                     running.void = True
         if running is not None:
@@ -348,10 +270,10 @@ class Agent:
     def start(self) -> None:
         """Begin to beat and to listen."""
         self._texts.start()
+        self._outcomes.start()
         for name, loop in (
             ("beats", self._beat_loop),
             ("control", self._control_loop),
-            ("outcomes", self._outcome_loop),
         ):
             thread = threading.Thread(target=loop, name=name, daemon=True)
             thread.start()
@@ -402,14 +324,13 @@ class Agent:
         """
         # Nobody confirms anything to a worker that was refused.
         until_s = self._clock() + (0.0 if self._refused else timeout_s)
-        while self._unconfirmed and self._clock() < until_s:
+        while self._outcomes and self._clock() < until_s:
             self._stopping.wait(0.05)
-        if self._unconfirmed:
-            _log.warning("outcomes_unconfirmed", count=len(self._unconfirmed))
+        if self._outcomes:
+            _log.warning("outcomes_unconfirmed", count=len(self._outcomes))
         self._stopping.set()
         self._beat_now.set()
-        with self._lock:
-            self._outcome_waits.notify()
+        self._outcomes.stop()
         self._texts.stop()
         for thread in self._threads:
             thread.join(timeout=5)
