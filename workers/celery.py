@@ -169,8 +169,14 @@ def _load_model() -> Model:
             context=settings.context or None,
             threads=settings.threads or None,
             gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
+            cells=settings.cells,
+            donors=settings.prefixes,
+            unified=settings.kv_layout == "unified",
             kv_type=settings.kv_type,
             flash_attention=settings.flash_attention,
+            batch_tokens=settings.batch_tokens,
+            step_tokens=settings.step_tokens,
+            requantize=settings.requantize or None,
         )
     )
 

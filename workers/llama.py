@@ -94,9 +94,11 @@ class LlamaOptions:
         slots: orders decoded at once. 16 is the best on CPUs; above, attention over everybody's
             cells costs more than the fuller batch gives.
         context: tokens of one order, at most; None: what the model was trained for.
-        cells: tokens of all orders together in a unified cache.
-        donors: sequences more, for shared prefixes that outlive their order.
-        unified: one cache for all sequences, whose cells can be shared, or one for each.
+        cells: tokens of all orders together; more if one of `context` would not fit.
+        donors: sequences more, for shared prefixes that outlive their order; as many of them as
+            llama.cpp has beside the slots.
+        unified: one cache for all sequences, whose cells can be shared, or a part for each, of
+            `context` tokens if that is given, else its part of `cells`.
         threads: CPU threads; None: as many as this process may use.
         gpu_layers: layers on the accelerator; None: all, where llama.cpp was built with one.
         kv_type: the type of the cache's numbers.
@@ -188,16 +190,17 @@ class LlamaModel:
 
     def _open(self, options: LlamaOptions) -> Any:
         trained = int(lib.llama_model_n_ctx_train(self._model))
-        context = min(options.context or trained, trained)
-        sequences = options.slots + options.donors if options.unified else options.slots
-        if not 1 <= options.slots <= sequences <= lib.llama_max_parallel_sequences():
-            raise ModelError(
-                f"{sequences} sequences asked for; llama.cpp has at most "
-                f"{lib.llama_max_parallel_sequences()}"
-            )
+        context = min(options.context or 0, trained)
+        most = int(lib.llama_max_parallel_sequences())
+        if not 1 <= options.slots <= most:
+            raise ModelError(f"{options.slots} slots asked for; llama.cpp has at most {most}")
+        sequences = options.slots + _donors(options)
         params = lib.llama_context_default_params()
         # in a unified cache an order may be as long as all cells together, but no longer
-        params.n_ctx = max(options.cells, 256) if options.unified else context * sequences
+        if options.unified:
+            params.n_ctx = max(options.cells, context, 256)
+        else:
+            params.n_ctx = (context or min(options.cells // sequences, trained)) * sequences
         params.n_batch = params.n_ubatch = max(options.batch_tokens, sequences)
         params.n_seq_max = sequences
         params.n_outputs_max = sequences  # a row of logits for each, not for each prompt token
@@ -252,7 +255,7 @@ class LlamaModel:
             slots=options.slots,
             vocab=self._vocab_size,
             cells=cells,
-            donors=options.donors if options.unified and not stateful else 0,
+            donors=0 if stateful else _donors(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
             can_share=options.unified and not stateful,
@@ -459,6 +462,13 @@ class LlamaModel:
             lib.llama_free(ctx)
         if model:
             lib.llama_model_free(model)
+
+
+def _donors(options: LlamaOptions) -> int:
+    """Sequences of the cache beside the slots."""
+    if not options.unified:
+        return 0
+    return max(0, min(options.donors, int(lib.llama_max_parallel_sequences()) - options.slots))
 
 
 def _load_file(path: Path, gpu_layers: int, *, check: bool) -> Any:

@@ -75,9 +75,52 @@ class WorkerSettings(TransportSettings):
     kv_type: Annotated[
         Literal["f16", "bf16", "q8_0", "f32"], Field(description="How the cache is kept.")
     ] = "f16"
+    kv_layout: Annotated[
+        Literal["unified", "separate"],
+        Field(
+            description="One cache for all orders, which share the beginnings of their prompts, "
+            "or a part of it for each."
+        ),
+    ] = "unified"
+    cells: Annotated[
+        int,
+        Field(
+            ge=256,
+            le=2**26,
+            description="Tokens of all orders together that the cache holds; at least those of one "
+            "order.",
+        ),
+    ] = 16_384
+    prefixes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=255,
+            description="Beginnings of prompts that may stay in a unified cache after their order, "
+            "for others to share.",
+        ),
+    ] = 4
     flash_attention: Annotated[
         Literal["auto", "on", "off"], Field(description="Flash attention.")
     ] = "auto"
+    batch_tokens: Annotated[
+        int, Field(ge=32, le=16_384, description="The most tokens in one step of the model.")
+    ] = 512
+    step_tokens: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16_384,
+            description="The most tokens of prompts in a step in which others generate.",
+        ),
+    ] = 256
+    requantize: Annotated[
+        Literal["", "q8_0", "q4_0"],
+        Field(
+            description="Convert the weights at load to a type that may be faster here. It is then "
+            "another model, bit for bit: announcement and receipts say so. Empty: as in the file."
+        ),
+    ] = ""
     beat_s: Annotated[
         int, Field(ge=1, le=60, description="Seconds between two beats of a worker.")
     ] = 3
