@@ -26,6 +26,7 @@ from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
     MAX_HELD,
+    MAX_TEXT_CHARS,
     Announcement,
     Beat,
     Body,
@@ -365,6 +366,10 @@ def _outcome(job: Job, result: Result) -> Outcome:
 def _ended(job: Job, end: End, took_ms: int) -> Outcome:
     if end.reason == "handed_back":
         return _outcome(job, "handed_back")
+    if len(end.text) > MAX_TEXT_CHARS:
+        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} are sent."
+        failure = Failure(code="answer_too_long", message=said, permanent=True)
+        return _outcome(job, "failed").model_copy(update={"failure": failure})
     base = {
         "order": job.order,
         "attempt": job.attempt,
