@@ -18,4 +18,6 @@ def make_app(settings: Settings) -> Celery:
     app.conf.update(
         celery_config(settings, queue=HERDER_QUEUE, concurrency=HANDOVER_THREADS, pulls=False)
     )
+    # Events are there to show workers and orders; these tasks are neither, and they are many.
+    app.conf.worker_send_task_events = False
     return app

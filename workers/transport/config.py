@@ -62,7 +62,9 @@ def celery_config(
         "task_time_limit": None,
         "worker_redirect_stdouts": False,
         "worker_hijack_root_logger": False,
-        "broker_pool_limit": 4,
+        # Our own processes keep a connection or two. Flower asks with up to 32 threads at once, of
+        # which each takes two: with fewer than that they wait for each other for ever.
+        "broker_pool_limit": 100,
     }
 
 
