@@ -1,0 +1,99 @@
+"""Who may not join, and what ends a process with one line."""
+
+from __future__ import annotations
+
+import pytest
+from support.wait import wait_for
+
+from herder import home
+from herder.store import herd as herd_sql
+
+EX_CONFIG = 78
+
+
+def last_line(child):
+    return child.log.strip().splitlines()[-1]
+
+
+def one_line(child, *words):
+    """It ended with one sentence, and no traceback."""
+    assert child.ended() == EX_CONFIG, child.log
+    assert "Traceback" not in child.log
+    for word in words:
+        assert word in last_line(child)
+
+
+def test_a_wrong_model_path_ends_a_worker_with_one_line(make_herd):
+    herd = make_herd()
+    missing = str(herd.folder / "no-such-model.gguf")
+    one_line(herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=missing), missing)
+    one_line(herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=""), "HERD_MODEL_PATH")
+
+
+def test_a_missing_key_ends_a_worker_with_one_line(make_herd):
+    herd = make_herd()
+    one_line(herd.begin_worker(HERD_WORKER_KEY=str(herd.folder / "none.json")), "none.json")
+    broken = herd.folder / "broken.json"
+    broken.write_text("{}")
+    one_line(herd.begin_worker(HERD_WORKER_KEY=str(broken)), "broken.json")
+
+
+def test_a_wrong_setting_ends_both_with_one_line(make_herd):
+    herd = make_herd()
+    one_line(herd.begin_worker(HERD_SLOTS="many"), "HERD_SLOTS")
+    one_line(herd.start("h1", ["-A", "herder", "worker"], HERD_LEASE_S="0"), "HERD_LEASE_S")
+
+
+def test_a_herder_without_a_home_says_how_to_make_one(make_herd, tmp_path):
+    herd = make_herd()
+    nowhere = str(tmp_path / "nowhere")
+    child = herd.start("h1", ["-A", "herder", "worker", "-Q", "herder"], HERD_HOME=nowhere)
+    one_line(child, "herd init")
+    herd.settings.key_path.unlink()
+    child = herd.start("h2", ["-A", "herder", "worker", "-Q", "herder"])
+    one_line(child, "herd init")
+
+
+def test_a_worker_of_another_model_is_refused_and_ends(herd):
+    herd.start_worker()
+    stranger = herd.begin_worker(HERD_MODEL="other-model")
+    assert stranger.ended() == EX_CONFIG
+    assert "The herd refused this worker" in stranger.log
+    assert "other-model" in stranger.log
+    assert herd.known_state(stranger.name) is None
+
+
+def test_a_revoked_worker_ends_and_another_runs_its_order(herd):
+    revoked = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="50")
+    order = herd.submit("Tell me more.", 300)
+    herd.running(order, revoked)
+    with herd.database.read() as connection:
+        (row,) = [w for w in herd_sql.all_workers(connection) if w.name == revoked.name]
+    with herd.database.write() as connection:
+        herd_sql.revoke_key(connection, row.kid, home.clock_us())
+
+    assert revoked.ended() == EX_CONFIG
+    assert "revoked" in revoked.log
+    other = herd.start_worker(HERD_SLOTS="1")
+    assert order.result(timeout=60).receipt.worker == other.name
+
+
+def test_a_worker_of_another_herd_gets_nothing_and_takes_nothing(make_herd, herd):
+    worker = herd.start_worker()
+    # A second herd whose worker was pointed at the first one's Redis by mistake.
+    stranger = make_herd(herd.redis).begin_worker()
+    stranger.says("ready")
+    wait_for(lambda: "unknown_key" in herd.logs, "its beats are refused")
+    orders = [herd.submit(f"Number {number}", 5) for number in range(4)]
+    results = [order.result(timeout=120) for order in orders]
+    assert {result.receipt.worker for result in results} == {worker.name}
+    assert herd.known_state(stranger.name) is None
+    assert stranger.alive
+
+
+@pytest.mark.parametrize("event", ["HERD_EVENTS"])
+def test_events_may_be_switched_off(make_herd, event):
+    herd = make_herd(**{event: "false"})
+    herd.start_herder()
+    herd.start_worker()
+    assert herd.submit().result(timeout=60).receipt.state == "completed"
