@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 
-.PHONY: help install demo test check unit bench-ledger bench-pipeline pins clean
+.PHONY: help install demo test check unit bench-ledger bench-pipeline bench-engine pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench-ledger: install ## transfers per second
 
 bench-pipeline: install ## orders per second, from submission to receipt
 	@$(BIN)/python tests/bench/pipeline.py
+
+bench-engine: install ## tokens per second, beside llama.cpp's own server (the first time it compiles that)
+	@$(BIN)/python tests/bench/engine.py
 
 pins: install ## write constraints.txt anew, for each Python found (UPGRADE=1: the newest of everything)
 	@$(BIN)/python -m deploy.install.pins $(if $(UPGRADE),--upgrade)
