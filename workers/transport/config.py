@@ -6,6 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
+from workers.transport.broker import use_sturdy_redis
 from workers.transport.settings import TransportSettings
 
 PRIORITY_LEVELS = 10
@@ -24,6 +25,8 @@ def celery_config(
             where taking ahead is faster (a herder's short tasks).
     """
     redis = settings.broker_is_redis
+    if redis:
+        use_sturdy_redis()
     return {
         "broker_url": settings.broker,
         # The broker may start after us, restart, or be away for a night: never give up.

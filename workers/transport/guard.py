@@ -104,6 +104,11 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
         options = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
         super().__init__(*args, worker_options=options, **kwargs)
 
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Kombu could not unpack a body; Celery would log all of it, in twenty lines."""
+        _log.warning("message_refused", reason=f"unreadable: {type(exc).__name__}")
+        message.reject_log_error(_log, self.connection_errors)
+
     def create_task_handler(self, promise: Any = new_promise) -> Callable[[Any], None]:
         """Celery's handler of messages, behind the guard."""
         handle = super().create_task_handler(promise)
