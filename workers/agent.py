@@ -64,6 +64,7 @@ class _Running:
     add_text: Callable[[str, bool], None]
     end: End | None = None
     void: bool = False
+    called_off: Literal["cancelled", "deadline"] | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
     def on_start(self, prompt_tokens: int) -> None:
@@ -195,6 +196,9 @@ class Agent:
             self._engine.submit(_work(job), running)
         except NotAccepting:
             return self._answer(_outcome(job, "handed_back"))
+        if running.called_off is not None:
+            # The order to stop came before the engine knew of it: the herder answers claims.
+            self._engine.cancel(f"{job.order}:{job.attempt}", running.called_off)
         running.done.wait()
         assert running.end is not None
         took_ms = int((self._clock() - began_s) * 1000)
@@ -259,11 +263,12 @@ class Agent:
             running = self._running.get(key)
             if stop.reason == "void":
                 self._outcomes.forget(key)
-                if running is not None:
-                    running.void = True
+            if running is not None:
+                running.void = running.void or stop.reason == "void"
+                running.called_off = "deadline" if stop.reason == "deadline" else "cancelled"
         if running is not None:
             _log.info("stop_attempt", order=stop.held.order, reason=stop.reason)
-            self._engine.cancel(key, "deadline" if stop.reason == "deadline" else "cancelled")
+            self._engine.cancel(key, running.called_off or "cancelled")
             self._beat_now.set()
 
     # Life

@@ -38,11 +38,13 @@ class FakeStreams:
 
     def __init__(self):
         self.beats, self.texts, self.down = [], [], False
+        self.on_beat = lambda _body: None
 
     def add_beat(self, token):
         if self.down:
             raise RedisDown("no Redis")
         self.beats.append(unseal(token, {WORKER.kid: WORKER.public}, audience=BEATS_STREAM))
+        self.on_beat(self.beats[-1].body)
 
     def add_texts(self, pieces):
         self.texts += pieces
@@ -125,7 +127,7 @@ def bench(tmp_path, clean_environment):
 
 def job(prompt="What is it?", tokens=5, **fields):
     given = {"order": "o-1", "attempt": 1, "nonce": "n-1", "rank": 0, "model": "stub"}
-    return Job(**{**given, "prompt": prompt, "tokens": tokens, "run_limit_s": 60, **fields})
+    return Job(**{**given, "prompt": prompt, "tokens": tokens, "run_limit_s": 600, **fields})
 
 
 def test_an_attempt_is_claimed_run_and_answered(bench):
@@ -161,6 +163,7 @@ def test_a_message_that_comes_twice_runs_once(bench):
     assert bench.agent.run(one)["status"] == "repeated"
     bench.tell(StopAttempt(held=one.held, reason="cancelled"))
     thread.join(timeout=60)
+    assert not thread.is_alive()
     bench.outcome(one)
     assert bench.agent.run(one)["status"] == "repeated", "not confirmed yet"
     bench.tell(Confirm(held=(one.held,)))
@@ -174,6 +177,7 @@ def test_what_is_stopped_says_what_it_has(bench, reason, said):
     wait_for(lambda: any(piece.text for piece in bench.streams.texts), "text comes")
     bench.tell(StopAttempt(held=one.held, reason=reason))
     thread.join(timeout=60)
+    assert not thread.is_alive()
     outcome = bench.outcome(one)
     assert (outcome.result, outcome.finish_reason) == ("completed", said)
     assert 1 <= outcome.generated <= 3
@@ -185,11 +189,29 @@ def test_what_is_void_is_stopped_and_forgotten(bench):
     wait_for(lambda: bench.held("running"), "it runs")
     bench.tell(StopAttempt(held=one.held, reason="void"))
     thread.join(timeout=60)
+    assert not thread.is_alive()
     bench.agent.run(other)
     bench.outcome(other)
     bench.tell(StopAttempt(held=other.held, reason="void"))
     assert (bench.held("running"), bench.held("unconfirmed")) == ((), ())
     assert {outcome.order for outcome in bench.sender.outcomes} == {"o-2"}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("reason", ["cancelled", "deadline", "void"])
+def test_an_order_to_stop_that_overtakes_the_engine_is_obeyed(bench, reason):
+    """The herder answers a claim, and the answer may be there before the engine has the prompt."""
+    one = job("[[hang]]", run_limit_s=3600)
+
+    def answer(body):
+        if isinstance(body, Claim):
+            bench.tell(StopAttempt(held=one.held, reason=reason))
+
+    bench.streams.on_beat = answer
+    result = bench.agent.run(one)
+    assert result["status"] == ("void" if reason == "void" else "completed")
+    if reason != "void":
+        assert bench.outcome(one).finish_reason == reason
 
 
 @pytest.mark.parametrize(
@@ -227,6 +249,7 @@ def test_a_worker_that_drains_hands_back_what_does_not_end_in_time(bench):
     wait_for(lambda: bench.held("running"), "it runs")
     bench.agent.drain(grace_s=0)
     thread.join(timeout=60)
+    assert not thread.is_alive()
     assert bench.outcome(one).result == "handed_back"
     assert bench.agent.run(late)["status"] == "handed_back"
     bench.agent.beat()
