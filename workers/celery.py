@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -160,25 +159,9 @@ def _load_model() -> Model:
         )
     if not settings.model_path:
         raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel, llama_options
 
-    return LlamaModel(
-        LlamaOptions(
-            path=Path(settings.model_path),
-            slots=settings.slots,
-            context=settings.context or None,
-            threads=settings.threads or None,
-            gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
-            cells=settings.cells,
-            donors=settings.prefixes,
-            unified=settings.kv_layout == "unified",
-            kv_type=settings.kv_type,
-            flash_attention=settings.flash_attention,
-            batch_tokens=settings.batch_tokens,
-            step_tokens=settings.step_tokens,
-            requantize=settings.requantize or None,
-        )
-    )
+    return LlamaModel(llama_options(settings))
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

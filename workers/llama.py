@@ -27,6 +27,7 @@ from workers.errors import (
 )
 from workers.sampling import Chain, Samplers
 from workers.scheduler import Row
+from workers.settings import WorkerSettings
 from workers.work import ModelFacts, Prepared, Sampler, Work
 
 # OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
@@ -126,6 +127,25 @@ class LlamaOptions:
     requantize: Weights | None = None
 
 
+def llama_options(settings: WorkerSettings) -> LlamaOptions:
+    """How the settings of a worker have its model loaded."""
+    return LlamaOptions(
+        path=Path(settings.model_path),
+        slots=settings.slots,
+        context=settings.context or None,
+        cells=settings.cells,
+        donors=settings.prefixes,
+        unified=settings.kv_layout == "unified",
+        threads=settings.threads or None,
+        gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
+        kv_type=settings.kv_type,
+        flash_attention=settings.flash_attention,
+        batch_tokens=settings.batch_tokens,
+        step_tokens=settings.step_tokens,
+        requantize=settings.requantize or None,
+    )
+
+
 class LlamaModel:
     """A GGUF model and the one context that decodes on it.
 
@@ -178,7 +198,7 @@ class LlamaModel:
             params = lib.llama_model_quantize_default_params()
             params.ftype = _FTYPES[options.requantize]
             params.allow_requantize = True
-            params.nthread = options.threads or _cores()
+            params.nthread = options.threads or cores()
             _take_reason()
             source, target = os.fsencode(options.path), os.fsencode(converted)
             if lib.llama_model_quantize(source, target, ctypes.byref(params)) != 0:
@@ -204,7 +224,7 @@ class LlamaModel:
         params.n_batch = params.n_ubatch = max(options.batch_tokens, sequences)
         params.n_seq_max = sequences
         params.n_outputs_max = sequences  # a row of logits for each, not for each prompt token
-        params.n_threads = params.n_threads_batch = options.threads or _cores()
+        params.n_threads = params.n_threads_batch = options.threads or cores()
         params.flash_attn_type = _FLASH[options.flash_attention]
         params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
         params.kv_unified = options.unified
@@ -263,7 +283,7 @@ class LlamaModel:
             size_bytes=int(lib.llama_model_size(model)),
             kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
             threads=int(lib.llama_n_threads_batch(self._ctx)),
-            gpu=_accelerator() if options.gpu_layers != 0 else None,
+            gpu=gpu_name() if options.gpu_layers != 0 else None,
             system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
         )
 
@@ -482,7 +502,7 @@ def _load_file(path: Path, gpu_layers: int, *, check: bool) -> Any:
     return model
 
 
-def _accelerator() -> str | None:
+def gpu_name() -> str | None:
     """What llama.cpp calls the first GPU that it would use; None if it was built without."""
     if not lib.llama_supports_gpu_offload():
         return None
@@ -497,7 +517,8 @@ def _accelerator() -> str | None:
     return None
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

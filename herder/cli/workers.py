@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from herder.cli.base import NOT_DONE, REFUSED, Json, opened, whole
+from herder.cli.base import INTERRUPTED, NOT_DONE, REFUSED, Json, opened, whole
 from herder.cli.show import complain, print_json, print_table, when
 from herder.errors import InvalidRequest
 
@@ -116,6 +116,45 @@ def check(
         raise typer.Exit(NOT_DONE)
     complain(said[-1] if said else f"The check ended with exit code {done.returncode}.")
     raise typer.Exit(REFUSED if done.returncode == REFUSED else NOT_DONE)
+
+
+@app.command(epilog="Example: herd worker tune --model-path model.gguf --seconds 10")
+def tune(
+    model_path: Annotated[
+        Path | None,
+        typer.Option("--model-path", metavar="FILE", help="HERD_MODEL_PATH unless given."),
+    ] = None,
+    seconds: Annotated[
+        str, typer.Option("--seconds", metavar="N", help="Of load, for each setting.")
+    ] = "5",
+    json: Json = False,
+) -> None:
+    """Measure which settings are fastest here, and print them for herd.env; minutes.
+
+    It starts from the settings as they are and changes one thing at a time. Ctrl-C ends it, and
+    shows what was found until then.
+    """
+    from herder.operator import model_file
+
+    file = model_file() if model_path is None else model_path
+    command = [sys.executable, "-m", "workers.tune", "--model-path", str(file)]
+    command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
+    if json:
+        command.append("--json")
+    # A child, as for the check; it shows its table as it grows.
+    with subprocess.Popen(command) as child:  # noqa: S603
+        while True:
+            try:
+                code = child.wait()
+                break
+            except KeyboardInterrupt:
+                continue  # the terminal told the child too, and it has something to say
+    if code < 0:
+        name = signal.Signals(-code).name
+        complain(f"It was ended by {name}: a setting that it tried does not work here.")
+        raise typer.Exit(NOT_DONE)
+    if code:
+        raise typer.Exit(code if code in (REFUSED, INTERRUPTED) else NOT_DONE)
 
 
 def _within(name: str, text: str, most: int) -> str:
