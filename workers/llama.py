@@ -168,6 +168,7 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
+        self._unified = options.unified
         self._sequences = int(lib.llama_n_seq_max(self._ctx))
         self._past = [0] * self._sequences
         self._pieces: dict[int, bytes] = {}
@@ -278,7 +279,7 @@ class LlamaModel:
             donors=0 if stateful else _donors(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
-            can_share=options.unified and not stateful,
+            can_share=not stateful,
             weights=options.requantize or "as in the file",
             size_bytes=int(lib.llama_model_size(model)),
             kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
@@ -471,7 +472,12 @@ class LlamaModel:
         sound = 0 <= source < self._sequences and 0 <= target < self._sequences
         if not sound or self._past[target] or not 0 < length <= self._past[source]:
             raise DecodeFailed(f"cannot copy {length} cells from {source} to {target}: a bug here")
-        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        if self._unified:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        else:  # between separate streams llama.cpp copies the whole or aborts
+            lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._past[target] = self._past[source]
+            self.keep(target, length)
         self._past[target] = length
 
     def close(self) -> None:

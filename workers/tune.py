@@ -28,7 +28,7 @@ from pathlib import Path
 from workers.engine import End, Engine, Work
 from workers.errors import WorkerError
 from workers.settings import WorkerSettings, load_settings
-from workers.tune_search import Changes, Search, Trial, advice, report, stages
+from workers.tune_search import STAGES, Changes, Search, Trial, advice, report, stages
 from workers.wire import Sampling
 
 WARM = 2.0
@@ -197,6 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--model-path", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load for each setting (5)")
+    parser.add_argument(
+        "--only", type=_stages, default=STAGES, help=f"some of {','.join(STAGES)}, in that order"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     chosen = parser.parse_args(arguments)
     try:
@@ -206,14 +209,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"llama-cpp-python cannot be loaded: {error}")
     except WorkerError as error:
         return _refuse(error.message)
-    conversions: list[Changes] = (
-        [] if settings.requantize else [{"requantize": "q8_0"}, {"requantize": "q4_0"}]
-    )
-    search = Search(
-        stages(settings, cores(), gpu=gpu_name() is not None and settings.gpu_layers != 0),
-        conversions,
-        Bench(settings, chosen.seconds).measure,
-    )
+    gpu = gpu_name() is not None and settings.gpu_layers != 0
+    wanted = stages(settings, cores(), gpu=gpu)
+    wanted = {name: changes for name, changes in wanted.items() if name in chosen.only}
+    conversions = wanted.pop("weights", [])
+    measure = Bench(settings, chosen.seconds).measure
+    search = Search(list(wanted.values()), conversions, measure)
     code = _run(search, settings, cores(), chosen.seconds)
     if not search.trials or search.best.error:
         return code or _refuse(search.best.error)
@@ -246,6 +247,13 @@ def _run(search: Search, settings: WorkerSettings, cores: int, seconds: float) -
         _say("stopped")
         return 130
     return 0
+
+
+def _stages(text: str) -> list[str]:
+    named = text.split(",")
+    if unknown := set(named) - set(STAGES):
+        raise argparse.ArgumentTypeError(f"no stage {', '.join(sorted(unknown))}")
+    return named
 
 
 def _say(line: str) -> None:

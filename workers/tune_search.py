@@ -107,28 +107,35 @@ class Search:
         return other / one - 1 if one else None
 
 
-def stages(settings: WorkerSettings, cores: int, *, gpu: bool) -> list[list[Changes]]:
-    """What to try on a machine, one list after the other, without what is so already."""
-    threads = settings.threads or cores
-    found: list[list[Changes]] = [
-        []
-        if gpu or cores < 4
-        else [{"threads": cores // 2}, {"threads": cores - 1}, {"threads": cores}],
-        [
+STAGES = ("threads", "cache", "slots", "step", "weights")
+
+
+def stages(settings: WorkerSettings, cores: int, *, gpu: bool) -> dict[str, list[Changes]]:
+    """What to try on a machine, by stage, without what is so already."""
+    threads = [] if gpu or cores < 4 else [cores // 2, cores - 1, cores]
+    # llama.cpp keeps q8_0 only with flash attention
+    flashes = ("auto", "off") if settings.kv_type != "q8_0" else ("auto",)
+    weights = () if settings.requantize else ("q8_0", "q4_0")
+    found: dict[str, list[Changes]] = {
+        "threads": [{"threads": one} for one in threads],
+        "cache": [
             {"kv_layout": layout, "flash_attention": flash}
             for layout in ("unified", "separate")
-            for flash in ("auto", "off")
+            for flash in flashes
         ],
-        [{"slots": slots} for slots in SLOTS],
-        [{"step_tokens": tokens} for tokens in STEP_TOKENS],
-    ]
-    now = settings.model_copy(update={"threads": threads})
-    if settings.kv_type == "q8_0":  # llama.cpp keeps that only with flash attention
-        found[1] = [change for change in found[1] if change["flash_attention"] != "off"]
-    return [
-        [one for one in stage if any(getattr(now, name) != value for name, value in one.items())]
-        for stage in found
-    ]
+        "slots": [{"slots": one} for one in SLOTS],
+        "step": [{"step_tokens": one} for one in STEP_TOKENS],
+        "weights": [{"requantize": one} for one in weights],
+    }
+    now = settings.model_copy(update={"threads": settings.threads or cores})
+    return {
+        stage: [
+            one
+            for one in changes
+            if any(getattr(now, name) != value for name, value in one.items())
+        ]
+        for stage, changes in found.items()
+    }
 
 
 def environment(changes: Changes) -> dict[str, str]:

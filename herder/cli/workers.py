@@ -127,6 +127,14 @@ def tune(
     seconds: Annotated[
         str, typer.Option("--seconds", metavar="N", help="Of load, for each setting.")
     ] = "5",
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="LIST",
+            help="Some of threads,cache,slots,step,weights; all unless given.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure which settings are fastest here, and print them for herd.env; minutes.
@@ -139,6 +147,8 @@ def tune(
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.tune", "--model-path", str(file)]
     command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
+    if only is not None:
+        command += ["--only", only]
     if json:
         command.append("--json")
     # A child, as for the check; it shows its table as it grows.

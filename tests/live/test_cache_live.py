@@ -78,6 +78,29 @@ def test_copied_cells_give_the_same_logits_bit_for_bit(model: Any) -> None:
     assert np.array_equal(computed, copied)
 
 
+def test_cells_copied_between_separate_streams_are_those_computed(model_path: Path) -> None:
+    from workers.llama import LlamaModel, LlamaOptions
+
+    model = LlamaModel(LlamaOptions(path=model_path, slots=3, unified=False, context=512))
+    assert model.facts.can_share
+    prefix = model.tokenize("All about llamas, from wool to manners. " * 12, template=False)
+    tail = model.tokenize("And what do llamas eat?", template=False)
+    length = len(prefix)
+    assert model.decode([Row(0, 0, prefix, False, NOBODY)])
+    model.copy(0, 1, length)
+    model.copy(1, 2, length - 20)  # a copy of a copy, and of a part of it, in the same step
+    rows = [Row(1, length, tail, True, NOBODY), Row(2, length - 20, prefix[-20:], False, NOBODY)]
+    assert model.decode(rows)
+    copied = logits(model, 1)
+    assert model.decode([Row(2, length, tail, True, NOBODY)])
+    partly = logits(model, 1)
+    assert model.decode([Row(0, length, tail, True, NOBODY)])
+    computed = logits(model, 1)
+    model.close()
+    assert np.array_equal(copied, computed)
+    assert np.abs(centred(partly[0]) - centred(computed[0])).max() < TOLERANCE
+
+
 def test_a_batched_rows_logits_agree_with_those_of_the_prompt_alone(model: Any) -> None:
     assert len(PROMPTS) == 32
     prompts = [model.tokenize(prompt, template=False) for prompt in PROMPTS]

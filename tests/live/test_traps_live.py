@@ -164,15 +164,24 @@ def test_sizes_that_llama_cpp_rounds_cuts_or_refuses(child) -> None:
     )
 
 
-def test_separate_streams_never_copy(child) -> None:
+def test_separate_streams_copy_whole_and_cut(child) -> None:
     child(
         """
         engine = Engine(load(unified=False, slots=4, context=512))
-        assert not engine.facts.can_share and engine.facts.donors == 0
+        assert engine.facts.can_share and engine.facts.donors == 0
         system = "You know all about llamas and alpacas and tell it to everybody. " * 4
         heard = run(engine, *(work(system + str(i), 6) for i in range(9)))
         assert all(one.end.generated for one in heard)
-        assert engine.metrics.reused == 0
+        assert engine.metrics.reused >= 3 * 50, engine.metrics
+        heard = [Heard() for _ in range(40)]
+        for i, listener in enumerate(heard):  # leave and join in the middle of it
+            engine.submit(work(system * (i % 3) + str(i), 1 + i % 5), listener)
+            engine.step()
+            if i % 4 == 0:
+                engine.cancel(next(iter(engine.running), ""))
+        while engine.step():
+            pass
+        assert all(len(one.ends) == 1 for one in heard)
         engine.stop()
         """
     )

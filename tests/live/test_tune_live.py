@@ -65,7 +65,7 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
     expected |= {"context": 1024, "threads": 1, "weights": "q8_0"}
     assert expected.items() <= changed.items()
     separate = facts(HERD_KV_LAYOUT="separate", HERD_SLOTS="4", HERD_FLASH_ATTENTION="off")
-    expected = {"slots": 4, "cells": 16384, "context": 4096, "donors": 0, "can_share": False}
+    expected = {"slots": 4, "cells": 16384, "context": 4096, "donors": 0, "can_share": True}
     assert expected.items() <= separate.items()
     most = facts(HERD_SLOTS="255", HERD_PREFIXES="255", HERD_CONTEXT="512", HERD_CELLS="256")
     expected = {"slots": 255, "cells": 512, "context": 512, "donors": 1}
@@ -78,8 +78,8 @@ def tune(model_path: Path, *words: str) -> list[str]:
 
 def test_tune_measures_and_recommends(model_path: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
-        tune(model_path, "--seconds", "0.1", "--json"),
-        env=environ(tmp_path, model_path, HERD_CELLS="4096"),
+        tune(model_path, "--seconds", "0.1", "--only", "cache,weights", "--json"),
+        env=environ(tmp_path, model_path, HERD_CELLS="2048", HERD_SLOTS="3"),
         capture_output=True,
         text=True,
         check=False,
@@ -87,13 +87,10 @@ def test_tune_measures_and_recommends(model_path: Path, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     document = json.loads(answer.stdout)
     measured = [trial for trial in document["trials"] if not trial["error"]]
-    assert len(measured) >= 10
+    assert len(measured) == 1 + 3 + 2
     assert {trial["changes"].get("requantize") for trial in measured} == {None, "q8_0", "q4_0"}
     assert all(trial["tokens_per_s"] >= 0 for trial in measured)
-    assert set(document["environment"]) <= {
-        *("HERD_SLOTS", "HERD_KV_LAYOUT", "HERD_FLASH_ATTENTION", "HERD_STEP_TOKENS"),
-        "HERD_THREADS",
-    }
+    assert set(document["environment"]) <= {"HERD_KV_LAYOUT", "HERD_FLASH_ATTENTION"}
     said = answer.stderr.splitlines()
     assert "about 1 min" in said[0], "the time is said beforehand"
     assert len(said) == 3 + len(document["trials"]) + 1
@@ -102,7 +99,7 @@ def test_tune_measures_and_recommends(model_path: Path, tmp_path: Path) -> None:
 def test_tune_shows_what_it_has_at_ctrl_c(model_path: Path, tmp_path: Path) -> None:
     running = subprocess.Popen(
         tune(model_path, "--seconds", "0.1"),
-        env=environ(tmp_path, model_path, HERD_CELLS="4096"),
+        env=environ(tmp_path, model_path, HERD_CELLS="2048", HERD_SLOTS="3"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

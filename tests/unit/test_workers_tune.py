@@ -11,13 +11,17 @@ from workers.engine import Engine
 from workers.settings import WorkerSettings
 from workers.stub import StubModel
 from workers.tune import put_load
-from workers.tune_search import Search, Trial, advice, better, environment, report, stages
+from workers.tune_search import STAGES, Search, Trial, advice, better, environment, report, stages
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def settings(**values: Any) -> WorkerSettings:
     return WorkerSettings(redis_url="redis://127.0.0.1:1/0", **values)
+
+
+def all_stages() -> list[list[Mapping[str, int | str]]]:
+    return [*stages(settings(), 2, gpu=False).values()][:-1]
 
 
 def machine(speeds: Mapping[tuple[str, int | str], float], noise: list[float] | None = None) -> Any:
@@ -47,22 +51,26 @@ def test_better_is_faster_by_more_than_noise_or_as_fast_and_calmer() -> None:
 
 
 def test_it_tries_what_is_not_so_already() -> None:
-    threads, layouts, slots, steps = stages(settings(), 8, gpu=False)
+    found = stages(settings(), 8, gpu=False)
+    assert tuple(found) == STAGES
+    threads, layouts, slots, steps, weights = found.values()
+    assert weights == [{"requantize": "q8_0"}, {"requantize": "q4_0"}]
+    assert stages(settings(requantize="q4_0"), 8, gpu=False)["weights"] == []
     assert threads == [{"threads": 4}, {"threads": 7}]
     assert {"kv_layout": "unified", "flash_attention": "auto"} not in layouts
     assert len(layouts) == 3
     assert slots == [{"slots": 8}, {"slots": 32}, {"slots": 64}]
     assert steps == [{"step_tokens": 128}, {"step_tokens": 512}]
-    assert stages(settings(), 2, gpu=False)[0] == []
-    assert stages(settings(), 8, gpu=True)[0] == []
-    assert stages(settings(threads=4), 8, gpu=False)[0] == [{"threads": 7}, {"threads": 8}]
-    quantised = stages(settings(kv_type="q8_0"), 2, gpu=False)[1]
+    assert stages(settings(), 2, gpu=False)["threads"] == []
+    assert stages(settings(), 8, gpu=True)["threads"] == []
+    assert stages(settings(threads=4), 8, gpu=False)["threads"] == [{"threads": 7}, {"threads": 8}]
+    quantised = stages(settings(kv_type="q8_0"), 2, gpu=False)["cache"]
     assert quantised == [{"kv_layout": "separate", "flash_attention": "auto"}]
 
 
 def test_it_finds_the_best_one_thing_at_a_time() -> None:
     measure = machine({("flash_attention", "off"): 1.5, ("slots", 32): 1.2, ("slots", 64): 0.3})
-    search = Search(stages(settings(), 2, gpu=False), [{"requantize": "q4_0"}], measure)
+    search = Search(all_stages(), [{"requantize": "q4_0"}], measure)
     assert len(list(search.run())) == search.planned == len(measure.asked)
     assert search.best.changes == {
         "kv_layout": "unified",
@@ -77,7 +85,7 @@ def test_it_finds_the_best_one_thing_at_a_time() -> None:
 
 def test_what_is_within_the_noise_changes_nothing() -> None:
     measure = machine({("slots", 32): 1.04, ("step_tokens", 128): 0.98})
-    search = Search(stages(settings(), 2, gpu=False), [], measure)
+    search = Search(all_stages(), [], measure)
     list(search.run())
     assert search.best.changes == {}
     assert advice(search, settings()) == [
@@ -88,7 +96,7 @@ def test_what_is_within_the_noise_changes_nothing() -> None:
 def test_a_lead_that_the_second_measurement_of_the_start_takes_away_is_none() -> None:
     count = 1 + 3 + 3 + 2
     measure = machine({("slots", 32): 1.2}, [1.0] * count + [1.3])
-    search = Search(stages(settings(), 2, gpu=False), [], measure)
+    search = Search(all_stages(), [], measure)
     list(search.run())
     assert search.best.changes == {}
     assert search.spread == pytest.approx(0.3)
@@ -187,6 +195,8 @@ def test_the_command_runs_it_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None
         *("-m", "workers.tune", "--model-path", "some.gguf"),
         *("--seconds", "2", "--json"),
     ]
+    assert typed(child := Child(0), "--only", "slots,step").exit_code == 0
+    assert child.command[-2:] == ["--only", "slots,step"]
     assert typed(Child(2)).exit_code == 2
     assert typed(Child(KeyboardInterrupt(), 130)).exit_code == 130, "the child has the last word"
     died = typed(Child(-11))
