@@ -13,6 +13,7 @@ import random
 import statistics
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
@@ -107,9 +108,12 @@ def make_loads(
         return max(4, round(full * fraction))
 
     def request(text: str, new: int, most: int | None = None) -> Request:
-        # words of this list are a token each, or nearly: cut where they are more
-        while most is not None and len(tokenize(text)) > most:
-            text = text.rpartition(" ")[0]
+        words = text.split()
+        if most is not None:  # as many of its words as fit: a token each, or nearly
+            short = bisect_right(
+                range(len(words) + 1), most, key=lambda n: len(tokenize(" ".join(words[:n])))
+            )
+            text = " ".join(words[: short - 1])
         return Request(text, tokenize(text), new)
 
     made: dict[str, list[Request]] = {}
