@@ -8,6 +8,15 @@ default settings) doing no-op tasks with a `link` callback, and *tuned* Celery w
 settings doing a no-op and a reply task. Rounds alternate, the medians are compared.
 `refill`: from the end of one order to the start of the next on a worker with all slots busy.
 `idle start`: from the return of `submit` on an idle herd to the engine's start.
+
+Where the time goes (two shared cores, CPU milliseconds an order): herder 2.9 to 3.2, worker 2.3 to
+3.1, client 1.9 to 2.1, Redis 0.25. Of a submission's 4 ms on the clock: 1.7 waiting for the write
+lock, 0.9 in the commit (its fsync), 1.1 in SQL. The lock is the limit: submissions, settlements,
+dispatches and beats take turns at it, a transaction of the herder holding it for 5 to 10 ms under
+load. Of a herder's own Python about 40 % is settlement and dispatch, 35 % Celery's consumer, 20 %
+beats. Taken down so far: one message for each outcome and each claim (they now go out together),
+one broker round trip for each dispatch (22.9 to 4.4 ms for a batch of seven), a nudge for each
+submission, a transaction for each claim: 14.9 to 7.2 ms of CPU an order in all.
 """
 
 from __future__ import annotations
