@@ -77,7 +77,8 @@ def test_a_stream_gives_the_text_as_it_comes_and_may_be_joined_late(herd):
     pieces, late = [], []
     reading = order.stream()
     pieces.append(next(reading))
-    assert order.status() == "running", "the first piece came before the end"
+    # Claims are read ten times a second: text may be here before the herder knows who has it.
+    assert order.status() in ("dispatched", "running"), "the first piece came before the end"
 
     joined = threading.Thread(target=lambda: late.extend(order.stream()))
     pieces.append(next(reading))
