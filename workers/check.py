@@ -1,7 +1,8 @@
 """What this worker would run on: `python -m workers.check --model-path P [--json]`.
 
-Loads the model, prints what was found, and measures the speed for some seconds. `herd worker check`
-runs it as a child process, so that a build that crashes on this CPU takes only the child with it.
+Loads the model as a worker with the same settings would, prints what was found, and measures the
+speed for some seconds. `herd worker check` runs it as a child process, so that a build that crashes
+on this CPU takes only the child with it.
 Exit codes: 0 good, 2 the model cannot be used (one line says why).
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from workers.engine import Engine, ModelFacts
 from workers.errors import WorkerError
+from workers.settings import load_settings
 
 _FLAGS = re.compile(r"^(?:flags|Features)\s*:\s*(.*)$", re.MULTILINE)
 _INTERESTING = {
@@ -33,6 +35,8 @@ _INTERESTING = {
     "amx_int8": "AMX_INT8",
 }
 """CPU flags that llama.cpp has code for, and what its system information calls them."""
+_BUILD = {"LLAMAFILE", "OPENMP", "REPACK", "ACCELERATE", "KLEIDIAI"}
+"""What the system information lists beside the features of the CPU, and is not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Report:
         cpu: the processor.
         used: CPU features that the build uses.
         unused: features that the CPU has and the build does not use.
+        build: what llama.cpp was built with besides.
         facts: the model and its cache.
         memory_bytes: the most memory that this process had.
         slot_tokens_per_s: decoding speed of one slot with all slots busy.
@@ -51,6 +56,7 @@ class Report:
     cpu: str
     used: list[str]
     unused: list[str]
+    build: list[str]
     facts: ModelFacts
     memory_bytes: int
     slot_tokens_per_s: float
@@ -70,7 +76,7 @@ class Report:
             f"cpu      {self.cpu}, {facts.threads} threads; uses {' '.join(self.used) or 'nothing'}"
             + (f"; leaves unused {' '.join(self.unused)}" if self.unused else ""),
             f"gpu      {facts.gpu or 'none'}",
-            f"build    {facts.system}",
+            f"build    {' '.join(self.build) or 'plain'}; llama.cpp says: {facts.system}",
             f"memory   {_mib(self.memory_bytes)} at most",
             f"speed    {self.slot_tokens_per_s:.1f} tokens/s a slot with all slots busy, "
             f"{self.tokens_per_s:.0f} together",
@@ -80,11 +86,12 @@ class Report:
 def check(engine: Engine, seconds: float) -> Report:
     """Measure an engine that has not been started."""
     speed = engine.calibrate(seconds)
-    used, unused = _features(engine.facts.system)
+    used, unused, build = _features(engine.facts.system)
     return Report(
         cpu=_cpu(),
         used=used,
         unused=unused,
+        build=build,
         facts=engine.facts,
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         slot_tokens_per_s=round(speed, 2),
@@ -95,14 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the check; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m workers.check", description=__doc__)
     parser.add_argument("--model-path", type=Path, required=True)
-    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--slots", type=int, help="HERD_SLOTS unless given")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     chosen = parser.parse_args(arguments)
     try:
-        from workers.llama import LlamaModel, LlamaOptions
+        settings = load_settings()
+        changes = {"model_path": str(chosen.model_path), "slots": chosen.slots or settings.slots}
+        from workers.llama import LlamaModel, llama_options
 
-        engine = Engine(LlamaModel(LlamaOptions(path=chosen.model_path, slots=chosen.slots)))
+        engine = Engine(LlamaModel(llama_options(settings.model_copy(update=changes))))
         try:
             report = check(engine, chosen.seconds)
         finally:
@@ -121,15 +130,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _features(system: str) -> tuple[list[str], list[str]]:
-    """CPU features that the build uses, and those that it leaves unused."""
-    used = re.findall(r"(\w+) = 1", system)
+def _features(system: str) -> tuple[list[str], list[str], list[str]]:
+    """CPU features that the build uses, those that it leaves unused, and what it has besides."""
+    # "CUDA : ARCHS = 900 | USE_GRAPHS = 1 | CPU : SSE3 = 1 | AVX = 1 | OPENMP = 1 |"
+    others, _, cpu = system.partition("CPU :")
+    on = re.findall(r"(\w+) = 1", cpu)
+    used = [name for name in on if name not in _BUILD]
+    build = re.findall(r"(\w+) :", others) + [name for name in on if name in _BUILD]
     try:
         found = _FLAGS.search(Path("/proc/cpuinfo").read_text())
     except OSError:
-        return used, []
+        found = None
     flags = found[1].split() if found else []
-    return used, [name for flag, name in _INTERESTING.items() if flag in flags and name not in used]
+    unused = [name for flag, name in _INTERESTING.items() if flag in flags and name not in used]
+    return used, unused, build
 
 
 def _cpu() -> str:

@@ -83,19 +83,23 @@ def check(
         typer.Option("--model-path", metavar="FILE", help="HERD_MODEL_PATH unless given."),
     ] = None,
     slots: Annotated[
-        str, typer.Option("--slots", metavar="N", help="Orders decoded at once.")
-    ] = "16",
+        str | None,
+        typer.Option(
+            "--slots", metavar="N", help="Orders decoded at once; HERD_SLOTS unless given."
+        ),
+    ] = None,
     seconds: Annotated[
         str, typer.Option("--seconds", metavar="N", help="How long the speed is measured.")
     ] = "10",
     json: Json = False,
 ) -> None:
-    """Load a model here and measure it, as a worker would; needs no herd."""
+    """Load a model here and measure it, as a worker with these settings would; needs no herd."""
     from herder.operator import model_file
 
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.check", "--model-path", str(file)]
-    command += ["--slots", _within("slots", slots, MOST_SLOTS)]
+    if slots is not None:
+        command += ["--slots", _within("slots", slots, MOST_SLOTS)]
     command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
     if json:
         command.append("--json")

@@ -184,10 +184,11 @@ def test_the_check_runs_in_a_child(cli, monkeypatch):
     assert cli.json("worker", "check", "--seconds", "2") == {"tokens_per_s": 60}
     assert asked[0][1:] == [
         *("-m", "workers.check", "--model-path", "/models/some.gguf"),
-        *("--slots", "16", "--seconds", "2", "--json"),
+        *("--seconds", "2", "--json"),
     ]
-    cli.says("worker", "check", "--model-path", "other.gguf")
+    cli.says("worker", "check", "--model-path", "other.gguf", "--slots", "4")
     assert "other.gguf" in asked[1]
+    assert asked[1][asked[1].index("--slots") + 1] == "4"
     for wrong in (["--seconds", "0"], ["--seconds", "x"], ["--slots", "257"], ["--slots", "-1"]):
         cli.refused("worker", "check", *wrong)
 
