@@ -17,7 +17,7 @@ from celery.worker import state as celery_state
 
 from workers.agent import Agent
 from workers.engine import Engine, Model
-from workers.errors import ModelError, SettingsError, WorkerError
+from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.config import celery_config
 from workers.transport.guard import Guard
@@ -117,7 +117,7 @@ def _on_worker_init(**_: Any) -> None:
         model = _load_model()
         engine = Engine(model, on_broken=_on_broken)
         speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
-    except ModelError as error:
+    except ModelFileError as error:
         _die(SettingsError(f"No model: {error.message}. HERD_MODEL_PATH must name a GGUF file."))
         return
     except WorkerError as error:

@@ -1,7 +1,8 @@
 """What can go wrong in a worker: one tree, each error with a stable code and its data.
 
 WorkerError
-    ModelError          the model file, or the machine, does not do
+    ModelError          the model, or the machine, does not do
+        ModelFileError
     PromptError         the prompt cannot run on this model
         EmptyPrompt
         PromptTooLong
@@ -43,9 +44,15 @@ class WorkerError(Exception):
 
 
 class ModelError(WorkerError):
-    """The model cannot be loaded: no such file, not a GGUF file, cut short, or corrupt."""
+    """The model cannot be used as the settings have it: no memory for its cache, for example."""
 
     code = "model_error"
+
+
+class ModelFileError(ModelError):
+    """The model's file cannot be loaded: not there, not a GGUF file, cut short, or corrupt."""
+
+    code = "model_file_error"
 
 
 class SettingsError(WorkerError):

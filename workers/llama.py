@@ -22,6 +22,7 @@ from workers.errors import (
     DecodeFailed,
     EmptyPrompt,
     ModelError,
+    ModelFileError,
     TemplateError,
     WorkerError,
 )
@@ -33,8 +34,8 @@ from workers.work import ModelFacts, Prepared, Sampler, Work
 # OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
 # else runs on a core, the one is waited for and the other spins in its way: 16 slots fell from 17
 # to between 0.5 and 3 tokens/s a slot beside one busy process on two cores, and only to 7 with
-# short spins, which cost 5 to 10 % on an idle machine (SmolLM2-135M, 2 cores). libgomp reads this
-# once, when llama_cpp loads it.
+# short spins. On an idle machine 1,000, 10,000, 100,000 and libgomp's own 300,000 came to the same
+# within the noise (SmolLM2-135M, 2 cores, 3 rounds). libgomp reads this once, when llama_cpp loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp
@@ -150,7 +151,8 @@ class LlamaModel:
     """A GGUF model and the one context that decodes on it.
 
     Raises:
-        ModelError: the file is no sound GGUF model, or there is no memory for it.
+        ModelFileError: the file is no sound GGUF model.
+        ModelError: there is no memory for it, or it cannot be used with these options.
     """
 
     def __init__(self, options: LlamaOptions) -> None:
@@ -190,7 +192,7 @@ class LlamaModel:
         model = _load_file(options.path, layers, check=options.check_tensors)
         if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
             lib.llama_model_free(model)
-            raise ModelError(f"{options.path} holds no model that continues text")
+            raise ModelFileError(f"{options.path} holds no model that continues text")
         if options.requantize is None:
             return model
         lib.llama_model_free(model)  # it was sound; converting one that is not could end us
@@ -232,7 +234,10 @@ class LlamaModel:
         _take_reason()
         ctx = lib.llama_init_from_model(self._model, params)
         if not ctx:
-            raise ModelError(f"cannot make a context for {options.path}: {_take_reason()}")
+            raise ModelError(
+                f"cannot make a cache of {params.n_ctx} cells: {_take_reason()}; smaller "
+                f"HERD_SLOTS or HERD_CELLS need less memory"
+            )
         return ctx
 
     def _read_vocab(self) -> None:
@@ -504,7 +509,7 @@ def _load_file(path: Path, gpu_layers: int, *, check: bool) -> Any:
     _take_reason()
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise ModelError(f"cannot load {path}: {_take_reason()}")
+        raise ModelFileError(f"cannot load {path}: {_take_reason()}")
     return model
 
 
@@ -531,11 +536,11 @@ def cores() -> int:
 def _check_file(path: Path) -> None:
     """Refuse early what llama.cpp would only refuse with a riddle."""
     if path.is_dir():
-        raise ModelError(f"{path} is a folder, not a GGUF file")
+        raise ModelFileError(f"{path} is a folder, not a GGUF file")
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     if magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file")
+        raise ModelFileError(f"{path} is not a GGUF file")
