@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 import ledger
 from herder.database import Database
@@ -17,13 +17,18 @@ from herder.errors import (
     InsufficientBalance,
     InvalidRequest,
     KeyReused,
+    shown,
 )
+from herder.store import accounts as account_sql
 from herder.submission import parse_account
 from herder.tables import account
 from ledger import AuditReport, Balance, Entry, Ledger
 
 OUTSIDE = "outside"
 """The ledger's account for the world: deposits come from it, withdrawals go to it."""
+
+
+MAX_LIMIT = 10**12
 
 
 def client_account(name: str) -> str:
@@ -79,7 +84,26 @@ class Accounts:
                 self._ledger.create_account(connection, client_account(name), "client")
             except ledger.AccountExists:
                 raise AccountExists(name) from None
-            connection.execute(insert(account).values(name=name, created_us=self._clock_us()))
+            account_sql.add_account(connection, name, self._clock_us())
+
+    def set_limits(
+        self, name: str, *, max_open_orders: int | None, tokens_per_minute: int | None
+    ) -> None:
+        """Give an account limits of its own: 0 for any number, None for the herd's.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InvalidRequest: a limit is negative.
+        """
+        limits = {"max_open_orders": max_open_orders, "tokens_per_minute": tokens_per_minute}
+        for limit, value in limits.items():
+            if value is not None and (type(value) is not int or not 0 <= value <= MAX_LIMIT):
+                raise InvalidRequest(
+                    f"{limit} must be a whole number from 0 to {MAX_LIMIT}, not {shown(value)}."
+                )
+        with self._database.write() as connection:
+            if not account_sql.set_limits(connection, name, limits):
+                raise AccountNotFound(name)
 
     def balances(self) -> list[NamedBalance]:
         """Every account with its balance, by name."""

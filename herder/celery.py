@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,12 @@ from herder.database import Database
 from herder.dispatch import Dispatcher
 from herder.errors import HerdError
 from herder.herd import Herd
+from herder.retention import purge
 from herder.service import Keys, Service
 from herder.settings import Settings, load_settings
 from herder.settlement import Settlement
 from herder.store import models as model_sql
+from herder.withdrawal import Withdrawal
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams, connect
@@ -47,6 +50,7 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
     clock_us = home.clock_us
     return Service(
         settlement=Settlement(database, books, settings, clock_us=clock_us),
+        withdrawal=Withdrawal(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, settings, key, publisher, clock_us=clock_us),
         herd=Herd(database, settings, clock_us=clock_us),
         streams=Streams(connect(settings.redis_url)),
@@ -54,7 +58,15 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
         keys=Keys(database),
         name=f"h-{secrets.token_hex(4)}",
         clock_us=clock_us,
+        forget=_forgetter(settings, database),
     )
+
+
+def _forgetter(settings: Settings, database: Database) -> Callable[[], object] | None:
+    days = settings.keep_text_days
+    if days == 0:
+        return None
+    return lambda: purge(database, home.clock_us(), older_than_days=days)
 
 
 @dataclass
@@ -101,7 +113,7 @@ def _on_worker_init(**_: Any) -> None:
     global _process
     configure_logging(settings.log_level)  # Celery sets up logging only after this
     try:
-        database = Database(settings.database)
+        database = Database(settings.database, settings.lease_s)
         with database.read() as connection:
             model_sql.read_policy(connection)
         sender = CelerySender(app)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from herder.errors import HerdError
@@ -103,6 +104,30 @@ class Order:
         """
         return self._herd.stream(self.id)
 
+    def cancel(self) -> Receipt:
+        """End it. While it waits, all of the fee comes back at once and the receipt says so.
+
+        Once it runs, its worker stops it between two tokens, and what was delivered until then is
+        charged: `result()` waits for that and raises `OrderCancelled` with the partial text. An
+        order that has ended stays as it is.
+        """
+        return self._herd.cancel(self.id)
+
+    def rebid(self, fee: int) -> Receipt:
+        """Raise its fee while it is queued; it moves to its new place at once.
+
+        Args:
+            fee: the new fee in winston, for the whole order.
+
+        Raises:
+            RebidTooLow: it offers as much already.
+            OrderNotWaiting: a worker has it, or it has ended.
+            InsufficientBalance: the account has less than the difference.
+        """
+        receipt = self._herd.rebid(self.id, fee)
+        self.fee = receipt.fee
+        return receipt
+
 
 def submit(
     prompt: str | None = None,
@@ -129,6 +154,7 @@ def submit(
     json_schema: str | None = None,
     reference: str | None = None,
     idempotency_key: str | None = None,
+    start_by: datetime | str | None = None,
     run_limit_s: int | None = None,
     callback: Callable[[str], object] | None = None,
     on_error: Callable[[HerdError], object] | None = None,
@@ -159,6 +185,7 @@ def submit(
         json_schema: a JSON schema, as text, that the answer follows.
         reference: your own words, given back with the answer.
         idempotency_key: the same call with the same key is the same order, charged once.
+        start_by: a time with its zone; not begun by then, it expires and all comes back.
         run_limit_s: seconds after which a worker stops it; charged is what was delivered.
         callback: called once with the text when the answer arrives, in a thread of the library
             that keeps the program alive until then; callbacks are called one after the other.
@@ -172,6 +199,8 @@ def submit(
         InsufficientBalance: the sentence says which command fills the account.
         AccountNotFound, ModelNotFound: there is no such thing.
         KeyReused: the idempotency key stands for another call.
+        RateLimited: the account has as much open, or ordered lately, as it may;
+            `error.retry_after_s` says when to try again.
         SetupError, HerdUnavailable: there is no herd here, or its database is busy.
     """
     herd = connect()
@@ -188,6 +217,7 @@ def submit(
         stop=stop,
         reference=reference,
         idempotency_key=idempotency_key,
+        start_by=start_by,
         run_limit_s=run_limit_s,
         sampling={
             "temperature": temperature,

@@ -1,152 +1,139 @@
-"""Opens the database and hands out transactions. Every rule about connections stands here.
+"""Opens the database and hands out transactions.
 
-SQLite: WAL with `synchronous=FULL`, so that what was committed survives a power cut. Whatever
-writes begins with BEGIN IMMEDIATE: a transaction that reads first and asks for the write lock
-later fails as busy under load (99 of 100 tries, measured). SQLite's own lock is not fair (one
-process was seen to commit once while another committed ten thousand times), so processes queue
-on a file lock first, and the threads of one process on a mutex before it.
+Every rule about connections stands in `herder/sqlite.py` and `herder/postgres.py`; the address
+chooses between them.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from herder.errors import HerdUnavailable, SetupError
-from ledger import SQLITE_PRAGMAS
+from herder.postgres import UNDONE, Postgres
+from herder.sqlite import Sqlite
 
-BUSY_TIMEOUT_S = 30
+PAUSES_S = (0.01, 0.05)
+"""Before each further try of a transaction that was undone for others' sake."""
+
+Result = TypeVar("Result")
+
+
+class Server(Protocol):
+    """What keeps the database: hands out transactions, and says in our words what went wrong."""
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """As `Database.write`."""
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """As `Database.read`."""
+
+    def close(self) -> None:
+        """As `Database.close`."""
 
 
 class Database:
     """One database, as one process sees it. Safe among threads; never used after a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease_s: int = 20) -> None:
         """Open the engine; the first transaction connects.
 
         Args:
-            url: an SQLAlchemy address: `sqlite:///PATH`.
+            url: `sqlite:///PATH`, or `postgresql://user:password@host/name`.
+            lease_s: the silence in seconds that a worker is allowed. On PostgreSQL nobody waits
+                for a lock, nor holds one in a transaction that does nothing, longer than a third
+                of it.
 
         Raises:
-            SetupError: no address of a database that is known here.
+            SetupError: no address of a database that is known here, or its driver is missing.
         """
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise SetupError(
-                "HERD_DATABASE_URL is no database address; sqlite:////path/to/herd.db is one."
-            ) from None
-        if parsed.get_backend_name() != "sqlite":
-            raise SetupError(
-                f"HERD_DATABASE_URL names {parsed.get_backend_name()!r}; only sqlite is served."
-            )
-        self.path = parsed.database if parsed.database not in (None, "", ":memory:") else None
-        self._url = parsed.set(drivername="sqlite+pysqlite")
-        self._mutex = threading.Lock()
-        self._lock_file = -1
-        self._writer = self._engine("BEGIN IMMEDIATE")
-        # A database in memory lives in one connection: readers must share it.
-        self._reader = self._writer if self.path is None else self._engine("BEGIN")
+        self._server = _open(url, lease_s)
 
-    def _engine(self, begin: str) -> Engine:
-        engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-        @event.listens_for(engine, "connect")
-        def _on_connect(connection: Any, _record: object) -> None:
-            connection.isolation_level = None  # the driver's own BEGIN would be a deferred one
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")
-            for pragma in SQLITE_PRAGMAS:  # what the ledger's guards and batches need
-                cursor.execute(pragma)
-            cursor.close()
-
-        @event.listens_for(engine, "begin")
-        def _on_begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
-
-        return engine
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """A transaction that writes: committed at the end of the block, undone by an exception.
 
         Raises:
-            HerdUnavailable: the database is locked or out of reach.
+            HerdUnavailable: the database is busy or out of reach. Nothing is committed, unless the
+                connection was lost just as it was.
+            SetupError: the database cannot be used as it is.
         """
-        with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
-            yield connection
+        return self._server.write()
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """A transaction that only reads, and sees one moment.
 
         Raises:
-            HerdUnavailable: the database is locked or out of reach.
+            HerdUnavailable: the database is busy or out of reach.
+            SetupError: the database cannot be used as it is.
         """
-        if self.path is None:
-            with self.write() as connection:
-                yield connection
-            return
-        with _translated(), self._reader.begin() as connection:
-            yield connection
+        return self._server.read()
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self.path is None:
-            yield
-            return
-        if self._lock_file < 0:
-            self._lock_file = _open_lock(Path(self.path))
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+    def transact(self, step: Callable[[Connection], Result]) -> Result:
+        """Take a step in a transaction that writes, and take it again if others undid it.
+
+        On PostgreSQL two transactions may wait for each other, until one is undone; done again,
+        it succeeds as a rule. A lost connection is no reason to do it again: it may have been
+        lost after the commit.
+
+        Args:
+            step: is given the connection. What it does outside of the transaction it does once
+                for each try.
+
+        Returns:
+            What the step returned that was committed.
+
+        Raises:
+            HerdUnavailable: as `write`, after the last try.
+        """
+        for pause_s in PAUSES_S:
+            try:
+                with self.write() as connection:
+                    return step(connection)
+            except HerdUnavailable as error:
+                if not _was_undone(error):
+                    raise
+            time.sleep(pause_s)
+        with self.write() as connection:
+            return step(connection)
 
     def close(self) -> None:
         """Give every connection back."""
-        self._writer.dispose()
-        self._reader.dispose()
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+        self._server.close()
 
 
-def _open_lock(database: Path) -> int:
+def _open(address: str, lease_s: int) -> Server:
+    url = _parse(address)
+    match url.get_backend_name():
+        case "sqlite":
+            return Sqlite(url)
+        case "postgresql" | "postgres":
+            return Postgres(url, lease_s)
+        case other:
+            raise SetupError(
+                f"HERD_DATABASE_URL names {other!r}; sqlite and postgresql are served."
+            )
+
+
+def _parse(address: str) -> URL:
     try:
-        return os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        return make_url(address)
+    except (ArgumentError, ValueError):  # the second: a port that is no number
         raise SetupError(
-            f"The database folder {database.parent} cannot be written ({error.strerror}); "
-            f"`herd init` makes it."
+            "HERD_DATABASE_URL is no database address; sqlite:////path/to/herd.db and "
+            "postgresql://user:password@host/herd are."
         ) from None
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DatabaseError as error:
-        reason = str(error.orig)
-        if "no such table" in reason or "no such column" in reason:
-            raise SetupError(
-                "The database has no tables of this version; `herd init` brings it up to date."
-            ) from error
-        if "unable to open" in reason:
-            raise SetupError("The database cannot be opened; `herd init` makes it.") from error
-        if "not a database" in reason or "malformed" in reason:
-            raise SetupError("The database's file is damaged, or no database.") from error
-        if "readonly" in reason:
-            raise SetupError("The database cannot be written by this user.") from error
-        if "locked" in reason or "busy" in reason:
-            raise HerdUnavailable("The database is busy; try again.") from error
-        raise
+def _was_undone(error: BaseException) -> bool:
+    """Whether the database said that it undid the transaction for others' sake."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError):
+            return getattr(cause.orig, "sqlstate", None) in UNDONE
+        cause = cause.__cause__
+    return False

@@ -1,7 +1,7 @@
-"""The desk: where orders are taken and priced, and an operator's refunds are given.
+"""The desk: where orders are taken, priced and bid for again, and an operator's refunds are given.
 
 Every call is one transaction. A refused call leaves no trace, not even of its idempotency key.
-`herder/settlement.py` is the other half: how orders end, and what they are charged.
+`herder/endings.py` is the other half: how orders end, and what they are charged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ import ledger
 from herder.accounts import client_account, money_errors
 from herder.database import Database
 from herder.errors import (
+    AccountNotFound,
     FeeAboveMax,
     FeeTooLow,
     InvalidFee,
+    InvalidRequest,
+    InvalidStartBy,
     KeyReused,
     ModelNotFound,
     OrderNotFound,
+    OrderNotWaiting,
+    RateLimited,
+    RebidTooLow,
     RefundRefused,
     TooManyTokens,
 )
@@ -40,10 +46,13 @@ from herder.pricing import (
     rank,
     settled_multiplier,
 )
+from herder.store import accounts as account_sql
 from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
+
+_MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,9 @@ class Priced:
         """What it offers for each winston that it needs."""
         return Fraction(self.fee, self.needed)
 
-    @property
-    def rank(self) -> int:
-        """Its order of service."""
-        return rank(self.fee, self.needed)
+    def rank(self, submitted_us: int) -> int:
+        """Its order of service, if it was submitted then."""
+        return rank(self.fee, self.needed, aging_s=self.policy.aging_s, submitted_us=submitted_us)
 
 
 def new_uuid() -> str:
@@ -104,10 +112,13 @@ class Desk:
             ModelNotFound, AccountNotFound: there is no such thing.
             InsufficientBalance: the account has less than the fee.
             KeyReused: the idempotency key stands for another call.
+            RateLimited: the account has as much open, or ordered lately, as it may.
         """
         marks = _fingerprint(call) if call.idempotency_key else None
         with self._database.write() as connection:
             if call.idempotency_key and marks:
+                # Two calls with one key, at once: the second has to find the first one's order.
+                account_sql.lock(connection, call.account)
                 found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
                 if found is not None:
                     _require_same(call.idempotency_key, marks, found[1])
@@ -123,8 +134,11 @@ class Desk:
         marks: dict[str, str] | None,
     ) -> Order:
         now_us = self._clock_us()
+        if call.start_by_us is not None and call.start_by_us <= now_us:
+            raise InvalidStartBy("start_by has passed already; give a time that is still to come.")
+        self._count_in(connection, call, priced, now_us)
         order_id = self._new_id()
-        hold_id = str(uuid5(UUID(order_id), "hold:1"))
+        hold_id = _hold_id(order_id, 1)
         with money_errors(call.account):
             self._ledger.hold(
                 connection,
@@ -139,7 +153,7 @@ class Desk:
             "account": call.account,
             "model": priced.model.name,
             "state": State.QUEUED.value,
-            "rank": priced.rank,
+            "rank": priced.rank(now_us),
             "fee": priced.fee,
             "needed": priced.needed,
             "prompt_fee": priced.model.rates.prompt_fee,
@@ -153,6 +167,7 @@ class Desk:
             "idempotency_key": call.idempotency_key,
             "fingerprint": json.dumps(marks) if marks else None,
             "hold_id": hold_id,
+            "start_by_us": call.start_by_us,
             "run_limit_s": call.run_limit_s,
             "submitted_us": now_us,
         }
@@ -160,6 +175,96 @@ class Desk:
         order = order_sql.insert_order(connection, values, request)
         order_sql.add_events(connection, "submitted", now_us, [(order_id, 0, None, None)])
         return order
+
+    def _count_in(
+        self, connection: Connection, call: Submission, priced: Priced, now_us: int
+    ) -> None:
+        """Count an order against its account's limits.
+
+        Tokens a minute are a leaky bucket that holds a minute (GCRA, ITU-T I.371): what was ordered
+        is paid off at the limit's rate, and an order is refused that would not be within a minute.
+        """
+        known = account_sql.standing(connection, call.account)
+        if known is None:
+            raise AccountNotFound(call.account)
+        if 0 < known.max_open_orders <= known.open_orders:
+            raise RateLimited(
+                f"Account {call.account!r} has {known.open_orders} orders open and may have "
+                f"{known.max_open_orders}; try again when one has ended.",
+                retry_after_s=1,
+                open_orders=known.open_orders,
+                max_open_orders=known.max_open_orders,
+            )
+        until_us = known.tokens_until_us
+        if known.tokens_per_minute > 0:
+            asked = priced.words + call.tokens
+            until_us = max(until_us, now_us) + asked * _MINUTE_US // known.tokens_per_minute
+            if asked > known.tokens_per_minute:
+                raise InvalidRequest(
+                    f"This order has {asked} words and tokens, and account {call.account!r} may "
+                    f"order {known.tokens_per_minute} a minute; ask for fewer.",
+                    asked=asked,
+                    tokens_per_minute=known.tokens_per_minute,
+                )
+            if until_us > now_us + _MINUTE_US:
+                wait_s = -(-(until_us - now_us - _MINUTE_US) // 1_000_000)
+                raise RateLimited(
+                    f"Account {call.account!r} may order {known.tokens_per_minute} words and "
+                    f"tokens a minute; try again in {wait_s} s.",
+                    retry_after_s=wait_s,
+                    tokens_per_minute=known.tokens_per_minute,
+                )
+        account_sql.count_in(connection, call.account, until_us)
+
+    def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Order:
+        """Raise the fee of an order that is queued: its hold and its place in one transaction.
+
+        The same fee again changes nothing, so that a call whose answer was lost may be repeated.
+
+        Args:
+            order_id: the order.
+            fee: the new fee in winston, for the whole order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            InvalidFee: it is no whole number of winston.
+            OrderNotFound: there is no such order, or it is another account's.
+            OrderNotWaiting: it is out with the herd, or has ended.
+            RebidTooLow: the fee is below what it offers already.
+            InsufficientBalance: the account has less than the difference.
+        """
+        if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+            raise InvalidFee("fee", fee, MAX_WINSTON)
+        with self._database.write() as connection:
+            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
+            if order is None or (account is not None and order.account != account):
+                raise OrderNotFound(order_id)
+            if fee == order.fee and order.holds > 1:
+                return order
+            if order.state is not State.QUEUED:
+                raise OrderNotWaiting(order_id, order.state.value)
+            if fee <= order.fee:
+                raise RebidTooLow(order_id, fee, order.fee)
+            policy, _, stripes = model_sql.read_policy(connection)
+            hold_id = _hold_id(order_id, order.holds + 1)
+            with money_errors(order.account):
+                # The old one first: the account may have no more than the difference.
+                self._ledger.void_many(connection, [order.hold_id])
+                self._ledger.hold(
+                    connection,
+                    hold_id,
+                    client_account(order.account),
+                    f"revenue:{ledger.stripe(hold_id, stripes)}",
+                    fee,
+                    tags={"order": order_id},
+                )
+            place = rank(fee, order.needed, aging_s=policy.aging_s, submitted_us=order.submitted_us)
+            book_sql.rebid(connection, order, fee, place, hold_id)
+            subject = (order_id, order.attempt, None, f"{order.fee} to {fee}")
+            order_sql.add_events(connection, "rebid", self._clock_us(), [subject])
+            found = order_sql.get_order(connection, order_id)
+            assert found is not None, "it is locked"
+            return found
 
     def refund(
         self, order_id: str, amount: int | None, reason: str, *, refund_id: str | None = None
@@ -205,6 +310,11 @@ class Desk:
                 subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
                 order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
+
+
+def _hold_id(order_id: str, number: int) -> str:
+    """The id of an order's hold; a re-bid voids one and places the next."""
+    return str(uuid5(UUID(order_id), f"hold:{number}"))
 
 
 def price(connection: Connection, call: Submission, now_us: int) -> Priced:
@@ -268,6 +378,7 @@ def _fingerprint(call: Submission) -> dict[str, str]:
         "stop": call.stop,
         "sampling": call.sampling.model_dump(mode="json"),
         "reference": call.reference,
+        "start_by_us": call.start_by_us,
         "run_limit_s": call.run_limit_s,
     }
     return {

@@ -103,12 +103,14 @@ class Dispatcher:
                 workers = herd_sql.workers_here(connection, model)
                 return [], self._room(workers, herd_sql.unclaimed(connection, model))
         with self._database.write() as connection:
+            model_sql.lock_dispatch(connection, model)
             workers = herd_sql.workers_here(connection, model)
             room = self._room(workers, herd_sql.unclaimed(connection, model))
-            chosen = book_sql.best(connection, model, min(room, MAX_AT_ONCE)) if room else []
+            now_us = self._clock_us()
+            most = min(room, MAX_AT_ONCE)
+            chosen = book_sql.best(connection, model, most, now_us) if room else []
             if not chosen:
                 return [], room
-            now_us = self._clock_us()
             deadline = herd_sql.heard_s(connection) + self._settings.claim_s
             steps = [
                 {

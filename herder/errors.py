@@ -4,11 +4,14 @@ HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
 │   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
+│   ├── InvalidStartBy
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
-├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound
+├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound
 ├── AccountExists, KeyReused, RefundRefused
+├── RateLimited               when to try again
+├── RebidTooLow, OrderNotWaiting
 ├── InsufficientBalance       which command fills the account
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
 ├── StreamRestarted, ResultTimeout
@@ -87,6 +90,12 @@ class InvalidRunLimit(InvalidRequest):
             run_limit_s=text,
             most=most,
         )
+
+
+class InvalidStartBy(InvalidRequest):
+    """The time by which an order is to begin is none, or has passed."""
+
+    code = "invalid_start_by"
 
 
 class InvalidFee(InvalidRequest):
@@ -229,6 +238,16 @@ class OrderNotFound(NotFound):
         super().__init__(f"There is no order {order!r}.", order=order)
 
 
+class WorkerNotFound(NotFound):
+    """No worker of this name is here."""
+
+    code = "worker_not_found"
+
+    def __init__(self, worker: str, here: list[str]) -> None:
+        has = ", ".join(here[:20]) if here else "none"
+        super().__init__(f"No worker {worker!r} is here; here: {has}.", worker=worker)
+
+
 class AccountExists(HerdError):
     """The name is taken."""
 
@@ -256,6 +275,44 @@ class RefundRefused(HerdError):
     """The order was not charged, or not as much."""
 
     code = "refund_refused"
+
+
+class RateLimited(HerdError):
+    """The account has as much open, or ordered lately, as it may; nothing was held."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: int, **data: Any) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **data)
+        self.retry_after_s = retry_after_s
+
+
+class RebidTooLow(HerdError):
+    """A re-bid raises the fee, or it is none."""
+
+    code = "rebid_too_low"
+
+    def __init__(self, order: str, fee: int, current: int) -> None:
+        super().__init__(
+            f"Order {order} offers {current} winston already; a new bid must be higher than that, "
+            f"not {fee}.",
+            order=order,
+            fee=fee,
+            current=current,
+        )
+
+
+class OrderNotWaiting(HerdError):
+    """Only an order that waits may be bid for again."""
+
+    code = "order_not_waiting"
+
+    def __init__(self, order: str, state: str) -> None:
+        super().__init__(
+            f"Order {order} is {state}; a new bid is for an order that is still queued.",
+            order=order,
+            state=state,
+        )
 
 
 class InsufficientBalance(HerdError):

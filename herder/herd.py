@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from sqlalchemy import Connection
@@ -39,6 +39,10 @@ from workers.wire import (
 _log = structlog.get_logger("herder.herd")
 
 MARK_EVERY_US = 1_000_000
+CALL_OFF_REASONS: dict[str, Literal["cancelled", "deadline"]] = {
+    "cancelled": "cancelled",
+    "deadline": "deadline",
+}
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class Herd:
             batch = _Batch(
                 now_us=self._clock_us(),
                 heard_s=herd_sql.heard_s(connection),
-                orders=order_sql.get_orders(connection, _named_orders(envelopes)),
+                orders=order_sql.get_orders(connection, _named_orders(envelopes), lock=True),
             )
             keys = herd_sql.live_keys(connection, herd_sql.WORKER)
             for envelope in envelopes:
@@ -199,6 +203,15 @@ class Herd:
             _log.warning("stray_attempt", order=held.order, instance=worker.instance)
             heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
             return False
+        if _too_late(order, batch.at_us):
+            # It was to have begun by now: it is about to expire.
+            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+            return False
+        if order.call_off is not None:
+            # Told again with each beat until it answers: the first time may have been lost.
+            heard.control.append(
+                (worker.instance, StopAttempt(held=held, reason=CALL_OFF_REASONS[order.call_off]))
+            )
         deadline = batch.heard_s + self._settings.lease_s
         if order.state is State.RUNNING:
             batch.renewals.append({"which": order.seq, "deadline": deadline})
@@ -213,6 +226,7 @@ class Herd:
                 "at_us": max(order.dispatched_us or 0, batch.at_us),
                 "tried": int(first),
                 "deadline": deadline,
+                "overdue": deadline + (order.run_limit_s or 0),
             }
         )
         batch.claimed.append((order.id, order.attempt, worker.instance, None))
@@ -293,6 +307,11 @@ def belongs(order: Order, held: Held, instance: str) -> bool:
 def was_settled(order: Order, held: Held, instance: str) -> bool:
     """Whether an attempt is over because this worker's outcome of it was taken in."""
     return not order.attempt_open and order.attempt == held.attempt and order.instance == instance
+
+
+def _too_late(order: Order, at_us: int) -> bool:
+    """Whether a worker shows up with an order that was to have begun before."""
+    return not order.begun and order.start_by_us is not None and order.start_by_us < at_us
 
 
 def _is_another(worker: herd_sql.Worker, announced: Announcement) -> bool:

@@ -29,8 +29,9 @@ from ledger import Ledger
 from workers.transport.settings import SETTINGS_FILE
 from workers.wire import PrivateKey, PublicKey, WireError
 
-REVENUE_STRIPES = 1
-"""Accounts that revenue is spread over, so that it is no hot row; SQLite has one writer anyway."""
+REVENUE_STRIPES = {"sqlite": 1, "postgresql": 16}
+"""Accounts that revenue is spread over, by kind of database: where many write at once, one row that
+every settlement credits is a row that all of them wait for."""
 
 
 def clock_us() -> int:
@@ -87,6 +88,7 @@ def _fill(
 ) -> None:
     now_us = clock_us()
     with database.write() as connection:
+        stripes = REVENUE_STRIPES[connection.dialect.name]
         migrations.upgrade(connection)
         herd_sql.add_key(connection, herd_sql.HERDER, "herder", key.public, now_us)
         if connection.execute(select(policy.c.id)).one_or_none() is not None:
@@ -100,14 +102,17 @@ def _fill(
                 auto_half_life_s=initial.auto_half_life_s,
                 bytes_per_word=initial.bytes_per_word,
                 charge_unused=initial.charge_unused,
+                aging_s=initial.aging_s,
+                max_open_orders=initial.max_open_orders,
+                tokens_per_minute=initial.tokens_per_minute,
                 default_model=initial.model,
-                revenue_stripes=REVENUE_STRIPES,
+                revenue_stripes=stripes,
             )
         )
         connection.execute(insert(clock).values(id=1, heard_s=0, marked_us=0))
         books = open_ledger()
         books.create_account(connection, OUTSIDE, "outside", allow_overdraft=True)
-        for stripe in range(REVENUE_STRIPES):
+        for stripe in range(stripes):
             books.create_account(connection, f"revenue:{stripe}", "revenue")
     made.append("database" if settings.database_url else f"database {settings.home / 'herd.db'}")
 
@@ -131,6 +136,8 @@ def _settings_text(settings: Settings) -> str:
     ]
     if settings.redis_url != Settings.model_fields["redis_url"].default:
         lines.append(f"HERD_REDIS_URL={settings.redis_url}")
+    if settings.database_url:
+        lines.append(f"HERD_DATABASE_URL={settings.database_url}")
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,7 @@ from herder.calling import Caller, ErrorCallback, TextCallback
 from herder.database import Database
 from herder.desk import Desk
 from herder.errors import (
+    HerdUnavailable,
     InvalidRequest,
     OrderCancelled,
     OrderExpired,
@@ -25,16 +26,21 @@ from herder.errors import (
     ResultTimeout,
     SetupError,
     StreamRestarted,
+    WorkerNotFound,
 )
 from herder.nudge import Nudger
 from herder.orders import Order, State
 from herder.quotes import Quotes
 from herder.receipts import Info, Quote, Receipt, Result, receipt_of, result_of
+from herder.retention import purge
 from herder.settings import Settings
+from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.submission import parse_submission
 from herder.watch import Watcher
+from herder.withdrawal import Withdrawal, held_of
 from workers.transport.streams import Streams, connect
+from workers.wire import Drain, StopAttempt, control_stream, seal
 
 _log = logging.getLogger("herder.local")
 
@@ -63,10 +69,12 @@ class LocalHerd:
         """
         key = home.load_herder_key(settings)
         self.settings = settings
-        self.database = Database(settings.database)
+        self.database = Database(settings.database, settings.lease_s)
         books = home.open_ledger()
         self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
+        self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
+        self._key = key
         self._quotes = Quotes(self.database, clock_us=home.clock_us)
         try:
             client = connect(settings.redis_url)
@@ -156,6 +164,88 @@ class LocalHerd:
                 limit=limit,
             )
         return [receipt_of(order) for order in found]
+
+    def cancel(self, order_id: str, *, account: str | None = None) -> Receipt:
+        """End an order; one that runs is told to stop, and ends when its worker has answered.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        order = self._withdrawal.cancel(order_id, account=account)
+        try:
+            if order.state.ended:
+                self._streams.announce_ended([order.id])
+            elif order.instance is not None and (held := held_of(order)) is not None:
+                stop = StopAttempt(held=held, reason="cancelled")
+                audience = control_stream(order.instance)
+                token = seal(stop, self._key, sender="herder", audience=audience)
+                self._streams.add_controls([(order.instance, token)])
+        except RedisError as error:
+            # Its worker is told with its next beat, and whoever waits looks again.
+            _log.info("cancelled without Redis: %s", type(error).__name__)
+        if order.state is State.CANCELLED and order.dispatches:
+            self._nudger.nudge(order.model)
+        return receipt_of(order)
+
+    def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Receipt:
+        """Raise the fee of a queued order; arguments and errors as `herder.desk.Desk.rebid`."""
+        return receipt_of(self.desk.rebid(order_id, fee, account=account))
+
+    def purge(
+        self,
+        *,
+        older_than_days: int | None = None,
+        account: str | None = None,
+        order: str | None = None,
+    ) -> int:
+        """Delete prompts and texts of ended orders; arguments as `herder.retention.purge`."""
+        if order is not None:
+            self._order(order)
+        return purge(
+            self.database,
+            home.clock_us(),
+            older_than_days=older_than_days,
+            account=account,
+            order_id=order,
+        )
+
+    def drain(self, name: str) -> list[str]:
+        """Have every worker of a name take no more, finish or hand back, and end.
+
+        Returns:
+            Their instances.
+
+        Raises:
+            WorkerNotFound: none of that name is here.
+            HerdUnavailable: Redis, over which they are told, is out of reach.
+        """
+        with self.database.read() as connection:
+            here = herd_sql.workers_here(connection)
+        told = [one.instance for one in here if one.name == name]
+        if not told:
+            raise WorkerNotFound(name, sorted({one.name for one in here}))
+        try:
+            self._streams.add_controls(
+                [
+                    (
+                        instance,
+                        seal(
+                            Drain(),
+                            self._key,
+                            sender="herder",
+                            audience=control_stream(instance),
+                        ),
+                    )
+                    for instance in told
+                ]
+            )
+        except RedisError as error:
+            raise HerdUnavailable("Redis is out of reach; try again.") from error
+        return told
 
     def _ended(self, orders: Iterable[str]) -> set[str]:
         asked = list(orders)

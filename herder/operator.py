@@ -11,9 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from herder import home
 from herder.database import Database
 from herder.embedded import embedded_model
-from herder.errors import InvalidRequest, SetupError
-from herder.pricing import Rates
+from herder.errors import InvalidRequest, SetupError, shown
+from herder.pricing import Rates, rank
 from herder.settings import Settings
+from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store.herd import Worker
@@ -24,6 +25,7 @@ from workers.transport.settings import WrongSetting, read_settings
 MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""
 MAX_NOTE_CHARS = 1000
+MAX_POLICY = 10**9
 
 
 class _ModelFile(BaseSettings):
@@ -71,6 +73,46 @@ def set_rates(
         model = model_sql.get_model(connection, model_name)
     assert model is not None, "it was written in this transaction"
     return model, known is None
+
+
+def read_policy(database: Database) -> dict[str, int | str | bool]:
+    """The values that price, rank and limit, by name."""
+    with database.read() as connection:
+        return model_sql.policy_values(connection)
+
+
+def set_policy(database: Database, **values: object) -> int:
+    """Change how waiting weighs and what accounts may do; a None leaves a value as it is.
+
+    Args:
+        database: where they stand.
+        values: `aging_s`, `max_open_orders`, `tokens_per_minute`.
+
+    Returns:
+        How many waiting orders were ranked anew, in the same transaction.
+
+    Raises:
+        InvalidRequest: a value is none, or nothing is to be changed.
+    """
+    changed = {name: value for name, value in values.items() if value is not None}
+    if not changed:
+        raise InvalidRequest(f"Say which of {', '.join(values)} to set.")
+    for name, value in changed.items():
+        if type(value) is not int or not 0 <= value <= MAX_POLICY:
+            raise InvalidRequest(
+                f"{name} must be a whole number from 0 to {MAX_POLICY}, not {shown(value)}."
+            )
+    with database.write() as connection:
+        model_sql.set_policy(connection, changed)
+        if "aging_s" not in changed:
+            return 0
+        aging_s = model_sql.read_policy(connection)[0].aging_s
+        return book_sql.rank_anew(
+            connection,
+            lambda fee, needed, submitted_us: rank(
+                fee, needed, aging_s=aging_s, submitted_us=submitted_us
+            ),
+        )
 
 
 def _rate(name: str, value: object, least: int) -> int:

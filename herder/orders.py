@@ -31,6 +31,8 @@ ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED
 OUT = frozenset({State.DISPATCHED, State.RUNNING})
 """A message about it is out: it counts against somebody's slots."""
 
+WAITING = frozenset({State.QUEUED, State.DISPATCHED})
+
 STEPS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.DISPATCHED, State.RUNNING}) | ENDED,
     State.DISPATCHED: frozenset({State.QUEUED, State.RUNNING}) | ENDED,
@@ -71,6 +73,7 @@ class Submission:
         bid_factor: the call's `multiplier`: a factor on the fee.
         max_fee: winston above which the call is refused, or None.
         model: its name, or None for the herd's default.
+        start_by_us: when it has to have begun, in microseconds since the epoch, or None.
         run_limit_s: the longest run in seconds, or None for ten times what the tokens take.
     """
 
@@ -85,6 +88,7 @@ class Submission:
     sampling: Sampling = DEFAULT_SAMPLING
     reference: str | None = None
     idempotency_key: str | None = None
+    start_by_us: int | None = None
     run_limit_s: int | None = None
 
 
@@ -112,6 +116,9 @@ class Order:
     tokens: int
     reference: str | None
     hold_id: str
+    holds: int
+    """How many holds it has had: a re-bid places a new one."""
+    start_by_us: int | None
     run_limit_s: int | None
     submitted_us: int
     attempt: int
@@ -124,6 +131,14 @@ class Order:
     worker: str | None
     weights: str | None
     started_us: int | None
+    begun: bool
+    """Whether a worker ever began it; then `start_by_us` does not end it any more."""
+    call_off: str | None
+    """Why the attempt that runs is to stop: `cancelled` or `deadline`."""
+    deadline_heard_s: int | None
+    """When its claim or lease runs out, on the listening clock."""
+    overdue_heard_s: int | None
+    """When it is ended whatever its worker says, on the listening clock."""
     tries: int
     dispatches: int
     ended_us: int | None
@@ -139,6 +154,11 @@ class Order:
     def multiplier(self) -> Fraction:
         """What it offers for each winston that it needs."""
         return Fraction(self.fee, self.needed)
+
+    @property
+    def waits(self) -> bool:
+        """Whether no worker has it: then cancelling it charges nothing."""
+        return self.state in WAITING
 
     @property
     def held(self) -> int:

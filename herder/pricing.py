@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 
 from herder.errors import InvalidMultiplier, shown
@@ -18,6 +18,7 @@ MAX_WINSTON = 2**53 - 1
 
 RANK_SCALE = 2**40
 RANK_CAP = 2**62
+_LOG = Context(prec=40)
 
 _WORD = re.compile(r"[0-9A-Za-z]+")
 
@@ -43,6 +44,7 @@ class Policy:
     auto_half_life_s: int = 600
     bytes_per_word: int = 16
     charge_unused: bool = False
+    aging_s: int = 0
 
 
 def count_words(prompt: str, bytes_per_word: int) -> int:
@@ -126,14 +128,25 @@ def named_fee(fee: int, bid_factor: Fraction) -> int:
     return int(fee * bid_factor)
 
 
-def rank(fee: int, need: int) -> int:
+def rank(fee: int, need: int, *, aging_s: int = 0, submitted_us: int = 0) -> int:
     """An order's place of service as one integer: higher first.
+
+    Without aging it is the multiplier, `fee / need`. With it, an order goes before another that
+    was submitted at most `aging_s * ln(its multiplier / the other's)` seconds earlier: the rank is
+    `-(submitted_us - aging_us * ln(multiplier))`, and never changes while the order waits.
 
     Args:
         fee: what it offers, in winston.
-        need: what it must pay at least, in winston; `fee / need` is the multiplier.
+        need: what it must pay at least, in winston.
+        aging_s: seconds of waiting that weigh as much as a multiplier of e; 0 for no aging.
+        submitted_us: when it was submitted, in microseconds since the epoch.
     """
-    return min(fee * RANK_SCALE // need, RANK_CAP)
+    if aging_s <= 0:
+        return min(fee * RANK_SCALE // need, RANK_CAP)
+    # Decimal's logarithm is rounded correctly, the same everywhere; a float's is not.
+    log = _LOG.subtract(_LOG.ln(Decimal(fee)), _LOG.ln(Decimal(need)))
+    ahead_us = int(_LOG.multiply(log, Decimal(aging_s * 1_000_000)))
+    return max(-RANK_CAP, min(ahead_us - submitted_us, RANK_CAP))
 
 
 def charge(

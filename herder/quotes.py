@@ -35,9 +35,10 @@ class Quotes:
             ModelNotFound: nobody ever configured or announced this model.
         """
         with self._database.read() as connection:
-            priced = price(connection, call, self._clock_us())
+            now_us = self._clock_us()
+            priced = price(connection, call, now_us)
             name = priced.model.name
-            count, tokens = book_sql.ahead(connection, name, priced.rank, LAST)
+            count, tokens = book_sql.ahead(connection, name, priced.rank(now_us), LAST)
             workers = herd_sql.workers_here(connection, name)
             return Quote(
                 account=call.account,

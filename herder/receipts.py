@@ -160,6 +160,7 @@ class Result:
     Attributes:
         text: what was generated; partial where the order did not complete.
         finish_reason: `stop`, `length`, `deadline` or `cancelled`; None where nothing ran.
+        text_deleted: the text is empty because it was deleted since.
     """
 
     order: str
@@ -168,6 +169,7 @@ class Result:
     usage: Usage
     receipt: Receipt
     reference: str | None = None
+    text_deleted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON would have it."""
@@ -206,13 +208,14 @@ def receipt_of(order: Order) -> Receipt:
     )
 
 
-def result_of(order: Order, text: str) -> Result:
-    """An ended order's result."""
+def result_of(order: Order, text: str | None) -> Result:
+    """An order's result; `text` is None where it was deleted."""
     return Result(
         order=order.id,
-        text=text,
+        text=text or "",
         finish_reason=order.finish_reason,
         usage=Usage(order.prompt_tokens, order.generated),
         receipt=receipt_of(order),
         reference=order.reference,
+        text_deleted=text is None,
     )

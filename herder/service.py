@@ -17,10 +17,12 @@ from redis import RedisError
 
 from herder.database import Database
 from herder.dispatch import Dispatcher
+from herder.endings import Settled, instances
 from herder.errors import HerdUnavailable
 from herder.herd import Herd
-from herder.settlement import Answer, Settled, Settlement, instances
+from herder.settlement import Answer, Settlement
 from herder.store import herd as herd_sql
+from herder.withdrawal import Withdrawal
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
@@ -60,6 +62,9 @@ which then need no transaction."""
 
 KEYS_FRESH_S = 1.0
 
+FORGET_EVERY_S = 600.0
+"""How often texts that were kept long enough are looked for."""
+
 
 class Keys:
     """The keys that may be believed, read anew each second.
@@ -67,8 +72,11 @@ class Keys:
     It only saves work: a key's standing is looked up again in the transaction that believes it.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._clock_s = clock_s
         self._lock = threading.Lock()
         self._read_s = float("-inf")
         self._keys: dict[str, dict[str, PublicKey]] = {}
@@ -87,7 +95,7 @@ class Keys:
             return {**self._revoked, **self._keys[herd_sql.WORKER], **self._keys[herd_sql.HERDER]}
 
     def _freshen(self) -> None:
-        if time.monotonic() - self._read_s <= KEYS_FRESH_S:
+        if self._clock_s() - self._read_s <= KEYS_FRESH_S:
             return
         with self._database.read() as connection:
             self._keys = {
@@ -95,7 +103,7 @@ class Keys:
                 for role in (herd_sql.HERDER, herd_sql.WORKER)
             }
             self._revoked = herd_sql.revoked_keys(connection, herd_sql.WORKER)
-        self._read_s = time.monotonic()
+        self._read_s = self._clock_s()
 
 
 class Service:
@@ -105,6 +113,7 @@ class Service:
         self,
         *,
         settlement: Settlement,
+        withdrawal: Withdrawal,
         dispatcher: Dispatcher,
         herd: Herd,
         streams: Streams,
@@ -112,8 +121,14 @@ class Service:
         keys: Keys,
         name: str,
         clock_us: Callable[[], int],
+        clock_s: Callable[[], float] = time.monotonic,
+        forget: Callable[[], object] | None = None,
     ) -> None:
+        self._forget = forget
+        self._forgot_s = float("-inf")
         self._settlement = settlement
+        self._withdrawal = withdrawal
+        self._clock_s = clock_s
         self._dispatcher = dispatcher
         self._herd = herd
         self._streams = streams
@@ -170,7 +185,7 @@ class Service:
         for model in sorted(models | settled.models):
             self._fill(model)
         self._tell(settled)
-        self._worked_s = time.monotonic()
+        self._worked_s = self._clock_s()
         return True
 
     def _gather(self, wait_s: float) -> None:
@@ -184,8 +199,8 @@ class Service:
         if self._answers:
             linger_s = LINGER_S if self._last_batch >= THICK else 0.0
         else:
-            linger_s = self._worked_s + NUDGES_APART_S - time.monotonic()
-        if linger_s > 0:
+            linger_s = self._worked_s + NUDGES_APART_S - self._clock_s()
+        if linger_s > 0 and wait_s > 0:
             self._changed.wait_for(self._stopping.is_set, linger_s)
 
     def _fill(self, model: str) -> None:
@@ -223,10 +238,7 @@ class Service:
             except Exception:  # noqa: BLE001 (logged with its trace; the worker sends it again)
                 _log.exception("outcome_not_settled", order=answer.outcome.order)
                 continue
-            done.confirmed += one.confirmed
-            done.void += one.void
-            done.ended += one.ended
-            done.models |= one.models
+            done.add(one)
         return done
 
     def _tell(self, settled: Settled) -> None:
@@ -236,7 +248,7 @@ class Service:
             for start in range(0, len(held), MAX_HELD):
                 messages.append((instance, Confirm(held=tuple(held[start : start + MAX_HELD]))))
         messages += [
-            (instance, StopAttempt(held=held, reason="void")) for instance, held in settled.void
+            (instance, StopAttempt(held=held, reason=why)) for instance, held, why in settled.stops
         ]
         self._control(messages)
         if settled.ended:
@@ -308,8 +320,12 @@ class Service:
                 _log.warning("redis_out_of_reach", reason=type(error).__name__)
         self._herd.sweep()
         self._tell(self._settlement.lapse())
+        self._tell(self._withdrawal.sweep())
         self._dispatcher.sweep()
         self.wake(self._dispatcher.models())
+        if self._forget is not None and self._clock_s() - self._forgot_s >= FORGET_EVERY_S:
+            self._forgot_s = self._clock_s()
+            self._forget()
 
     # Life
 

@@ -29,7 +29,11 @@ class Settings(TransportSettings):
     """What a herder, a client with the herder's settings, and the `herd` command read."""
 
     database_url: Annotated[
-        str, Field(description="The database; empty: SQLite in the home folder.")
+        str,
+        Field(
+            description="The database, as postgresql://user:password@host/name; "
+            "empty: SQLite in the home folder."
+        ),
     ] = ""
     key_file: Annotated[
         str, Field(description="The herder's private key; empty: herder.jwk in the home folder.")
@@ -64,6 +68,15 @@ class Settings(TransportSettings):
             le=64,
             description="Orders per worker dispatched ahead of a free slot; a "
             "better one that comes later cannot overtake those.",
+        ),
+    ] = 0
+    keep_text_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=36_500,
+            description="Days that prompts and texts of ended orders are kept; 0: for ever. "
+            "Receipts and transfers stay.",
         ),
     ] = 0
 
@@ -120,6 +133,31 @@ class InitialPolicy(BaseSettings):
         bool,
         Field(description="The original's rule: a completed order is charged its whole fee."),
     ] = False
+    aging_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**9,
+            description="Seconds of waiting that weigh as much as a multiplier 2.718 times higher; "
+            "0: the multiplier alone ranks.",
+        ),
+    ] = 0
+    max_open_orders: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**9,
+            description="Orders that an account may have open at once; 0: any number.",
+        ),
+    ] = 10_000
+    tokens_per_minute: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**12,
+            description="Words and tokens that an account may order in a minute; 0: any number.",
+        ),
+    ] = 0
 
     @field_validator("fee_bump", "auto_multiplier_max")
     @classmethod
@@ -141,6 +179,7 @@ class InitialPolicy(BaseSettings):
             self.auto_half_life_s,
             self.bytes_per_word,
             self.charge_unused,
+            self.aging_s,
         )
 
     @property

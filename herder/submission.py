@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from herder.errors import (
     InvalidReference,
     InvalidRunLimit,
     InvalidSampling,
+    InvalidStartBy,
     InvalidStop,
     InvalidTokens,
     shown,
@@ -36,6 +38,7 @@ from workers.wire import (
     Sampling,
 )
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REFERENCE_CHARS = 256
 MAX_KEY_CHARS = 255
 MAX_RUN_LIMIT_S = 30 * 86_400
@@ -99,6 +102,7 @@ def parse_submission(
     reference: object = None,
     idempotency_key: object = None,
     raw: object = False,
+    start_by: object = None,
     run_limit_s: object = None,
     sampling: Mapping[str, Any] | None = None,
 ) -> Submission:
@@ -118,6 +122,7 @@ def parse_submission(
         reference: the client's own, given back with the answer.
         idempotency_key: the same key with the same call gives the same order.
         raw: whether the prompt skips the model's chat template.
+        start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
         run_limit_s: the longest run in seconds.
         sampling: fields of `workers.wire.Sampling`; None values are left out.
 
@@ -144,8 +149,27 @@ def parse_submission(
         sampling=_parse_sampling(sampling or {}),
         reference=_parse_reference(reference),
         idempotency_key=_parse_key(idempotency_key),
+        start_by_us=_parse_start_by(start_by),
         run_limit_s=run_limit_s,
     )
+
+
+def _parse_start_by(start_by: object) -> int | None:
+    """An instant in microseconds since the epoch; the desk refuses one that has passed."""
+    if start_by is None:
+        return None
+    at = start_by
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            at = None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidStartBy(
+            f"start_by must be a time with its zone, such as 2030-01-31T18:00:00+00:00, "
+            f"not {shown(start_by)}."
+        )
+    return (at - EPOCH) // timedelta(microseconds=1)
 
 
 def _parse_fee(name: str, fee: object) -> int | None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -46,6 +47,9 @@ policy = Table(
     Column("charge_unused", Boolean(name="charge_unused"), nullable=False),
     Column("default_model", Text, nullable=False),
     Column("revenue_stripes", Integer, nullable=False),
+    Column("aging_s", BigInteger, nullable=False, server_default="0"),
+    Column("max_open_orders", BigInteger, nullable=False, server_default="10000"),
+    Column("tokens_per_minute", BigInteger, nullable=False, server_default="0"),
 )
 
 model = Table(
@@ -65,6 +69,11 @@ account = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
+    # What is empty here is as the policy has it.
+    Column("max_open_orders", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("open_orders", BigInteger, nullable=False, server_default="0"),
+    Column("tokens_until_us", BigInteger, nullable=False, server_default="0"),
 )
 
 orders = Table(
@@ -89,17 +98,22 @@ orders = Table(
     Column("idempotency_key", Text),
     Column("fingerprint", Text),
     Column("hold_id", Text, nullable=False),
+    Column("holds", Integer, nullable=False, server_default="1"),
+    Column("start_by_us", BigInteger),
     Column("run_limit_s", BigInteger),
     Column("submitted_us", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("nonce", Text),
-    Column("attempt_open", Boolean(name="attempt_open"), nullable=False, server_default=text("0")),
+    Column("attempt_open", Boolean(name="attempt_open"), nullable=False, server_default=false()),
     Column("dispatched_us", BigInteger),
     Column("deadline_heard_s", BigInteger),
     Column("instance", Text),
     Column("worker", Text),
     Column("weights", Text),
     Column("started_us", BigInteger),
+    Column("begun", Boolean(name="begun"), nullable=False, server_default=false()),
+    Column("call_off", Text),
+    Column("overdue_heard_s", BigInteger),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("dispatches", Integer, nullable=False, server_default="0"),
     Column("ended_us", BigInteger),
@@ -126,6 +140,13 @@ Index(
 )
 Index("ix_orders_out", orders.c.instance, sqlite_where=_out, postgresql_where=_out)
 Index("ix_orders_account", orders.c.account, orders.c.seq)
+_may_expire = text("start_by_us IS NOT NULL AND state IN ('queued', 'dispatched')")
+Index(
+    "ix_orders_start_by",
+    orders.c.start_by_us,
+    sqlite_where=_may_expire,
+    postgresql_where=_may_expire,
+)
 
 order_text = Table(
     "order_text",
@@ -142,6 +163,8 @@ outbox = Table(
     Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    # A herder remembers the numbers that it published: none may come again for another message.
+    sqlite_autoincrement=True,
 )
 
 event = Table(

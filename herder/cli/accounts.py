@@ -14,6 +14,7 @@ from herder.cli.base import (
     TransferId,
     amount_of,
     opened,
+    optional_whole,
     transfer_id_of,
     whole,
 )
@@ -41,6 +42,37 @@ def create(name: Name, json: Json = False) -> None:
     with opened() as herd:
         herd.accounts.create(name)
         _show(herd.accounts.balance(name), json)
+
+
+@app.command(epilog="Example: herd account limit ada --open-orders 100 --tokens-per-minute 20000")
+def limit(
+    name: Name,
+    open_orders: Annotated[
+        str | None,
+        typer.Option("--open-orders", metavar="N", help="Orders open at once; 0 for any number."),
+    ] = None,
+    tokens_per_minute: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens-per-minute", metavar="N", help="Words and tokens; 0 for any number."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Give an account limits of its own; one that is not given is the herd's again."""
+    limits: dict[str, Any] = {
+        "max_open_orders": optional_whole(open_orders),
+        "tokens_per_minute": optional_whole(tokens_per_minute),
+    }
+    with opened() as herd:
+        herd.accounts.set_limits(name, **limits)
+    if json:
+        print_json({"account": name, **limits})
+    else:
+        shown = ", ".join(
+            f"{key} {'as the herd' if value is None else value}" for key, value in limits.items()
+        )
+        say(f"Account {name}: {shown}.")
 
 
 @app.command("list", epilog="Example: herd account list")

@@ -24,6 +24,7 @@ from herder.errors import (
     InvalidKey,
     InvalidRequest,
     OrderEnded,
+    RateLimited,
     ResultTimeout,
 )
 
@@ -83,7 +84,7 @@ class HerdGroup(TyperGroup):
 
 def exit_code(error: HerdError) -> int:
     """The exit code that an error ends a command with."""
-    if isinstance(error, (OrderEnded, ResultTimeout, HerdUnavailable)):
+    if isinstance(error, (OrderEnded, ResultTimeout, HerdUnavailable, RateLimited)):
         return NOT_DONE
     return REFUSED
 

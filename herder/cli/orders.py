@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import Json, TransferId, amount_of, opened, transfer_id_of, whole
+from herder.cli.base import MONEY, Json, TransferId, amount_of, opened, transfer_id_of, whole
 from herder.cli.show import complain, print_json, print_receipt, print_table, say, write_text
 
 if TYPE_CHECKING:
@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="One order: its receipt, its text, a refund.")
 
+many = typer.Typer(help="Orders, the newest first.")
+
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
 
 
 def register(root: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
-    root.command(epilog="Example: herd orders --account ada --state queued")(orders)
+    root.add_typer(many, name="orders")
     root.add_typer(app, name="order")
 
 
+@many.callback(
+    invoke_without_command=True, epilog="Example: herd orders --account ada --state queued"
+)
 def orders(
+    context: typer.Context,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
     state: Annotated[
         str | None,
@@ -42,6 +48,8 @@ def orders(
     json: Json = False,
 ) -> None:
     """Show orders, the newest first."""
+    if context.invoked_subcommand is not None:
+        return
     most: Any = whole(limit)
     with opened() as herd:
         if account is not None:
@@ -62,6 +70,64 @@ def orders(
 def _cells(one: Receipt) -> tuple[object, ...]:
     charged = None if one.held else one.charged - one.refunded
     return one.order, one.account, one.state, one.multiplier, one.fee, charged
+
+
+@many.command(epilog="Example: herd orders purge --older-than-days 30")
+def purge(
+    older_than_days: Annotated[
+        str | None,
+        typer.Option("--older-than-days", metavar="N", help="Of orders that ended N days ago."),
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Of this account's.")] = None,
+    order: Annotated[str | None, typer.Option("--order", metavar="ID", help="Of this one.")] = None,
+    json: Json = False,
+) -> None:
+    """Delete the prompts and texts of ended orders for ever; receipts and transfers stay."""
+    with opened() as herd:
+        if account is not None:
+            herd.accounts.balance(account)
+        days: Any = None if older_than_days is None else whole(older_than_days)
+        deleted = herd.purge(older_than_days=days, account=account, order=order)
+    if json:
+        print_json({"deleted": deleted})
+    else:
+        say(f"Deleted the prompts and texts of {deleted} orders.")
+
+
+@app.command(epilog="Example: herd order cancel 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11")
+def cancel(order: OrderId, json: Json = False) -> None:
+    """End an order: all comes back while it waits; what was delivered is charged once it runs."""
+    with opened() as herd:
+        receipt = herd.cancel(order)
+    if json:
+        print_json(receipt.to_dict())
+    elif receipt.held:
+        say(f"Order {order} is told to stop; what it has delivered is charged.")
+    elif receipt.state == "cancelled":
+        say(f"Order {order} is cancelled; {receipt.returned} winston came back.")
+    else:
+        say(f"Order {order} had ended already: it is {receipt.state}.")
+
+
+@app.command(
+    epilog="Example: herd order rebid 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11 200",
+    context_settings=MONEY,
+)
+def rebid(
+    order: OrderId,
+    fee: Annotated[
+        str, typer.Argument(metavar="FEE", help="The new fee in winston, for the whole order.")
+    ],
+    json: Json = False,
+) -> None:
+    """Raise the fee of an order that is queued; it moves to its new place at once."""
+    offered: Any = whole(fee)
+    with opened() as herd:
+        receipt = herd.rebid(order, offered)
+    if json:
+        print_json(receipt.to_dict())
+    else:
+        say(f"Order {order} now offers {receipt.fee} winston, {receipt.multiplier} times its need.")
 
 
 @app.command(epilog="Example: herd order show 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11 --text")
@@ -86,6 +152,8 @@ def show(
         write_text(result.text)
         if result.text and not result.text.endswith("\n"):
             write_text("\n")
+        if result.text_deleted:
+            complain("The text of this order was deleted.")
         if result.receipt.held:
             complain(f"The order is {result.receipt.state}; its text is kept once it ends.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_lib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from herder.cli.show import (
     receipt_line,
     write_text,
 )
-from herder.errors import InvalidPrompt, OrderEnded, StreamRestarted
+from herder.errors import InvalidPrompt, OrderEnded, ResultTimeout, StreamRestarted
 
 if TYPE_CHECKING:
     from herder.local import LocalHerd
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_FILE_BYTES = 4 * 2**20
 """The longest file of messages or grammar that is read; the herd's own bounds are lower."""
+CANCEL_WAIT_S = 15
+"""How long a cancelled order's end is waited for."""
 
 Prompt = Annotated[
     str | None,
@@ -158,6 +161,13 @@ def submit(
         str | None,
         _option("idempotency-key", "KEY", "The same call with the same key is the same order."),
     ] = None,
+    start_by: Annotated[
+        str | None,
+        _option("start-by", "TIME", "Not begun by then, it expires: 2030-01-31T18:00:00+00:00."),
+    ] = None,
+    run_limit: Annotated[
+        str | None, _option("run-limit", "SECONDS", "Stop it after so long a run.")
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Submit, show the receipt, and leave.")
     ] = False,
@@ -166,7 +176,7 @@ def submit(
     """Submit a paid prompt; the answer streams to standard output, the receipt to standard error.
 
     Unused tokens are not paid. With --json the answer and its receipt are one JSON document.
-    Ctrl-C leaves the order running; `herd order show` finds it again.
+    Ctrl-C asks whether to cancel the order; without a terminal to ask, it goes on.
     """
     with opened() as herd:
         call = {
@@ -180,6 +190,8 @@ def submit(
             "stop": stop or None,
             "reference": reference,
             "idempotency_key": idempotency_key,
+            "start_by": start_by,
+            "run_limit_s": optional_whole(run_limit),
             "sampling": {
                 "temperature": temperature,
                 "top_p": top_p,
@@ -219,8 +231,30 @@ def _after(herd: LocalHerd, receipt: Receipt, *, no_wait: bool, json: bool) -> N
             _follow(herd, receipt.order)
             complain(receipt_line(herd.receipt(receipt.order)))
     except KeyboardInterrupt:
-        complain(f"Order {receipt.order} goes on; `herd order show {receipt.order}` shows it.")
+        _interrupted(herd, receipt.order)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _can_ask() -> bool:
+    """Whether somebody sits there who can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _interrupted(herd: LocalHerd, order_id: str) -> None:
+    """Ask whether the order is to be cancelled; a second Ctrl-C leaves it as it is."""
+    try:
+        if _can_ask() and typer.confirm(f"\nCancel order {order_id}?", err=True):
+            herd.cancel(order_id)
+            with suppress(OrderEnded):
+                herd.result(order_id, CANCEL_WAIT_S)
+            complain(receipt_line(herd.receipt(order_id)))
+            return
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\n")
+    except ResultTimeout:
+        complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows its end.")
+        return
+    complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
 
 
 def _say_who_is_away(herd: LocalHerd, receipt: Receipt) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from herder.cli.base import INTERRUPTED, NOT_DONE, REFUSED, Json, opened, whole
-from herder.cli.show import complain, print_json, print_table, when
+from herder.cli.show import complain, print_json, print_table, say, when
 from herder.errors import InvalidRequest
 
 app = typer.Typer(help="Workers: who is here, and who may join.")
@@ -74,6 +74,21 @@ def add(
     lines = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     lines += ["export HERD_MODEL_PATH=/path/to/model.gguf", "celery -A workers worker -Q inference"]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+@app.command(epilog="Example: herd worker drain gpu-1")
+def drain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `herd worker list` shows it.")],
+    json: Json = False,
+) -> None:
+    """Have a worker take no more orders, finish or hand back what it has, and end."""
+    with opened() as herd:
+        told = herd.drain(name)
+    if json:
+        print_json({"worker": name, "instances": told})
+    else:
+        which = "it" if len(told) == 1 else f"all {len(told)} of that name"
+        say(f"Told {name} to drain ({which}); `herd worker list` shows when it is gone.")
 
 
 @app.command(epilog="Example: herd worker check --model-path model.gguf --seconds 5")

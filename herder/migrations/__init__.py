@@ -6,6 +6,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+_ONE_AT_A_TIME = 0x6C6C616D61
+"""The number of the lock that a PostgreSQL server is asked for: any, if only always the same."""
+
 
 def upgrade(connection: Connection) -> None:
     """Bring the database to this version, within the caller's transaction."""
@@ -17,4 +20,7 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        # Whoever comes second waits for the first one's commit, and finds everything made.
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})")
     command.upgrade(config, "head")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -15,22 +15,33 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 
 from herder.orders import Order, State
-from herder.store.orders import Request, to_order
+from herder.store.orders import Request, get_orders, to_order
 from herder.tables import order_text, orders, outbox
 
 PLACE_COUNTED = 1000
 """How far a place in the book is counted exactly: counting a million rows for each caller would
 make the book slower as it grows."""
 
+RANKED_AT_ONCE = 5000
+
 _QUEUED = and_(orders.c.model == bindparam("model"), orders.c.state == State.QUEUED.value)
 _WAITS = select(exists().where(_QUEUED))
 _BEST = (
     select(orders)
-    .where(_QUEUED)
+    .where(
+        _QUEUED,
+        # What was to have begun by now is about to expire.
+        or_(
+            orders.c.start_by_us.is_(None),
+            orders.c.start_by_us >= bindparam("now_us"),
+            orders.c.begun,
+        ),
+    )
     .order_by(orders.c.rank.desc(), orders.c.seq)
     .limit(bindparam("limit"))
 )
@@ -48,10 +59,16 @@ def anything_waits(connection: Connection, model_name: str) -> bool:
     return bool(connection.execute(_WAITS, {"model": model_name}).scalar_one())
 
 
-def best(connection: Connection, model_name: str, limit: int) -> list[Order]:
-    """The best-ranked orders that wait, earliest first among equals."""
-    rows = connection.execute(_BEST, {"model": model_name, "limit": limit})
-    return [to_order(row) for row in rows]
+def best(connection: Connection, model_name: str, limit: int, now_us: int) -> list[Order]:
+    """The best-ranked orders that wait and may still begin, earliest first among equals."""
+    rows = connection.execute(_BEST, {"model": model_name, "limit": limit, "now_us": now_us})
+    found = [to_order(row) for row in rows]
+    if connection.dialect.name == "sqlite":
+        return found
+    # Elsewhere one of them may be cancelled or re-bid this moment: locked, they are looked at anew.
+    fresh = get_orders(connection, (order.id for order in found), lock=True)
+    locked = [fresh[order.id] for order in found]
+    return [order for order in locked if order.state is State.QUEUED]
 
 
 def queue_length(connection: Connection, model_name: str) -> tuple[int, int]:
@@ -95,6 +112,7 @@ _DISPATCH = (
         worker=None,
         weights=None,
         started_us=None,
+        overdue_heard_s=None,
         nonce=bindparam("new_nonce"),
         run_limit_s=bindparam("limit_s"),
         dispatched_us=bindparam("at_us"),
@@ -178,7 +196,9 @@ _BIND = (
         weights=bindparam("who_weights"),
         started_us=func.coalesce(orders.c.started_us, bindparam("at_us")),
         tries=orders.c.tries + bindparam("tried"),
+        begun=True,
         deadline_heard_s=bindparam("deadline"),
+        overdue_heard_s=func.coalesce(orders.c.overdue_heard_s, bindparam("overdue")),
     )
 )
 _RENEW = (
@@ -193,10 +213,13 @@ _REQUEUE = (
         state=State.QUEUED.value,
         attempt_open=bindparam("still_open"),
         tries=bindparam("tries_now"),
+        dispatches=bindparam("dispatches_now"),
+        begun=bindparam("has_begun"),
         instance=bindparam("who"),
         worker=bindparam("who_name"),
         weights=bindparam("who_weights"),
         deadline_heard_s=None,
+        overdue_heard_s=None,
     )
 )
 END_COLUMNS = (
@@ -219,17 +242,56 @@ _END = (
     update(orders)
     .where(orders.c.seq == bindparam("which"))
     .values({name: bindparam(f"v_{name}", type_=orders.c[name].type) for name in END_COLUMNS})
-    .values(attempt_open=False, deadline_heard_s=None)
+    .values(attempt_open=False, deadline_heard_s=None, overdue_heard_s=None)
 )
 _ANSWER = (
     update(order_text)
     .where(order_text.c.order_id == bindparam("which"))
     .values(answer=bindparam("text"))
 )
-_LAPSED = select(orders).where(
-    orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
-    orders.c.deadline_heard_s < bindparam("heard_s"),
+_OUT = orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value])
+_LAPSED = select(orders).where(_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
+_OVERDUE = select(orders).where(
+    _OUT,
+    orders.c.state == State.RUNNING.value,
+    orders.c.overdue_heard_s < bindparam("heard_s"),
 )
+_LATE = (
+    select(orders)
+    .where(
+        orders.c.start_by_us.is_not(None),
+        # In the words of the partial index, or SQLite does not take it.
+        text("state IN ('queued', 'dispatched')"),
+        orders.c.start_by_us < bindparam("now_us"),
+        orders.c.begun.is_(False),
+    )
+    .order_by(orders.c.start_by_us)
+    .limit(bindparam("limit"))
+)
+_CALL_OFF = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(call_off=bindparam("why"), overdue_heard_s=bindparam("overdue"))
+)
+_REBID = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"))
+    .values(
+        fee=bindparam("new_fee"),
+        rank=bindparam("new_rank"),
+        hold_id=bindparam("new_hold"),
+        holds=orders.c.holds + 1,
+        automatic=False,
+        bid_factor="1",
+    )
+)
+_WAITING_PAGE = (
+    select(orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
+    .where(orders.c.state == State.QUEUED.value, orders.c.seq > bindparam("after"))
+    .order_by(orders.c.seq)
+    .limit(bindparam("limit"))
+)
+_RANK = update(orders).where(orders.c.seq == bindparam("which")).values(rank=bindparam("new_rank"))
 
 
 def _each(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -265,3 +327,43 @@ def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> No
 def lapsed(connection: Connection, heard_s: int) -> list[Order]:
     """Orders that are out and whose claim or lease has run out on the listening clock."""
     return [to_order(row) for row in connection.execute(_LAPSED, {"heard_s": heard_s})]
+
+
+def overdue(connection: Connection, heard_s: int) -> list[Order]:
+    """Orders that run beyond their limit, or were called off, and whose worker does not answer."""
+    return [to_order(row) for row in connection.execute(_OVERDUE, {"heard_s": heard_s})]
+
+
+def late(connection: Connection, now_us: int, limit: int) -> list[Order]:
+    """Orders that were to have begun by now, and have not."""
+    rows = connection.execute(_LATE, {"now_us": now_us, "limit": limit})
+    return [to_order(row) for row in rows]
+
+
+def call_off(connection: Connection, order: Order, why: str, overdue_heard_s: int) -> None:
+    """The attempt that runs is to stop; in the end it is ended without its worker."""
+    values = {"which": order.seq, "why": why, "overdue": overdue_heard_s}
+    connection.execute(_CALL_OFF, values)
+
+
+def rebid(connection: Connection, order: Order, fee: int, rank: int, hold_id: str) -> None:
+    """A waiting order has another fee, its place, and another hold; the caller moves the money."""
+    values = {"which": order.seq, "new_fee": fee, "new_rank": rank, "new_hold": hold_id}
+    connection.execute(_REBID, values)
+
+
+def rank_anew(connection: Connection, rank: Callable[[int, int, int], int]) -> int:
+    """Give every waiting order the rank that `rank(fee, needed, submitted_us)` says; how many."""
+    done, after = 0, 0
+    while True:
+        page = connection.execute(_WAITING_PAGE, {"after": after, "limit": RANKED_AT_ONCE}).all()
+        if not page:
+            return done
+        connection.execute(
+            _RANK,
+            [
+                {"which": row.seq, "new_rank": rank(row.fee, row.needed, row.submitted_us)}
+                for row in page
+            ],
+        )
+        done, after = done + len(page), page[-1].seq

@@ -224,8 +224,10 @@ def take_mark(connection: Connection, now_us: int, every_us: int) -> int | None:
     # A mark in the future is one from before the clock was set back.
     if row["marked_us"] <= now_us < row["marked_us"] + every_us:
         return None
-    connection.execute(update(clock).values(marked_us=now_us))
-    return row["heard_s"] + 1
+    taken = connection.execute(
+        update(clock).where(clock.c.marked_us == row["marked_us"]).values(marked_us=now_us)
+    )
+    return row["heard_s"] + 1 if taken.rowcount == 1 else None
 
 
 def hear_mark(connection: Connection, number: int) -> bool:

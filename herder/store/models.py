@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -35,6 +36,7 @@ def read_policy(connection: Connection) -> tuple[Policy, str, int]:
         row.auto_half_life_s,
         row.bytes_per_word,
         row.charge_unused,
+        row.aging_s,
     )
     return values, row.default_model, row.revenue_stripes
 
@@ -51,6 +53,31 @@ def _to_model(row: Row[Any]) -> Model:
         Fraction(row.last_fee, row.last_needed),
         row.last_dispatch_us,
     )
+
+
+_LOCK = (
+    select(model.c.name).where(model.c.name == bindparam("name")).with_for_update(key_share=True)
+)
+
+
+def lock_dispatch(connection: Connection, name: str) -> None:
+    """Wait for the right to dispatch a model's orders, and keep it to the transaction's end.
+
+    On SQLite the write lock is that right already.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(_LOCK, {"name": name})
+
+
+def policy_values(connection: Connection) -> dict[str, int | str | bool]:
+    """The values that price, rank and limit, by name, for people."""
+    row = connection.execute(_POLICY).one()
+    return {name: value for name, value in row._mapping.items() if name != "id"}
+
+
+def set_policy(connection: Connection, values: Mapping[str, object]) -> None:
+    """Change values of the policy; where waiting weighs anew, the caller ranks the orders."""
+    connection.execute(update(policy).values(dict(values)))
 
 
 def get_model(connection: Connection, name: str) -> Model | None:

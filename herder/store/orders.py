@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
 
-from herder.orders import Order, Prompt, State
+from herder.orders import ENDED, Order, Prompt, State
 from herder.pricing import Rates
 from herder.tables import event, order_text, orders
 from workers.wire import ChatMessage, Sampling
@@ -63,6 +63,8 @@ def to_order(row: Row[Any]) -> Order:
         tokens=row.tokens,
         reference=row.reference,
         hold_id=row.hold_id,
+        holds=row.holds,
+        start_by_us=row.start_by_us,
         run_limit_s=row.run_limit_s,
         submitted_us=row.submitted_us,
         attempt=row.attempt,
@@ -73,6 +75,10 @@ def to_order(row: Row[Any]) -> Order:
         worker=row.worker,
         weights=row.weights,
         started_us=row.started_us,
+        begun=row.begun,
+        call_off=row.call_off,
+        deadline_heard_s=row.deadline_heard_s,
+        overdue_heard_s=row.overdue_heard_s,
         tries=row.tries,
         dispatches=row.dispatches,
         ended_us=row.ended_us,
@@ -124,6 +130,7 @@ def add_events(
 
 _BY_ID = select(orders).where(orders.c.id == bindparam("id"))
 _BY_IDS = select(orders).where(orders.c.id.in_(bindparam("ids", expanding=True)))
+_LOCK_BY_IDS = _BY_IDS.order_by(orders.c.id).with_for_update()
 _BY_KEY = select(orders).where(
     orders.c.account == bindparam("account"), orders.c.idempotency_key == bindparam("key")
 )
@@ -135,12 +142,21 @@ def get_order(connection: Connection, order_id: str) -> Order | None:
     return None if row is None else to_order(row)
 
 
-def get_orders(connection: Connection, ids: Iterable[str]) -> dict[str, Order]:
-    """Several orders, by id; the unknown ones are left out. Locks go by id, always."""
+def get_orders(
+    connection: Connection, ids: Iterable[str], *, lock: bool = False
+) -> dict[str, Order]:
+    """Several orders, by id; the unknown ones are left out.
+
+    Args:
+        connection: the transaction.
+        ids: which.
+        lock: keep others from changing them until it ends. Locks go by id, always; on SQLite the
+            write lock is all of them.
+    """
     wanted = sorted(set(ids))
     if not wanted:
         return {}
-    rows = connection.execute(_BY_IDS, {"ids": wanted})
+    rows = connection.execute(_LOCK_BY_IDS if lock else _BY_IDS, {"ids": wanted})
     return {row.id: to_order(row) for row in rows}
 
 
@@ -190,10 +206,70 @@ def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Reques
     return {row.order_id: Request.from_json(row.request) for row in rows}
 
 
-def get_answer(connection: Connection, order_id: str) -> str:
-    """The text that an order ended with, possibly empty."""
+def get_answer(connection: Connection, order_id: str) -> str | None:
+    """The text that an order ended with, possibly empty; None if it was deleted."""
     row = connection.execute(_TEXTS, {"ids": [order_id]}).one_or_none()
-    return "" if row is None or row.answer is None else str(row.answer)
+    return None if row is None else str(row.answer or "")
+
+
+_WITH_TEXT = (
+    select(order_text.c.order_id)
+    .join(orders, orders.c.id == order_text.c.order_id)
+    .where(orders.c.state.in_(sorted(ENDED)))
+)
+
+
+def ended_with_text(
+    connection: Connection,
+    *,
+    before_us: int | None = None,
+    account: str | None = None,
+    order_id: str | None = None,
+    limit: int,
+) -> list[str]:
+    """Orders that ended and whose prompt and text are still here.
+
+    Args:
+        connection: a transaction.
+        before_us: only those that ended before; None for any.
+        account: only this account's.
+        order_id: only this one.
+        limit: how many at most.
+    """
+    query = _WITH_TEXT.limit(limit)
+    if before_us is not None:
+        query = query.where(orders.c.ended_us < before_us)
+    if account is not None:
+        query = query.where(orders.c.account == account)
+    if order_id is not None:
+        query = query.where(orders.c.id == order_id)
+    return [str(found) for found in connection.execute(query).scalars()]
+
+
+def delete_texts(connection: Connection, ids: Iterable[str]) -> None:
+    """Forget prompts and texts; the orders, their receipts and transfers stay."""
+    connection.execute(delete(order_text).where(order_text.c.order_id.in_(sorted(ids))))
+
+
+_DISPATCHED_EVENT = (
+    select(func.max(event.c.seq))
+    .where(event.c.order_id == bindparam("which"), event.c.kind == "dispatched")
+    .scalar_subquery()
+)
+_FLOWED = select(
+    exists().where(
+        event.c.seq > _DISPATCHED_EVENT,
+        event.c.kind.in_(["started", State.COMPLETED.value]),
+    )
+)
+
+
+def messages_flowed_since_dispatch(connection: Connection, order_id: str) -> bool:
+    """Whether any worker began or finished anything after this order was last sent out.
+
+    If none did, the broker lost more than this order's message, or nobody was there to take it.
+    """
+    return bool(connection.execute(_FLOWED, {"which": order_id}).scalar_one())
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

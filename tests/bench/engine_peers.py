@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,7 +28,6 @@ class Server:
 
     def __init__(self, setup: dict[str, Any], *options: str) -> None:
         self._port = free_port()
-        self._local = threading.local()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         threads = str(setup["threads"])
         command = [setup["server"], "--model", setup["model"], "--no-ui"]
@@ -56,9 +54,8 @@ class Server:
             return False
 
     def run(self, request: Request) -> Timing:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port)
-        connection = self._local.connection
+        # one for each: the server closes those that it keeps whenever it likes
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
         body = json.dumps({"prompt": request.tokens, "n_predict": request.new, **GREEDY})
         sent_s = time.perf_counter()
         connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
@@ -71,6 +68,7 @@ class Server:
                 first_s = first_s or time.perf_counter()
                 last = line
         end_s = time.perf_counter()
+        connection.close()
         end = json.loads(last[6:])
         counts = (end["tokens_evaluated"], end["tokens_predicted"])
         assert counts == (len(request.tokens), request.new), end

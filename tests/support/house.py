@@ -1,4 +1,4 @@
-"""A herd within one test: real SQLite in a folder, real signatures, and no processes.
+"""A herd within one test: a real database, real signatures, and no processes.
 
 Workers, broker and clock are the test's own, so that every step is taken by hand.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 import ledger
 from herder import home
@@ -21,15 +21,17 @@ from herder.accounts import Accounts, client_account
 from herder.database import Database
 from herder.desk import Desk
 from herder.dispatch import Dispatcher
+from herder.endings import Settled
 from herder.errors import AccountExists
 from herder.herd import Heard, Herd
 from herder.orders import Order, Prompt, Submission
 from herder.settings import InitialPolicy, load_settings
-from herder.settlement import Answer, Settled, Settlement
+from herder.settlement import Answer, Settlement
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders, outbox
+from herder.withdrawal import Withdrawal
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
@@ -173,6 +175,7 @@ class House:
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
         self.desk = Desk(self.database, self.books, clock_us=self.clock)
         self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
+        self.withdrawal = Withdrawal(self.database, self.books, self.settings, clock_us=self.clock)
         self.publisher = FakePublisher()
         self.dispatcher = self.new_dispatcher(self.publisher)
         self.herd = Herd(self.database, self.settings, clock_us=self.clock)
@@ -345,8 +348,8 @@ def _check_hold(connection: Any, books: ledger.Ledger, order: Order) -> None:
     assert hold.amount == order.fee
     resolved = [
         books.get_transfer(connection, str(row.id))
-        for row in connection.exec_driver_sql(
-            "SELECT id FROM ledger_transfer WHERE pending_id = ?", (order.hold_id,)
+        for row in connection.execute(
+            text("SELECT id FROM ledger_transfer WHERE pending_id = :hold"), {"hold": order.hold_id}
         )
     ]
     if not order.state.ended:

@@ -40,10 +40,11 @@ def test_the_commands_are_these():
     names = {" ".join(path) for path in COMMANDS}
     accounts = "create list deposit withdraw transfer balance statement"
     assert names >= {
-        *("init", "up", "demo", "quote", "info", "submit", "orders", "audit"),
+        *("init", "up", "demo", "quote", "info", "submit", "audit"),
         *(f"account {one}" for one in accounts.split()),
-        *("order show", "order refund", "model list", "model set"),
-        *("worker list", "worker add", "worker check"),
+        *("order show", "order refund", "order cancel", "order rebid", "orders purge"),
+        *("model list", "model set", "policy show", "policy set", "account limit"),
+        *("worker list", "worker add", "worker check", "worker drain"),
     }
 
 

@@ -85,6 +85,9 @@ def test_the_originals_rule_charges_the_whole_fee_of_completed_orders(make_house
 def test_what_was_cut_short_is_charged_if_anything_was_delivered(
     house, worker, order, job, reason, generated, expected
 ):
+    worker.claim(job)
+    if reason == "cancelled":
+        house.withdrawal.cancel(order.id)
     worker.finish(job, finish_reason=reason, generated=generated, text="so")
     assert ended(house, order) == expected
     assert house.answer(order.id) == "so"
@@ -294,6 +297,7 @@ def test_an_outcome_that_cannot_be_settled_does_not_hold_up_the_others(house, wo
     streams = Mock()
     service = Service(
         settlement=house.settlement,
+        withdrawal=house.withdrawal,
         dispatcher=house.dispatcher,
         herd=house.herd,
         streams=streams,

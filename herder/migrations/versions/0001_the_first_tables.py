@@ -90,7 +90,7 @@ def upgrade() -> None:
         sa.Column(
             "attempt_open",
             sa.Boolean(name="attempt_open"),
-            server_default=sa.text("0"),
+            server_default=sa.false(),
             nullable=False,
         ),
         sa.Column("dispatched_us", sa.BigInteger(), nullable=True),

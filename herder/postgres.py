@@ -1,0 +1,185 @@
+"""The herd's database on PostgreSQL: many write at once, and nobody waits for long.
+
+READ COMMITTED: what keeps two writers apart are the locks on rows that they take, in one order, and
+the constraints. Nobody waits for a lock longer than a third of a lease, and a transaction that does
+nothing for as long is ended by the server, so that a herder stopped in mid-transaction stops nobody
+else. A connection that broke while it was not in use, as when the server was started again, is
+replaced before it is used.
+
+The driver, psycopg 3, is loaded by SQLAlchemy, and only here is what it raises understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from herder.errors import HerdError, HerdUnavailable, SetupError
+from ledger import LedgerBusy
+from ledger.postgres import POSTGRES
+
+UNDONE = frozenset({"40001", "40P01", "55P03"})
+"""SQLSTATEs of a transaction that was undone for others' sake: serialization_failure,
+deadlock_detected, lock_not_available."""
+
+_NO_TABLES = {"42P01", "42703", "3F000"}  # undefined table, column, schema
+_NO_RIGHT = "42501"
+_READ_ONLY = "25006"
+
+# A server that turns a connection away gives its reason in words only.
+_TURNED_AWAY = re.compile(
+    r"authentication failed|no password supplied|pg_hba\.conf|role .* does not exist", re.IGNORECASE
+)
+_NO_DATABASE = re.compile(r"database .* does not exist", re.IGNORECASE)
+
+# What was committed survives a power cut: a server may be told otherwise, and is not believed.
+_SESSION = """
+SELECT set_config('lock_timeout', %(patience_ms)s, false),
+    set_config('idle_in_transaction_session_timeout', %(patience_ms)s, false),
+    set_config('synchronous_commit', replace(value, 'off', 'on'), false)
+FROM current_setting('synchronous_commit') AS value
+"""
+
+
+class Postgres:
+    """A database of a PostgreSQL server, as `herder.database.Server` asks for it."""
+
+    def __init__(self, url: URL, lease_s: int) -> None:
+        """Open the engine; the first transaction connects.
+
+        Raises:
+            SetupError: the address names no database, or the driver is not installed.
+        """
+        if not url.database:
+            raise SetupError(
+                "HERD_DATABASE_URL names no database; postgresql://user:password@host/herd does."
+            )
+        self._database = url.database
+        self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
+        patience_s = max(1, lease_s // 3)
+        try:
+            self._writer = create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                isolation_level="READ COMMITTED",
+                pool_pre_ping=True,
+                connect_args=_connect_args(url, patience_s),
+            )
+        except ImportError:
+            raise SetupError(
+                "HERD_DATABASE_URL names PostgreSQL, whose driver is not installed; "
+                "`pip install 'psycopg[binary]'` installs it."
+            ) from None
+        # The same connections, each set as it is taken.
+        self._reader = self._writer.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+
+        @event.listens_for(self._writer, "connect")
+        def _on_connect(connection: Any, _record: object) -> None:
+            connection.autocommit = True  # else a rollback would undo the settings
+            connection.execute(_SESSION, {"patience_ms": str(patience_s * 1000)})
+            connection.autocommit = False
+            connection.adapters.register_dumper(str, _text_dumper())
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """As `herder.database.Database.write`."""
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """As `herder.database.Database.read`."""
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._writer.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except LedgerBusy as error:
+            raise HerdUnavailable("The database is busy; try again.") from error
+        except PoolTimeout as error:
+            raise HerdUnavailable(
+                "All connections of this program to the database are in use; try again."
+            ) from error
+        except DBAPIError as error:
+            meaning = self._meaning(error)
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    def _meaning(self, error: DBAPIError) -> HerdError | None:
+        cause = error.orig
+        state = getattr(cause, "sqlstate", None)
+        if state in UNDONE:
+            return HerdUnavailable("The database is busy; try again.")
+        if error.connection_invalidated or (cause is not None and POSTGRES.is_busy(cause)):
+            return HerdUnavailable("The connection to the database was lost; try again.")
+        if state in _NO_TABLES:
+            return SetupError(
+                "The database has no tables of this version; `herd init` brings it up to date."
+            )
+        if state == _NO_RIGHT:
+            return SetupError(
+                "The user of HERD_DATABASE_URL may not do this in the database; use the one that "
+                "made the tables."
+            )
+        if state == _READ_ONLY:
+            return HerdUnavailable("The database takes no writes now: it may be a standby.")
+        if error.statement is None and state is None:
+            return self._not_connected(error)
+        return None
+
+    def _not_connected(self, error: DBAPIError) -> HerdError:
+        """Why no connection came about; the reason is not quoted, for what it may hold."""
+        if isinstance(error, ProgrammingError):
+            return SetupError("HERD_DATABASE_URL has an option that PostgreSQL does not know.")
+        reason = str(error.orig)
+        if _TURNED_AWAY.search(reason):
+            return SetupError(
+                f"PostgreSQL at {self._server} does not let the user of HERD_DATABASE_URL in with "
+                f"that password."
+            )
+        if _NO_DATABASE.search(reason):
+            return SetupError(
+                f"PostgreSQL at {self._server} has no database {self._database!r}; "
+                f"`createdb {self._database}` makes it."
+            )
+        return HerdUnavailable(f"PostgreSQL at {self._server} does not answer; try again.")
+
+
+def _connect_args(url: URL, patience_s: int) -> dict[str, object]:
+    """How long to wait for a server that says nothing, unless the address itself says so."""
+    wanted: dict[str, object] = {
+        "application_name": "llama-herder",
+        "connect_timeout": max(2, patience_s),
+        "keepalives_idle": patience_s,
+        "keepalives_interval": max(1, patience_s // 3),
+        "keepalives_count": 3,
+        "tcp_user_timeout": 2 * patience_s * 1000,
+    }
+    return {name: value for name, value in wanted.items() if name not in url.query}
+
+
+@lru_cache(maxsize=1)
+def _text_dumper() -> type[Any]:
+    """How strings are sent. A model may write a NUL, which PostgreSQL's text cannot hold."""
+    from psycopg.types.string import StrDumperUnknown  # only where there is one
+
+    class TextDumper(StrDumperUnknown):
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+    return TextDumper

@@ -1,0 +1,57 @@
+"""Forgetting: prompts and texts of ended orders are deleted; receipts and transfers stay."""
+
+from __future__ import annotations
+
+from herder.database import Database
+from herder.errors import InvalidRequest
+from herder.store import orders as order_sql
+
+AT_ONCE = 500
+"""Texts that one transaction deletes at most, so that no other waits long for the lock."""
+
+DAY_US = 86_400_000_000
+MOST_DAYS = 36_500
+
+
+def purge(
+    database: Database,
+    now_us: int,
+    *,
+    older_than_days: int | None = None,
+    account: str | None = None,
+    order_id: str | None = None,
+) -> int:
+    """Delete the prompts and texts of ended orders.
+
+    Args:
+        database: where they stand.
+        now_us: the time, in microseconds since the epoch.
+        older_than_days: only of orders that ended so many days ago.
+        account: only of this account's.
+        order_id: only of this one.
+
+    Returns:
+        Of how many orders.
+
+    Raises:
+        InvalidRequest: nothing says which, or the days are none.
+    """
+    if older_than_days is None and account is None and order_id is None:
+        raise InvalidRequest("Say which texts to delete: by age, account or order.")
+    days = older_than_days
+    if days is not None and (type(days) is not int or not 0 <= days <= MOST_DAYS):
+        raise InvalidRequest(
+            f"older_than_days must be a whole number from 0 to {MOST_DAYS}, not {str(days)[:40]}."
+        )
+    before_us = None if days is None else now_us - days * DAY_US
+    deleted = 0
+    while True:
+        with database.read() as connection:
+            found = order_sql.ended_with_text(
+                connection, before_us=before_us, account=account, order_id=order_id, limit=AT_ONCE
+            )
+        if not found:
+            return deleted
+        with database.write() as connection:
+            order_sql.delete_texts(connection, found)
+        deleted += len(found)
