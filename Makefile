@@ -2,8 +2,9 @@
 # Another Python than the first found: make PYTHON=/path/to/python3.12 ...
 
 BIN := .venv/bin
+SEEDS ?= 1..300
 
-.PHONY: help install demo test check unit bench-ledger bench-pipeline bench-engine pins clean
+.PHONY: help install demo test check unit simulate bench-ledger bench-pipeline bench-engine pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ check: install ## ruff, mypy, and who may import whom
 
 unit: install ## the quick tests
 	@.ci/steps unit
+
+simulate: install ## a herd under a simulated clock, broker and workers, and all that can go wrong (SEEDS=1..300)
+	@$(BIN)/python -m tests.simulation $(SEEDS)
 
 bench-ledger: install ## transfers per second
 	@$(BIN)/python tests/bench/ledger.py

@@ -1,0 +1,352 @@
+"""The clients of a seed: they submit, repeat, bid again, cancel, pay in, and die in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from redis import RedisError
+from sqlalchemy.exc import OperationalError
+
+from herder.accounts import Accounts
+from herder.errors import (
+    FeeAboveMax,
+    FeeTooLow,
+    HerdError,
+    HerdUnavailable,
+    InsufficientBalance,
+    KeyReused,
+    OrderEnded,
+    OrderNotWaiting,
+    RebidTooLow,
+    RefundRefused,
+)
+from herder.home import open_ledger
+from herder.orders import Order, Prompt, State, Submission
+from tests.simulation.clockwork import Broken, Crash, Process, Thread
+from tests.simulation.database import MODEL
+from tests.simulation.herder import Room
+from tests.simulation.keys import HERDER_KEY
+from tests.simulation.shadow import WAITING, Shadow
+from tests.simulation.truth import Truth
+from tests.simulation.weather import Layout
+from workers.transport.tasks import NewTask
+from workers.wire import (
+    HERDER_QUEUE,
+    NUDGE_ID,
+    NUDGE_TASK,
+    ChatMessage,
+    Held,
+    Nudge,
+    StopAttempt,
+    control_stream,
+    seal,
+)
+
+ACCOUNTS = ("ada", "bob", "cy", "poor")
+RICH, POOR = 10**9, 400
+RETRIES = 6
+
+
+@dataclass
+class Call:
+    """A submission, and what came of it."""
+
+    submission: Submission
+    words: int
+    needed: int
+    order_id: str | None = None
+    tries: int = 0
+
+
+class Clients:
+    """All clients, each on a machine of its account."""
+
+    def __init__(
+        self, room: Room, layout: Layout, truth: Truth, shadow: Shadow, orders: int
+    ) -> None:
+        self._room = room
+        self._time = room.time
+        self._layout = layout
+        self._truth = truth
+        self._shadow = shadow
+        self._left = orders
+        self._programs = 0
+        self._pending = 0
+        self.calls: list[Call] = []
+
+    def open_accounts(self) -> None:
+        """Before anything goes wrong."""
+        accounts = self._accounts(Process(self._time, "bank"))
+        for name in ACCOUNTS:
+            accounts.create(name)
+            amount = POOR if name == "poor" else RICH
+            accounts.deposit(name, amount, self._time.new_id())
+
+    def _accounts(self, process: Process) -> Accounts:
+        books = open_ledger(process.clock_us)
+        return Accounts(self._room.database, books, clock_us=process.clock_us)
+
+    def start(self) -> None:
+        """Let them come."""
+        self._soon(self._layout.arrivals_us, "ada", self._arrive)
+
+    @property
+    def all_came(self) -> bool:
+        """Whether every order of the seed was asked for."""
+        return self._left == 0
+
+    @property
+    def done(self) -> bool:
+        """Whether no client will do anything any more."""
+        return self.all_came and self._pending == 0
+
+    def _soon(self, mean_us: float, account: str, do: Callable[[Process], None]) -> None:
+        """Have a program of an account's owner do something."""
+        self._programs += 1
+        self._pending += 1
+        process = Process(self._time, f"{account}.{self._programs}", machine=account)
+        delay_us = int(self._time.rng.expovariate(1 / mean_us)) if mean_us else 0
+        self._time.after(delay_us, Thread(process), lambda: self._run(process, do))
+
+    def _run(self, process: Process, do: Callable[[Process], None]) -> None:
+        self._pending -= 1
+        do(process)
+
+    def _arrive(self, process: Process) -> None:
+        rng = self._time.rng
+        self._left -= 1
+        if self._left > 0:
+            # Now a stream, now a crowd.
+            mean_us = self._layout.arrivals_us * (0.2 if rng.random() < 0.7 else 3)
+            self._soon(mean_us, rng.choice(ACCOUNTS), self._arrive)
+        call = self._draw(process)
+        self.calls.append(call)
+        self._submit(process, call)
+
+    def _draw(self, process: Process) -> Call:
+        rng, rates = self._time.rng, self._layout.rates
+        words, tokens = rng.randint(1, 6), rng.choice((1, 4, 10, 16, 16, 30))
+        need = rates.prompt_fee + rates.fee_per_token * (words + tokens)
+        fee: int | None = None
+        if rng.random() < 0.6:
+            fee = need * rng.randint(90, 600) // 100 if rng.random() < 0.7 else 2 * need
+        text = "word " * words
+        prompt = Prompt(text)
+        if rng.random() < 0.1:
+            prompt = Prompt(None, (ChatMessage(role="user", content=text),))
+        now_us = process.clock_us()
+        submission = Submission(
+            account=process.machine,
+            prompt=prompt,
+            tokens=tokens,
+            fee=fee,
+            bid_factor=rng.choice((Fraction(1),) * 5 + (Fraction(3, 2), Fraction(11, 10))),
+            max_fee=2 * need if fee is None and rng.random() < 0.3 else None,
+            reference="r" if rng.random() < 0.1 else None,
+            idempotency_key=self._time.new_nonce() if rng.random() < 0.6 else None,
+            start_by_us=now_us + rng.randint(200_000, 8_000_000) if rng.random() < 0.15 else None,
+            run_limit_s=rng.randint(1, 2) if rng.random() < 0.15 else None,
+        )
+        return Call(submission, words, need)
+
+    # Submissions
+
+    def _submit(self, process: Process, call: Call) -> None:
+        desk = self._room.parts.desk(
+            self._room.database,
+            open_ledger(process.clock_us),
+            clock_us=process.clock_us,
+            new_id=self._time.new_id,
+        )
+        call.tries += 1
+        before = self._shadow.commits
+        try:
+            order = desk.submit(call.submission)
+        except Crash:
+            self._again(call, 1_000_000)
+            raise
+        except (HerdUnavailable, OperationalError):
+            self._again(call, 300_000)
+            return
+        except HerdError as error:
+            self._refused(call, error, before)
+            return
+        except Exception as error:
+            raise Broken("unexpected", f"submit: {error!r}"[:300]) from error
+        self._accepted(call, order)
+
+    def _again(self, call: Call, mean_us: int) -> None:
+        """Who has an idempotency key tries again; who has none cannot know."""
+        if call.submission.idempotency_key and call.tries < RETRIES:
+            self._soon(mean_us, call.submission.account, lambda p: self._submit(p, call))
+
+    def _refused(self, call: Call, error: HerdError, before: int) -> None:
+        self._time.note(f"is refused: {error.code}")
+        if self._shadow.commits != before:
+            raise Broken("refused", f"a call was refused ({error.code}) and left a trace")
+        asked = call.submission
+        match error:
+            case FeeTooLow():
+                right = asked.fee is not None and asked.fee * asked.bid_factor < call.needed
+            case FeeAboveMax():
+                right = asked.max_fee is not None
+            case InsufficientBalance():
+                right = self._fill(call)
+            case _:
+                right = asked.start_by_us is not None and error.code == "invalid_start_by"
+        if not right:
+            raise Broken("refused", f"{error.code}: {error.message}")
+
+    def _fill(self, call: Call) -> bool:
+        """The same call works after a deposit."""
+        account = call.submission.account
+
+        def pay_in(process: Process) -> None:
+            try:
+                self._accounts(process).deposit(account, 50 * POOR, self._time.new_id())
+            except (HerdUnavailable, OperationalError):
+                return
+            self._again(call, 10_000)
+
+        self._soon(500_000, account, pay_in)
+        return account == "poor"
+
+    def _accepted(self, call: Call, order: Order) -> None:
+        asked = call.submission
+        row = self._shadow.by_id.get(order.id)
+        if row is None or order.account != asked.account:
+            raise Broken("accepted", f"{order.id[:8]} was accepted and is not there")
+        if call.order_id not in (None, order.id):
+            raise Broken("accepted", "the same key gave another order")
+        first = call.order_id is None
+        call.order_id = order.id
+        self._truth.accepted.add(order.id)
+        if order.needed != call.needed or row.words != call.words:
+            raise Broken("price", f"{order.id[:8]} needs {call.needed}, not {order.needed}")
+        if (
+            asked.fee is not None
+            and row.holds == 1
+            and row.fee != asked.fee * asked.bid_factor // 1
+        ):
+            raise Broken("price", f"{asked.fee} was offered and {row.fee} was held")
+        if asked.max_fee is not None and row.holds == 1 and row.fee > asked.max_fee:
+            raise Broken("price", f"{row.fee} is above {asked.max_fee}")
+        if order.state is State.QUEUED:
+            self._nudge()
+        if first:
+            self._plan_more(call, order)
+
+    def _nudge(self) -> None:
+        """As `herder.nudge` does."""
+        try:
+            if not self._room.redis.first_nudge(MODEL):
+                return
+            now_s = self._time.now_us // 1_000_000
+            token = seal(
+                Nudge(model=MODEL), HERDER_KEY, sender="herder", audience=HERDER_QUEUE, now_s=now_s
+            )
+            task = NewTask(HERDER_QUEUE, NUDGE_TASK, token, NUDGE_ID, f"model={MODEL}", 9)
+            self._room.broker.publish_many([task])
+        except (RedisError, OSError):
+            self._time.note("no nudge was sent")
+
+    def _plan_more(self, call: Call, order: Order) -> None:
+        """What its client will do about an order."""
+        rng, account = self._time.rng, call.submission.account
+        if rng.random() < 0.15:
+            self._soon(1_500_000, account, lambda p: self._cancel(p, order.id))
+        if rng.random() < 0.15:
+            fee = max(1, order.fee + rng.randint(-3, order.fee))
+            self._soon(800_000, account, lambda p: self._rebid(p, order.id, fee))
+        if rng.random() < 0.05:
+            self._soon(6_000_000, account, lambda p: self._refund(p, order.id))
+        if call.submission.idempotency_key and rng.random() < 0.15:
+            self._soon(2_000_000, account, lambda p: self._submit(p, call))
+        if call.submission.idempotency_key and rng.random() < 0.03:
+            self._soon(2_000_000, account, lambda p: self._reuse_key(p, call))
+
+    def _reuse_key(self, process: Process, call: Call) -> None:
+        other = replace(call.submission, tokens=call.submission.tokens + 1)
+        desk = self._room.parts.desk(
+            self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
+        )
+        try:
+            desk.submit(other)
+        except (KeyReused, HerdUnavailable, OperationalError):
+            return
+        raise Broken("accepted", "a key stands for two calls")
+
+    # Later on
+
+    def _cancel(self, process: Process, order_id: str) -> None:
+        books = open_ledger(process.clock_us)
+        withdrawal = self._room.parts.withdrawal(
+            self._room.database, books, self._room.settings, clock_us=process.clock_us
+        )
+        before = self._shadow.by_id[order_id]
+        self._truth.called_off.add(order_id)
+        try:
+            order = withdrawal.cancel(order_id, account=process.machine)
+        except (HerdUnavailable, OperationalError):
+            self._soon(500_000, process.machine, lambda p: self._cancel(p, order_id))
+            return
+        except OrderEnded:
+            if before.open:
+                raise Broken("cancel", f"order {before.seq} was open and said to be over") from None
+            return
+        self._time.note(f"cancels order {order.seq}: {order.state}")
+        if before.state in WAITING and order.state is not State.CANCELLED:
+            raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")
+        self._stop(process, order)
+
+    def _stop(self, process: Process, order: Order) -> None:
+        """Tell the worker that has it, as whoever calls `cancel` does."""
+        if order.state is not State.RUNNING or not order.instance or not order.nonce:
+            return
+        held = Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
+        token = seal(
+            StopAttempt(held=held, reason="cancelled"),
+            HERDER_KEY,
+            sender="herder",
+            audience=control_stream(order.instance),
+            now_s=process.clock_us() // 1_000_000,
+        )
+        try:
+            self._room.redis.add_controls([(order.instance, token)])
+        except RedisError:
+            self._time.note("the worker was not told")
+
+    def _rebid(self, process: Process, order_id: str, fee: int) -> None:
+        desk = self._room.parts.desk(
+            self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
+        )
+        before = self._shadow.by_id[order_id]
+        commits = self._shadow.commits
+        try:
+            desk.rebid(order_id, fee, account=process.machine)
+        except (HerdUnavailable, OperationalError):
+            return
+        except (RebidTooLow, OrderNotWaiting, OrderEnded, InsufficientBalance) as error:
+            self._time.note(f"is refused: {error.code}")
+            if self._shadow.commits != commits:
+                raise Broken("refused", f"{error.code}, and it left a trace") from None
+            if isinstance(error, RebidTooLow) and fee > before.fee:
+                raise Broken("rebid", f"{fee} is above {before.fee}") from None
+            if isinstance(error, OrderNotWaiting) and before.state == "queued":
+                raise Broken("rebid", f"order {before.seq} did wait") from None
+            return
+        if fee < before.fee or (fee == before.fee and before.holds == 1):
+            raise Broken("rebid", f"{fee} was taken in place of {before.fee}")
+
+    def _refund(self, process: Process, order_id: str) -> None:
+        row = self._shadow.by_id[order_id]
+        desk = self._room.parts.desk(
+            self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
+        )
+        amount = max(1, row.charged // 2) if self._time.rng.random() < 0.5 else None
+        try:
+            desk.refund(order_id, amount, "the operator's", refund_id=self._time.new_id())
+        except (RefundRefused, HerdUnavailable, OperationalError):
+            return

@@ -1,0 +1,206 @@
+"""The simulator finds things: ten faults are planted, and each is found by its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from herder import settlement as settlement_module
+from herder.desk import Desk
+from herder.dispatch import Dispatcher
+from herder.herd import Herd
+from herder.service import Service
+from herder.settlement import Settlement
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from ledger import Ledger
+from tests.simulation.herder import Parts
+from tests.simulation.run import run_seed
+from tests.simulation.truth import Truth
+from tests.simulation.world import World
+from workers.wire import Confirm
+
+SEEDS = range(1, 41)
+ORDERS = 80
+
+
+@pytest.fixture(autouse=True)
+def _clean(clean_environment):
+    """No settings of whoever runs the tests."""
+
+
+def found(parts: Parts | None = None, prepare: Callable[[World], None] | None = None) -> str:
+    """The first rule that breaks."""
+    for seed in SEEDS:
+        report = run_seed(seed, ORDERS, parts=parts, prepare=prepare)
+        if report.rule is not None:
+            print(f"seed {seed}, after {report.events} events: {report.rule}: {report.what}")
+            return report.rule
+    return "none"
+
+
+def test_a_settlement_without_the_binding(monkeypatch):
+    judge = settlement_module.judge
+
+    def trusting(order, outcome, instance):
+        if order is not None and order.attempt_open:
+            order = replace(order, instance=instance)
+        return judge(order, outcome, instance)
+
+    monkeypatch.setattr(settlement_module, "judge", trusting)
+    assert found() == "binding"
+
+
+class _LaterHold(Ledger):
+    """Remembers a hold instead of placing it."""
+
+    def __init__(self, books: Ledger) -> None:
+        super().__init__(books._clock, books.outside)
+        self.waiting: list[tuple[Any, ...]] = []
+
+    def hold(self, conn: Any, *asked: Any, **more: Any) -> Any:  # noqa: ARG002
+        self.waiting.append((asked, more))
+
+
+class HoldsLater(Desk):
+    def submit(self, call):
+        books = self._ledger
+        self._ledger = later = _LaterHold(books)
+        order = super().submit(call)
+        self._ledger = books
+        for asked, more in later.waiting:
+            with self._database.write() as connection:
+                books.hold(connection, *asked, **more)
+        return order
+
+
+def test_a_hold_outside_of_the_transaction():
+    assert found(Parts(desk=HoldsLater)) == "hold"
+
+
+class PublishesFirst(Dispatcher):
+    def _take(self, model):
+        of = book_sql.outbox_of
+
+        def hasty(connection, ids):
+            messages = of(connection, ids)
+            self._publish(messages)
+            return messages
+
+        book_sql.outbox_of = hasty
+        try:
+            return super()._take(model)
+        finally:
+            book_sql.outbox_of = of
+
+
+def test_a_publish_before_the_commit():
+    assert found(Parts(dispatcher=PublishesFirst)) == "published"
+
+
+def test_a_dispatch_that_does_not_raise_the_attempt(monkeypatch):
+    dispatch = book_sql.dispatch
+
+    def same_again(connection, steps):
+        dispatch(connection, steps)
+        for step in steps:
+            connection.execute(
+                text("UPDATE orders SET attempt = attempt - 1 WHERE seq = :seq AND attempt > 1"),
+                {"seq": step["which"]},
+            )
+
+    monkeypatch.setattr(book_sql, "dispatch", same_again)
+    assert found() == "attempt"
+
+
+class CountsTwice(Dispatcher):
+    def _room(self, workers, unclaimed):  # noqa: ARG002 (the fault)
+        return super()._room(workers, 0)
+
+
+def test_a_slot_that_is_counted_twice():
+    assert found(Parts(dispatcher=CountsTwice)) == "capacity"
+
+
+class _KeepsHolds(Ledger):
+    def __init__(self, books: Ledger) -> None:
+        super().__init__(books._clock, books.outside)
+
+    def void_many(self, conn: Any, hold_ids: Any) -> Any:  # noqa: ARG002 (the fault)
+        return None
+
+
+class KeepsOldHold(Desk):
+    def rebid(self, *asked, **more):
+        books = self._ledger
+        self._ledger = _KeepsHolds(books)
+        try:
+            return super().rebid(*asked, **more)
+        finally:
+            self._ledger = books
+
+
+def test_a_rebid_that_keeps_the_old_hold():
+    assert found(Parts(desk=KeepsOldHold)) == "rebid"
+
+
+class ConfirmsFirst(Service):
+    def _settle(self, answers):
+        self._control(
+            [(one.instance, Confirm(held=(one.outcome.held,))) for one in answers],
+        )
+        return super()._settle(answers)
+
+
+def test_a_confirm_before_the_commit():
+    assert found(Parts(service=ConfirmsFirst)) == "confirm"
+
+
+class CountsWithoutListening(Herd):
+    """A second is added when it has passed, and not when its marker was read among the beats."""
+
+    def mark(self):
+        number = super().mark()
+        if number is not None:
+            with self._database.write() as connection:
+                herd_sql.hear_mark(connection, number)
+        return number
+
+
+def test_a_lease_that_runs_while_no_herder_listens():
+    assert found(Parts(herd=CountsWithoutListening)) == "lease"
+
+
+class ChargesTheStream(Settlement):
+    truth: Truth
+
+    def settle(self, answers):
+        return super().settle([self._streamed(answer) for answer in answers])
+
+    def _streamed(self, answer):
+        outcome = answer.outcome
+        count = self.truth.streamed.get((outcome.order, outcome.attempt), outcome.generated)
+        return replace(answer, outcome=outcome.model_copy(update={"generated": count}))
+
+
+def test_a_charge_from_the_streams_count():
+    def prepare(world: World) -> None:
+        ChargesTheStream.truth = world.truth
+
+    assert found(Parts(settlement=ChargesTheStream), prepare) == "charge"
+
+
+def test_a_better_order_that_is_skipped(monkeypatch):
+    best = book_sql.best
+
+    def second_best(connection, model, limit, now_us):
+        return best(connection, model, limit + 1, now_us)[1:] or best(
+            connection, model, limit, now_us
+        )
+
+    monkeypatch.setattr(book_sql, "best", second_best)
+    assert found() == "order"

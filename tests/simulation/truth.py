@@ -1,0 +1,55 @@
+"""What really happened, as nobody in the herd knows it: the rules compare the database with it."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.shadow import Row
+from workers.wire import Outcome
+
+Attempt = tuple[str, int]
+"""An order's id, and the number of the attempt."""
+
+Done = tuple[str, int, str]
+"""The same, and a worker instance."""
+
+
+@dataclass
+class Truth:
+    """What workers and clients did.
+
+    Attributes:
+        taken: attempts that a worker was given by the broker.
+        outcomes: how workers ended them, whether anybody heard of it or not.
+        streamed: how many tokens of an attempt reached the stream of its text.
+        published: attempts whose message the broker was given.
+        markers: markers of the listening clock that some herder was given.
+        called_off: orders that a client cancelled, or tried to.
+        revoked: worker instances whose key is believed no more.
+        accepted: orders that a client was told of.
+        announced: orders whose end was announced.
+    """
+
+    taken: set[Done] = field(default_factory=set)
+    outcomes: dict[Done, Outcome] = field(default_factory=dict)
+    streamed: dict[Attempt, int] = field(default_factory=dict)
+    published: set[Attempt] = field(default_factory=set)
+    markers: int = 0
+    called_off: set[str] = field(default_factory=set)
+    revoked: set[str] = field(default_factory=set)
+    accepted: set[str] = field(default_factory=set)
+    announced: set[str] = field(default_factory=set)
+
+    def came_to_nothing(self, row: Row) -> bool:
+        """Whether an order's worker gave it back, or failed it for now."""
+        outcome = self.outcomes.get((row.id, row.attempt, row.instance or ""))
+        return outcome is not None and outcome.result != "completed"
+
+
+def peek(token: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the body of a sealed message, unchecked."""
+    claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "==="))
+    return str(claims["kind"]), claims["body"]
