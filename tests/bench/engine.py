@@ -14,7 +14,8 @@ All have as many threads, slots and cells of cache, get the same tokens and give
 greedy, whether or not the model would end. Each runs in a process of its own, one at a time; the
 order alternates. Ratios are taken within a round, medians over the rounds. Run it on an idle
 machine: nothing is worth less than a comparison beside other work. The loads are described in
-`tests/bench/engine_loads.py`. Figures go to build/bench/engine.json.
+`tests/bench/engine_loads.py`. Ratios go to build/bench/engine.json, all figures to
+build/bench/engine-rounds.json.
 """
 
 from __future__ import annotations
@@ -224,8 +225,10 @@ def main() -> int:
     document = ratios(bench.rounds) | {name: round(value, 4) for name, value in shares.items()}
     document |= {"amx": bench.amx, "circumstances": circumstances(bench, given)}
     document["rounds"] = bench.rounds
+    flat = {name: value for name, value in document.items() if isinstance(value, int | float)}
+    target.write_text(json.dumps(flat, indent=1) + "\n")
     text = json.dumps(document, indent=1)
-    target.write_text(text + "\n")
+    target.with_name("engine-rounds.json").write_text(text + "\n")
     sys.stdout.write((text if given.json else table(document)) + "\n")
     return 0
 
