@@ -184,7 +184,7 @@ class Desk:
         Tokens a minute are a leaky bucket that holds a minute (GCRA, ITU-T I.371): what was ordered
         is paid off at the limit's rate, and an order is refused that would not be within a minute.
         """
-        known = account_sql.standing(connection, call.account)
+        known = account_sql.standing(connection, call.account, lock=True)
         if known is None:
             raise AccountNotFound(call.account)
         if 0 < known.max_open_orders <= known.open_orders:

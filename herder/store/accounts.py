@@ -41,6 +41,8 @@ _STANDING = (
     .join_from(account, policy, policy.c.id == 1)
     .where(account.c.name == bindparam("which"))
 )
+# Locked until the order is counted in: two at once would both find room for one.
+_STANDING_LOCKED = _STANDING.with_for_update(of=account)
 _LOCK = select(account.c.name).where(account.c.name == bindparam("which")).with_for_update()
 _COUNT = (
     update(account)
@@ -71,9 +73,10 @@ def lock(connection: Connection, name: str) -> None:
         connection.execute(_LOCK, {"which": name})
 
 
-def standing(connection: Connection, name: str) -> Standing | None:
+def standing(connection: Connection, name: str, *, lock: bool = False) -> Standing | None:
     """An account's limits and where it stands; None if there is no such account."""
-    row = connection.execute(_STANDING, {"which": name}).one_or_none()
+    query = _STANDING_LOCKED if lock else _STANDING
+    row = connection.execute(query, {"which": name}).one_or_none()
     return None if row is None else Standing(*row)
 
 
