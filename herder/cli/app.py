@@ -20,8 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that does not balance, "
-    "a herd that is unavailable; 2 bad input or a refusal, which one line on standard error "
-    "explains; 130 after Ctrl-C.\n\n"
+    "a herd that is unavailable, a limit that was reached; 2 bad input or a refusal, which one "
+    "line on standard error explains; 130 after Ctrl-C.\n\n"
     "The herd is the one of HERD_HOME (~/.llama-herder). Amounts are whole winston.\n\n"
     'Example: herd init --deposit 1000, herd up, herd submit "Hello" -n 20',
 )

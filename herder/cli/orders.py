@@ -12,7 +12,7 @@ from herder.cli.show import complain, print_json, print_receipt, print_table, sa
 if TYPE_CHECKING:
     from herder.receipts import Receipt
 
-app = typer.Typer(help="One order: its receipt, its text, a refund.")
+app = typer.Typer(help="One order: its receipt, its text, a new bid, its cancellation, a refund.")
 
 many = typer.Typer(help="Orders, the newest first.")
 
