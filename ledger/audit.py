@@ -131,6 +131,11 @@ FROM ledger_account
 
 def audit(conn: Connection) -> AuditReport:
     """Compare what is derived with the transfers; see `Ledger.audit`."""
-    drifts = tuple(Drift(*row) for check in _CHECKS for row in fetch(conn, check))
-    accounts, transfers, open_holds, circulating, outside, held = fetch(conn, _TOTALS)[0]
+    # PostgreSQL sums up into a `Decimal`, since the sum of integers may be larger than any of its.
+    drifts = tuple(
+        Drift(name, subject, int(expected), int(found))
+        for check in _CHECKS
+        for name, subject, expected, found in fetch(conn, check)
+    )
+    accounts, transfers, open_holds, circulating, outside, held = map(int, fetch(conn, _TOTALS)[0])
     return AuditReport(accounts, transfers, open_holds, circulating, outside, held, drifts)

@@ -1,4 +1,4 @@
-"""What the ledger must know of a kind of database: the interface that `sqlite.py` fills."""
+"""What the ledger must know of a kind of database: `sqlite.py` and `postgres.py` fill it in."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ class Backend(Protocol):
         name: SQLAlchemy's name of the dialect.
         statement_is_savepoint: Whether a statement that fails undoes itself and leaves the
             transaction usable, so that a single insert needs no SAVEPOINT around it.
+        lock_accounts: A query with a list of accounts' ids as its one parameter, which locks them
+            in the order of their ids; None where a transaction that writes has locked everything.
     """
 
     name: str
     statement_is_savepoint: bool
+    lock_accounts: str | None
 
     def ddl(self) -> Iterator[str]:
         """The statements that make the tables."""
+
+    def spell(self, sql: str) -> str:
+        """A statement of the ledger, which marks parameters by `?`, as the driver wants it."""
 
     def check(self, conn: Connection) -> None:
         """Refuse a connection on which the rules would not be enforced."""
 
     def is_busy(self, error: BaseException) -> bool:
-        """Whether a lock held by another connection is the reason."""
+        """Whether the same transaction, done again from its beginning, may succeed."""
 
     def violated(self, error: BaseException) -> str | None:
         """The name of the constraint that refused; None if none did."""

@@ -8,7 +8,7 @@ transfer back, with `replayed` set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -255,6 +255,35 @@ class Ledger:
             LedgerError: As `void`, for the first that is refused.
         """
         return self._resolve(conn, "void", [(hold_id, None) for hold_id in hold_ids], None)
+
+    # Waiting for others
+
+    def lock_accounts(self, conn: Connection, account_ids: Iterable[str]) -> None:
+        """Lock accounts now that later calls in the same transaction change.
+
+        Two callers who take the same accounts call by call, each in its own order, wait for each
+        other until the database gives one of them up. A single call locks what it needs in one
+        order that holds for everybody, and so does a batch; a transaction of several calls locks
+        all their accounts before the first. On SQLite there is one writer, and nothing to do.
+
+        Args:
+            conn: The caller's connection.
+            account_ids: Those of the transfers to come; the unknown are passed over.
+
+        Raises:
+            LedgerBusy: Roll back, and do the transaction again.
+        """
+        journal.lock_accounts(conn, account_ids)
+
+    def lock_holds(self, conn: Connection, hold_ids: Sequence[str]) -> None:
+        """Lock the accounts of holds that later calls resolve: `lock_accounts`, by the holds' ids.
+
+        Raises:
+            BatchTooLarge: More than `MAX_BATCH`.
+            LedgerBusy: Roll back, and do the transaction again.
+        """
+        _require_batch(hold_ids)
+        journal.lock_holds(conn, hold_ids)
 
     # Giving back
 

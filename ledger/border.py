@@ -15,11 +15,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ledger.backend import Backend
 from ledger.errors import LedgerBusy, LedgerError, LedgerFault, LedgerMisconfigured
+from ledger.postgres import POSTGRES
 from ledger.sqlite import SQLITE
 
 Params = tuple[object, ...]
 
-_BACKENDS: dict[str, Backend] = {SQLITE.name: SQLITE}
+_BACKENDS = {backend.name: backend for backend in (SQLITE, POSTGRES)}
 _SAVEPOINT = "ledger_savepoint"
 _INFO_KEY = "ledger_backend"
 
@@ -54,7 +55,7 @@ def backend_for(conn: Connection) -> Backend:
 
     Raises:
         LedgerMisconfigured: An unknown dialect, or a connection that would not enforce the rules.
-        LedgerBusy: A lock is held elsewhere.
+        LedgerBusy: Others hold a lock, or the connection is lost.
     """
     known: Backend | None = conn.info.get(_INFO_KEY)
     if known is not None:
@@ -76,11 +77,11 @@ def execute(conn: Connection, sql: str, params: Params = ()) -> None:
 
     Raises:
         Violation: A constraint refused.
-        LedgerBusy: A lock is held elsewhere.
+        LedgerBusy: Others hold a lock, or the connection is lost.
         LedgerFault: Anything else.
     """
     try:
-        conn.exec_driver_sql(sql, params)
+        conn.exec_driver_sql(dialect_of(conn).spell(sql), params)
     except SQLAlchemyError as error:
         _translate(conn, error)
 
@@ -103,11 +104,11 @@ def fetch(conn: Connection, sql: str, params: Params = ()) -> Sequence[Any]:
     """Every row of a query.
 
     Raises:
-        LedgerBusy: A lock is held elsewhere.
+        LedgerBusy: Others hold a lock, or the connection is lost.
         LedgerFault: Anything else.
     """
     try:
-        return conn.exec_driver_sql(sql, params).fetchall()
+        return conn.exec_driver_sql(dialect_of(conn).spell(sql), params).fetchall()
     except SQLAlchemyError as error:
         _translate(conn, error)
 
@@ -119,19 +120,21 @@ def savepoint(conn: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:  # even an interrupt must not leave half a batch to be committed
-        execute(conn, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        execute(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        if not conn.invalidated:  # with the connection, the transaction is gone as a whole
+            execute(conn, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            execute(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
         raise
     execute(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def _translate(conn: Connection, error: SQLAlchemyError) -> NoReturn:
     cause = error.orig if isinstance(error, DBAPIError) else None
-    if cause is not None:
+    reason = str(cause or error).partition("\n")[0]
+    if isinstance(error, DBAPIError) and cause is not None:
         backend = dialect_of(conn)
-        if backend.is_busy(cause):
-            raise LedgerBusy(str(cause)) from error
+        if error.connection_invalidated or backend.is_busy(cause):
+            raise LedgerBusy(reason) from error
         name = backend.violated(cause)
         if name is not None:
             raise Violation(name) from error
-    raise LedgerFault(str(cause or error)) from error
+    raise LedgerFault(reason) from error

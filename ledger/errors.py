@@ -288,7 +288,10 @@ class IdempotencyConflict(LedgerError):
 
 
 class LedgerBusy(LedgerError):
-    """Others hold the locks. Roll back, wait a little, do the whole transaction again."""
+    """Others hold the locks, or the connection is lost: nothing is committed by this transaction.
+
+    Roll back, wait a little, do the whole transaction again.
+    """
 
     code = "ledger_busy"
     sentence = "The books are busy: {reason}."

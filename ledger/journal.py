@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ledger.border import Violation, fetch, savepoint, write
+from ledger.border import Violation, backend_for, fetch, savepoint, write
 from ledger.errors import (
     AccountNotFound,
     BalanceOutOfRange,
@@ -64,7 +64,7 @@ def insert(conn: Connection, draft: Draft) -> Transfer:
 
 
 def insert_many(conn: Connection, drafts: Sequence[Draft]) -> list[Transfer]:
-    """Write all of them or none, in one statement.
+    """Write all of them or none, in one statement, with all their accounts locked before.
 
     One statement with many rows, and not one row many times, because it undoes itself as a whole:
     on SQLite a SAVEPOINT around a hundred inserts costs as much as they do.
@@ -79,12 +79,38 @@ def insert_many(conn: Connection, drafts: Sequence[Draft]) -> list[Transfer]:
         return [insert(conn, drafts[0])]
     if not drafts:
         return []
+    lock_accounts(conn, _accounts(draft.transfer for draft in drafts))
     try:
         write(conn, _insert_rows(len(drafts)), tuple(chain.from_iterable(d.row() for d in drafts)))
     except Violation:
         with savepoint(conn):
             return [insert(conn, draft) for draft in drafts]
     return [draft.transfer for draft in drafts]
+
+
+def lock_accounts(conn: Connection, account_ids: Iterable[str]) -> None:
+    """Lock accounts, in the order of their ids, until the caller's transaction ends.
+
+    Raises:
+        LedgerBusy: Others hold one of them for too long.
+    """
+    query = backend_for(conn).lock_accounts
+    if query is not None:
+        fetch(conn, query, (sorted(set(account_ids)),))
+
+
+def lock_holds(conn: Connection, hold_ids: Sequence[str]) -> None:
+    """Lock the accounts of holds, likewise.
+
+    Raises:
+        LedgerBusy: Others hold one of them for too long.
+    """
+    if backend_for(conn).lock_accounts is not None:
+        lock_accounts(conn, _accounts(find_many(conn, hold_ids).values()))
+
+
+def _accounts(transfers: Iterable[Transfer]) -> Iterable[str]:
+    return (name for transfer in transfers for name in (transfer.debit, transfer.credit))
 
 
 @lru_cache(maxsize=64)
@@ -110,6 +136,8 @@ def find(conn: Connection, transfer_id: str) -> tuple[Transfer, str] | None:
 
 def find_many(conn: Connection, transfer_ids: Sequence[str]) -> dict[str, Transfer]:
     """Those of the transfers that exist, by id."""
+    if not transfer_ids:
+        return {}
     marks = ",".join("?" * len(transfer_ids))
     rows = fetch(conn, f"{_SELECT}WHERE id IN ({marks})", tuple(transfer_ids))
     return {row.id: _transfer(row) for row in rows}

@@ -1,7 +1,4 @@
-"""All that is particular to SQLite: the DDL, what its errors mean, what a connection must be like.
-
-PostgreSQL will be a second file like this one, and a second file in `sql/`.
-"""
+"""All that is particular to SQLite: the DDL, its errors, what a connection must be like."""
 
 from __future__ import annotations
 
@@ -53,6 +50,9 @@ class Sqlite:
     # open (conflict resolution ABORT), so that one insert is its own savepoint.
     statement_is_savepoint = True
 
+    # Whoever writes holds the one write lock.
+    lock_accounts: str | None = None
+
     def ddl(self) -> Iterator[str]:
         """The statements of `sql/sqlite.sql`, one by one: a script would commit (sqlite3 does)."""
         statement = ""
@@ -64,6 +64,10 @@ class Sqlite:
             if sqlite3.complete_statement(statement):  # knows that a trigger ends with END;
                 yield statement
                 statement = ""
+
+    def spell(self, sql: str) -> str:
+        """The statement as it is."""
+        return sql
 
     def check(self, conn: Connection) -> None:
         """Refuse a connection on which the database would not enforce the ledger's rules.

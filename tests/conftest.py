@@ -17,15 +17,75 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+# Databases
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """One PostgreSQL for all tests of a pytest process."""
+    server = _start_postgres(hasty=True)
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def make_house(tmp_path, clean_environment) -> Iterator[Callable[..., Any]]:
+def own_postgres() -> Iterator[Any]:
+    """A PostgreSQL that a test may crash."""
+    server = _start_postgres(hasty=False)
+    yield server
+    server.close()
+
+
+def _start_postgres(*, hasty: bool) -> Any:
+    """A server; where there can be none the test is skipped, and where CI is set it fails."""
+    try:
+        from support.postgres_server import PostgresServer, why_not
+    except ImportError as error:
+        reason = f"the driver of PostgreSQL is not installed ({error})"
+    else:
+        reason = why_not() or ""
+        if not reason:
+            return PostgresServer(hasty=hasty)
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    """Gives the address of a database for a herd, of each kind: each time another.
+
+    The address is empty for the file in the herd's own folder. PostgreSQL's has the herd's tables,
+    which take long to make; `bare=True` leaves them out.
+    """
+    if request.param == "sqlite":
+        yield lambda **_: ""
+        return
+    server = request.getfixturevalue("postgres_server")
+    names: list[str] = []
+
+    def make(*, bare: bool = False) -> str:
+        names.append(server.new_database() if bare else server.new_database(server.migrated))
+        return str(server.url(names[-1]))
+
+    yield make
+    for name in names:
+        server.drop(name)
+
+
+# Herds
+
+
+@pytest.fixture
+def make_house(tmp_path, clean_environment, new_database) -> Iterator[Callable[..., Any]]:
     """Makes herds; at the end of the test the money of each is checked."""
     from support.house import House
 
     houses: list[House] = []
 
     def make(policy: dict[str, Any] | None = None, **settings: Any) -> House:
-        house = House(tmp_path / f"house{len(houses)}", policy, **settings)
+        given = {"database_url": new_database(), **settings}
+        house = House(tmp_path / f"house{len(houses)}", policy, **given)
         houses.append(house)
         return house
 

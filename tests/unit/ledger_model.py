@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ledger_support import Books, uid
+from ledger_support import Books, run, uid
 from sqlalchemy.exc import IntegrityError
 
 import ledger
@@ -131,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def balances_agree(self):
-        rows = self.conn.exec_driver_sql(f"SELECT id, {', '.join(COUNTERS)} FROM ledger_account")
+        rows = run(self.conn, f"SELECT id, {', '.join(COUNTERS)} FROM ledger_account")
         for name, *found in rows.fetchall():
             assert found == [self.model.counters[name][c] for c in COUNTERS], name
 
@@ -249,14 +249,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.book.post(self.conn, hold.id)
         savepoint.rollback()
 
-    # What a program that is not ours does, with the same file open
+    # What a program that is not ours does, with the same database open
 
     @rule()
     def break_in(self):
         for name, sql, params in self.attempts():
             savepoint = self.conn.begin_nested()
             try:
-                self.conn.exec_driver_sql(sql, params)
+                run(self.conn, sql, *params)
             except IntegrityError:
                 continue
             finally:

@@ -1,4 +1,4 @@
-"""What the ledger's tests share: a file with books in it, a clock, and mutated schemas."""
+"""What the ledger's tests share: a database with books in it, a clock, and mutated schemas."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from ledger import SQLITE_PRAGMAS, Ledger, Transfer, create_schema
-from ledger.sqlite import SQLITE
+from ledger.backend import Backend
+from ledger.border import dialect_of
 
 NAMESPACE = UUID("5f3c1b52-0d5e-4d0a-9f0b-6a8f5d1c7e11")
 
@@ -23,9 +24,28 @@ def uid(*words: object) -> str:
     return str(uuid5(NAMESPACE, ":".join(map(str, words))))
 
 
-def open_engine(path: Path, timeout_s: float = 60.0) -> Engine:
-    """An engine with the rules that DESIGN asks of whoever opens the file."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": timeout_s})
+def is_sqlite(url: str) -> bool:
+    return url.startswith("sqlite:")
+
+
+def open_engine(url: str, timeout_s: float = 60.0, program: str = "books") -> Engine:
+    """An engine with the rules that DESIGN asks of whoever opens the books."""
+    engine = (_open_sqlite if is_sqlite(url) else _open_postgres)(url, timeout_s, program)
+    _opened.append(engine)
+    return engine
+
+
+_opened: list[Engine] = []
+
+
+def close_engines() -> None:
+    """Give back the connections of every engine that was opened here."""
+    while _opened:
+        _opened.pop().dispose()
+
+
+def _open_sqlite(url: str, timeout_s: float, _program: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": timeout_s})
 
     @event.listens_for(engine, "connect")
     def _configure(driver, _record):
@@ -40,6 +60,27 @@ def open_engine(path: Path, timeout_s: float = 60.0) -> Engine:
     return engine
 
 
+def _open_postgres(url: str, timeout_s: float, program: str) -> Engine:
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED",
+        connect_args={"application_name": program},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(driver, _record):
+        driver.autocommit = True
+        driver.execute(f"SET lock_timeout = {max(1, int(timeout_s * 1000))}")
+        driver.autocommit = False
+
+    return engine
+
+
+def run(conn: Connection, sql: str, *params: object) -> Any:
+    """Execute a statement that marks its parameters with `?`, as the ledger's own do."""
+    return conn.exec_driver_sql(dialect_of(conn).spell(sql), params)
+
+
 @dataclass
 class Clock:
     """Rises by one microsecond whenever it is asked."""
@@ -52,9 +93,9 @@ class Clock:
 
 @dataclass
 class Books:
-    """A file with an outside, two funded clients (1,000 winston each) and a revenue account."""
+    """A database with an outside, two clients with 1,000 winston each, and a revenue account."""
 
-    path: Path
+    url: str
     engine: Engine
     book: Ledger
 
@@ -73,9 +114,9 @@ class Books:
             return self.book.hold(conn, uid(name), "ada", "revenue", amount, {"order": name})
 
 
-def open_books(path: Path, without: str | None = None) -> Books:
+def open_books(url: str, without: str | None = None) -> Books:
     """Fresh books; `without` leaves a constraint or trigger out of the schema."""
-    books = Books(path, open_engine(path), Ledger(Clock()))
+    books = Books(url, open_engine(url), Ledger(Clock()))
     with books.begin() as conn:
         if without is None:
             create_schema(conn)
@@ -92,21 +133,22 @@ def open_books(path: Path, without: str | None = None) -> Books:
 # Mutants
 
 
-def constraint_names() -> list[str]:
+def constraint_names(backend: Backend) -> list[str]:
     """Every name by which the schema refuses."""
-    ddl = "\n".join(map(_bare, SQLITE.ddl()))
+    ddl = "\n".join(map(_bare, backend.ddl()))
     names = re.findall(r"CONSTRAINT (\w+)", ddl) + re.findall(r"UNIQUE INDEX (\w+)", ddl)
-    return names + re.findall(r"RAISE\(ABORT, '(\w+)'\)", ddl)
+    refusing = r"CREATE TRIGGER (\w+)[^;]*FUNCTION ledger_re(?:fuse|quire\w+)\("
+    return names + re.findall(r"RAISE\(ABORT, '(\w+)'\)", ddl) + re.findall(refusing, ddl)
 
 
 def create_mutant(conn: Connection, without: str) -> None:
     """The schema with one constraint, unique index or trigger left out."""
     found = 0
-    for statement in map(_bare, SQLITE.ddl()):
+    for statement in map(_bare, dialect_of(conn).ddl()):
         mutated = _without(statement, without)
         found += mutated != statement
         if mutated:
-            conn.exec_driver_sql(mutated)
+            run(conn, mutated)
     assert found == 1, f"{without} stands {found} times in the schema"
 
 

@@ -7,11 +7,13 @@ through by a schema that lacks the rule: so every constraint is needed, and ever
 from __future__ import annotations
 
 import pytest
-from ledger_support import Books, constraint_names, open_books, uid
+from ledger_support import Books, constraint_names, is_sqlite, open_books, run, uid
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ledger import post_id
+from ledger.border import dialect_of
+from ledger.postgres import POSTGRES
 from ledger.sqlite import SQLITE
 
 UNNAMED = {  # SQLite says of a foreign key only that it is one
@@ -19,7 +21,12 @@ UNNAMED = {  # SQLite says of a foreign key only that it is one
     "ledger_transfer_credit_fk",
     "ledger_refundable_transfer_fk",
 }
-KEYS = {  # what tables and foreign keys stand on: SQLite takes no schema without them
+ELSEWHERE = {  # SQLite has no TRUNCATE
+    "ledger_transfer_no_truncate",
+    "ledger_account_no_truncate",
+    "ledger_refundable_no_truncate",
+}
+KEYS = {  # what tables and foreign keys stand on: no schema works without them
     "ledger_account_id_key",
     "ledger_transfer_seq_key",
     "ledger_transfer_id_key",
@@ -27,16 +34,14 @@ KEYS = {  # what tables and foreign keys stand on: SQLite takes no schema withou
 }
 
 
-def insert(conn: Connection, verb: str = "INSERT", **columns: object) -> None:
+def insert(conn: Connection, verb: str = "INSERT", tail: str = "", **columns: object) -> None:
     """A raw transfer: 10 winston from ada to revenue, but for what is given."""
     row = {
         "id": uid("raw"), "kind": "direct", "debit": "ada", "credit": "revenue", "amount": 10,
         "fingerprint": "", "tags": "{}", "at_us": 0,
     } | columns  # fmt: skip
     names, marks = ", ".join(row), ", ".join("?" * len(row))
-    conn.exec_driver_sql(
-        f"{verb} INTO ledger_transfer ({names}) VALUES ({marks})", tuple(row.values())
-    )
+    run(conn, f"{verb} INTO ledger_transfer ({names}) VALUES ({marks}){tail}", *row.values())
 
 
 def resolve(conn: Connection, kind: str, hold: str, **columns: object) -> None:
@@ -51,17 +56,15 @@ def give_back(conn: Connection, amount: int, **columns: object) -> None:
 def account(conn: Connection, **columns: object) -> None:
     row = {"id": "new", "kind": "client", "allow_overdraft": 0, "created_us": 0} | columns
     names, marks = ", ".join(row), ", ".join("?" * len(row))
-    conn.exec_driver_sql(
-        f"INSERT INTO ledger_account ({names}) VALUES ({marks})", tuple(row.values())
-    )
+    run(conn, f"INSERT INTO ledger_account ({names}) VALUES ({marks})", *row.values())
 
 
 def counter(conn: Connection, name: str, value: int, of: str = "outside") -> None:
-    conn.exec_driver_sql(f"UPDATE ledger_account SET {name} = ? WHERE id = ?", (value, of))
+    run(conn, f"UPDATE ledger_account SET {name} = ? WHERE id = ?", value, of)
 
 
 def sql(statement: str, *params: object):
-    return lambda conn: conn.exec_driver_sql(statement, params)
+    return lambda conn: run(conn, statement, *params)
 
 
 PROBES = {
@@ -75,6 +78,7 @@ PROBES = {
     "ledger_account_debits_pending_range": lambda c: counter(c, "debits_pending", -1),
     "ledger_account_credits_pending_range": lambda c: counter(c, "credits_pending", -1),
     "ledger_account_no_delete": sql("DELETE FROM ledger_account WHERE id = 'unused'"),
+    "ledger_account_no_truncate": sql("TRUNCATE ledger_account CASCADE"),
     "ledger_account_born_empty": lambda c: account(c, credits_posted=5),
     "ledger_transfer_seq_key": lambda c: insert(c, seq=1),
     "ledger_transfer_id_key": lambda c: insert(c, id=uid("fund", "bob")),
@@ -94,6 +98,7 @@ PROBES = {
     "ledger_transfer_of_refunded": lambda c: give_back(c, 1, credit="bob"),
     "ledger_transfer_no_update": sql("UPDATE ledger_transfer SET amount = 1 WHERE seq = 1"),
     "ledger_transfer_no_delete": sql("DELETE FROM ledger_transfer WHERE seq = 1"),
+    "ledger_transfer_no_truncate": sql("TRUNCATE ledger_transfer CASCADE"),
     "ledger_refundable_transfer_id_key": sql(
         "INSERT INTO ledger_refundable VALUES (?, 300, 0)", post_id(uid("posted"))
     ),
@@ -102,12 +107,13 @@ PROBES = {
         "INSERT INTO ledger_refundable VALUES (?, 1, 0)", uid("never written")
     ),
     "ledger_refundable_no_delete": sql("DELETE FROM ledger_refundable"),
+    "ledger_refundable_no_truncate": sql("TRUNCATE ledger_refundable"),
 }
 
 
-def open_probed(path, without: str | None = None) -> Books:
+def open_probed(url: str, without: str | None = None) -> Books:
     """Books with a live hold, a posted one (300 of 400, of which 100 were refunded), a void one."""
-    books = open_books(path, without)
+    books = open_books(url, without)
     with books.begin() as conn:
         book = books.book
         book.create_account(conn, "unused", "client")
@@ -129,27 +135,43 @@ def refusal(books: Books, name: str) -> str | None:
         try:
             PROBES[name](conn)
         except IntegrityError as error:
-            return SQLITE.violated(error.orig)
+            return dialect_of(conn).violated(error.orig)
         finally:
             conn.rollback()
     return None
 
 
-def test_every_constraint_has_a_probe():
-    assert sorted(constraint_names()) == sorted(PROBES)
+def test_every_constraint_has_a_probe_and_both_databases_have_the_same():
+    assert sorted(constraint_names(POSTGRES)) == sorted(PROBES)
+    assert sorted(constraint_names(SQLITE)) == sorted(set(PROBES) - ELSEWHERE)
 
 
-def test_every_rule_is_refused_under_its_own_name(tmp_path):
-    books = open_probed(tmp_path / "books.db")
-    expected = {name: "foreign_key" if name in UNNAMED else name for name in PROBES}
-    assert {name: refusal(books, name) for name in PROBES} == expected
+def test_every_rule_is_refused_under_its_own_name(new_url):
+    books = open_probed(new_url())
+    expected = {name: name for name in PROBES}
+    if is_sqlite(books.url):
+        expected = {name: name for name in PROBES if name not in ELSEWHERE}
+        expected |= dict.fromkeys(UNNAMED, "foreign_key")
+    assert {name: refusal(books, name) for name in expected} == expected
     with books.begin() as conn:
         assert books.book.audit(conn).clean
 
 
-@pytest.mark.parametrize("name", sorted(set(PROBES) - KEYS))
-def test_without_its_constraint_the_same_probe_is_let_through(tmp_path, name):
-    assert refusal(open_probed(tmp_path / "mutant.db", without=name), name) is None
+@pytest.mark.parametrize("name", sorted(set(PROBES) - KEYS - ELSEWHERE))
+def test_without_its_constraint_the_same_probe_is_let_through(new_url, name):
+    assert refusal(open_probed(new_url(), without=name), name) is None
+
+
+def test_a_truncate_is_refused_as_long_as_any_of_the_three_rules_stands(postgres_server):
+    """Each table but the last is referred to by another, which a TRUNCATE of it takes along."""
+    books = open_probed(postgres_server.new_books())
+    tables = ("ledger_account", "ledger_transfer", "ledger_refundable")
+    for done, table in enumerate(tables):
+        for probe in tables[: done + 1]:
+            assert refusal(books, f"{probe}_no_truncate") == f"{tables[done]}_no_truncate"
+        with books.begin() as conn:
+            run(conn, f"DROP TRIGGER {table}_no_truncate ON {table}")
+    assert refusal(books, "ledger_account_no_truncate") is None
 
 
 @pytest.mark.parametrize(
@@ -177,10 +199,13 @@ def test_without_its_constraint_the_same_probe_is_let_through(tmp_path, name):
     ],
     ids=str,
 )  # fmt: skip
-def test_malformed_rows_are_refused(tmp_path, columns):
-    books = open_probed(tmp_path / "books.db")
+def test_malformed_rows_are_refused(new_url, columns):
+    books = open_probed(new_url())
+    if not is_sqlite(books.url) and any(isinstance(value, float) for value in columns.values()):
+        pytest.skip("PostgreSQL rounds a fraction before any rule sees it")
     with books.begin() as conn:
-        with pytest.raises(IntegrityError):
+        refused = IntegrityError if is_sqlite(books.url) else DBAPIError
+        with pytest.raises(refused), conn.begin_nested():
             insert(conn, **columns)
         report = books.book.audit(conn)
         assert report.clean
@@ -198,8 +223,20 @@ def test_malformed_rows_are_refused(tmp_path, columns):
     ids=str,
 )
 def test_history_cannot_be_replaced_by_the_back_door(tmp_path, columns):
-    books = open_probed(tmp_path / "books.db")
+    books = open_probed(f"sqlite:///{tmp_path}/books.db")
     with books.begin() as conn:
         with pytest.raises(IntegrityError, match="ledger_transfer_no_delete"):
             insert(conn, verb="INSERT OR REPLACE", **columns)
+        assert books.book.audit(conn).clean
+
+
+def test_an_upsert_changes_no_history_and_moves_no_money(postgres_server):
+    books = open_probed(postgres_server.new_books())
+    again = {"id": uid("fund", "bob"), "debit": "outside", "credit": "bob"}
+    with books.begin() as conn:
+        with pytest.raises(IntegrityError, match="ledger_transfer_no_update"), conn.begin_nested():
+            insert(conn, tail=" ON CONFLICT (id) DO UPDATE SET amount = 1", **again)
+        before = books.book.get_balance(conn, "bob")
+        insert(conn, tail=" ON CONFLICT (id) DO NOTHING", **again)
+        assert books.book.get_balance(conn, "bob") == before
         assert books.book.audit(conn).clean

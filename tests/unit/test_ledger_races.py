@@ -1,5 +1,5 @@
-"""Several processes, one file: every hold is resolved once, no balance is spent twice, and what was
-acknowledged survives a kill at any moment."""
+"""Several processes, one database: every hold is resolved once, no balance is spent twice, and what
+was acknowledged survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import os
 import random
 import signal
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
-from ledger_support import Clock, open_books, open_engine, uid
+from ledger_support import Books, Clock, is_sqlite, open_books, open_engine, run, uid
+from support.wait import wait_for
 
 import ledger
 from ledger import Ledger, post_id
@@ -21,11 +23,13 @@ HOLDS = 90
 COINS = 100  # what `purse` has: one process alone could spend it
 IDS = 60
 SEED = random.randrange(2**32)
+VICTIM = "victim"
+"""What a process that will be killed is called at its server."""
 
 
-def race(path: Path, number: int, seed: int, start, results) -> None:
+def race(url: str, number: int, seed: int, start, results) -> None:
     """One process's run: resolve every hold, spend a shared purse, write shared ids."""
-    engine, book = open_engine(path), Ledger(Clock())
+    engine, book = open_engine(url), Ledger(Clock())
     random.seed(seed + number)
     done: list[tuple[str, str]] = []
 
@@ -50,9 +54,9 @@ def race(path: Path, number: int, seed: int, start, results) -> None:
     results.put(done)
 
 
-def test_processes_race_for_the_same_holds_coins_and_ids(tmp_path):
+def test_processes_race_for_the_same_holds_coins_and_ids(new_url):
     print(f"seed {SEED}")
-    books = open_books(tmp_path / "books.db")
+    books = open_books(new_url())
     with books.begin() as conn:
         books.book.create_account(conn, "purse", "client")
         books.book.deposit(conn, uid("purse"), "purse", COINS)
@@ -61,7 +65,7 @@ def test_processes_race_for_the_same_holds_coins_and_ids(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(PROCESSES), spawn.Queue()
     runners = [
-        spawn.Process(target=race, args=(books.path, n, SEED, start, results))
+        spawn.Process(target=race, args=(books.url, n, SEED, start, results))
         for n in range(PROCESSES)
     ]
     for runner in runners:
@@ -112,46 +116,70 @@ def order(book: Ledger, conn, name: str) -> None:
     )
 
 
-def work_until_killed(path: Path, round_: int, log: int) -> None:
-    engine, book = open_engine(path), Ledger(Clock())
-    n = 0
-    while True:
+def work_until_killed(url: str, round_: int, path: Path) -> None:
+    engine, book = open_engine(url, program=VICTIM), Ledger(Clock())
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for n in count():
         name = f"order {round_} {n}"
         os.write(log, f"TRY {name}\n".encode())
         with engine.begin() as conn:
             order(book, conn, name)
         os.write(log, f"ACK {name}\n".encode())
-        n += 1
 
 
-def start_worker(path: Path, round_: int, log: Path) -> None:
-    work_until_killed(path, round_, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
-
-
-@pytest.mark.parametrize("round_", range(8))
-def test_what_was_acknowledged_survives_a_kill(tmp_path, round_):
-    print(f"seed {SEED}")
-    chance = random.Random(SEED + round_)
-    books = open_books(tmp_path / "books.db")
-    log = tmp_path / "log"
+def start_work(books: Books, round_: int, log: Path, chance: random.Random):
+    """A process that writes orders; comes back somewhere between a TRY and its ACK."""
     spawn = multiprocessing.get_context("spawn")
-    child = spawn.Process(target=start_worker, args=(books.path, round_, log))
+    child = spawn.Process(target=work_until_killed, args=(books.url, round_, log))
     child.start()
     enough = chance.randrange(1, 60)
     while not log.exists() or log.read_text().count("ACK") < enough:
         assert child.is_alive()
         child.join(0.0002 * chance.random())
-    child.join(0.002 * chance.random())  # somewhere between a TRY and its ACK
+    child.join(0.002 * chance.random())
+    return child
+
+
+@pytest.mark.parametrize("round_", range(8))
+def test_what_was_acknowledged_survives_a_kill(new_url, tmp_path, round_):
+    print(f"seed {SEED}")
+    books = open_books(new_url())
+    log = tmp_path / "log"
+    child = start_work(books, round_, log, random.Random(SEED + round_))
     os.kill(child.pid, signal.SIGKILL)
     child.join()
+    if not is_sqlite(books.url):  # what the server was told before, it goes on to do
+        wait_for(lambda: _sessions(books, VICTIM) == 0, "the server notices the kill")
+    require_acknowledged(books, log)
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_what_was_acknowledged_survives_the_crash_of_the_server(own_postgres, tmp_path, round_):
+    print(f"seed {SEED}")
+    books = open_books(own_postgres.new_books())
+    books.engine.dispose()
+    log = tmp_path / "log"
+    child = start_work(books, round_, log, random.Random(SEED + round_))
+    own_postgres.crash()
+    child.join()  # of the error
+    own_postgres.start()
+    require_acknowledged(books, log)
+
+
+def _sessions(books: Books, program: str) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = ?"
+    with books.begin() as conn:
+        return run(conn, query, program).scalar_one()
+
+
+def require_acknowledged(books: Books, log: Path) -> None:
+    """What was acknowledged is there, and the rest is there as a whole or not at all."""
     lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
     acked = [name for word, name in lines if word == "ACK"]
     in_doubt = [name for word, name in lines if word == "TRY" and name not in acked]
-    assert len(acked) >= enough
+    assert acked
     assert len(in_doubt) <= 1
-
-    # Somebody else opens the file: what was acknowledged is there, whole
-    engine = open_engine(books.path)
+    engine = open_engine(books.url)
     with engine.begin() as conn:
         for name in acked:
             assert books.book.get_transfer(conn, post_id(uid(name))).amount == 1

@@ -1,0 +1,87 @@
+"""The servers that the tests run beside Redis: PostgreSQL and RabbitMQ, as Debian packages them.
+
+`make test` comes here first. Where they cannot be installed one line says so, and the tests that
+need them are skipped; where CI is set, those fail. The tests start servers of their own, so the
+packages' services are kept from starting while they are installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .debian import apt_install
+from .environment import LOG
+from .errors import InstallError
+
+RABBITMQ = Path("/usr/lib/rabbitmq/bin")
+"""Debian's place for them; the command on PATH insists on the system's own user and folders."""
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+"""What Debian's packages ask whether their service may be started: 101 means that it may not."""
+
+_DENY = "#!/bin/sh\nexit 101\n"
+
+
+def postgres_folder() -> Path | None:
+    """Where PostgreSQL's programs are, the newest first; None if there are none."""
+    # Debian puts them beside PATH, one folder for each version.
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda found: [int(number) for number in re.findall(r"\d+", found.parts[-3])],
+        reverse=True,
+    )
+    found = [*versions, *filter(None, [shutil.which("initdb")])]
+    folders = [Path(program).resolve().parent for program in found]
+    return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+def rabbitmq_folder() -> Path | None:
+    """Where RabbitMQ's own scripts are; None if there are none."""
+    return RABBITMQ if (RABBITMQ / "rabbitmq-server").exists() else None
+
+
+def missing_packages() -> list[str]:
+    """What would have to be installed."""
+    servers = {"postgresql": postgres_folder(), "rabbitmq-server": rabbitmq_folder()}
+    return [package for package, folder in servers.items() if folder is None]
+
+
+@contextmanager
+def services_kept_from_starting() -> Iterator[None]:
+    """Nothing that is installed inside is started; a policy that is there already stays."""
+    try:
+        handle = os.open(POLICY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
+    except OSError:  # there is one, or we are not root: then apt will say so
+        yield
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(_DENY)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Installs what is missing, or says in a line why not; never a reason to stop."""
+    missing = missing_packages()
+    if not missing:
+        return 0
+    try:
+        with services_kept_from_starting():
+            apt_install(f"the tests want {' and '.join(missing)}", missing, LOG)
+    except (InstallError, OSError) as error:
+        said = str(error).splitlines()  # between the first and the last: what apt said
+        line = " ".join(dict.fromkeys([said[0], said[-1]]))
+        sys.stdout.write(f"{line} Until then the tests that need them are skipped.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
