@@ -7,7 +7,7 @@ import json
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, make_url, select
 
 from herder import home
 from herder.accounts import Accounts
@@ -26,13 +26,25 @@ def not_the_ledgers(_object, name, kind, *_rest):
     return not (kind == "table" and name.startswith("ledger_"))
 
 
-def schema(path):
+STATEMENTS = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL",
+    "postgresql": """
+        SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    """,
+}
+
+
+def plain_engine(address):
+    url = make_url(address)
+    return create_engine(url if "sqlite" in address else url.set(drivername="postgresql+psycopg"))
+
+
+def schema(engine):
     """Every statement that made the database, but for what the ledger has of its own."""
-    engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
-        ).all()
+        rows = connection.exec_driver_sql(STATEMENTS[engine.dialect.name]).all()
     engine.dispose()
     return {
         name: " ".join(sql.split())
@@ -41,15 +53,23 @@ def schema(path):
     }
 
 
-def make(tmp_path, deposit=0, **values):
-    settings = load_settings(tmp_path / "home", **values)
+def init(tmp_path, address="", deposit=0):
+    settings = load_settings(tmp_path / "home", database_url=address)
     made = home.init(settings, InitialPolicy(model="stub"), deposit=deposit)
     return settings, made
 
 
-def test_a_migrated_database_equals_the_tables(tmp_path):
-    settings, _ = make(tmp_path)
-    engine = create_engine(settings.database)
+@pytest.fixture
+def make(tmp_path, new_database):
+    """Makes a herd from nothing; called again, it finds what is there."""
+    address = new_database(bare=True)
+
+    return lambda deposit=0: init(tmp_path, address, deposit)
+
+
+def test_a_migrated_database_equals_the_tables(make):
+    settings, _ = make()
+    engine = plain_engine(settings.database)
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -63,21 +83,23 @@ def test_a_migrated_database_equals_the_tables(tmp_path):
     engine.dispose()
 
 
-def test_a_migrated_database_has_the_indexes_and_constraints_word_for_word(tmp_path):
+def test_a_migrated_database_has_the_indexes_and_constraints_word_for_word(
+    make, new_database, tmp_path
+):
     """Alembic does not look at the conditions of partial indexes, nor at their order."""
-    settings, _ = make(tmp_path)
-    engine = create_engine(f"sqlite:///{tmp_path / 'straight.db'}")
+    settings, _ = make()
+    engine = plain_engine(new_database(bare=True) or f"sqlite:///{tmp_path / 'straight.db'}")
     metadata.create_all(engine)
-    engine.dispose()
-    migrated, straight = schema(settings.home / "herd.db"), schema(tmp_path / "straight.db")
+    migrated, straight = schema(plain_engine(settings.database)), schema(engine)
     assert set(migrated) == set(straight)
-    indexes = [name for name in straight if name.startswith("ix_")]
+    prefixes = ("ix_",) if engine.dialect.name == "sqlite" else ("ix_", "pk_", "fk_", "uq_")
+    indexes = [name for name in straight if name.startswith(prefixes)]
     assert len(indexes) >= 5
     assert {name: migrated[name] for name in indexes} == {n: straight[n] for n in indexes}
 
 
-def test_init_makes_a_herd(tmp_path):
-    settings, made = make(tmp_path, deposit=500)
+def test_init_makes_a_herd(make):
+    settings, made = make(deposit=500)
     assert len(made) == 6
     database = Database(settings.database)
     accounts = Accounts(database, home.open_ledger(), clock_us=home.clock_us)
@@ -93,11 +115,11 @@ def test_init_makes_a_herd(tmp_path):
     database.close()
 
 
-def test_init_twice_changes_nothing(tmp_path):
-    settings, _ = make(tmp_path, deposit=500)
+def test_init_twice_changes_nothing(make):
+    settings, _ = make(deposit=500)
     files = sorted(path for path in settings.home.rglob("*") if path.suffix != ".db")
     before = {path: path.read_bytes() for path in files if path.is_file()}
-    assert make(tmp_path, deposit=500)[1] == []
+    assert make(deposit=500)[1] == []
     assert {path: path.read_bytes() for path in before} == before
     database = Database(settings.database)
     accounts = Accounts(database, home.open_ledger(), clock_us=home.clock_us)
@@ -106,15 +128,15 @@ def test_init_twice_changes_nothing(tmp_path):
     database.close()
 
 
-def test_keys_and_settings_are_for_their_owner_alone(tmp_path):
-    settings, _ = make(tmp_path)
+def test_keys_and_settings_are_for_their_owner_alone(make):
+    settings, _ = make()
     for path in (settings.key_path, settings.home / "workers" / "worker.json"):
         assert path.stat().st_mode & 0o077 == 0, path
     assert (settings.home / "herd.env").stat().st_mode & 0o077 == 0
 
 
-def test_a_later_init_keeps_what_prices(tmp_path):
-    settings, _ = make(tmp_path)
+def test_a_later_init_keeps_what_prices(make):
+    settings, _ = make()
     home.init(settings, InitialPolicy(model="other", fee_bump="2"))
     database = Database(settings.database)
     with database.read() as connection:
@@ -143,7 +165,7 @@ def test_what_is_not_there_says_which_command_makes_it(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[]", json.dumps({"kty": "OKP"})])
 def test_a_broken_herders_key_is_named(tmp_path, text):
-    settings, _ = make(tmp_path)
+    settings, _ = init(tmp_path)
     settings.key_path.write_text(text)
     with pytest.raises(SetupError, match=r"herder\.jwk"):
         home.load_herder_key(settings)
@@ -151,8 +173,8 @@ def test_a_broken_herders_key_is_named(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[]", '{"worker": 5}'])
 def test_a_broken_workers_key_is_named(tmp_path, text):
-    settings, _ = make(tmp_path)
+    settings, _ = init(tmp_path)
     path = settings.home / "workers" / "worker.json"
     path.write_text(text)
     with pytest.raises(SetupError, match=r"worker\.json"):
-        make(tmp_path)
+        init(tmp_path)

@@ -84,10 +84,14 @@ def test_a_wrong_setting_is_named_in_one_line_and_its_value_is_not_shown(
     assert value not in sentence or len(value) < 3
 
 
-def test_a_database_that_is_no_sqlite_is_refused_without_its_password():
+def test_a_database_of_another_kind_is_refused_without_its_password():
     from herder.database import Database
 
-    for url in (f"postgresql://herd:{SECRET}@db/herd", f"{SECRET}:::", "", "mysql://x"):
+    addresses = (
+        *(f"mysql://herd:{SECRET}@db/herd", f"{SECRET}:::", "", "mysql://x"),
+        *(f"postgresql://herd:{SECRET}@db:{SECRET}/herd", f"postgresql://herd:{SECRET}@db"),
+    )
+    for url in addresses:
         with pytest.raises(SetupError) as caught:
             Database(url)
         assert "HERD_DATABASE_URL" in str(caught.value)
