@@ -98,7 +98,9 @@ class Herd:
                 batch.at_us = min(envelope.at_us or batch.now_us, batch.now_us)
                 if isinstance(envelope.body, Marker):
                     # Its key was checked to be a herder's before it came here.
-                    if herd_sql.hear_mark(connection, envelope.body.number):
+                    # Timed by Redis's clock alone: the herders' own may differ.
+                    came_us = envelope.at_us or batch.now_us
+                    if herd_sql.hear_mark(connection, envelope.body.number, came_us):
                         batch.heard_s = envelope.body.number
                 elif envelope.kid in keys:
                     self._hear_worker(connection, batch, envelope, heard)
@@ -230,7 +232,9 @@ class Herd:
             }
         )
         batch.claimed.append((order.id, order.attempt, worker.instance, None))
-        batch.orders[order.id] = replace(order, state=State.RUNNING, instance=worker.instance)
+        batch.orders[order.id] = replace(
+            order, state=State.RUNNING, instance=worker.instance, begun=True
+        )
         return True
 
     def _show_unconfirmed(

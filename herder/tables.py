@@ -216,4 +216,5 @@ clock = Table(
     Column("id", Integer, primary_key=True),
     Column("heard_s", BigInteger, nullable=False),
     Column("marked_us", BigInteger, nullable=False),
+    Column("heard_us", BigInteger, nullable=False, server_default="0"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from herder.orders import State
 from herder.tables import clock, key, orders, worker
@@ -201,6 +201,9 @@ def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:
 
 # The listening clock
 
+LEAST_APART_US = 900_000
+"""Less than a second, so that the jitter of a herder that marks each second costs no second."""
+
 _CLOCK = select(clock)
 
 
@@ -230,9 +233,27 @@ def take_mark(connection: Connection, now_us: int, every_us: int) -> int | None:
     return row["heard_s"] + 1 if taken.rowcount == 1 else None
 
 
-def hear_mark(connection: Connection, number: int) -> bool:
-    """Add the second of a marker that was read; a marker counts once."""
-    changed = connection.execute(
-        update(clock).where(clock.c.heard_s == number - 1).values(heard_s=number)
+_HEAR_MARK = (
+    update(clock)
+    .where(
+        clock.c.heard_s == bindparam("before"),
+        or_(
+            clock.c.heard_us <= bindparam("at_us") - LEAST_APART_US,
+            clock.c.heard_us > bindparam("at_us"),  # that clock was set back
+        ),
     )
-    return changed.rowcount == 1
+    .values(heard_s=bindparam("number"), heard_us=bindparam("at_us"))
+)
+
+
+def hear_mark(connection: Connection, number: int, at_us: int) -> bool:
+    """Add the second of a marker that was read; a marker counts once, and a second once.
+
+    Args:
+        connection: a transaction that writes.
+        number: the marker's.
+        at_us: when it came, by the clock of whoever carried it: herders whose own clocks differ
+            would otherwise mark more than a second each second.
+    """
+    values = {"before": number - 1, "number": number, "at_us": at_us}
+    return connection.execute(_HEAR_MARK, values).rowcount == 1

@@ -167,7 +167,7 @@ class CountsWithoutListening(Herd):
         number = super().mark()
         if number is not None:
             with self._database.write() as connection:
-                herd_sql.hear_mark(connection, number)
+                herd_sql.hear_mark(connection, number, self._clock_us())
         return number
 
 

@@ -83,6 +83,7 @@ def test_a_marker_counts_once(house):
     house.hear_mark(3)
     house.hear_mark(99)
     assert house.heard_s() == 5
+    house.now_us += 1_000_000
     house.hear_mark(6)
     assert house.heard_s() == 6
 
@@ -123,3 +124,17 @@ def test_beats_that_wait_behind_markers_are_heard_in_their_order(house, worker, 
     assert house.order(order.id).state == "running"
     house.herd.sweep()
     assert house.worker_state(worker).state == "alive"
+
+
+def test_herders_whose_clocks_differ_mark_no_more_than_a_second_each_second(house):
+    house.pass_s(1)
+    before = house.heard_s()
+    for _ in range(5):  # another herder, behind, finds the last mark in its future and marks too
+        house.hear_mark(before + 1)
+        assert house.heard_s() == before
+    house.now_us += 1_000_000
+    house.hear_mark(before + 1)
+    assert house.heard_s() == before + 1
+    house.now_us -= 3_600_000_000  # the clock that times the marks was set back
+    house.hear_mark(before + 2)
+    assert house.heard_s() == before + 2

@@ -23,6 +23,8 @@ def _columns() -> Iterator[tuple[str, sa.Column[Any]]]:
         yield "account", sa.Column(name, sa.BigInteger(), nullable=True)
     for name in ("open_orders", "tokens_until_us"):
         yield "account", sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
+    heard = sa.Column("heard_us", sa.BigInteger(), server_default="0", nullable=False)
+    yield "clock", heard
     yield "orders", sa.Column("holds", sa.Integer(), server_default="1", nullable=False)
     yield "orders", sa.Column("start_by_us", sa.BigInteger(), nullable=True)
     begun: sa.Column[Any] = sa.Column(
