@@ -28,7 +28,7 @@ from tests.simulation.clockwork import Broken, Crash, Process, Thread
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
-from tests.simulation.shadow import WAITING, Shadow
+from tests.simulation.shadow import RUNNING, WAITING, Shadow
 from tests.simulation.truth import Truth
 from tests.simulation.weather import Layout
 from workers.transport.tasks import NewTask
@@ -258,6 +258,8 @@ class Clients:
         if rng.random() < 0.15:
             self._soon(1_500_000, account, lambda p: self._cancel(p, order.id))
         if rng.random() < 0.15:
+            self._soon(300_000, account, lambda p: self._cancel_once_it_runs(p, order.id))
+        if rng.random() < 0.15:
             fee = max(1, order.fee + rng.randint(-3, order.fee))
             self._soon(800_000, account, lambda p: self._rebid(p, order.id, fee))
         if rng.random() < 0.05:
@@ -300,6 +302,13 @@ class Clients:
         if before.state in WAITING and order.state is not State.CANCELLED:
             raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")
         self._stop(process, order)
+
+    def _cancel_once_it_runs(self, process: Process, order_id: str) -> None:
+        row = self._shadow.by_id[order_id]
+        if row.state == RUNNING:
+            self._cancel(process, order_id)
+        elif row.open:
+            self._soon(300_000, process.machine, lambda p: self._cancel_once_it_runs(p, order_id))
 
     def _stop(self, process: Process, order: Order) -> None:
         """Tell the worker that has it, as whoever calls `cancel` does."""

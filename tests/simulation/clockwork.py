@@ -97,8 +97,8 @@ class Clockwork:
         self.weather = weather
         self.now_us = START_US
         self.skews: dict[str, int] = {}
-        self._skewed_us = 0
-        """When a clock was wrong, or was set, for the last time."""
+        self.set_us: dict[str, int] = {}
+        """When a machine's clock was set for the last time."""
         self.history: list[tuple[int, str, str]] = []
         self.faults = 0
         """What was made to fail so far: an error is unexpected where none was."""
@@ -121,17 +121,12 @@ class Clockwork:
     def set_clock(self, machine: str, skew_us: int) -> None:
         """Have a machine's clock go wrong by so much."""
         self.skews[machine] = skew_us
-        self._skewed_us = self.now_us
+        self.set_us[machine] = self.now_us
 
     def set_clocks_right(self) -> None:
         """All of them."""
-        if self.skews:
-            self._skewed_us = self.now_us
-        self.skews.clear()
-
-    def clocks_disagreed(self, lately_us: int) -> bool:
-        """Whether any clock was wrong a moment ago."""
-        return bool(self.skews) or self.now_us - self._skewed_us < lately_us
+        for machine in list(self.skews):
+            self.set_clock(machine, 0)
 
     def after(self, delay_us: int, thread: Thread, do: Callable[[], None]) -> None:
         """Have a thread take a step later."""

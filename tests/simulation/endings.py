@@ -26,7 +26,9 @@ class Endings:
         self._leases: dict[int, int] = {}
         """Markers that herders had been given when an order's lease began."""
         self._runs: dict[int, int] = {}
-        """The same for its run, or for its being called off."""
+        """The same for its run."""
+        self._calls: dict[int, int] = {}
+        """The same for its being called off."""
 
     def judge(self, commit: Commit) -> None:
         """Judge the lapses and the ends of a commit."""
@@ -39,12 +41,10 @@ class Endings:
             if new.state in OUT:
                 if old is None or new.deadline_heard_s != old.deadline_heard_s:
                     self._leases[new.seq] = self._truth.markers
-                if old is None or (new.attempt, new.instance, new.call_off) != (
-                    old.attempt,
-                    old.instance,
-                    old.call_off,
-                ):
+                if old is None or (new.attempt, new.instance) != (old.attempt, old.instance):
                     self._runs[new.seq] = self._truth.markers
+                if old is None or new.call_off != old.call_off:
+                    self._calls[new.seq] = self._truth.markers
 
     def _listened(self, since: dict[int, int], row: Row) -> int:
         """Seconds in which some herder listened since then, at most."""
@@ -129,11 +129,11 @@ class Endings:
             return
         if old.call_off and self._truth.came_to_nothing(old):
             return
-        limit_s = self._layout.lease_s
-        if new.state == "expired" and old.call_off is None:
-            limit_s = min(limit_s + (old.run_limit_s or 0), 10**6)
-        listened = max(self._listened(self._runs, old), self._listened(self._leases, old))
-        if old.call_off is None and new.state == "cancelled":
-            raise Broken("cancel", f"order {new.seq} ran and was cancelled over its worker's head")
-        if listened < min(limit_s, self._layout.lease_s):
-            raise Broken("lease", f"order {new.seq} was given up after {listened} s of {limit_s}")
+        lease_s = self._layout.lease_s
+        if self._listened(self._runs, old) >= lease_s + (old.run_limit_s or 0):
+            return
+        if old.call_off is None:
+            raise Broken("run_limit", f"order {new.seq} was {new.state} over its worker's head")
+        listened = max(self._listened(self._calls, old), self._listened(self._leases, old))
+        if listened < lease_s:
+            raise Broken("lease", f"order {new.seq} was given up after {listened} s of {lease_s}")

@@ -18,6 +18,7 @@ from herder.settlement import Settlement
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from ledger import Ledger
+from tests.simulation.clockwork import Clockwork
 from tests.simulation.herder import Parts
 from tests.simulation.run import run_seed
 from tests.simulation.truth import Truth
@@ -163,16 +164,21 @@ def test_a_confirm_before_the_commit():
 class CountsWithoutListening(Herd):
     """A second is added when it has passed, and not when its marker was read among the beats."""
 
+    time: Clockwork
+
     def mark(self):
         number = super().mark()
         if number is not None:
             with self._database.write() as connection:
-                herd_sql.hear_mark(connection, number, self._clock_us())
+                herd_sql.hear_mark(connection, number, self.time.now_us)
         return number
 
 
 def test_a_lease_that_runs_while_no_herder_listens():
-    assert found(Parts(herd=CountsWithoutListening)) == "lease"
+    def prepare(world: World) -> None:
+        CountsWithoutListening.time = world.time
+
+    assert found(Parts(herd=CountsWithoutListening), prepare) == "lease"
 
 
 class ChargesTheStream(Settlement):

@@ -22,6 +22,7 @@ class Weather:
         repeat: chance that it comes twice.
         delay: chance that it takes seconds, and others overtake it.
         poor_worker: chance that a worker fails an order.
+        hangs: chance that an attempt with a short limit never ends, while its worker beats on.
         worker_dies: per second and worker, as the following are per second.
         worker_stops: it stands still for longer than a lease, and comes back.
         worker_drains: it takes no more, hands back, and leaves.
@@ -43,6 +44,7 @@ class Weather:
     repeat: float = 0.0
     delay: float = 0.0
     poor_worker: float = 0.0
+    hangs: float = 0.0
     worker_dies: float = 0.0
     worker_stops: float = 0.0
     worker_drains: float = 0.0
@@ -67,6 +69,7 @@ _MOST = {
     "repeat": 0.15,
     "delay": 0.10,
     "poor_worker": 0.20,
+    "hangs": 0.30,
     "worker_dies": 0.04,
     "worker_stops": 0.04,
     "worker_drains": 0.04,

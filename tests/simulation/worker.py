@@ -45,6 +45,8 @@ BEAT_US = 1_000_000
 RESEND_S = 2.0
 GRACE_US = 800_000
 CLOSING_US = 10_000_000
+SHORT_S = 2
+"""A limit of a run that is worth waiting for, where an engine hangs."""
 HERDERS = {HERDER_KEY.kid: HERDER_KEY.public}
 
 
@@ -57,6 +59,8 @@ class Run:
     token_us: int
     called_off: Literal["cancelled", "deadline"] | None = None
     void: bool = False
+    hangs: bool = False
+    """Its engine takes no order to stop, and keeps to no limit."""
     over: bool = False
 
     def generated(self, now_us: int) -> int:
@@ -178,6 +182,10 @@ class SimWorker(Process):
         """The engine has it; how it will end is drawn here."""
         rng, time = self.time.rng, self.time
         tokens = run.job.tokens
+        if run.job.run_limit_s <= SHORT_S and time.chance(time.weather.hangs):
+            time.note(f"hangs in {run.job.order[:8]} #{run.job.attempt}")
+            run.hangs = True
+            return
         if time.chance(time.weather.poor_worker):
             after = rng.randint(0, tokens)
             permanent = rng.random() < 0.4
@@ -199,7 +207,7 @@ class SimWorker(Process):
         self.time.after((tokens + 1) * run.token_us, self._engine, do)
 
     def _finish(self, run: Run, reason: FinishReason, count: int | None) -> None:
-        if run.over:
+        if run.over or (run.hangs and not run.void):
             return
         generated = run.generated(self.time.now_us) if count is None else count
         self._answer(run, "completed", reason, generated)
