@@ -247,17 +247,15 @@ class Desk:
                 raise RebidTooLow(order_id, fee, order.fee)
             policy, _, stripes = model_sql.read_policy(connection)
             hold_id = _hold_id(order_id, order.holds + 1)
+            payer = client_account(order.account)
+            old, new = (
+                f"revenue:{ledger.stripe(hold, stripes)}" for hold in (order.hold_id, hold_id)
+            )
             with money_errors(order.account):
+                self._ledger.lock_accounts(connection, [payer, old, new])
                 # The old one first: the account may have no more than the difference.
                 self._ledger.void_many(connection, [order.hold_id])
-                self._ledger.hold(
-                    connection,
-                    hold_id,
-                    client_account(order.account),
-                    f"revenue:{ledger.stripe(hold_id, stripes)}",
-                    fee,
-                    tags={"order": order_id},
-                )
+                self._ledger.hold(connection, hold_id, payer, new, fee, tags={"order": order_id})
             place = rank(fee, order.needed, aging_s=policy.aging_s, submitted_us=order.submitted_us)
             book_sql.rebid(connection, order, fee, place, hold_id)
             subject = (order_id, order.attempt, None, f"{order.fee} to {fee}")
@@ -287,7 +285,8 @@ class Desk:
             InvalidRequest: the amount or the id is none.
         """
         with self._database.write() as connection:
-            order = order_sql.get_order(connection, order_id)
+            # Locked before the accounts are, as everywhere.
+            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None:
                 raise OrderNotFound(order_id)
             if order.charged == 0:

@@ -175,6 +175,7 @@ class Plan:
             order_sql.add_events(connection, kind, now_us, subjects)
         account_sql.count_out(connection, self.accounts)
         # The ledger comes last: what it locks, others wait for until the commit.
+        books.lock_holds(connection, [*(hold for hold, _ in self.posts), *self.voids])
         books.post_many(connection, self.posts)
         books.void_many(connection, self.voids)
 

@@ -279,10 +279,11 @@ class Ledger:
         """Lock the accounts of holds that later calls resolve: `lock_accounts`, by the holds' ids.
 
         Raises:
-            BatchTooLarge: More than `MAX_BATCH`.
+            BatchTooLarge: More than a batch of posts and one of voids.
             LedgerBusy: Roll back, and do the transaction again.
         """
-        _require_batch(hold_ids)
+        if len(hold_ids) > 2 * MAX_BATCH:
+            raise BatchTooLarge(len(hold_ids), 2 * MAX_BATCH)
         journal.lock_holds(conn, hold_ids)
 
     # Giving back

@@ -36,8 +36,9 @@ def postgres_folder() -> Path | None:
         key=lambda found: [int(number) for number in re.findall(r"\d+", found.parts[-3])],
         reverse=True,
     )
-    found = [*versions, *filter(None, [shutil.which("initdb")])]
-    folders = [Path(program).resolve().parent for program in found]
+    elsewhere = shutil.which("initdb")
+    found = versions if elsewhere is None else [*versions, Path(elsewhere)]
+    folders = [program.resolve().parent for program in found]
     return next((folder for folder in folders if (folder / "postgres").exists()), None)
 
 
