@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from herder.errors import InvalidStartBy, OrderNotFound
 from herder.submission import parse_submission
 from tests.support.house import stops
-from workers.wire import StopAttempt
+from workers.wire import Announcement, Beat, Claim, StopAttempt
 
 
 def ended(house, order):
@@ -229,4 +230,16 @@ def test_a_new_attempt_has_its_limit_anew(make_house):
     other.claim(house.dispatched())
     house.pass_s(7, other)
     assert house.withdrawal.sweep().ended == []
+    assert house.order(order.id).state == "running"
+
+
+def test_a_beat_after_its_time_does_not_end_what_was_claimed_before(house, worker):
+    order = house.submit(start_by_us=house.now_us + 5_000_000)
+    job = house.dispatched()
+    claim = replace(worker.envelope(Claim(held=(job.held,))), at_us=house.now_us)
+    house.now_us += 6_000_000
+    me = Announcement(name=worker.name, model=worker.model, slots=1, context=worker.context)
+    beat = worker.envelope(Beat(number=worker.number + 1, worker=me, running=(job.held,)))
+    told = house.herd.hear([claim, replace(beat, at_us=house.now_us)])
+    assert stops(told, worker) == []
     assert house.order(order.id).state == "running"
