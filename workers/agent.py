@@ -163,10 +163,10 @@ class Agent:
 
     def run(self, job: Job) -> dict[str, str | int]:
         """Run an attempt to its end; what it returns may be shown to anybody."""
-        key = f"{job.order}:{job.attempt}"
+        key = _key(job.held)
         running = _Running(job.held, self._texts.open(job.order, job.attempt, job.tokens))
         with self._lock:
-            if key in self._running or key in self._ended or key in self._outcomes:
+            if self._has(key):
                 return {"status": "repeated", "tokens": 0}
             self._running[key] = running
         try:
@@ -180,6 +180,14 @@ class Agent:
         if outcome is None:
             return {"status": "void", "tokens": 0}
         return {"status": outcome.result, "tokens": outcome.generated}
+
+    def has(self, held: Held) -> bool:
+        """Whether an attempt runs here, or has ended here."""
+        with self._lock:
+            return self._has(_key(held))
+
+    def _has(self, key: str) -> bool:
+        return key in self._running or key in self._ended or key in self._outcomes
 
     def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
         if job.model != self._settings.model:
@@ -345,6 +353,10 @@ class Agent:
         except RedisError as error:
             _log.warning("farewell_not_sent", reason=type(error).__name__)
         return self._engine.stop()
+
+
+def _key(held: Held) -> str:
+    return f"{held.order}:{held.attempt}"
 
 
 def _work(job: Job) -> Work:

@@ -20,7 +20,7 @@ from workers.engine import Engine, Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.config import celery_config
-from workers.transport.guard import Guard
+from workers.transport.guard import Guard, Repeated
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams, connect
@@ -79,6 +79,9 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
     job = envelope.body
     if not isinstance(job, Job):
         raise WireError("unknown_kind", "workers run jobs")
+    if _process.agent.has(job.held):
+        # RabbitMQ gives back what was not acked when a connection broke, while it still runs.
+        raise Repeated(f"order={job.order}")
     # What Flower and the log may show of it: never the prompt.
     label = f"order={job.order} multiplier={job.multiplier} tokens={job.tokens}"
     return envelope, attempt_id(job.held), label

@@ -105,21 +105,22 @@ class OutcomeBox:
         confirmed is due again, each time later.
         """
         now_s = self._clock()
-        batch: list[Outcome] = []
+        taken: list[_Kept] = []
         size = 0
         with self._lock:
             for kept in self._kept.values():
                 if kept.due_s > now_s:
                     continue
                 size += len(kept.outcome.text)
-                if batch and (len(batch) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
+                if taken and (len(taken) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
                     break
-                batch.append(kept.outcome)
+                taken.append(kept)
                 kept.due_s = now_s + kept.wait_s
                 kept.wait_s = min(kept.wait_s * 2, RESEND_MOST_S)
-        if not batch:
+        if not taken:
             return False
-        token = self._seal(Outcomes(outcomes=tuple(batch)))
+        batch = tuple(kept.outcome for kept in taken)
+        token = self._seal(Outcomes(outcomes=batch))
         label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
         try:
             self._sender.publish_many(
@@ -127,6 +128,10 @@ class OutcomeBox:
             )
         except OSError as error:
             _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))
+            with self._lock:
+                for kept in taken:
+                    # Nobody had a chance to confirm it: that is no reason to wait longer.
+                    kept.due_s, kept.wait_s = self._clock() + self._resend_s, self._resend_s
         return True
 
     def start(self) -> None:
@@ -135,7 +140,14 @@ class OutcomeBox:
 
     def _loop(self) -> None:
         while True:
-            if self.send():
+            try:
+                sent = self.send()
+            except Exception:  # noqa: BLE001
+                # Orders whose outcomes nobody sends would hang: log it, and go on.
+                _log.exception("outcomes_not_sent")
+                sent = False
+                self._stopping.wait(1.0)
+            if sent:
                 # While orders end thick and fast, their outcomes share a message.
                 if self._others_run():
                     self._stopping.wait(GATHER_S)

@@ -1,4 +1,4 @@
-"""Real processes for the flow tests: Redis, herder, workers; each test's books are checked."""
+"""Real processes for the flow tests: brokers, herder, workers; each test's books are checked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.rabbit_server import RabbitServer, require_rabbit
 from support.redis_server import RedisServer
 from support.running import RunningHerd
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_brokers: runs with Redis and with RabbitMQ as broker")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("both_brokers"):
+        metafunc.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +28,35 @@ def redis_server(tmp_path_factory) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def rabbit_server(tmp_path_factory) -> Iterator[RabbitServer]:
+    """One RabbitMQ for all tests of a pytest process."""
+    require_rabbit()
+    server = RabbitServer(tmp_path_factory.mktemp("rabbit"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def make_herd(tmp_path, redis_server, request) -> Iterator[Callable[..., RunningHerd]]:
-    """Makes herds, one at a time on the same Redis; at the end their books are checked."""
+def broker(request) -> RabbitServer | None:
+    """What carries the herds' tasks: a RabbitMQ with nothing in it, or None for the Redis."""
+    if getattr(request, "param", "redis") == "redis":
+        return None
+    server: RabbitServer = request.getfixturevalue("rabbit_server")
+    server.clear()
+    return server
+
+
+@pytest.fixture
+def make_herd(tmp_path, redis_server, broker) -> Iterator[Callable[..., RunningHerd]]:
+    """Makes herds, one at a time on the same servers; at the end their books are checked."""
     herds: list[RunningHerd] = []
 
     def make(server: RedisServer | None = None, **settings: str) -> RunningHerd:
         if server is None:
             redis_server.client().flushall()
+        if broker is not None:
+            settings = {"HERD_BROKER_URL": broker.url(), **settings}
         herd = RunningHerd(tmp_path / f"herd{len(herds)}", server or redis_server, **settings)
         herds.append(herd)
         return herd

@@ -22,6 +22,7 @@ def paid_once(herd, results):
     assert balance.held == 0
 
 
+@pytest.mark.both_brokers
 def test_a_worker_that_is_killed_in_mid_order_is_replaced_by_another(herd):
     victim = herd.start_worker(**SLOW)
     order = herd.submit("Tell me more.", 200)
@@ -37,6 +38,7 @@ def test_a_worker_that_is_killed_in_mid_order_is_replaced_by_another(herd):
     paid_once(herd, [result])
 
 
+@pytest.mark.both_brokers
 def test_a_worker_that_is_told_to_stop_hands_back_and_another_finishes(herd):
     leaver = herd.start_worker(**SLOW)
     order = herd.submit("Tell me more.", 400)
@@ -50,6 +52,7 @@ def test_a_worker_that_is_told_to_stop_hands_back_and_another_finishes(herd):
     paid_once(herd, [result])
 
 
+@pytest.mark.both_brokers
 def test_a_worker_that_is_told_to_stop_finishes_what_it_can(herd):
     worker = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="30", HERD_GRACE_S="30")
     order = herd.submit("Tell me more.", 30)
@@ -59,6 +62,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_can(herd):
     assert herd.known_state(worker.name) == "gone"
 
 
+@pytest.mark.both_brokers
 def test_a_herder_that_is_killed_and_another_that_comes_lose_nothing(make_herd):
     herd = make_herd()
     herder = herd.start_herder()
@@ -83,6 +87,7 @@ def test_a_herder_that_is_told_to_stop_ends_well(make_herd):
     completed([order])
 
 
+@pytest.mark.both_brokers
 def test_two_herders_share_the_work(make_herd):
     herd = make_herd()
     for _ in range(2):
@@ -123,6 +128,7 @@ def test_a_flushed_redis_is_as_good_as_a_restarted_one(herd, restarts):
     paid_once(herd, results)
 
 
+@pytest.mark.both_brokers
 def test_a_model_that_dies_ends_its_worker_and_kills_no_more_than_three(herd):
     order = herd.submit("[[break]]", 10)
     deaths = 0

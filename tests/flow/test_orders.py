@@ -15,6 +15,7 @@ SECRET = "Zanzibar"
 """A word of the prompts here that no log may hold."""
 
 
+@pytest.mark.both_brokers
 def test_an_order_is_paid_run_and_answered(herd):
     worker = herd.start_worker()
     order = herd.submit(f"What is the meaning of {SECRET}?", 20, fee=54, reference="mine")
@@ -60,6 +61,7 @@ def test_a_prompt_that_does_not_fit_fails_with_both_counts_and_costs_nothing(her
     assert herd.client.accounts.balance("default").available == 1_000_000
 
 
+@pytest.mark.both_brokers
 def test_what_is_submitted_while_nobody_is_there_runs_when_they_come(make_herd):
     herd = make_herd()
     order = herd.submit()
@@ -134,6 +136,7 @@ def test_a_program_asks_for_quotes_and_for_how_the_herd_stands(herd, program):
     assert (model.name, model.workers, model.slots) == ("stub", 1, 2)
 
 
+@pytest.mark.both_brokers
 def test_two_workers_share_the_orders(herd):
     workers = [herd.start_worker(HERD_STUB_STEP_MS="20") for _ in range(2)]
     orders = [herd.submit(f"Number {number}", 10) for number in range(16)]
@@ -141,6 +144,7 @@ def test_two_workers_share_the_orders(herd):
     assert ran_by == {worker.name for worker in workers}
 
 
+@pytest.mark.both_brokers
 def test_the_best_paid_is_served_first(herd):
     herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="20")
     first = herd.submit("First", 20)
@@ -151,6 +155,7 @@ def test_the_best_paid_is_served_first(herd):
     assert [one.fee for one in begun] == [40, 30, 20, 10]
 
 
+@pytest.mark.both_brokers
 def test_many_orders_of_several_threads_are_all_answered(herd):
     herd.start_worker(HERD_SLOTS="8")
     herd.start_worker(HERD_SLOTS="8")

@@ -63,6 +63,7 @@ def test_a_worker_of_another_model_is_refused_and_ends(herd):
     assert herd.known_state(stranger.name) is None
 
 
+@pytest.mark.both_brokers
 def test_a_revoked_worker_ends_and_another_runs_its_order(herd):
     revoked = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="50")
     order = herd.submit("Tell me more.", 300)
@@ -78,6 +79,7 @@ def test_a_revoked_worker_ends_and_another_runs_its_order(herd):
     assert order.result(timeout=60).receipt.worker == other.name
 
 
+@pytest.mark.both_brokers
 def test_a_worker_of_another_herd_runs_nothing_and_delays_what_it_takes(make_herd):
     herd = make_herd(HERD_CLAIM_S="1")
     herd.start_herder()

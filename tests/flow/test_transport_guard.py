@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import pickle
-
+import pytest
+from forging import Post, hostile, hostile_bytes, job, message, sealed
 from support.wait import wait_for
 
 from herder import home
@@ -16,160 +14,68 @@ from workers.wire import (
     NUDGE_TASK,
     OUTCOME_TASK,
     Held,
-    Job,
     Nudge,
     Outcome,
     Outcomes,
-    PrivateKey,
     attempt_id,
     seal,
 )
 
-STRANGER = PrivateKey.generate()
-OFF = 9
-"""The Redis list of a queue's lowest level; the queues here are read best level first."""
+pytestmark = pytest.mark.both_brokers
 
 
-def job(**fields):
-    given = {"order": "forged", "attempt": 1, "nonce": "n", "rank": 0, "model": "stub"}
-    return Job(**{**given, "prompt": "Hi", "tokens": 5, "run_limit_s": 60, **fields})
+def refuses_all(child, post, queue, attacks):
+    """It refuses each of them, once, and lives."""
+    for number, (name, attack) in enumerate(attacks.items(), 1):
+        post.push(queue, attack)
+        wait_for(
+            lambda number=number: child.log.count("message_refused") >= number or not child.alive,
+            f"{child.name} refuses {name}",
+        )
+        assert child.alive, f"{name}:\n{child.log}"
 
 
-def sealed(body=None, key=STRANGER, audience=INFERENCE_QUEUE):
-    return seal(body or job(), key, sender="herder", audience=audience)
+def took_each_once(child, post, queue, attacks):
+    """Nothing came back: what was refused is gone, on RabbitMQ from its unacked messages too."""
+    assert child.log.count("message_refused") == len(attacks)
+    assert "Traceback" not in child.log
+    assert child.stop() == 0
+    assert post.waiting(queue) == 0
 
 
-def message(args, *, task=INFER_TASK, task_id="forged.1", embed=None, body=None, **over):
-    """A Celery message as kombu keeps it in a Redis list."""
-    raw = json.dumps([args, {}, embed or {}]).encode() if body is None else body
-    headers = {"lang": "py", "task": task, "id": task_id, "root_id": task_id, "retries": 0}
-    properties = {
-        "correlation_id": task_id,
-        "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": INFERENCE_QUEUE},
-        "priority": OFF,
-        "body_encoding": "base64",
-        "delivery_tag": f"tag-{task_id}",
-    }
-    whole = {
-        "body": base64.b64encode(raw).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": headers,
-        "properties": properties,
-    }
-    for name, value in over.items():
-        if name == "headers" and isinstance(value, dict):
-            headers.update(value)
-        elif name == "properties":
-            properties.update(value)
-        else:
-            whole[name.replace("_", "-")] = value
-    return json.dumps(whole)
-
-
-class Exploit:
-    """Runs a command where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def hostile(trap):
-    """Messages that must not run: their name, and what stands in the list."""
-    token = sealed()
-    signature = {"task": OUTCOME_TASK, "args": [token], "kwargs": {}, "options": {}}
-    return {
-        "no JSON": message([], body=b"{never closed"),
-        "null": message([], body=b"null"),
-        "a number": message([], body=b"5"),
-        "no arguments": message([]),
-        "two arguments": message([token, token]),
-        "an argument that is no text": message([{"token": token}]),
-        "not UTF-8": message([], body=b"\xff\xfe\xfa"),
-        "nested a lot": message([], body=b"[" * 50_000),
-        "a list where headers should be": message([token], headers=[1, 2]),
-        "null where headers should be": message([token], headers=None),
-        "no task": message([token], headers={"task": None}),
-        "a task that is a list": message([token], headers={"task": [INFER_TASK]}),
-        "no id": message([token], headers={"id": None}),
-        "an unknown task": message([token], task="os.system"),
-        "a task of Celery's own": message([token], task="celery.backend_cleanup"),
-        "a pickle": message(
-            [], body=pickle.dumps(Exploit(trap)), content_type="application/x-python-serialize"
-        ),
-        "a pickle that says JSON": message([], body=pickle.dumps(Exploit(trap))),
-        "plain text": message([], body=token.encode(), content_type="text/plain"),
-        "yaml": message([], body=b"!!python/object", content_type="application/x-yaml"),
-        "an unknown encoding": message([token], content_encoding="utf-77"),
-        "compressed nonsense": message([token], headers={"compression": "application/x-gzip"}),
-        "unsigned": message(["not a token"]),
-        "signed by a stranger": message([token]),
-        "callbacks": message([token], embed={"callbacks": [signature], "errbacks": [signature]}),
-        "a chain": message([token], embed={"chain": [signature], "chord": signature}),
-        "far in the future": message([token], headers={"eta": "2999-01-01T00:00:00+00:00"}),
-        "expired": message([token], headers={"expires": "1999-01-01T00:00:00+00:00"}),
-        "an eta that is none": message([token], headers={"eta": "soon", "expires": [], "group": 5}),
-        "a timelimit of words": message([token], headers={"timelimit": "none"}),
-        "retries without end": message([token], headers={"retries": "many", "stamps": {"a": 1}}),
-        "an answer to somewhere": message([token], properties={"reply_to": HERDER_QUEUE}),
-        **{f"the bytes {raw}": raw for raw in ("not json", "null", "5", "[]", "{}", '{"body": 5}')},
-        "an old protocol": message([], body=json.dumps({"task": INFER_TASK, "id": "1"}).encode()),
-    }
-
-
-def push(herd, queue, *messages):
-    herd.redis.client().lpush(queue, *messages)
-
-
-def drained(herd, queue):
-    """Wait until the queue was read to its end."""
-    client = herd.redis.client()
-    levels = [queue, *(f"{queue}\x06\x16{level}" for level in range(10))]
-    wait_for(lambda: not any(client.llen(level) for level in levels), f"{queue} is read")
-
-
-def test_a_worker_runs_nothing_of_what_a_stranger_sends_and_serves_the_next_order(herd, tmp_path):
+def test_a_worker_runs_nothing_of_what_a_stranger_sends_and_serves_the_next_order(
+    herd, broker, tmp_path
+):
     worker = herd.start_worker()
     trap = tmp_path / "trap"
-    attacks = hostile(trap)
-    for name, attack in attacks.items():
-        push(herd, INFERENCE_QUEUE, attack)
-        drained(herd, INFERENCE_QUEUE)
-        assert worker.alive, f"{name}:\n{worker.log}"
-    order = herd.submit()
-    assert order.result(timeout=60).receipt.state == "completed"
+    post = Post(herd, broker)
+    attacks = {**post.fits(hostile(trap)), **hostile_bytes(post.broker)}
+    refuses_all(worker, post, INFERENCE_QUEUE, attacks)
+    assert herd.submit().result(timeout=60).receipt.state == "completed"
     assert not trap.exists()
-    assert worker.alive
-    assert worker.log.count("message_refused") == len(attacks)
-    assert "Traceback" not in worker.log
+    took_each_once(worker, post, INFERENCE_QUEUE, attacks)
 
 
-def test_a_herder_believes_nothing_of_what_a_stranger_sends(make_herd, tmp_path):
+def test_a_herder_believes_nothing_of_what_a_stranger_sends(make_herd, broker, tmp_path):
     herd = make_herd()
     herder = herd.start_herder()
     worker = herd.start_worker()
     trap = tmp_path / "trap"
+    post = Post(herd, broker)
     forged = Outcomes(outcomes=(Outcome(order="forged", attempt=1, nonce="n", result="completed"),))
     outcome = sealed(forged, audience=HERDER_QUEUE)
     nudge = sealed(Nudge(model="stub"), audience=HERDER_QUEUE)
-    attacks = {
-        **hostile(trap),
+    own = {
         "a stranger's outcome": message([outcome], task=OUTCOME_TASK),
         "a stranger's nudge": message([nudge], task=NUDGE_TASK, task_id="nudge"),
         "a job for workers": message([herders(herd, job())], task=OUTCOME_TASK),
     }
-    for name, attack in attacks.items():
-        push(herd, HERDER_QUEUE, attack)
-        drained(herd, HERDER_QUEUE)
-        assert herder.alive, f"{name}:\n{herder.log}"
+    attacks = {**post.fits({**hostile(trap), **own}), **hostile_bytes(post.broker)}
+    refuses_all(herder, post, HERDER_QUEUE, attacks)
     assert herd.submit().result(timeout=60).receipt.worker == worker.name
     assert not trap.exists()
-    assert herder.log.count("message_refused") == len(attacks)
-    assert "Traceback" not in herder.log
+    assert worker.stop() == 0
+    took_each_once(herder, post, HERDER_QUEUE, attacks)
 
 
 def herders(herd, body, audience=INFERENCE_QUEUE):
@@ -177,9 +83,10 @@ def herders(herd, body, audience=INFERENCE_QUEUE):
     return seal(body, key, sender="herder", audience=audience)
 
 
-def test_a_real_message_in_another_wrapping_runs_as_it_was_signed_and_once(herd):
+def test_a_real_message_in_another_wrapping_runs_as_it_was_signed_and_once(herd, broker):
     """Replayed, re-addressed, or with headers and callbacks of somebody's own."""
     worker = herd.start_worker(HERD_SLOTS="1")
+    post = Post(herd, broker)
     held = Held(order="o-1", attempt=1, nonce="n-1")
     token = herders(herd, job(order="o-1", nonce="n-1"))
     signature = {"task": INFER_TASK, "args": ["x"], "kwargs": {}, "options": {}}
@@ -191,12 +98,12 @@ def test_a_real_message_in_another_wrapping_runs_as_it_was_signed_and_once(herd)
         headers={"eta": "2999-01-01T00:00:00+00:00", "retries": 7, "timelimit": [0.001, 0.001]},
         properties={"reply_to": HERDER_QUEUE},
     )
-    push(herd, INFERENCE_QUEUE, wrong_id)
-    drained(herd, INFERENCE_QUEUE)
-    assert worker.log.count("message_refused") == 1
+    made = post.fits({"wrong": wrong_id, "dressed": dressed})
+    post.push(INFERENCE_QUEUE, made["wrong"])
+    wait_for(lambda: worker.log.count("message_refused") == 1, "the wrong id is refused")
     for _ in range(4):
-        push(herd, INFERENCE_QUEUE, dressed)
-    drained(herd, INFERENCE_QUEUE)
+        post.push(INFERENCE_QUEUE, made["dressed"])
+    wait_for(lambda: post.waiting(INFERENCE_QUEUE) == 0, "all are taken")
     assert herd.submit().result(timeout=60).receipt.state == "completed"
     # The herder never gave that order out: the one attempt that ran was called off as void.
     wait_for(lambda: "order=o-1" in herd.logs, "the herder hears of an order that is none")

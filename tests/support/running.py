@@ -106,6 +106,8 @@ class RunningHerd:
             redis_url=redis_server.url,
             lease_s=int(self.env["HERD_LEASE_S"]),
             claim_s=int(self.env["HERD_CLAIM_S"]),
+            broker_url=self.env.get("HERD_BROKER_URL", ""),
+            database_url=self.env.get("HERD_DATABASE_URL", ""),
         )
         home.init(self.settings, InitialPolicy(model=MODEL), deposit=1_000_000)
         self.database = Database(self.settings.database)

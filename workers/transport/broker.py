@@ -1,16 +1,20 @@
-"""Kombu's Redis transport, which survives bytes that are no message.
+"""Kombu's transports for Redis and RabbitMQ, which survive bytes that are no message.
 
 Kombu unpacks what stands in a queue before any consumer sees it, and whatever that raises ends the
-worker: one LPUSH by a stranger would stop every worker that reads it, and each that is started
+worker: one message by a stranger would stop every worker that reads it, and each that is started
 after it. Here what cannot be read is logged and dropped; the guard looks at all the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from kombu import transport
+from amqp.method_framing import frame_handler  # type: ignore[import-untyped]
+from amqp.serialization import decode_properties_basic  # type: ignore[import-untyped]
+from kombu import compression, transport
+from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
 
 _log = structlog.get_logger("workers.transport")
@@ -18,9 +22,15 @@ _log = structlog.get_logger("workers.transport")
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 """What unpacking raises; of the connection's own errors (kombu counts KeyError among them) none."""
 
+_HEADER_FRAME = 2
+_PROPERTIES_AT = 12
+"""Where a header frame's properties begin: class, weight and the body's size stand before them."""
+
+_NO_PROPERTIES = b"\0\0"
+
 
 class SturdyChannel(kombu_redis.Channel):  # type: ignore[misc]
-    """Reads a queue, and goes on after what it cannot read."""
+    """Reads a queue of Redis, and goes on after what it cannot read."""
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -30,13 +40,77 @@ class SturdyChannel(kombu_redis.Channel):  # type: ignore[misc]
             return True
 
 
-class SturdyTransport(kombu_redis.Transport):  # type: ignore[misc]
-    """Kombu's transport with that channel."""
+class SturdyRedis(kombu_redis.Transport):  # type: ignore[misc]
+    """Kombu's transport for Redis with that channel."""
 
     Channel = SturdyChannel
 
 
-def use_sturdy_redis() -> None:
-    """From here on, `redis://` means this transport in this process."""
-    for scheme in ("redis", "rediss"):
-        transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{SturdyTransport.__name__}"
+def _sturdy_frames(connection: Any, callback: Any) -> Callable[[Any], bool]:
+    """The reader of frames of py-amqp, for which properties that cannot be read are none at all.
+
+    RabbitMQ passes on texts that are not UTF-8 and times that no calendar knows. Reading them
+    would raise in the event loop, end the worker, and do so again with whoever gets the message
+    next. A message without properties has no content type, and the guard rejects it.
+    """
+    on_frame = frame_handler(connection, callback)
+
+    def on_sturdy_frame(frame: Any) -> bool:
+        kind, channel, content = frame
+        if kind == _HEADER_FRAME:
+            try:
+                decode_properties_basic(content, _PROPERTIES_AT)
+            except Exception as error:  # noqa: BLE001 (whatever a stranger's bytes can raise)
+                _log.warning("properties_unreadable", reason=type(error).__name__)
+                frame = (kind, channel, bytes(content[:_PROPERTIES_AT]) + _NO_PROPERTIES)
+        return bool(on_frame(frame))
+
+    return on_sturdy_frame
+
+
+class SturdyConnection(pyamqp.Connection):  # type: ignore[misc]
+    """Kombu's connection to RabbitMQ with that reader of frames."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, frame_handler=_sturdy_frames, **kwargs)
+
+
+class SturdyAmqp(pyamqp.Transport):  # type: ignore[misc]
+    """Kombu's transport for RabbitMQ with that connection."""
+
+    Connection = SturdyConnection
+
+
+class SturdyAmqps(pyamqp.SSLTransport):  # type: ignore[misc]
+    """The same over TLS."""
+
+    Connection = SturdyConnection
+
+
+_STURDY = {
+    "redis": SturdyRedis,
+    "rediss": SturdyRedis,
+    "amqp": SturdyAmqp,
+    "amqps": SturdyAmqps,
+}
+
+
+def use_sturdy_transports() -> None:
+    """From here on, the schemes of both brokers mean these transports in this process."""
+    for scheme, kind in _STURDY.items():
+        transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{kind.__name__}"
+
+
+def refuse_compression() -> None:
+    """From here on, no message is unpacked in this process: none of ours is compressed.
+
+    Kombu would do it before the guard sees the message, and a megabyte of a stranger's may hold a
+    thousand of them.
+    """
+
+    def refuse(_packed: bytes) -> bytes:
+        raise ValueError("no message is compressed here")
+
+    for name in compression.encoders():
+        encoder, _ = compression.get_encoder(name)
+        compression.register(encoder, refuse, name)

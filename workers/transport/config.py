@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-from workers.transport.broker import use_sturdy_redis
+from workers.transport.broker import use_sturdy_transports
 from workers.transport.settings import TransportSettings
 
 PRIORITY_LEVELS = 10
@@ -25,14 +25,17 @@ def celery_config(
             where taking ahead is faster (a herder's short tasks).
     """
     redis = settings.broker_is_redis
-    if redis:
-        use_sturdy_redis()
+    use_sturdy_transports()
     return {
         "broker_url": settings.broker,
         # The broker may start after us, restart, or be away for a night: never give up.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": _redis_options(queue) if redis else {"confirm_publish": True},
+        # A channel that RabbitMQ closes (a run outlasted its consumer_timeout, say) is opened anew.
+        "broker_channel_error_retry": True,
+        # A peer that vanished without a word is missed within a minute.
+        "broker_heartbeat": 30,
+        "broker_transport_options": _redis_options(queue) if redis else _amqp_options(),
         # A thread pool on both sides: one process holds one model, and a solo pool stalled for
         # seconds on RabbitMQ. It cannot cancel or time out; that is the engine's work.
         "worker_pool": "workers.transport.guard:TaskPool",
@@ -57,9 +60,11 @@ def celery_config(
         "event_serializer": "json",  # anything else breaks what Flower reads
         "worker_send_task_events": settings.events,
         "task_send_sent_event": False,
-        "task_queues": [make_queue(queue, redis=redis)],
+        "task_queues": [make_queue(queue, redis=redis, taken=pulls)],
         "task_default_queue": queue,
         "task_create_missing_queues": False,
+        # What a broker loses is sent again, so nothing of it need wait for a disk.
+        "task_default_delivery_mode": "transient",
         "task_default_priority": 0 if not redis else PRIORITY_LEVELS - 1,
         # Ours is a lease, not a limit of Celery's: the thread pool would ignore one.
         "task_time_limit": None,
@@ -71,10 +76,35 @@ def celery_config(
     }
 
 
-def make_queue(name: str, *, redis: bool) -> Queue:
-    """A queue as both sides declare it; RabbitMQ must be told of priorities beforehand."""
+class TakenQueue(Queue):  # type: ignore[misc]
+    """A queue of RabbitMQ that a worker takes from and may not send to.
+
+    Binding a queue to an exchange takes the right to write to it, so its consumer only makes sure
+    of the queue; who sends to it declares the exchange and the binding (see `sender`).
+    """
+
+    def declare(self, nowait: bool = False, channel: Any = None) -> str:
+        """Declare the queue alone."""
+        self.queue_declare(nowait=nowait, channel=channel)
+        return str(self.name)
+
+
+def make_queue(name: str, *, redis: bool, taken: bool = False) -> Queue:
+    """A queue as both sides declare it; RabbitMQ must be told of priorities beforehand.
+
+    Args:
+        name: of the queue, of the exchange that leads to it, and the routing key.
+        redis: whether the broker is Redis.
+        taken: True for who only takes from it.
+    """
+    kind = TakenQueue if taken and not redis else Queue
     arguments = None if redis else {"x-max-priority": PRIORITY_LEVELS - 1}
-    return Queue(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
+    return kind(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
+
+
+def _amqp_options() -> dict[str, Any]:
+    # A server that stops in mid-sentence is an error like any other, and not a wait without end.
+    return {"read_timeout": 15, "write_timeout": 15}
 
 
 def _redis_options(queue: str) -> dict[str, Any]:

@@ -9,23 +9,35 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import structlog
 from celery.concurrency.thread import ApplyResult
 from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
 from vine import promise as new_promise
 
+from workers.transport.broker import refuse_compression
 from workers.wire import MAX_ENVELOPE_BYTES, Envelope, WireError
 
 _log = structlog.get_logger("workers.transport")
 
+RETRY_MOST_S = 5
+"""The longest wait between two tries to reach the broker. Celery's own grows to 30 s, in which the
+orders would wait for a broker that is back."""
+
 Check = Callable[[str, str], "tuple[Envelope, str, str]"]
 """(task name, token) -> the envelope, the task id that it stands for, and the label for people.
-Raises WireError for what is not ours."""
+Raises WireError for what is not ours, and Repeated for what was taken before."""
+
+
+class Repeated(Exception):
+    """It is ours, and was taken before: it is dropped, and takes no thread."""
 
 
 class Guard:
@@ -40,6 +52,7 @@ class Guard:
 
         Raises:
             WireError: it is not ours.
+            Repeated: it was taken before.
         """
         if message.content_type != "application/json":
             raise WireError("wrong_content_type", str(message.content_type)[:40])
@@ -102,7 +115,18 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
         self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         options = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
+        refuse_compression()
+        # What runs goes on when a connection breaks, and that is said in our settings; Celery would
+        # ask about it each time.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery")
         super().__init__(*args, worker_options=options, **kwargs)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes."""
+        conn.ensure_connection = partial(
+            conn.ensure_connection, interval_start=1, interval_step=1, interval_max=RETRY_MOST_S
+        )
+        return super().ensure_connected(conn)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Kombu could not unpack a body; Celery would log all of it, in twenty lines."""
@@ -117,6 +141,8 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
         def on_message(message: Any) -> None:
             try:
                 guard.admit(message)
+            except Repeated as error:
+                _log.info("message_repeated", which=str(error))
             except WireError as error:
                 _log.warning("message_refused", reason=str(error))
             except Exception as error:  # noqa: BLE001
