@@ -13,7 +13,7 @@ from herder.errors import HerdUnavailable
 
 
 @pytest.fixture
-def herd(make_herd, own_postgres) -> RunningHerd:
+def herd(own_postgres, make_herd) -> RunningHerd:
     """A herd without a process yet; its leases last four seconds."""
     return make_herd(HERD_DATABASE_URL=own_postgres.url(own_postgres.new_database()))
 
@@ -58,13 +58,15 @@ def test_a_herder_that_is_stopped_at_any_moment_stops_no_other(herd):
     victim = herd.start_herder()
     herd.start_herder()
     herd.start_worker(HERD_SLOTS="4")
-    first = [herd.submit(f"before {n}", 5) for n in range(20)]
+    orders = [herd.submit(f"before {n}", 5) for n in range(20)]
     victim.process.send_signal(signal.SIGSTOP)
     try:
-        paid_once(herd, completed([*first, *(herd.submit(f"after {n}", 5) for n in range(20))]))
+        orders += [herd.submit(f"after {n}", 5) for n in range(20)]
+        paid_once(herd, completed(orders))
     finally:
         victim.process.send_signal(signal.SIGCONT)
-    paid_once(herd, completed(first))
+    assert victim.stop() == 0, "it goes on, and ends as it should"
+    paid_once(herd, completed(orders))
 
 
 def test_a_server_that_crashes_and_comes_back_loses_no_order(herd, own_postgres):
