@@ -1,4 +1,4 @@
--- The ledger's tables on PostgreSQL (14 or later). sqlite.sql beside this file has the same rules
+-- The ledger's tables on PostgreSQL (tested with 15). sqlite.sql beside this file has the same rules
 -- under the same names, with the reasons; here stands what is particular to this database.
 --
 -- Ids sort by their bytes (COLLATE "C"), whatever the database's own language: locks are taken in

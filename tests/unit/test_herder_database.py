@@ -107,7 +107,8 @@ def test_what_a_model_wrote_is_stored_whatever_it_is(database):
 def test_amounts_beyond_32_bits_are_stored(database):
     with database.write() as connection:
         connection.execute(update(clock).values(heard_s=2**62, marked_us=2**40))
-        assert tuple(connection.execute(select(clock)).one()) == (1, 2**62, 2**40)
+        stored = connection.execute(select(clock.c.heard_s, clock.c.marked_us)).one()
+    assert tuple(stored) == (2**62, 2**40)
 
 
 # Doing it again
