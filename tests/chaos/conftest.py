@@ -1,0 +1,87 @@
+"""Servers that may be killed, and herds on them whose processes are; all is judged at the end."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.rabbit_server import RabbitServer, require_rabbit
+from support.redis_server import RedisServer
+from support.running import RunningHerd
+
+from tests.chaos.judge import judge
+from tests.chaos.servers import WAYS, Servers
+from tests.chaos.world import SETTINGS, World
+
+
+@pytest.fixture
+def own_redis(tmp_path) -> Iterator[RedisServer]:
+    """A Redis that a test may kill."""
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_rabbit(tmp_path) -> Iterator[RabbitServer]:
+    """A RabbitMQ that a test may kill."""
+    require_rabbit()
+    server = RabbitServer(tmp_path / "rabbit")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def servers(request, own_redis) -> Servers:
+    """The servers of one of `WAYS`."""
+    postgres, rabbit = WAYS[request.param]
+    return Servers(
+        own_redis,
+        request.getfixturevalue(rabbit) if rabbit else None,
+        request.getfixturevalue(postgres) if postgres else None,
+    )
+
+
+@pytest.fixture
+def seed(request) -> Iterator[str]:
+    """What decides a run, as far as anything does: give it in CHAOS_SEED to have it again."""
+    chosen = os.environ.get("CHAOS_SEED") or str(random.randrange(10**6))
+    print(f"CHAOS_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def make_world(tmp_path, seed, clean_environment) -> Iterator[Callable[..., World]]:
+    """Makes a world; what is true of every herd is checked when the test is over."""
+    worlds: list[World] = []
+
+    def make(servers: Servers, **settings: str) -> World:
+        given = {**SETTINGS, **settings}
+        if servers.rabbit is not None:
+            given["HERD_BROKER_URL"] = servers.rabbit.url()
+        if servers.postgres is not None:
+            database = servers.postgres.new_database()
+            given["HERD_DATABASE_URL"] = servers.postgres.url(database)
+        herd = RunningHerd(tmp_path / "herd", servers.redis, **given)
+        worlds.append(World(herd, seed))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+        world.herd.close()
+        print(world.herd.logs[-20_000:])
+
+
+@pytest.fixture
+def judged(make_world) -> Callable[[World], dict[str, int]]:
+    """Let a world come to its end, and judge it."""
+
+    def settle(world: World) -> dict[str, int]:
+        world.settle_down()
+        world.close()
+        return judge(world.herd, world.seen)
+
+    return settle

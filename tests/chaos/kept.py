@@ -1,0 +1,96 @@
+"""Processes that are started again whenever they end, as a supervisor would."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+
+from support.running import Child, RunningHerd
+
+from tests.chaos.points import MARK, POINT
+
+TERMED = {0, -signal.SIGTERM}
+"""How a process ends that was told to; the second while it had yet to learn what to do then."""
+
+
+class Kept:
+    """A process that is started again whenever it ends, as a supervisor would.
+
+    Args:
+        herd: whose it is.
+        name: its own.
+        arguments: after `celery`.
+        env: beside the herd's.
+        points: where it is to die, one after the other; at the end it lives.
+    """
+
+    def __init__(
+        self,
+        herd: RunningHerd,
+        name: str,
+        arguments: list[str],
+        env: dict[str, str],
+        points: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self._herd, self._arguments, self._env = herd, arguments, env
+        self._points = list(points)
+        self._marks = [herd.folder / f"{name}.point{place}" for place in range(len(points))]
+        self._reached = 0
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._told: set[int] = set()
+        """Processes that a test signalled: they may end."""
+        self.faults: list[str] = []
+        self.deaths = 0
+        self.child = self._start()
+        self._thread = threading.Thread(target=self._keep, name=f"keep {name}", daemon=True)
+        self._thread.start()
+
+    def _start(self) -> Child:
+        env = dict(self._env)
+        if self._reached < len(self._points):
+            env |= {POINT: self._points[self._reached], MARK: str(self._marks[self._reached])}
+        return self._herd.start(self.name, self._arguments, **env)
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(0.05):
+            with self._lock:
+                if self.child.alive or self._stopping.is_set():
+                    continue
+                self._note_end(self.child)
+                self.child = self._start()
+
+    def _note_end(self, child: Child) -> None:
+        code = child.process.returncode
+        self.deaths += 1
+        at_point = self._reached < len(self._points) and self._marks[self._reached].exists()
+        if at_point:
+            self._reached += 1
+        if child.process.pid not in self._told and not at_point:
+            self.faults.append(f"{self.name} ended by itself with {code}")
+        elif code not in TERMED | {-signal.SIGKILL}:
+            self.faults.append(f"{self.name} ended with {code}")
+
+    @property
+    def point(self) -> str | None:
+        """Where it is to die next."""
+        return self._points[self._reached] if self._reached < len(self._points) else None
+
+    def reached(self) -> bool:
+        """Whether its present point was reached."""
+        place = self._reached
+        return place < len(self._marks) and self._marks[place].exists()
+
+    def send(self, what: signal.Signals) -> None:
+        """Signal its process; one that ends of it is started again."""
+        with self._lock:
+            if what in (signal.SIGKILL, signal.SIGTERM):
+                self._told.add(self.child.process.pid)
+            self.child.process.send_signal(what)
+
+    def close(self) -> None:
+        """Keep it no longer."""
+        self._stopping.set()
+        self._thread.join(timeout=30)
