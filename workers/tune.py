@@ -236,16 +236,28 @@ def _run(search: Search, settings: WorkerSettings, cores: int, seconds: float) -
     )
     _say("")
     _say(HEAD)
+    interrupted = False
+
+    def on_interrupt(*_: object) -> None:
+        # An exception inside llama.cpp's log callback is lost, and a model may be loading.
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
     begin_s = time.monotonic()
     try:
         for number, trial in enumerate(search.run(), 1):
             each_s = (time.monotonic() - begin_s) / number
             left_s = each_s * (search.planned - number)
             _say(f"{row(trial, settings, cores)}   {number}/{search.planned}, {left_s:.0f} s left")
+            if interrupted:
+                raise KeyboardInterrupt  # noqa: TRY301 (the same end as where it was not lost)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the report
         _say("stopped")
         return 130
+    signal.signal(signal.SIGINT, before)
     return 0
 
 
