@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from herder import home
 from herder.errors import (
     HerdError,
     HerdUnavailable,
+    InvalidStartBy,
     OrderCancelled,
     OrderExpired,
     OrderFailed,
@@ -30,6 +32,8 @@ from herder.receipts import Receipt
 from tests.chaos.points import MARK, POINT
 
 LIMIT_S = 120.0
+ENDLESS = 200
+"""Tokens that take longer than the limit of those who have one."""
 
 
 @dataclass
@@ -92,19 +96,34 @@ class Client(threading.Thread):
                 time.sleep(0.1)
 
     def _submit(self) -> None:
-        tokens = self._random.randint(1, 20)
+        tokens, terms = self._random.randint(1, 20), self._terms()
+        if "run_limit_s" in terms:
+            tokens = ENDLESS
         key = str(UUID(int=self._random.getrandbits(128)))
         # Above the automatic fee, so that the callers' orders wait for these.
         fee = int((tokens + 3) * self._random.uniform(2, 6))
 
         def submit() -> Any:
-            return self._herd.client.submit("Say so", tokens, fee=fee, idempotency_key=key)
+            return self._herd.client.submit("Say so", tokens, fee=fee, idempotency_key=key, **terms)
 
-        receipt = self._answered(submit)
+        try:
+            receipt = self._answered(submit)
+        except InvalidStartBy:
+            return  # it was too late when the database was back, and nothing was taken
         self.seen[receipt.order] = Seen(receipt, home.clock_us())
         if self._random.random() < 0.3:
             again = self._answered(submit)
             assert again.order == receipt.order, "the same call made another order"
+
+    def _terms(self) -> dict[str, Any]:
+        """Now and then an order that must begin soon, or may not run for long."""
+        dice = self._random.random()
+        if dice < 0.1:
+            return {"run_limit_s": 1}
+        if dice < 0.2:
+            wait = timedelta(seconds=self._random.uniform(0.5, 3))
+            return {"start_by": datetime.now(UTC) + wait}
+        return {}
 
     def _meddle(self, one: Seen) -> None:
         if self._random.random() < 0.5:
@@ -113,7 +132,8 @@ class Client(threading.Thread):
                 self._answered(lambda: self._herd.client.cancel(one.id))
             assert receipt.order == one.id
             return
-        fee = self._herd.client.receipt(one.id).fee + self._random.randint(1, 40)
+        now = self._answered(lambda: self._herd.client.receipt(one.id))
+        fee = now.fee + self._random.randint(1, 40)
 
         def rebid() -> Any:
             try:

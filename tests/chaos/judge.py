@@ -34,9 +34,10 @@ def judge(herd: RunningHerd, seen: Sequence[Seen]) -> dict[str, int]:
         dialect = connection.dialect.name
         found = [order_sql.to_order(row) for row in connection.execute(select(orders))]
         events = list(connection.execute(select(event).order_by(event.c.seq)))
-        texts = dict(
-            connection.execute(select(order_text.c.order_id, order_text.c.answer)).tuples().all()
-        )
+        texts = {
+            row.order_id: row.answer
+            for row in connection.execute(select(order_text.c.order_id, order_text.c.answer))
+        }
     by_id = {order.id: order for order in found}
     assert set(by_id) == {one.id for one in seen}, "orders that nobody had accepted"
     _ended_once(found, events)

@@ -42,6 +42,7 @@ class Kept:
         self._stopping = threading.Event()
         self._told: set[int] = set()
         """Processes that a test signalled: they may end."""
+        self._standing: list[threading.Timer] = []
         self.faults: list[str] = []
         self.deaths = 0
         self.child = self._start()
@@ -90,7 +91,17 @@ class Kept:
                 self._told.add(self.child.process.pid)
             self.child.process.send_signal(what)
 
+    def stand(self, seconds: float) -> None:
+        """Stop its process, and let it go on after a while."""
+        child = self.child
+        child.process.send_signal(signal.SIGSTOP)
+        timer = threading.Timer(seconds, child.process.send_signal, [signal.SIGCONT])
+        timer.start()
+        self._standing.append(timer)
+
     def close(self) -> None:
         """Keep it no longer."""
+        for timer in self._standing:
+            timer.join()
         self._stopping.set()
         self._thread.join(timeout=30)
