@@ -85,7 +85,11 @@ def _prompts() -> Iterator[str]:
 
 
 def put_load(
-    engine: Engine, seconds: float, clock: Callable[[], float] = time.perf_counter
+    engine: Engine,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[float, float, float]:
     """Keep all slots busy for some seconds, once they all run (or that has taken too long).
 
@@ -94,6 +98,7 @@ def put_load(
 
     Raises:
         WorkerError: an order failed, or the model died.
+        KeyboardInterrupt: `stopped` said so, between two steps.
     """
     chance = random.Random(4)  # noqa: S311 - a load, the same each time
     prompts = _prompts()
@@ -117,6 +122,8 @@ def put_load(
     while True:
         engine.step()
         now_s = clock()
+        if stopped():
+            raise KeyboardInterrupt
         if engine.broken is not None:
             raise engine.broken
         all_run = all(order.first_s is not None or order.end for order in held)
@@ -143,9 +150,12 @@ def _most(values: Sequence[float]) -> float:
 class Bench:
     """Measures changes of settings on a model file."""
 
-    def __init__(self, settings: WorkerSettings, seconds: float) -> None:
+    def __init__(
+        self, settings: WorkerSettings, seconds: float, stopped: Callable[[], bool]
+    ) -> None:
         self._settings = settings
         self._seconds = seconds
+        self._stopped = stopped
         self._sound = False
 
     def measure(self, changes: Changes) -> Trial:
@@ -160,11 +170,35 @@ class Bench:
             return Trial(changes, error=error.message)
         self._sound = True
         try:
-            return Trial(changes, *put_load(engine, self._seconds))
+            return Trial(changes, *put_load(engine, self._seconds, stopped=self._stopped))
         except WorkerError as error:
             return Trial(changes, error=error.message)
         finally:
             engine.stop()
+
+
+class Interrupt:
+    """Notes Ctrl-C while it is entered, and raises nothing: whoever works asks whether it came.
+
+    An exception that is raised while llama.cpp calls back, as it does when a model loads, is lost
+    and printed with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def came(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._came
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: object) -> None:
+        self._came = True
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
 
 # What people see
@@ -213,9 +247,11 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = stages(settings, cores(), gpu=gpu)
     wanted = {name: changes for name, changes in wanted.items() if name in chosen.only}
     conversions = wanted.pop("weights", [])
-    measure = Bench(settings, chosen.seconds).measure
+    interrupt = Interrupt()
+    measure = Bench(settings, chosen.seconds, interrupt.came).measure
     search = Search(list(wanted.values()), conversions, measure)
-    code = _run(search, settings, cores(), chosen.seconds)
+    with interrupt:
+        code = _run(search, settings, cores(), chosen.seconds)
     if not search.trials or search.best.error:
         return code or _refuse(search.best.error)
     if chosen.json:
@@ -236,28 +272,15 @@ def _run(search: Search, settings: WorkerSettings, cores: int, seconds: float) -
     )
     _say("")
     _say(HEAD)
-    interrupted = False
-
-    def on_interrupt(*_: object) -> None:
-        # An exception inside llama.cpp's log callback is lost, and a model may be loading.
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
     begin_s = time.monotonic()
     try:
         for number, trial in enumerate(search.run(), 1):
             each_s = (time.monotonic() - begin_s) / number
             left_s = each_s * (search.planned - number)
             _say(f"{row(trial, settings, cores)}   {number}/{search.planned}, {left_s:.0f} s left")
-            if interrupted:
-                raise KeyboardInterrupt  # noqa: TRY301 (the same end as where it was not lost)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the report
         _say("stopped")
         return 130
-    signal.signal(signal.SIGINT, before)
     return 0
 
 
