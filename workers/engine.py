@@ -88,6 +88,7 @@ class Engine:
             batch_tokens=self.facts.batch_tokens,
             step_tokens=self.facts.step_tokens,
             can_share=self.facts.can_share,
+            separate=self.facts.separate,
         )
         self.metrics = Metrics()
         self.broken: WorkerError | None = None

@@ -115,15 +115,15 @@ class LlamaOptions:
     path: Path
     slots: int = 16
     context: int | None = None
-    cells: int = 16384
+    cells: int = 32768
     donors: int = 4
-    unified: bool = True
+    unified: bool = False
     threads: int | None = None
     gpu_layers: int | None = None
     kv_type: KvType = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     batch_tokens: int = 512
-    step_tokens: int = 256
+    step_tokens: int = 512
     check_tensors: bool = True
     requantize: Weights | None = None
 
@@ -285,6 +285,7 @@ class LlamaModel:
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
             can_share=not stateful,
+            separate=not options.unified,
             weights=options.requantize or "as in the file",
             size_bytes=int(lib.llama_model_size(model)),
             kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),

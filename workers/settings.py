@@ -61,8 +61,8 @@ class WorkerSettings(TransportSettings):
         Field(
             ge=0,
             le=2**22,
-            description="Tokens of one order, prompt and answer together; 0: as many as the model "
-            "was trained for.",
+            description="Tokens of one order, prompt and answer together; 0: its part of "
+            "HERD_CELLS, but no more than the model was trained for.",
         ),
     ] = 0
     threads: Annotated[
@@ -78,19 +78,19 @@ class WorkerSettings(TransportSettings):
     kv_layout: Annotated[
         Literal["unified", "separate"],
         Field(
-            description="One cache for all orders, which share the beginnings of their prompts, "
-            "or a part of it for each."
+            description="A part of the cache for each slot, or one for all orders, which then hold "
+            "the beginnings of their prompts in common."
         ),
-    ] = "unified"
+    ] = "separate"
     cells: Annotated[
         int,
         Field(
             ge=256,
             le=2**26,
-            description="Tokens of all orders together that the cache holds; at least those of one "
-            "order.",
+            description="Tokens of all orders together that the cache holds: an equal part for "
+            "each slot, unless HERD_CONTEXT says how many; unified, one order may have all.",
         ),
-    ] = 16_384
+    ] = 32_768
     prefixes: Annotated[
         int,
         Field(
@@ -113,7 +113,7 @@ class WorkerSettings(TransportSettings):
             le=16_384,
             description="The most tokens of prompts in a step in which others generate.",
         ),
-    ] = 256
+    ] = 512
     requantize: Annotated[
         Literal["", "q8_0", "q4_0"],
         Field(

@@ -93,7 +93,7 @@ class StubModel:
         cells: int | None = None,
         donors: int = 4,
         batch_tokens: int = 512,
-        step_tokens: int = 256,
+        step_tokens: int = 512,
         step_s: float = 0.0,
         prompt_token_s: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,

@@ -153,7 +153,8 @@ def advice(search: Search, settings: WorkerSettings) -> list[str]:
         gain = best.tokens_per_s / first.tokens_per_s - 1 if first.tokens_per_s else 0.0
         lines.append(f"Best here, {gain:+.0%}; lines for herd.env:")
         lines += [f"{name}={value}" for name, value in environment(best.changes).items()]
-    if best.changes.get("kv_layout") == "separate" and not settings.context:
+    layout = best.changes.get("kv_layout", settings.kv_layout)
+    if layout == "separate" and not settings.context and {"kv_layout", "slots"} & set(best.changes):
         slots = int(best.changes.get("slots", settings.slots))
         lines.append(
             f"# an order then has {settings.cells // slots} tokens at most; HERD_CELLS or "

@@ -99,6 +99,7 @@ class ModelFacts:
         batch_tokens: the most tokens in one decode call.
         step_tokens: the most prompt tokens computed beside running streams in one step.
         can_share: whether cells of one sequence can be given to another.
+        separate: whether each slot has a part of the cache of its own.
         weights: `as in the file`, or the type that they were converted to at load.
         size_bytes: the weights in memory.
         kv_bytes: the cache in memory.
@@ -114,8 +115,9 @@ class ModelFacts:
     cells: int
     donors: int = 0
     batch_tokens: int = 512
-    step_tokens: int = 256
+    step_tokens: int = 512
     can_share: bool = False
+    separate: bool = False
     weights: str = "as in the file"
     size_bytes: int = 0
     kv_bytes: int = 0

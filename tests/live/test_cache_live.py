@@ -35,12 +35,20 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture
-def model(model_path: Path) -> Iterator[Any]:
+@pytest.fixture(params=["unified", "separate"])
+def model(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     from workers.llama import LlamaModel, LlamaOptions
 
     model = LlamaModel(
-        LlamaOptions(path=model_path, slots=36, donors=0, cells=4096, batch_tokens=1024)
+        LlamaOptions(
+            path=model_path,
+            slots=36,
+            donors=0,
+            context=512,
+            cells=36 * 512,
+            batch_tokens=1024,
+            unified=request.param == "unified",
+        )
     )
     yield model
     model.close()
@@ -124,7 +132,8 @@ def test_a_batched_rows_logits_agree_with_those_of_the_prompt_alone(model: Any) 
 def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
     from workers.llama import LlamaModel, LlamaOptions
 
-    engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=8, cells=8192)))
+    options = LlamaOptions(path=model_path, slots=8, cells=8192, unified=True)
+    engine = Engine(LlamaModel(options))
     system = "You know all about llamas and alpacas and tell it to everybody who asks. " * 12
     works = [work(f"{system} Question {i}:", 6, rank=i % 3) for i in range(24)]
     length = len(engine._model.prepare(works[0]).tokens)
@@ -140,6 +149,23 @@ def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
     assert all(one.end.generated for one in later)
     assert system not in later[0].end.text
     assert donor not in engine._scheduler.donors, "nobody wanted it any more"
+    assert engine.stop()
+
+
+def test_what_ended_in_a_part_of_its_own_serves_the_next(model_path: Path) -> None:
+    from workers.llama import LlamaModel, LlamaOptions
+
+    engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=4, cells=4096)))
+    system = "You know all about llamas and alpacas and tell it to everybody who asks. " * 12
+    heard = []
+    for wave in range(3):
+        heard += run(engine, *(work(f"{system} Question {wave}{i}:", 6) for i in range(4)))
+    length = heard[0].prompt_tokens
+    assert all(one.end.generated for one in heard)
+    assert engine.metrics.prefilled < length + 12 * 20, "once, and a few tokens for each"
+    assert engine.metrics.prefilled + engine.metrics.reused == sum(
+        one.prompt_tokens for one in heard
+    )
     assert engine.stop()
 
 
@@ -174,4 +200,4 @@ def test_a_thousand_random_submissions_and_stops_leave_no_cell_in_use(engine: En
     for slot in range(model._sequences):
         held = lib.llama_memory_seq_pos_max(model._memory, slot) + 1
         assert held == model._past[slot] == donors.get(slot, 0)
-    assert engine._scheduler.reserved == sum(donors.values())
+    assert engine._scheduler.reserved == (0 if model.facts.separate else sum(donors.values()))

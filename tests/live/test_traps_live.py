@@ -62,7 +62,7 @@ def child(model_path: Path):
 def test_batches_that_llama_cpp_refuses_or_dies_of_do_not_reach_it(child) -> None:
     child(
         """
-        model = load(slots=3, donors=1, cells=512, batch_tokens=64)
+        model = load(slots=3, donors=1, cells=512, batch_tokens=64, unified=True)
         for rows in (
             [],
             [row(4, 0, [1])],
@@ -96,7 +96,7 @@ def test_batches_that_llama_cpp_refuses_or_dies_of_do_not_reach_it(child) -> Non
 def test_a_full_cache_changes_nothing_and_passes_when_there_is_room(child) -> None:
     child(
         """
-        model = load(slots=2, donors=0, cells=256, batch_tokens=256)
+        model = load(slots=2, donors=0, cells=256, batch_tokens=256, unified=True)
         assert model.facts.cells == 256
         assert model.decode([row(0, 0, [504] * 200)])
         assert not model.decode([row(1, 0, [504] * 100, True)])
@@ -114,7 +114,7 @@ def test_preempted_work_ends_as_it_would_have(child) -> None:
     child(
         """
         from workers.scheduler import Scheduler
-        engine = Engine(load(slots=4, donors=0, cells=256, batch_tokens=128))
+        engine = Engine(load(slots=4, donors=0, cells=256, batch_tokens=128, unified=True))
         # a scheduler that believes in more cells than there are
         engine._scheduler = Scheduler(slots=4, cells=4000, batch_tokens=128, can_share=True)
         works = [work(f"The alphabet: a b c d e f g h i j k", 60, rank=i) for i in range(4)]
@@ -137,6 +137,8 @@ def test_sizes_that_llama_cpp_rounds_cuts_or_refuses(child) -> None:
         for options in (
             dict(cells=1000),
             dict(cells=10),
+            dict(cells=1000, unified=True),
+            dict(cells=10, unified=True),
             dict(cells=300, batch_tokens=2048, step_tokens=2048),
             dict(slots=64, batch_tokens=8, donors=16),
             dict(context=300),

@@ -48,10 +48,12 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
         return found
 
     unset = facts()
-    expected = {"slots": 16, "cells": 16384, "donors": 4, "batch_tokens": 512, "step_tokens": 256}
-    expected |= {"context": 8192, "can_share": True, "weights": "as in the file"}
+    expected = {"slots": 16, "cells": 32768, "donors": 0, "batch_tokens": 512, "step_tokens": 512}
+    expected |= {"context": 2048, "can_share": True, "weights": "as in the file"}
+    expected |= {"separate": True}
     assert expected.items() <= unset.items()
     changed = facts(
+        HERD_KV_LAYOUT="unified",
         HERD_SLOTS="3",
         HERD_CELLS="1024",
         HERD_PREFIXES="2",
@@ -65,9 +67,15 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
     expected |= {"context": 1024, "threads": 1, "weights": "q8_0"}
     assert expected.items() <= changed.items()
     separate = facts(HERD_KV_LAYOUT="separate", HERD_SLOTS="4", HERD_FLASH_ATTENTION="off")
-    expected = {"slots": 4, "cells": 16384, "context": 4096, "donors": 0, "can_share": True}
+    expected = {"slots": 4, "cells": 32768, "context": 8192, "donors": 0, "can_share": True}
     assert expected.items() <= separate.items()
-    most = facts(HERD_SLOTS="255", HERD_PREFIXES="255", HERD_CONTEXT="512", HERD_CELLS="256")
+    most = facts(
+        HERD_KV_LAYOUT="unified",
+        HERD_SLOTS="255",
+        HERD_PREFIXES="255",
+        HERD_CONTEXT="512",
+        HERD_CELLS="256",
+    )
     expected = {"slots": 255, "cells": 512, "context": 512, "donors": 1}
     assert expected.items() <= most.items(), "an order of the context that was asked for fits"
 

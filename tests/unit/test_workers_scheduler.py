@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.scheduler import Copy, Keep, Row, Scheduler, Seq, common_tokens
+from workers.scheduler import DONOR_ADMISSIONS, Copy, Keep, Row, Scheduler, Seq, common_tokens
 
 
 class Cache:
@@ -59,9 +59,11 @@ def turn(scheduler: Scheduler, cache: Cache) -> tuple[list[Seq], list[Row]]:
     return admitted, rows
 
 
-def finish(scheduler: Scheduler, cache: Cache, steps: int = 10_000) -> list[Seq]:
+def finish(scheduler: Scheduler, cache: Cache, *ones: Seq) -> list[Seq]:
+    for one in ones:
+        scheduler.add(one)
     admitted: list[Seq] = []
-    for _ in range(steps):
+    for _ in range(10_000):
         started, rows = turn(scheduler, cache)
         admitted += started
         if not rows and not scheduler.waiting:
@@ -91,9 +93,9 @@ def test_a_long_prompt_is_computed_beside_the_others_in_chunks() -> None:
     scheduler.add(seq([9] * 300, 2, arrival=2))
     scheduler.add(seq([8] * 40, 2, arrival=3))
     _, rows = turn(scheduler, cache)
-    assert [(r.seq.arrival, len(r.tokens)) for r in rows] == [(1, 1), (3, 40), (2, 24)]
+    assert [(r.seq.arrival, len(r.tokens)) for r in rows] == [(1, 1), (2, 24), (3, 40)]
     _, rows = turn(scheduler, cache)
-    assert [(r.seq.arrival, len(r.tokens)) for r in rows] == [(1, 1), (3, 1), (2, 64)]
+    assert [(r.seq.arrival, len(r.tokens)) for r in rows] == [(1, 1), (2, 64), (3, 1)]
     assert len(stream.tokens) == 6, "it had a token in each step"
 
 
@@ -217,6 +219,74 @@ def test_refuses_what_could_never_fit() -> None:
         Scheduler(slots=9, cells=10, batch_tokens=8)
 
 
+def separate(slots: int, part: int = 200) -> tuple[Scheduler, Cache]:
+    cells = slots * part
+    return Scheduler(slots=slots, cells=cells, separate=True), Cache(slots, cells)
+
+
+def test_rows_are_in_the_order_of_slots_and_the_lowest_slot_is_taken() -> None:
+    scheduler, cache = separate(4)
+    brief = [seq([n, n + 1], 1 + n, arrival=n) for n in range(4)]
+    for one in brief:
+        scheduler.add(one)
+    turn(scheduler, cache)  # the first has ended: too short to stay
+    assert [one.slot for one in brief] == [-1, 1, 2, 3]
+    late = seq([9] * 30, 3, rank=5, arrival=9)
+    scheduler.add(late)
+    _, rows = turn(scheduler, cache)
+    assert late.slot == 0
+    assert [row.slot for row in rows] == [0, 1, 2, 3]
+
+
+def test_a_part_whose_prompt_began_alike_goes_on_without_a_copy() -> None:
+    scheduler, cache = separate(2)
+    finish(scheduler, cache, seq([1] * 50 + [2], 3, arrival=0))
+    next_turn = seq([1] * 50 + [2, 7, 7, 7, 5, 5], 3, arrival=1)
+    scheduler.add(next_turn)
+    scheduler.admit()
+    rows = scheduler.plan()
+    # 51 of the prompt and two of the answer were computed; the third never was
+    assert scheduler.take_ops() == [Keep(0, 53)]
+    assert [(row.slot, row.start) for row in rows] == [(0, 53)]
+    assert scheduler.reused == 53
+
+
+def test_the_same_prompt_again_computes_its_last_token() -> None:
+    scheduler, cache = separate(1)
+    finish(scheduler, cache, *(seq([1] * 50, 3, arrival=n) for n in range(2)))
+    assert scheduler.reused == 49
+
+
+def test_a_conversation_is_not_cut_for_one_that_shares_only_its_head() -> None:
+    scheduler, cache = separate(2)
+    head = [1] * 30
+    finish(scheduler, cache, seq(head + [2] * 100, 3, arrival=0))
+    finish(scheduler, cache, seq(head + [3] * 5, 3, arrival=1))
+    assert scheduler.reused == 30
+    assert sorted(donor.past for donor in scheduler.donors) == [37, 132]
+    # a stranger gets the part of the one that nobody has shared
+    finish(scheduler, cache, seq([8] * 40, 3, arrival=2))
+    assert sorted(donor.past for donor in scheduler.donors) == [42, 132]
+
+
+def test_what_nobody_shares_any_more_is_not_wanted_for_ever() -> None:
+    scheduler, cache = separate(2)
+    head = [1] * 30
+    finish(scheduler, cache, seq(head + [2] * 100, 3, arrival=0))
+    finish(scheduler, cache, seq(head + [3] * 5, 3, arrival=1))
+    for n in range(DONOR_ADMISSIONS + 2):
+        finish(scheduler, cache, seq([4 + n] * 40, 3, arrival=2 + n))
+    assert [donor.past for donor in scheduler.donors] == [42, 42]
+
+
+def test_a_wave_after_a_wave_computes_its_common_head_once() -> None:
+    scheduler, cache = separate(4)
+    for wave in range(3):
+        batch = [seq([1] * 100 + [10 + n], 2, arrival=4 * wave + n) for n in range(4)]
+        finish(scheduler, cache, *batch)
+    assert scheduler.reused == 11 * 100
+
+
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
 def test_common_beginning(one: list[int], other: list[int]) -> None:
     expected = next(
@@ -233,15 +303,23 @@ def test_common_beginning(one: list[int], other: list[int]) -> None:
     st.integers(0, 3),
     st.sampled_from([60, 120, 400]),
     st.integers(0, 4),
+    st.booleans(),
 )
 def test_any_story_ends_within_the_bounds(
-    seed: int, slots: int, donors: int, cells: int, trouble: int
+    seed: int, slots: int, donors: int, cells: int, trouble: int, separate: bool
 ) -> None:
     """Orders come, are cancelled, meet a full cache; the bounds hold at every step."""
     chance = random.Random(seed)
     batch = chance.choice([8, 32, 100])
+    if separate:  # so many cells for each slot
+        cells, donors = cells * slots, 0
     scheduler = Scheduler(
-        slots=slots, cells=cells, donors=donors, batch_tokens=batch, step_tokens=min(batch, 16)
+        slots=slots,
+        cells=cells,
+        donors=donors,
+        batch_tokens=batch,
+        step_tokens=min(batch, 16),
+        separate=separate,
     )
     cache = Cache(slots + donors, cells)
     heads = [[h] * 20 for h in range(2)]
@@ -262,11 +340,16 @@ def test_any_story_ends_within_the_bounds(
             better = [w for w in waiting if (-w.rank, w.arrival) < (-one.rank, one.arrival)]
             assert all(w in admitted for w in better)
         assert len(scheduler.running) <= slots
-        assert len(scheduler.donors) <= donors
+        kept = scheduler.donors
+        if separate:
+            assert len(scheduler.running) + len(kept) <= slots
+        else:
+            assert len(kept) <= donors
         assert scheduler.reserved <= cells
-        assert scheduler.reserved == sum(s.cells for s in scheduler.running) + sum(
-            d.past for d in scheduler.donors
+        assert scheduler.reserved == sum(s.cells for s in scheduler.running) + (
+            0 if separate else sum(d.past for d in kept)
         )
+        assert [row.slot for row in rows] == sorted({row.slot for row in rows})
         assert sum(len(r.tokens) for r in rows) <= batch
         # a sequence that is computed again may also be at tokens past its prompt
         streams = sum(r.output and r.start >= r.seq.prompt and len(r.tokens) == 1 for r in rows)
@@ -284,4 +367,5 @@ def test_any_story_ends_within_the_bounds(
     assert not scheduler.running
     cache.carry_out(scheduler.take_ops())
     held = sum(map(len, cache.held.values()))
-    assert held == scheduler.reserved == sum(d.past for d in scheduler.donors)
+    assert held == sum(d.past for d in scheduler.donors)
+    assert scheduler.reserved == (0 if separate else held)

@@ -57,15 +57,15 @@ def test_it_tries_what_is_not_so_already() -> None:
     assert weights == [{"requantize": "q8_0"}, {"requantize": "q4_0"}]
     assert stages(settings(requantize="q4_0"), 8, gpu=False)["weights"] == []
     assert threads == [{"threads": 4}, {"threads": 7}]
-    assert {"kv_layout": "unified", "flash_attention": "auto"} not in layouts
+    assert {"kv_layout": "separate", "flash_attention": "auto"} not in layouts
     assert len(layouts) == 3
     assert slots == [{"slots": 8}, {"slots": 32}, {"slots": 64}]
-    assert steps == [{"step_tokens": 128}, {"step_tokens": 512}]
+    assert steps == [{"step_tokens": 128}, {"step_tokens": 256}]
     assert stages(settings(), 2, gpu=False)["threads"] == []
     assert stages(settings(), 8, gpu=True)["threads"] == []
     assert stages(settings(threads=4), 8, gpu=False)["threads"] == [{"threads": 7}, {"threads": 8}]
     quantised = stages(settings(kv_type="q8_0"), 2, gpu=False)["cache"]
-    assert quantised == [{"kv_layout": "separate", "flash_attention": "auto"}]
+    assert quantised == [{"kv_layout": "unified", "flash_attention": "auto"}]
 
 
 def test_it_finds_the_best_one_thing_at_a_time() -> None:
@@ -141,8 +141,15 @@ def test_stopped_between_two_trials_it_holds_what_was_found() -> None:
 def test_separate_caches_are_recommended_with_what_they_cost() -> None:
     search = Search([[{"kv_layout": "separate"}]], [], machine({("kv_layout", "separate"): 2.0}))
     list(search.run())
-    assert any("1024 tokens at most" in line for line in advice(search, settings()))
+    assert any("2048 tokens at most" in line for line in advice(search, settings()))
     assert not any("at most" in line for line in advice(search, settings(context=512)))
+
+
+def test_more_slots_are_recommended_with_what_they_leave_to_each() -> None:
+    search = Search([[{"slots": 64}]], [], machine({("slots", 64): 2.0}))
+    list(search.run())
+    assert any("512 tokens at most" in line for line in advice(search, settings()))
+    assert not any("at most" in line for line in advice(search, settings(kv_layout="unified")))
 
 
 def test_the_load_keeps_all_slots_busy() -> None:
