@@ -10,8 +10,10 @@ The rules:
    they are being computed it waits for them. Who is waited for goes first, as its best waiter.
 4. When the cache says it is full all the same, donors go first, then the lowest sequence that runs
    gives up its cells and waits again; nobody is admitted until something has ended.
-5. What ended leaves its prefix as a donor only if others shared it lately or will soon, because
-   every resident cell costs every row that is decoded.
+5. In a unified cache what ended leaves its prefix as a donor only if others shared it lately or
+   will soon, because every resident cell costs every row that is decoded. Where each slot has a
+   part of its own, nobody else's rows pass over it: there all that ended stays until its slot is
+   wanted, and whoever begins alike goes on in its place.
 
 What the cache must do is noted as `Keep` and `Copy`, to be carried out in order before the rows.
 """

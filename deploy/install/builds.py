@@ -20,6 +20,9 @@ Without the three passes that drop stores it keeps AMX, which is worth 3.4 times
 
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 
+NO_AMX_LOSES = "This CPU has AMX, with which it would be about three times as fast."
+NO_NATIVE_LOSES = "Instructions that only newer CPUs have, such as AVX-512 and AMX, are not used."
+
 GCC_WITHOUT_THE_FAULT = 13
 """The first gcc for which a plain native build is tried on a CPU with AMX. Not known to be cured:
 the trial decides."""
@@ -27,10 +30,17 @@ the trial decides."""
 
 @dataclass(frozen=True)
 class Build:
-    """One way to compile llama-cpp-python."""
+    """One way to compile llama-cpp-python.
+
+    Attributes:
+        name: what people and the wheel's name call it.
+        cmake_args: its flags.
+        loses: what the machine could do and this build does not; a sentence, or empty.
+    """
 
     name: str
     cmake_args: tuple[str, ...]
+    loses: str = ""
 
 
 def candidates(machine: Machine, user_cxxflags: str = "") -> list[Build]:
@@ -40,7 +50,7 @@ def candidates(machine: Machine, user_cxxflags: str = "") -> list[Build]:
     its own, so they are put in front of them.
     """
     native = Build("native", ("-DLLAVA_BUILD=OFF",))
-    generic = Build("generic", ("-DLLAVA_BUILD=OFF", "-DGGML_NATIVE=OFF"))
+    generic = Build("generic", ("-DLLAVA_BUILD=OFF", "-DGGML_NATIVE=OFF"), NO_NATIVE_LOSES)
     if not machine.has_amx:
         return [native, generic]
     cured = f"-DCMAKE_CXX_FLAGS={f'{user_cxxflags} {AMX_CURE}'.strip()}"
@@ -51,7 +61,7 @@ def candidates(machine: Machine, user_cxxflags: str = "") -> list[Build]:
     builds = [
         native,
         Build("native-amx-cured", ("-DLLAVA_BUILD=OFF", cured)),
-        Build("native-no-amx", ("-DLLAVA_BUILD=OFF", *without)),
+        Build("native-no-amx", ("-DLLAVA_BUILD=OFF", *without), NO_AMX_LOSES),
         generic,
     ]
     compiler = machine.compiler

@@ -64,7 +64,7 @@ def settle(
         install(wheel)
         verdict = trial(candidate)
         if verdict.passed:
-            say(f"llama-cpp-python ({name}) works: {verdict.text}.")
+            say(f"llama-cpp-python ({name}) works: {verdict.text}. {candidate.build.loses}".strip())
             return candidate
         shelf.give_up(key, verdict.text)
         say(f"llama-cpp-python ({name}) fails here: {verdict.text}.")

@@ -210,7 +210,10 @@ class Bench:
         self.shelf = Shelf(folder)
         self.ends = ends
         self.done: list[str] = []
-        self.candidates = [Candidate(Build(name, ()), f"key-{name}") for name in ends]
+        lost = {"generic": "AVX-512 is not used."}
+        self.candidates = [
+            Candidate(Build(name, (), lost.get(name, "")), f"key-{name}") for name in ends
+        ]
 
     def make(self, candidate: Candidate) -> Path:
         name = candidate.build.name
@@ -234,17 +237,20 @@ class Bench:
         return settled.build.name
 
 
-def test_the_first_build_that_works_is_taken_and_kept(tmp_path: Path):
+def test_the_first_build_that_works_is_taken_and_kept(tmp_path: Path, capsys):
     bench = Bench(tmp_path, native="works", generic="works")
     assert bench.settle() == "native"
+    assert "not used" not in capsys.readouterr().out
     assert bench.done == ["make native", "install native", "try native"]
     assert bench.settle() == "native"
     assert bench.done == ["install native", "try native"]
 
 
-def test_a_build_that_crashes_is_given_up_for_good(tmp_path: Path):
+def test_a_build_that_crashes_is_given_up_for_good(tmp_path: Path, capsys):
     bench = Bench(tmp_path, native="SIGSEGV", cured="does not compile", generic="works")
     assert bench.settle() == "generic"
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "llama-cpp-python (generic) works: works. AVX-512 is not used."
     assert bench.done == [
         *("make native", "install native", "try native"),
         "make cured",
