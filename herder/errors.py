@@ -20,6 +20,7 @@ HerdError
 
 from __future__ import annotations
 
+import copyreg
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class HerdError(Exception):
         super().__init__(message)
         self.message = message
         self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes by what it carries, whatever its `__init__` takes."""
+        return copyreg.__newobj__, (type(self), self.message), vars(self)  # type: ignore[attr-defined]
 
 
 class InvalidRequest(HerdError):

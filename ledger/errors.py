@@ -21,6 +21,7 @@ again, and succeeds once the reason is gone.
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any, ClassVar
 
 
@@ -38,6 +39,11 @@ class LedgerError(Exception):
 
     def __str__(self) -> str:
         return self.sentence.format(**vars(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes by what it carries, not by the caller's own objects."""
+        made_of = tuple(self.data.values())
+        return copyreg.__newobj__, (type(self), *made_of), vars(self)  # type: ignore[attr-defined]
 
 
 class InvalidRequest(LedgerError):

@@ -21,7 +21,8 @@ fails at once, and is not tried elsewhere.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copyreg
+from typing import Any, ClassVar
 
 
 class WorkerError(Exception):
@@ -41,6 +42,10 @@ class WorkerError(Exception):
         super().__init__(message)
         self.message = message
         self.data: dict[str, int | str] = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes by what it carries, whatever its `__init__` takes."""
+        return copyreg.__newobj__, (type(self), self.message), vars(self)  # type: ignore[attr-defined]
 
 
 class ModelError(WorkerError):
