@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from celery import Celery
 
-from herder.service import Keys, Service
+from herder.keys import Keys
+from herder.service import Service
 from herder.settlement import Answer
 from herder.store.herd import HERDER, WORKER
 from workers.transport.guard import Guard

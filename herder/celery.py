@@ -22,8 +22,9 @@ from herder.database import Database
 from herder.dispatch import Dispatcher
 from herder.errors import HerdError
 from herder.herd import Herd
+from herder.keys import Keys
 from herder.retention import purge
-from herder.service import Keys, Service
+from herder.service import Service
 from herder.settings import Settings, load_settings
 from herder.settlement import Settlement
 from herder.store import models as model_sql

@@ -15,11 +15,11 @@ from dataclasses import replace
 import structlog
 from redis import RedisError
 
-from herder.database import Database
 from herder.dispatch import Dispatcher
 from herder.endings import Settled, instances
 from herder.errors import HerdUnavailable
 from herder.herd import Herd
+from herder.keys import Keys
 from herder.settlement import Answer, Settlement
 from herder.store import herd as herd_sql
 from herder.withdrawal import Withdrawal
@@ -32,7 +32,6 @@ from workers.wire import (
     Envelope,
     Marker,
     PrivateKey,
-    PublicKey,
     StopAttempt,
     WireError,
     control_stream,
@@ -60,50 +59,8 @@ BEATS_APART_S = 0.1
 """Beats are read this often at most: many short orders are settled before their claims are read,
 which then need no transaction."""
 
-KEYS_FRESH_S = 1.0
-
 FORGET_EVERY_S = 600.0
 """How often texts that were kept long enough are looked for."""
-
-
-class Keys:
-    """The keys that may be believed, read anew each second.
-
-    It only saves work: a key's standing is looked up again in the transaction that believes it.
-    """
-
-    def __init__(
-        self, database: Database, *, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._database = database
-        self._clock_s = clock_s
-        self._lock = threading.Lock()
-        self._read_s = float("-inf")
-        self._keys: dict[str, dict[str, PublicKey]] = {}
-        self._revoked: dict[str, PublicKey] = {}
-
-    def of(self, *roles: str) -> dict[str, PublicKey]:
-        """The live keys of these roles, by `kid`."""
-        with self._lock:
-            self._freshen()
-            return {kid: key for role in roles for kid, key in self._keys[role].items()}
-
-    def of_everybody(self) -> dict[str, PublicKey]:
-        """The live keys, and those of revoked workers, who are to hear that they were revoked."""
-        with self._lock:
-            self._freshen()
-            return {**self._revoked, **self._keys[herd_sql.WORKER], **self._keys[herd_sql.HERDER]}
-
-    def _freshen(self) -> None:
-        if self._clock_s() - self._read_s <= KEYS_FRESH_S:
-            return
-        with self._database.read() as connection:
-            self._keys = {
-                role: herd_sql.live_keys(connection, role)
-                for role in (herd_sql.HERDER, herd_sql.WORKER)
-            }
-            self._revoked = herd_sql.revoked_keys(connection, herd_sql.WORKER)
-        self._read_s = self._clock_s()
 
 
 class Service:

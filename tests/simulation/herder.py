@@ -18,7 +18,8 @@ from herder.dispatch import Dispatcher
 from herder.errors import HerdUnavailable
 from herder.herd import Herd
 from herder.home import open_ledger
-from herder.service import Keys, Service
+from herder.keys import Keys
+from herder.service import Service
 from herder.settings import Settings
 from herder.settlement import Settlement
 from herder.withdrawal import Withdrawal

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+from sqlalchemy import Connection
+
 from herder.home import open_ledger
 from herder.settings import load_settings
 from herder.store import herd as herd_sql
@@ -88,10 +90,8 @@ class World:
     def _begin(self) -> None:
         set_policy(self.database, self.layout)
         with self.database.write() as connection:
-            for number, key in enumerate(WORKER_KEYS):
-                herd_sql.add_key(
-                    connection, herd_sql.WORKER, f"key{number}", key.public, self.time.now_us
-                )
+            for key in (*(WORKER_KEYS[number] for number in self._keys), FORGERS_KEY):
+                self._believe(connection, key)
         self.clients.open_accounts()
         self.database.rules = self.rules
         self.rules.begin()
@@ -205,7 +205,12 @@ class World:
         self.time.note("its key is revoked", worker.name)
         with self.database.write() as connection:
             herd_sql.revoke_key(connection, worker.key.kid, self.time.now_us)
+            self._believe(connection, WORKER_KEYS[spare])
         self.truth.revoked.add(worker.instance)
+
+    def _believe(self, connection: Connection, key: PrivateKey) -> None:
+        """Let workers with this key in."""
+        herd_sql.add_key(connection, herd_sql.WORKER, key.kid, key.public, self.time.now_us)
 
     def _calm(self) -> None:
         """From here on nothing goes wrong any more, and all must come to its end."""
