@@ -45,9 +45,9 @@ class Database:
 
         Args:
             url: `sqlite:///PATH`, or `postgresql://user:password@host/name`.
-            lease_s: the silence in seconds that a worker is allowed. On PostgreSQL nobody waits
-                for a lock, nor holds one in a transaction that does nothing, longer than a third
-                of it.
+            lease_s: the silence in seconds that a worker is allowed. On PostgreSQL nobody holds a
+                lock in a transaction that does nothing longer than a third of it, nor waits for
+                one longer than two thirds.
 
         Raises:
             SetupError: no address of a database that is known here, or its driver is missing.

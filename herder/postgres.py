@@ -1,9 +1,10 @@
 """The herd's database on PostgreSQL: many write at once, and nobody waits for long.
 
 READ COMMITTED: what keeps two writers apart are the locks on rows that they take, in one order, and
-the constraints. Nobody waits for a lock longer than a third of a lease, and a transaction that does
-nothing for as long is ended by the server, so that a herder stopped in mid-transaction stops nobody
-else. A connection that broke while it was not in use, as when the server was started again, is
+the constraints. A transaction that does nothing for a third of a lease is ended by the server, so
+that a herder stopped in mid-transaction stops nobody else, and nobody waits for a lock longer than
+that, or, where leases are short, than the server takes twice to see that two wait for each other.
+A connection that broke while it was not in use, as when the server was started again, is
 replaced before it is used.
 
 The driver, psycopg 3, is loaded by SQLAlchemy, and only here is what it raises understood.
@@ -39,12 +40,20 @@ _TURNED_AWAY = re.compile(
 )
 _NO_DATABASE = re.compile(r"database .* does not exist", re.IGNORECASE)
 
+# Of two who wait for each other the server undoes one, once it has looked, `deadlock_timeout` after
+# it began to wait. Were they to give up as soon, both would be undone.
 # What was committed survives a power cut: a server may be told otherwise, and is not believed.
 _SESSION = """
-SELECT set_config('lock_timeout', %(patience_ms)s, false),
-    set_config('idle_in_transaction_session_timeout', %(patience_ms)s, false),
-    set_config('synchronous_commit', replace(value, 'off', 'on'), false)
-FROM current_setting('synchronous_commit') AS value
+SELECT set_config(
+        'lock_timeout',
+        least(greatest(%(patience_ms)s, 2 * deadlock.setting::int), 2 * %(patience_ms)s)::text,
+        false
+    ),
+    set_config('idle_in_transaction_session_timeout', %(patience_ms)s::text, false),
+    set_config(
+        'synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false
+    )
+FROM pg_settings AS deadlock WHERE deadlock.name = 'deadlock_timeout'
 """
 
 
@@ -84,7 +93,7 @@ class Postgres:
         @event.listens_for(self._writer, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
             connection.autocommit = True  # else a rollback would undo the settings
-            connection.execute(_SESSION, {"patience_ms": str(patience_s * 1000)})
+            connection.execute(_SESSION, {"patience_ms": patience_s * 1000})
             connection.autocommit = False
             connection.adapters.register_dumper(str, _text_dumper())
 

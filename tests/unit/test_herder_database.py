@@ -151,8 +151,6 @@ def test_of_two_that_wait_for_each_other_one_is_taken_again(server_database):
     def cross(first, second):
         def step(connection):
             tries.append(first)
-            # Longer than the server takes to see that two wait for each other: else both give up.
-            connection.execute(text("SET LOCAL lock_timeout = 30000"))
             connection.execute(touch(first))
             if len(tries) <= 2:
                 meet.wait(10)
@@ -189,7 +187,26 @@ def end_sessions(database, connection) -> None:
 # Waiting
 
 
-def test_nobody_waits_for_a_lock_longer_than_a_third_of_a_lease(server_database):
+@pytest.mark.parametrize(
+    ("lease_s", "holding", "waiting"), [(20, "6s", "6s"), (6, "2s", "2s"), (3, "1s", "2s")]
+)
+def test_who_waits_gives_the_server_time_to_undo_one_of_two(
+    postgres_server, lease_s, holding, waiting
+):
+    with (
+        closing(Database(postgres_server.url("postgres"), lease_s)) as database,
+        database.write() as connection,
+    ):
+
+        def shown(name):
+            return connection.execute(text(f"SHOW {name}")).scalar_one()
+
+        assert shown("deadlock_timeout") == "1s"
+        assert shown("idle_in_transaction_session_timeout") == holding
+        assert shown("lock_timeout") == waiting
+
+
+def test_nobody_waits_for_a_lock_for_longer_than_two_thirds_of_a_lease(server_database):
     with server_database.write() as holder:
         holder.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         holder.execute(update(clock).values(heard_s=1))
