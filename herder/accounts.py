@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 import ledger
 from herder.database import Database
@@ -79,12 +79,15 @@ class Accounts:
             AccountExists: the name is taken.
         """
         parse_account(name)
-        with self._database.write() as connection:
+
+        def step(connection: Connection) -> None:
             try:
                 self._ledger.create_account(connection, client_account(name), "client")
             except ledger.AccountExists:
                 raise AccountExists(name) from None
             account_sql.add_account(connection, name, self._clock_us())
+
+        self._database.transact(step)
 
     def set_limits(
         self, name: str, *, max_open_orders: int | None, tokens_per_minute: int | None
@@ -101,9 +104,10 @@ class Accounts:
                 raise InvalidRequest(
                     f"{limit} must be a whole number from 0 to {MAX_LIMIT}, not {shown(value)}."
                 )
-        with self._database.write() as connection:
-            if not account_sql.set_limits(connection, name, limits):
-                raise AccountNotFound(name)
+        if not self._database.transact(
+            lambda connection: account_sql.set_limits(connection, name, limits)
+        ):
+            raise AccountNotFound(name)
 
     def balances(self) -> list[NamedBalance]:
         """Every account with its balance, by name."""
@@ -135,10 +139,12 @@ class Accounts:
         Raises:
             AccountNotFound: there is none of that name.
         """
-        with self._database.write() as connection, money_errors(name):
-            tags = {"note": note} if note else None
-            self._ledger.deposit(connection, transfer_id, client_account(name), amount, tags)
-            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+        return self._move(
+            name,
+            lambda connection: self._ledger.deposit(
+                connection, transfer_id, client_account(name), amount, _tags(note)
+            ),
+        )
 
     def withdraw(self, name: str, amount: int, transfer_id: str, note: str = "") -> NamedBalance:
         """Take money out; arguments as `deposit`.
@@ -147,10 +153,12 @@ class Accounts:
             AccountNotFound: there is none of that name.
             InsufficientBalance: it has less available.
         """
-        with self._database.write() as connection, money_errors(name):
-            tags = {"note": note} if note else None
-            self._ledger.withdraw(connection, transfer_id, client_account(name), amount, tags)
-            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+        return self._move(
+            name,
+            lambda connection: self._ledger.withdraw(
+                connection, transfer_id, client_account(name), amount, _tags(note)
+            ),
+        )
 
     def transfer(
         self, payer: str, payee: str, amount: int, transfer_id: str, note: str = ""
@@ -161,12 +169,27 @@ class Accounts:
             AccountNotFound: there is none of that name.
             InsufficientBalance: the payer has less available.
         """
-        with self._database.write() as connection, money_errors(payer):
-            tags = {"note": note} if note else None
-            self._ledger.transfer(
-                connection, transfer_id, client_account(payer), client_account(payee), amount, tags
-            )
-            return _named(payer, self._ledger.get_balance(connection, client_account(payer)))
+        return self._move(
+            payer,
+            lambda connection: self._ledger.transfer(
+                connection,
+                transfer_id,
+                client_account(payer),
+                client_account(payee),
+                amount,
+                _tags(note),
+            ),
+        )
+
+    def _move(self, name: str, move: Callable[[Connection], object]) -> NamedBalance:
+        """Move money, and say what an account has then."""
+
+        def step(connection: Connection) -> NamedBalance:
+            with money_errors(name):
+                move(connection)
+                return _named(name, self._ledger.get_balance(connection, client_account(name)))
+
+        return self._database.transact(step)
 
     def statement(self, name: str, after_seq: int = 0, limit: int = 100) -> list[Entry]:
         """An account's entries, oldest first, a page at a time.
@@ -181,6 +204,10 @@ class Accounts:
         """Every balance against the sum of its transfers, and all of them against zero."""
         with self._database.read() as connection:
             return self._ledger.audit(connection)
+
+
+def _tags(note: str) -> dict[str, str] | None:
+    return {"note": note} if note else None
 
 
 def _named(name: str, balance: Balance) -> NamedBalance:

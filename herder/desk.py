@@ -115,7 +115,9 @@ class Desk:
             RateLimited: the account has as much open, or ordered lately, as it may.
         """
         marks = _fingerprint(call) if call.idempotency_key else None
-        with self._database.write() as connection:
+        order_id = self._new_id()
+
+        def step(connection: Connection) -> Order:
             if call.idempotency_key and marks:
                 # Two calls with one key, at once: the second has to find the first one's order.
                 account_sql.lock(connection, call.account)
@@ -124,11 +126,14 @@ class Desk:
                     _require_same(call.idempotency_key, marks, found[1])
                     return found[0]
             priced = price(connection, call, self._clock_us())
-            return self._place(connection, call, priced, marks)
+            return self._place(connection, order_id, call, priced, marks)
+
+        return self._database.transact(step)
 
     def _place(
         self,
         connection: Connection,
+        order_id: str,
         call: Submission,
         priced: Priced,
         marks: dict[str, str] | None,
@@ -137,7 +142,6 @@ class Desk:
         if call.start_by_us is not None and call.start_by_us <= now_us:
             raise InvalidStartBy("start_by has passed already; give a time that is still to come.")
         self._count_in(connection, call, priced, now_us)
-        order_id = self._new_id()
         hold_id = _hold_id(order_id, 1)
         with money_errors(call.account):
             self._ledger.hold(
@@ -235,7 +239,8 @@ class Desk:
         """
         if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
             raise InvalidFee("fee", fee, MAX_WINSTON)
-        with self._database.write() as connection:
+
+        def step(connection: Connection) -> Order:
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or (account is not None and order.account != account):
                 raise OrderNotFound(order_id)
@@ -264,6 +269,8 @@ class Desk:
             assert found is not None, "it is locked"
             return found
 
+        return self._database.transact(step)
+
     def refund(
         self, order_id: str, amount: int | None, reason: str, *, refund_id: str | None = None
     ) -> int:
@@ -284,7 +291,9 @@ class Desk:
             KeyReused: the id stands for another transfer.
             InvalidRequest: the amount or the id is none.
         """
-        with self._database.write() as connection:
+        transfer_id = refund_id or self._new_id()
+
+        def step(connection: Connection) -> int:
             # Locked before the accounts are, as everywhere.
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None:
@@ -295,9 +304,7 @@ class Desk:
             tags = {"reason": reason[:1000]}
             try:
                 with money_errors("revenue"):
-                    given = self._ledger.refund(
-                        connection, refund_id or self._new_id(), charged_by, amount, tags
-                    )
+                    given = self._ledger.refund(connection, transfer_id, charged_by, amount, tags)
             except ledger.ExceedsRefundable as error:
                 raise RefundRefused(
                     f"Order {order_id} was charged {order.charged} winston, of which "
@@ -309,6 +316,8 @@ class Desk:
                 subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
                 order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
+
+        return self._database.transact(step)
 
 
 def _hold_id(order_id: str, number: int) -> str:

@@ -100,12 +100,13 @@ class Dispatcher:
         # An empty book is no reason to wait for the write lock.
         with self._database.read() as connection:
             if not book_sql.anything_waits(connection, model):
-                workers = herd_sql.workers_here(connection, model)
-                return [], self._room(workers, herd_sql.unclaimed(connection, model))
-        with self._database.write() as connection:
+                return [], self._room(*_standing(connection, model))
+        published = self._some_published()
+
+        def step(connection: Connection) -> tuple[list[Message], int]:
             model_sql.lock_dispatch(connection, model)
-            workers = herd_sql.workers_here(connection, model)
-            room = self._room(workers, herd_sql.unclaimed(connection, model))
+            workers, unclaimed = _standing(connection, model)
+            room = self._room(workers, unclaimed)
             now_us = self._clock_us()
             most = min(room, MAX_AT_ONCE)
             chosen = book_sql.best(connection, model, most, now_us) if room else []
@@ -133,8 +134,13 @@ class Dispatcher:
                 now_us,
                 [(one, number, None, None) for one, number in attempts],
             )
-            self._forget_published(connection)
+            book_sql.clear_outbox(connection, published)
             return book_sql.outbox_of(connection, [order.id for order in chosen]), room
+
+        messages, room = self._database.transact(step)
+        if messages:
+            self._forget_published(published)
+        return messages, room
 
     def _room(self, workers: Sequence[herd_sql.Worker], unclaimed: int) -> int:
         """Orders that may go out now: free slots, less what is out with nobody yet."""
@@ -181,15 +187,17 @@ class Dispatcher:
             priority(order.fee, order.needed),
         )
 
-    def _forget_published(self, connection: Connection) -> None:
-        """Clear what was published from the outbox, within a transaction that commits anyway.
+    def _some_published(self) -> list[int]:
+        """Outbox rows that were published, to be cleared within a transaction that commits anyway.
 
-        Should it not commit, the sweep publishes those again that still wait: no harm is done.
+        Should it not commit, or two threads clear the same ones: no harm is done.
         """
         with self._lock:
-            seqs = sorted(self._published)[:MOST_FORGOTTEN]
-            self._published.difference_update(seqs)
-        book_sql.clear_outbox(connection, seqs)
+            return sorted(self._published)[:MOST_FORGOTTEN]
+
+    def _forget_published(self, cleared: Sequence[int]) -> None:
+        with self._lock:
+            self._published.difference_update(cleared)
 
     def sweep(self) -> None:
         """Publish what some herder committed and did not publish, and tidy the outbox.
@@ -204,14 +212,26 @@ class Dispatcher:
             tidy = bool(published) or book_sql.outbox_is_old(connection, until_us)
         self._publish([message for message in left if message[0] not in published])
         if tidy:
-            with self._database.write() as connection:
-                self._forget_published(connection)
+            cleared = self._some_published()
+
+            def step(connection: Connection) -> None:
+                book_sql.clear_outbox(connection, cleared)
                 book_sql.sweep_outbox(connection)
+
+            self._database.transact(step)
+            self._forget_published(cleared)
 
     def models(self) -> list[str]:
         """Every model, for the sweep that stands behind lost events."""
         with self._database.read() as connection:
             return [model.name for model in model_sql.list_models(connection)]
+
+
+def _standing(connection: Connection, model: str) -> tuple[list[herd_sql.Worker], int]:
+    """The workers of a model, and how many of its orders are out with nobody yet."""
+    # In this order: what is claimed between the two looks is counted twice, and not never.
+    unclaimed = herd_sql.unclaimed(connection, model)
+    return herd_sql.workers_here(connection, model), unclaimed
 
 
 def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:

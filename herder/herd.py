@@ -84,10 +84,11 @@ class Herd:
 
     def hear(self, envelopes: Sequence[Envelope]) -> Heard:
         """Take in a batch of messages from the beats' stream, in the order in which they came."""
-        heard = Heard()
         if self._all_settled(envelopes):
-            return heard
-        with self._database.write() as connection:
+            return Heard()
+
+        def step(connection: Connection) -> Heard:
+            heard = Heard()
             batch = _Batch(
                 now_us=self._clock_us(),
                 heard_s=herd_sql.heard_s(connection),
@@ -109,7 +110,10 @@ class Herd:
             book_sql.bind(connection, batch.binds)
             book_sql.renew(connection, batch.renewals)
             order_sql.add_events(connection, "started", batch.now_us, batch.claimed)
-        return heard
+            return heard
+
+        # They were taken from the stream: what others undid here would not come again.
+        return self._database.transact(step)
 
     def _all_settled(self, envelopes: Sequence[Envelope]) -> bool:
         """Whether there are only claims that their outcomes overtook: then nothing is written."""
@@ -275,14 +279,15 @@ class Herd:
             _, default_model, _ = model_sql.read_policy(connection)
             like = model_sql.get_model(connection, default_model)
             assert like is not None, "the default model is made with the policy"
-            model_sql.put_model(connection, announced.model, like.rates)
+            model_sql.add_model(connection, announced.model, like.rates)
         contexts = [other.context for other in herd_sql.workers_here(connection, announced.model)]
         model_sql.set_context(connection, announced.model, min([announced.context, *contexts]))
 
     def mark(self) -> int | None:
         """Take the right to send the listening clock's next marker; its number, or None."""
-        with self._database.write() as connection:
-            return herd_sql.take_mark(connection, self._clock_us(), MARK_EVERY_US)
+        return self._database.transact(
+            lambda connection: herd_sql.take_mark(connection, self._clock_us(), MARK_EVERY_US)
+        )
 
     def sweep(self) -> None:
         """Count workers as lost that were silent for a lease of the listening clock."""
@@ -290,10 +295,11 @@ class Herd:
             before = herd_sql.heard_s(connection) - self._settings.lease_s
             silent = any(one.heard_s < before for one in herd_sql.workers_here(connection))
         if silent:
-            with self._database.write() as connection:
-                before = herd_sql.heard_s(connection) - self._settings.lease_s
-                lost = herd_sql.lose_silent(connection, before)
-                _log.warning("workers_lost", count=lost)
+            _log.warning("workers_lost", count=self._database.transact(self._lose_silent))
+
+    def _lose_silent(self, connection: Connection) -> int:
+        before = herd_sql.heard_s(connection) - self._settings.lease_s
+        return herd_sql.lose_silent(connection, before)
 
 
 def belongs(order: Order, held: Held, instance: str) -> bool:

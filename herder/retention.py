@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from herder.database import Database
 from herder.errors import InvalidRequest
 from herder.store import orders as order_sql
@@ -52,6 +54,5 @@ def purge(
             )
         if not found:
             return deleted
-        with database.write() as connection:
-            order_sql.delete_texts(connection, found)
+        database.transact(partial(order_sql.delete_texts, ids=found))
         deleted += len(found)

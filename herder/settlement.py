@@ -67,10 +67,10 @@ class Settlement:
         Args:
             answers: outcomes as they came, of any number of workers, repeats among them.
         """
-        done = Settled()
-        with self._database.write() as connection:
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
             now_us = self._clock_us()
-            plan = Plan()
             named = (one.outcome.order for one in answers)
             orders = order_sql.get_orders(connection, named, lock=True)
             keys = herd_sql.live_keys(connection, herd_sql.WORKER)
@@ -99,7 +99,9 @@ class Settlement:
                     done.models.add(order.model)
             plan.write(connection, self._ledger, now_us)
             done.ended = plan.ended
-        return done
+            return done
+
+        return self._database.transact(step)
 
     def _apply(self, plan: Plan, order: Order, outcome: Outcome, now_us: int) -> Order:
         """The order after an outcome that counts."""
@@ -133,14 +135,14 @@ class Settlement:
         The order goes back to its old place, or fails once it was tried often enough. Its last
         attempt stays open until it is dispatched again: a late answer is still an answer.
         """
-        done = Settled()
         with self._database.read() as connection:
             heard_s = herd_sql.heard_s(connection)
             if not book_sql.lapsed(connection, heard_s):
-                return done
-        with self._database.write() as connection:
+                return Settled()
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
             now_us = self._clock_us()
-            plan = Plan()
             heard_s = herd_sql.heard_s(connection)
             found = book_sql.lapsed(connection, heard_s)
             locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
@@ -159,7 +161,9 @@ class Settlement:
                 )
             plan.write(connection, self._ledger, now_us)
             done.ended = plan.ended
-        return done
+            return done
+
+        return self._database.transact(step)
 
     def _give_up(self, connection: Connection, plan: Plan, order: Order, now_us: int) -> None:
         limits = self._settings

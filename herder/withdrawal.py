@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
+from sqlalchemy import Connection
 
 from herder.database import Database
 from herder.endings import Plan, Settled
@@ -59,7 +60,8 @@ class Withdrawal:
         Raises:
             OrderNotFound: there is none, or it is another account's.
         """
-        with self._database.write() as connection:
+
+        def step(connection: Connection) -> Order:
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or (account is not None and order.account != account):
                 raise OrderNotFound(order_id)
@@ -80,19 +82,21 @@ class Withdrawal:
             assert found is not None, "it is locked"
             return found
 
+        return self._database.transact(step)
+
     def sweep(self) -> Settled:
         """End what did not begin in time, and what runs on beyond its limit or its cancellation."""
-        done = Settled()
         with self._database.read() as connection:
             late = book_sql.late(connection, self._clock_us(), MOST_AT_ONCE)
             overdue = book_sql.overdue(connection, herd_sql.heard_s(connection))
         if not late and not overdue:
-            return done
-        with self._database.write() as connection:
+            return Settled()
+        ids = [order.id for order in (*late, *overdue)]
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
             now_us = self._clock_us()
             heard_s = herd_sql.heard_s(connection)
-            ids = [order.id for order in (*late, *overdue)]
-            plan = Plan()
             for order in order_sql.get_orders(connection, ids, lock=True).values():
                 if _is_late(order, now_us):
                     plan.end(order, State.EXPIRED, now_us, None)
@@ -107,7 +111,9 @@ class Withdrawal:
                 done.models.add(order.model)
             plan.write(connection, self._ledger, now_us)
             done.ended = plan.ended
-        return done
+            return done
+
+        return self._database.transact(step)
 
 
 def held_of(order: Order) -> Held | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
 from herder.orders import State
+from herder.store.upsert import insert_or
 from herder.tables import clock, key, orders, worker
 from workers.wire import Announcement, PublicKey
 
@@ -125,7 +126,10 @@ def put_worker(
     heard_s: int,
     now_us: int,
 ) -> None:
-    """Write down what a worker announced and reported."""
+    """Write down what a worker announced and reported; what it reported later already stays.
+
+    An instance belongs to the key that announced it first: of another's, nothing is written.
+    """
     values = {
         "name": announced.name,
         "model": announced.model,
@@ -139,13 +143,16 @@ def put_worker(
         "heard_s": heard_s,
         "seen_us": now_us,
     }
-    changed = connection.execute(
-        update(worker).where(worker.c.instance == instance, worker.c.kid == kid).values(values)
+    row = insert_or(connection, worker).values(
+        instance=instance, kid=kid, joined_us=now_us, **values
     )
-    if changed.rowcount == 0:
-        connection.execute(
-            insert(worker).values(instance=instance, kid=kid, joined_us=now_us, **values)
+    connection.execute(
+        row.on_conflict_do_update(
+            index_elements=[worker.c.instance],
+            set_=values,
+            where=and_(worker.c.kid == kid, worker.c.beat < beat),
         )
+    )
 
 
 def set_worker_state(connection: Connection, instance: str, state: str) -> None:
@@ -167,13 +174,10 @@ def lose_silent(connection: Connection, before_heard_s: int) -> int:
 
 def add_key(connection: Connection, role: str, owner: str, public: PublicKey, now_us: int) -> None:
     """Believe a key from now on; one that is believed already stays as it is."""
-    known = connection.execute(select(key.c.kid).where(key.c.kid == public.kid)).one_or_none()
-    if known is None:
-        connection.execute(
-            insert(key).values(
-                kid=public.kid, role=role, owner=owner, jwk=public.to_jwk(), created_us=now_us
-            )
-        )
+    row = insert_or(connection, key).values(
+        kid=public.kid, role=role, owner=owner, jwk=public.to_jwk(), created_us=now_us
+    )
+    connection.execute(row.on_conflict_do_nothing(index_elements=[key.c.kid]))
 
 
 _LIVE_KEYS = select(key).where(key.c.role == bindparam("role"), key.c.revoked_us.is_(None))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from herder.pricing import Policy, Rates
+from herder.store.upsert import insert_or
 from herder.tables import model, policy
 
 
@@ -94,9 +95,16 @@ def list_models(connection: Connection) -> list[Model]:
 def put_model(connection: Connection, name: str, rates: Rates) -> None:
     """Configure a model, or change its rates for the orders to come."""
     values = {"prompt_fee": rates.prompt_fee, "fee_per_token": rates.fee_per_token}
-    changed = connection.execute(update(model).where(model.c.name == name).values(values))
-    if changed.rowcount == 0:
-        connection.execute(insert(model).values(name=name, **values))
+    row = insert_or(connection, model).values(name=name, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=[model.c.name], set_=values))
+
+
+def add_model(connection: Connection, name: str, rates: Rates) -> None:
+    """Note a model that was announced; one that is known already stays as it is."""
+    row = insert_or(connection, model).values(
+        name=name, prompt_fee=rates.prompt_fee, fee_per_token=rates.fee_per_token
+    )
+    connection.execute(row.on_conflict_do_nothing(index_elements=[model.c.name]))
 
 
 def set_context(connection: Connection, name: str, context: int) -> None:
