@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import Connection
 
 from herder import home
 from herder.database import Database
@@ -58,7 +59,8 @@ def set_rates(
         prompt_fee = _rate("prompt_fee", prompt_fee, 1)
     if fee_per_token is not None:
         fee_per_token = _rate("fee_per_token", fee_per_token, 0)
-    with database.write() as connection:
+
+    def step(connection: Connection) -> tuple[Model | None, bool]:
         known = model_sql.get_model(connection, model_name)
         if known is not None and prompt_fee is None and fee_per_token is None:
             raise InvalidRequest(
@@ -70,9 +72,11 @@ def set_rates(
             before.fee_per_token if fee_per_token is None else fee_per_token,
         )
         model_sql.put_model(connection, model_name, rates)
-        model = model_sql.get_model(connection, model_name)
+        return model_sql.get_model(connection, model_name), known is None
+
+    model, new = database.transact(step)
     assert model is not None, "it was written in this transaction"
-    return model, known is None
+    return model, new
 
 
 def read_policy(database: Database) -> dict[str, int | str | bool]:
@@ -89,7 +93,7 @@ def set_policy(database: Database, **values: object) -> int:
         values: `aging_s`, `max_open_orders`, `tokens_per_minute`.
 
     Returns:
-        How many waiting orders were ranked anew, in the same transaction.
+        How many open orders were ranked anew, in the same transaction.
 
     Raises:
         InvalidRequest: a value is none, or nothing is to be changed.
@@ -102,7 +106,8 @@ def set_policy(database: Database, **values: object) -> int:
             raise InvalidRequest(
                 f"{name} must be a whole number from 0 to {MAX_POLICY}, not {shown(value)}."
             )
-    with database.write() as connection:
+
+    def step(connection: Connection) -> int:
         model_sql.set_policy(connection, changed)
         if "aging_s" not in changed:
             return 0
@@ -113,6 +118,8 @@ def set_policy(database: Database, **values: object) -> int:
                 fee, needed, aging_s=aging_s, submitted_us=submitted_us
             ),
         )
+
+    return database.transact(step)
 
 
 def _rate(name: str, value: object, least: int) -> int:

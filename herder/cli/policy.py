@@ -33,7 +33,7 @@ def set_(
             "--aging-s",
             metavar="N",
             help="Seconds of waiting that weigh as much as a multiplier 2.718 times higher; "
-            "0 for none. Waiting orders are ranked anew.",
+            "0 for none. Open orders are ranked anew.",
         ),
     ] = None,
     max_open_orders: Annotated[
@@ -61,4 +61,4 @@ def set_(
         print_json({"policy": now, "ranked_anew": ranked})
         return
     said = ", ".join(f"{name} {now[name]}" for name, value in values.items() if value is not None)
-    say(f"Set {said}." + (f" {ranked} waiting orders were ranked anew." if ranked else ""))
+    say(f"Set {said}." + (f" {ranked} open orders were ranked anew." if ranked else ""))

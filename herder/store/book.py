@@ -285,11 +285,16 @@ _REBID = (
         bid_factor="1",
     )
 )
-_WAITING_PAGE = (
-    select(orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
-    .where(orders.c.state == State.QUEUED.value, orders.c.seq > bindparam("after"))
-    .order_by(orders.c.seq)
+# Those that are out too: they may come back, to the place that they would have.
+_OPEN_PAGE = (
+    select(orders.c.id, orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
+    .where(
+        orders.c.state.in_([State.QUEUED.value, State.DISPATCHED.value, State.RUNNING.value]),
+        orders.c.id > bindparam("after"),
+    )
+    .order_by(orders.c.id)  # as all locks of orders go
     .limit(bindparam("limit"))
+    .with_for_update()
 )
 _RANK = update(orders).where(orders.c.seq == bindparam("which")).values(rank=bindparam("new_rank"))
 
@@ -353,10 +358,10 @@ def rebid(connection: Connection, order: Order, fee: int, rank: int, hold_id: st
 
 
 def rank_anew(connection: Connection, rank: Callable[[int, int, int], int]) -> int:
-    """Give every waiting order the rank that `rank(fee, needed, submitted_us)` says; how many."""
-    done, after = 0, 0
+    """Give every open order the rank that `rank(fee, needed, submitted_us)` says; how many."""
+    done, after = 0, ""
     while True:
-        page = connection.execute(_WAITING_PAGE, {"after": after, "limit": RANKED_AT_ONCE}).all()
+        page = connection.execute(_OPEN_PAGE, {"after": after, "limit": RANKED_AT_ONCE}).all()
         if not page:
             return done
         connection.execute(
@@ -366,4 +371,4 @@ def rank_anew(connection: Connection, rank: Callable[[int, int, int], int]) -> i
                 for row in page
             ],
         )
-        done, after = done + len(page), page[-1].seq
+        done, after = done + len(page), page[-1].id

@@ -83,7 +83,7 @@ def test_waiting_orders_are_ranked_anew_when_waiting_weighs_anew(cli):
     old = house.submit(fee=13)
     house.now_us += 60_000_000
     new = house.submit(fee=26)
-    assert "2 waiting orders were ranked anew" in cli.says("policy", "set", "--aging-s", "10")
+    assert "2 open orders were ranked anew" in cli.says("policy", "set", "--aging-s", "10")
     assert "aging_s" in cli.says("policy", "show")
     worker = house.worker(slots=2)
     assert [job.order for job in house.dispatch()] == [old.id, new.id]
