@@ -55,8 +55,13 @@ class Settled:
 
 @dataclass(slots=True)
 class Plan:
-    """What a transaction will write, gathered so that it is written in few statements."""
+    """What a transaction will write, gathered so that it is written in few statements.
 
+    Attributes:
+        ended: the orders that it ends.
+    """
+
+    ended: list[str] = field(default_factory=list)
     ends: list[dict[str, Any]] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
@@ -117,11 +122,11 @@ class Plan:
         )
         self.ends.append(
             {
-                "id": order.id,
                 "which": order.seq,
                 **{f"v_{name}": getattr(ended, name) for name in book_sql.END_COLUMNS},
             }
         )
+        self.ended.append(order.id)
         self.accounts[order.account] += 1
         if charged:
             self.posts.append((order.hold_id, charged))
@@ -178,11 +183,6 @@ class Plan:
         books.lock_holds(connection, [*(hold for hold, _ in self.posts), *self.voids])
         books.post_many(connection, self.posts)
         books.void_many(connection, self.voids)
-
-    @property
-    def ended(self) -> list[str]:
-        """The orders that it ends."""
-        return [str(row["id"]) for row in self.ends]
 
 
 def instances(pairs: Iterable[tuple[str, Held]]) -> dict[str, list[Held]]:

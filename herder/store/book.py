@@ -15,13 +15,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    text,
     update,
 )
 
 from herder.orders import Order, State
 from herder.store.orders import Request, get_orders, to_order
-from herder.tables import order_text, orders, outbox
+from herder.tables import in_state, order_text, orders, outbox
 
 PLACE_COUNTED = 1000
 """How far a place in the book is counted exactly: counting a million rows for each caller would
@@ -29,7 +28,7 @@ make the book slower as it grows."""
 
 RANKED_AT_ONCE = 5000
 
-_QUEUED = and_(orders.c.model == bindparam("model"), orders.c.state == State.QUEUED.value)
+_QUEUED = and_(orders.c.model == bindparam("model"), in_state(State.QUEUED))
 _WAITS = select(exists().where(_QUEUED))
 _BEST = (
     select(orders)
@@ -85,7 +84,7 @@ def tokens_out(connection: Connection, model_name: str) -> int:
     """Tokens asked for by the orders that are out with the herd."""
     query = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
         orders.c.model == model_name,
-        orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+        in_state(State.DISPATCHED, State.RUNNING),
     )
     return int(connection.execute(query).scalar_one())
 
@@ -124,7 +123,7 @@ _OUTBOX_JOIN = (
     select(outbox.c.seq.label("outbox_seq"), orders, order_text.c.request)
     .join(orders, orders.c.id == outbox.c.order_id)
     .join(order_text, order_text.c.order_id == orders.c.id)
-    .where(outbox.c.attempt == orders.c.attempt, orders.c.state == State.DISPATCHED.value)
+    .where(outbox.c.attempt == orders.c.attempt, in_state(State.DISPATCHED))
     .order_by(outbox.c.seq)
 )
 _OUTBOX = _OUTBOX_JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindparam("limit"))
@@ -135,7 +134,7 @@ _OUTBOX_STALE = delete(outbox).where(
     ~exists().where(
         orders.c.id == outbox.c.order_id,
         orders.c.attempt == outbox.c.attempt,
-        orders.c.state == State.DISPATCHED.value,
+        in_state(State.DISPATCHED),
     )
 )
 
@@ -249,19 +248,18 @@ _ANSWER = (
     .where(order_text.c.order_id == bindparam("which"))
     .values(answer=bindparam("text"))
 )
-_OUT = orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value])
+_OUT = in_state(State.DISPATCHED, State.RUNNING)
 _LAPSED = select(orders).where(_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
 _OVERDUE = select(orders).where(
     _OUT,
-    orders.c.state == State.RUNNING.value,
+    in_state(State.RUNNING),
     orders.c.overdue_heard_s < bindparam("heard_s"),
 )
 _LATE = (
     select(orders)
     .where(
         orders.c.start_by_us.is_not(None),
-        # In the words of the partial index, or SQLite does not take it.
-        text("state IN ('queued', 'dispatched')"),
+        in_state(State.QUEUED, State.DISPATCHED),
         orders.c.start_by_us < bindparam("now_us"),
         orders.c.begun.is_(False),
     )
@@ -289,7 +287,7 @@ _REBID = (
 _OPEN_PAGE = (
     select(orders.c.id, orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
     .where(
-        orders.c.state.in_([State.QUEUED.value, State.DISPATCHED.value, State.RUNNING.value]),
+        in_state(State.QUEUED, State.DISPATCHED, State.RUNNING),
         orders.c.id > bindparam("after"),
     )
     .order_by(orders.c.id)  # as all locks of orders go

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
 from herder.orders import State
 from herder.store.upsert import insert_or
-from herder.tables import clock, key, orders, worker
+from herder.tables import clock, in_state, key, orders, worker
 from workers.wire import Announcement, PublicKey
 
 HERDER = "herder"
@@ -55,7 +57,7 @@ _OUT_WITH = (
     select(func.count())
     .where(
         orders.c.instance == worker.c.instance,
-        orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+        in_state(State.DISPATCHED, State.RUNNING),
     )
     .scalar_subquery()
 )
@@ -66,9 +68,9 @@ _ONE = _WORKERS.where(worker.c.instance == bindparam("which"))
 _UNBOUND = select(func.count()).where(
     orders.c.model == bindparam("model"),
     orders.c.instance.is_(None),
-    orders.c.state == State.DISPATCHED.value,
+    in_state(State.DISPATCHED),
     # Said twice, because SQLite takes a partial index only for the words of its condition.
-    orders.c.state.in_([State.DISPATCHED.value, State.RUNNING.value]),
+    in_state(State.DISPATCHED, State.RUNNING),
 )
 
 
@@ -186,13 +188,19 @@ _LIVE_KEYS = select(key).where(key.c.role == bindparam("role"), key.c.revoked_us
 def live_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
     """The keys of a role that were not revoked, by `kid`."""
     rows = connection.execute(_LIVE_KEYS, {"role": role})
-    return {row.kid: PublicKey.from_jwk(row.jwk) for row in rows}
+    return {row.kid: _parsed(json.dumps(row.jwk)) for row in rows}
+
+
+@lru_cache(maxsize=1024)
+def _parsed(jwk: str) -> PublicKey:
+    """A key as it stands there: every transaction that believes one looks at all of them."""
+    return PublicKey.from_jwk(json.loads(jwk))
 
 
 def revoked_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
     """The keys of a role that were believed once, by `kid`."""
     query = select(key).where(key.c.role == role, key.c.revoked_us.is_not(None))
-    return {row.kid: PublicKey.from_jwk(row.jwk) for row in connection.execute(query)}
+    return {row.kid: _parsed(json.dumps(row.jwk)) for row in connection.execute(query)}
 
 
 def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:
