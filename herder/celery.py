@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from herder.callbacks import make_guard, register
 from herder.celery_app import make_app
 from herder.database import Database
 from herder.dispatch import Dispatcher
-from herder.errors import HerdError
+from herder.errors import HerdError, HerdUnavailable
 from herder.herd import Herd
 from herder.keys import Keys
 from herder.retention import purge
@@ -35,6 +36,7 @@ from workers.transport.streams import Streams, connect
 
 _log = structlog.get_logger("herder")
 
+DATABASE_AGAIN_S = 1.0
 EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
 
 
@@ -115,14 +117,26 @@ def _on_worker_init(**_: Any) -> None:
     configure_logging(settings.log_level)  # Celery sets up logging only after this
     try:
         database = Database(settings.database, settings.lease_s)
-        with database.read() as connection:
-            model_sql.read_policy(connection)
+        _await(database)
         sender = CelerySender(app)
         _process = _Process(
             database, Keys(database), make_service(settings, database, sender), sender
         )
     except HerdError as error:
         _die(error)
+
+
+def _await(database: Database) -> None:
+    """Wait for a database that is to come, or to come back: the start order does not matter."""
+    while True:
+        try:
+            with database.read() as connection:
+                model_sql.read_policy(connection)
+        except HerdUnavailable as error:
+            _log.warning("database_out_of_reach", reason=error.message)
+            time.sleep(DATABASE_AGAIN_S)
+        else:
+            return
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -1,6 +1,6 @@
-"""A client's program that may die at any moment: it is run again, and makes the same calls.
+"""A client's program that may die at any moment: it is run again, and makes the same call again.
 
-Reads calls as JSON, one a line, `{"do": "submit", "key": ..., ...}`; writes what each came to.
+Reads calls as JSON, one a line, and writes what each came to.
 """
 
 from __future__ import annotations
@@ -10,31 +10,40 @@ import sys
 import time
 from typing import Any
 
-from herder.errors import HerdError, HerdUnavailable, OrderNotWaiting, RebidTooLow
+from herder.errors import HerdUnavailable, OrderNotWaiting
 from herder.local import LocalHerd
 from herder.settings import load_settings
 from tests.chaos.points import install
 from workers.transport.streams import Streams
 
 
-def made(herd: LocalHerd, call: dict[str, Any], orders: dict[str, str]) -> dict[str, Any]:
+def made(herd: LocalHerd, call: dict[str, Any]) -> dict[str, Any]:
     """What a call came to; one that the database was too busy for is made again."""
-    key = call["key"]
     while True:
         try:
-            if call["do"] == "submit":
-                receipt = herd.submit(**call["call"], idempotency_key=key)
-                orders[key] = receipt.order
-            elif call["do"] == "rebid":
-                receipt = herd.rebid(orders[key], call["fee"])
-            else:
-                receipt = herd.cancel(orders[key])
+            match call["do"]:
+                case "submit":
+                    receipt = herd.submit(**call["call"], idempotency_key=call["key"])
+                case "rebid":
+                    receipt = herd.rebid(call["order"], call["fee"])
+                case "cancel":
+                    _wait_until(herd, call["order"], call["when"])
+                    receipt = herd.cancel(call["order"])
+                case other:
+                    raise AssertionError(other)
         except HerdUnavailable:
-            time.sleep(0.2)
-        except (OrderNotWaiting, RebidTooLow) as refusal:
-            return {"key": key, "refused": refusal.code}
+            time.sleep(0.1)
+        except OrderNotWaiting as refusal:
+            return {"refused": refusal.code}
         else:
-            return {"key": key, "order": receipt.order, "fee": receipt.fee, "state": receipt.state}
+            return {"order": receipt.order, "fee": receipt.fee, "state": receipt.state}
+
+
+def _wait_until(herd: LocalHerd, order_id: str, when: str) -> None:
+    """Wait until an order has come as far as that, or farther."""
+    before = {"queued": [], "dispatched": ["queued"], "running": ["queued", "dispatched"]}[when]
+    while herd.receipt(order_id).state in before:
+        time.sleep(0.002)
 
 
 def main() -> None:
@@ -43,13 +52,8 @@ def main() -> None:
     # Among many only one client nudges; here it is this one.
     Streams.first_nudge = lambda _self, _model: True  # type: ignore[method-assign]
     herd = LocalHerd(load_settings())
-    orders: dict[str, str] = {}
     for line in sys.stdin:
-        try:
-            answer = made(herd, json.loads(line), orders)
-        except HerdError as error:
-            answer = {"error": error.message}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(made(herd, json.loads(line))), flush=True)
     herd.close()
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,27 +22,36 @@ from herder.errors import (
     OrderExpired,
     OrderFailed,
     OrderNotWaiting,
-    RebidTooLow,
 )
+from herder.orders import State
 from herder.receipts import Receipt
-from tests.chaos.points import MARK, POINT
 
 LIMIT_S = 120.0
 ENDLESS = 200
 """Tokens that take longer than the limit of those who have one."""
 
+ENDS = {OrderFailed: "failed", OrderCancelled: "cancelled", OrderExpired: "expired"}
+
 
 @dataclass
 class Seen:
-    """An order as its client knows it."""
+    """An order as its client knows it.
 
-    receipt: Receipt
-    acked_us: int
-    final: str | None = None
+    Attributes:
+        bids: (when, fee): what it offers, and when that was acknowledged.
+        told: every end that its client was told of.
+        text: what its client was given.
+    """
 
-    @property
-    def id(self) -> str:
-        return self.receipt.order
+    id: str
+    bids: list[tuple[int, int]]
+    told: list[str] = field(default_factory=list)
+    text: str | None = None
+
+    @classmethod
+    def of(cls, receipt: Receipt, acked_us: int) -> Seen:
+        """An order that was acknowledged just now."""
+        return cls(receipt.order, [(acked_us, receipt.fee)])
 
 
 class Client(threading.Thread):
@@ -66,53 +71,44 @@ class Client(threading.Thread):
         self._open_most = open_most
         self._stopping = threading.Event()
         self.seen: dict[str, Seen] = {}
-        self.error: BaseException | None = None
+        self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
             while not self._stopping.is_set():
                 still_open = [
-                    one
-                    for one in list(self.seen.values())
-                    if one.final is None and self._look(one) is None
+                    one for one in self.seen.values() if not one.told and not look(self._herd, one)
                 ]
                 if len(still_open) < self._open_most:
                     self._submit()
                 elif self._random.random() < 0.3:
                     self._meddle(self._random.choice(still_open))
-                else:
-                    self._stopping.wait(0.1)
-        except BaseException as error:  # noqa: BLE001 (told by `finish`, in the test's thread)
-            self.error = error
+                self._stopping.wait(0.05)
+        except BaseException as error:  # noqa: BLE001 (told by `check`, in the test's thread)
+            self._error = error
 
-    def _answered(self, call: Callable[[], Any]) -> Any:
-        """The answer to a call, which is made again while the database is away."""
-        until = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                return call()
-            except HerdUnavailable:
-                assert time.monotonic() < until, "the database stays away"
-                time.sleep(0.1)
+    def check(self) -> None:
+        """Fail for what went wrong in its thread."""
+        if self._error is not None:
+            raise self._error
 
     def _submit(self) -> None:
         tokens, terms = self._random.randint(1, 20), self._terms()
         if "run_limit_s" in terms:
             tokens = ENDLESS
         key = str(UUID(int=self._random.getrandbits(128)))
-        # Above the automatic fee, so that the callers' orders wait for these.
         fee = int((tokens + 3) * self._random.uniform(2, 6))
 
         def submit() -> Any:
             return self._herd.client.submit("Say so", tokens, fee=fee, idempotency_key=key, **terms)
 
         try:
-            receipt = self._answered(submit)
+            receipt = answered(submit)
         except InvalidStartBy:
             return  # it was too late when the database was back, and nothing was taken
-        self.seen[receipt.order] = Seen(receipt, home.clock_us())
+        self.seen[receipt.order] = Seen.of(receipt, home.clock_us())
         if self._random.random() < 0.3:
-            again = self._answered(submit)
+            again = answered(submit)
             assert again.order == receipt.order, "the same call made another order"
 
     def _terms(self) -> dict[str, Any]:
@@ -127,74 +123,68 @@ class Client(threading.Thread):
 
     def _meddle(self, one: Seen) -> None:
         if self._random.random() < 0.5:
-            receipt = self._answered(lambda: self._herd.client.cancel(one.id))
-            if self._random.random() < 0.5:
-                self._answered(lambda: self._herd.client.cancel(one.id))
-            assert receipt.order == one.id
+            for _ in range(self._random.randint(1, 2)):
+                receipt = answered(lambda: self._herd.client.cancel(one.id))
+                assert receipt.order == one.id
             return
-        now = self._answered(lambda: self._herd.client.receipt(one.id))
-        fee = now.fee + self._random.randint(1, 40)
+        fee = one.bids[-1][1] + self._random.randint(1, 40)
+        if self._rebid(one, fee):
+            one.bids.append((home.clock_us(), fee))
+            if self._random.random() < 0.5:
+                assert self._rebid(one, fee), "the same bid again was refused"
 
-        def rebid() -> Any:
+    def _rebid(self, one: Seen, fee: int) -> bool:
+        def rebid() -> bool:
             try:
-                return self._herd.client.rebid(one.id, fee)
-            except (OrderNotWaiting, RebidTooLow) as refusal:
-                return refusal
+                receipt = self._herd.client.rebid(one.id, fee)
+            except OrderNotWaiting:
+                return False
+            assert (receipt.order, receipt.fee) == (one.id, fee)
+            return True
 
-        self._answered(rebid)
+        return bool(answered(rebid))
 
-    def _look(self, one: Seen) -> str | None:
-        """Its final state, once there is one; it never changes then."""
-        state = str(self._answered(lambda: self._herd.client.receipt(one.id)).state)
-        ended = state in ("completed", "failed", "cancelled", "expired")
-        if one.final is not None:
-            assert state == one.final, f"{one.id} was {one.final} and is {state}"
-        elif ended:
-            one.final = state
-        return one.final
+    def stop(self) -> None:
+        """No more calls."""
+        self._stopping.set()
 
     def finish(self) -> None:
-        """No more calls; wait for each order's end, as a program does."""
-        self._stopping.set()
+        """Wait for each order's end, as a program does."""
         self.join(timeout=LIMIT_S)
-        if self.error is not None:
-            raise self.error
+        self.check()
         assert not self.is_alive()
         for one in self.seen.values():
-            self.await_end(one)
+            await_end(self._herd, one)
 
-    def note(self, order: Any) -> None:
-        """An order of the test's own is judged with the rest."""
-        receipt = order.receipt()
-        self.seen[receipt.order] = Seen(receipt, receipt.submitted_us)
 
-    def await_end(self, one: Seen) -> None:
-        """Wait for an order's end as `Order.result` does."""
-        errors = {OrderFailed: "failed", OrderCancelled: "cancelled", OrderExpired: "expired"}
+def answered(call: Callable[[], Any]) -> Any:
+    """The answer to a call, which is made again while the database is away."""
+    until = time.monotonic() + LIMIT_S
+    while True:
         try:
-            result = self._answered(lambda: self._herd.client.result(one.id, LIMIT_S))
-            told = str(result.receipt.state)
-        except HerdError as error:
-            if type(error) not in errors:
-                raise
-            told = errors[type(error)]
-        if one.final is None:
-            one.final = told
-        assert told == one.final == self._look(one)
+            return call()
+        except HerdUnavailable:
+            assert time.monotonic() < until, "the database stays away"
+            time.sleep(0.1)
 
 
-def run_caller(herd: RunningHerd, calls: str, point: str, mark: Path) -> tuple[int, str]:
-    """Run the client's program once: its exit code, and what it wrote."""
-    env = {**herd.env, POINT: point, MARK: str(mark)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.caller"],
-        input=calls,
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=herd.folder,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, done.stdout
+def look(herd: RunningHerd, one: Seen) -> bool:
+    """Whether an order has ended, as far as its client is told."""
+    state = State(answered(lambda: herd.client.receipt(one.id)).state)
+    if state.ended:
+        one.told.append(state.value)
+    return state.ended
+
+
+def await_end(herd: RunningHerd, one: Seen) -> None:
+    """Wait for an order's end as `Order.result` does, and look once more."""
+    try:
+        result = answered(lambda: herd.client.result(one.id, LIMIT_S))
+        one.told.append(str(result.receipt.state))
+        one.text = result.text
+    except HerdError as error:
+        if type(error) not in ENDS:
+            raise
+        one.told.append(ENDS[type(error)])
+        one.text = error.result.text
+    look(herd, one)

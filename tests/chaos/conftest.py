@@ -15,6 +15,9 @@ from tests.chaos.judge import judge
 from tests.chaos.servers import WAYS, Servers
 from tests.chaos.world import SETTINGS, World
 
+LOG_SHOWN = 5000
+"""Characters of each process's log that a test which failed shows."""
+
 
 @pytest.fixture
 def own_redis(tmp_path) -> Iterator[RedisServer]:
@@ -45,16 +48,17 @@ def servers(request, own_redis) -> Servers:
 
 
 @pytest.fixture
-def seed(request) -> Iterator[str]:
-    """What decides a run, as far as anything does: give it in CHAOS_SEED to have it again."""
+def seed(request) -> str:
+    """What decides a run, as far as anything does; a test that failed shows how to run it again."""
     chosen = os.environ.get("CHAOS_SEED") or str(random.randrange(10**6))
-    print(f"CHAOS_SEED={chosen}")
+    again = f"'{request.node.nodeid}'"
+    print(f"again: CHAOS_SEED={chosen} .venv/bin/python -m pytest -n 0 {again}")
     return chosen
 
 
 @pytest.fixture
 def make_world(tmp_path, seed, clean_environment) -> Iterator[Callable[..., World]]:
-    """Makes a world; what is true of every herd is checked when the test is over."""
+    """Makes a world. What a failure needs to be understood is printed at the end."""
     worlds: list[World] = []
 
     def make(servers: Servers, **settings: str) -> World:
@@ -72,16 +76,18 @@ def make_world(tmp_path, seed, clean_environment) -> Iterator[Callable[..., Worl
     for world in worlds:
         world.close()
         world.herd.close()
-        print(world.herd.logs[-20_000:])
+        for name in sorted({child.log_path for child in world.herd.children}):
+            print(f"== {name}\n{name.read_text(errors='replace')[-LOG_SHOWN:]}")
 
 
 @pytest.fixture
-def judged(make_world) -> Callable[[World], dict[str, int]]:
+def judged() -> Callable[[World], dict[str, int]]:
     """Let a world come to its end, and judge it."""
 
     def settle(world: World) -> dict[str, int]:
         world.settle_down()
         world.close()
-        return judge(world.herd, world.seen)
+        most = int(SETTINGS["HERD_MAX_ATTEMPTS"])
+        return judge(world.herd.database, world.seen, max_attempts=most)
 
     return settle

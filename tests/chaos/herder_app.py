@@ -1,4 +1,4 @@
-"""A herder that dies where it is told to: `celery -A tests.chaos.herder_app worker -Q herder`."""
+"""A herder that dies where it is told to: `celery -A tests.chaos.herder_app worker`."""
 
 from __future__ import annotations
 

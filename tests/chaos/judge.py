@@ -2,100 +2,220 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
-from support.running import RunningHerd
+from sqlalchemy import Connection, select, text
+from support.house import check_money
 
+from herder import home
+from herder.database import Database
 from herder.orders import Order, State
-from herder.pricing import rank
+from herder.pricing import charge, rank
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders
 from tests.chaos.clients import Seen
-from tests.chaos.world import SETTINGS
 
 ENDS = {state.value for state in State if state.ended}
-LEAVES = {"dispatched", "started", *ENDS}
-"""Events after which an order no longer waits for its first dispatch."""
-
-MARGIN_US = {"sqlite": 0, "postgresql": 1_000_000}
-"""How long before a dispatch's time a submission must be known, to have been known when it began.
-
-On SQLite a dispatch holds the write lock when it reads the clock. On PostgreSQL others commit
-between its choice and that.
-"""
+WAITS = {"submitted", "lapsed", "handed_back", "attempt_failed"}
+"""Events after which an order waits."""
+WAITS_NO_MORE = {"dispatched", "started", *ENDS}
+AFTERWARDS = {"refunded"}
+"""Events that an order may have after its end."""
 
 
-def judge(herd: RunningHerd, seen: Sequence[Seen]) -> dict[str, int]:
-    """Everything that must be true when all is over; returns how many orders ended how."""
-    with herd.database.read() as connection:
-        dialect = connection.dialect.name
-        found = [order_sql.to_order(row) for row in connection.execute(select(orders))]
-        events = list(connection.execute(select(event).order_by(event.c.seq)))
-        texts = {
-            row.order_id: row.answer
-            for row in connection.execute(select(order_text.c.order_id, order_text.c.answer))
-        }
-    by_id = {order.id: order for order in found}
-    assert set(by_id) == {one.id for one in seen}, "orders that nobody had accepted"
-    _ended_once(found, events)
-    for one in seen:
-        assert one.final == by_id[one.id].state.value, f"{one.id}: its client was told {one.final}"
-    for order in found:
-        assert order.tries <= int(SETTINGS["HERD_MAX_ATTEMPTS"]), (
-            f"{order.id} was tried {order.tries} times"
-        )
-        assert order.dispatches <= herd.settings.max_dispatches, f"{order.id} was sent too often"
-        if order.charged:
-            assert texts[order.id], f"{order.id} was charged and has no text"
-        if order.state is State.FAILED:
-            code = (order.failure or {}).get("code")
-            assert code == "too_many_attempts", f"{order.id} failed of {code}"
-    inversions = list(_inversions(by_id, events, seen, MARGIN_US[dialect]))
-    assert not inversions, inversions[:5]
-    herd.check()
-    return dict(Counter(order.state.value for order in found))
+@dataclass(frozen=True)
+class Story:
+    """All that the database and the clients have to tell.
 
-
-def _ended_once(found: Iterable[Order], events: Iterable[Any]) -> None:
-    ends: dict[str, list[str]] = {}
-    for one in events:
-        if one.kind in ENDS:
-            ends.setdefault(one.order_id, []).append(one.kind)
-        elif one.kind != "refunded":
-            assert one.order_id not in ends, f"{one.order_id} {one.kind} after its end"
-    for order in found:
-        assert ends.get(order.id) == [order.state.value], f"{order.id}: {ends.get(order.id)}"
-
-
-def _inversions(
-    by_id: dict[str, Order], events: Iterable[Any], seen: Iterable[Seen], margin_us: int
-) -> Iterable[str]:
-    """Dispatches past a better order that had been accepted and waited.
-
-    A bid only ever rises: the better one is judged by what it offered at first, the other by what
-    it offered at last. Only an order's first wait counts: when it came back is not known exactly.
+    Attributes:
+        texts: the stored answers, by order.
+        accounts: the ledger's, those that stand for the outside left out.
+        serial: whether the events stand in the order in which they were committed.
     """
-    waits: dict[str, Seen] = {one.id: one for one in seen}
+
+    orders: dict[str, Order]
+    events: Sequence[Any]
+    texts: dict[str, str | None]
+    accounts: Sequence[Any]
+    seen: Sequence[Seen]
+    serial: bool
+
+
+def judge(database: Database, seen: Sequence[Seen], *, max_attempts: int) -> dict[str, int]:
+    """Everything that must be true when all is over; returns how many orders ended how."""
+    with database.read() as connection:
+        story = _read(connection, seen)
+    faults = [
+        *_accepted(story),
+        *_ended_once(story),
+        *_told(story),
+        *_paid_for(story),
+        *_tried(story, max_attempts),
+        *_balanced(story),
+        *_inversions_acknowledged(story),
+        *(_inversions_committed(story) if story.serial else ()),
+    ]
+    assert not faults, "\n".join(faults[:20])
+    check_money(database, home.open_ledger())
+    return dict(Counter(order.state.value for order in story.orders.values()))
+
+
+def _read(connection: Connection, seen: Sequence[Seen]) -> Story:
+    found = [order_sql.to_order(row) for row in connection.execute(select(orders))]
+    answers = select(order_text.c.order_id, order_text.c.answer)
+    accounts = text("SELECT * FROM ledger_account WHERE allow_overdraft = 0")
+    return Story(
+        {order.id: order for order in found},
+        list(connection.execute(select(event).order_by(event.c.seq))),
+        {row.order_id: row.answer for row in connection.execute(answers)},
+        list(connection.execute(accounts)),
+        seen,
+        serial=connection.dialect.name == "sqlite",
+    )
+
+
+def _accepted(story: Story) -> Iterator[str]:
+    """What the clients think was accepted is what was."""
+    accepted = {one.id for one in story.seen}
+    yield from (f"{one} is nobody's" for one in story.orders.keys() - accepted)
+    yield from (f"{one} was accepted and is lost" for one in accepted - story.orders.keys())
+
+
+def _ended_once(story: Story) -> Iterator[str]:
+    ends: dict[str, list[str]] = defaultdict(list)
+    for one in story.events:
+        if one.kind in ENDS:
+            ends[one.order_id].append(one.kind)
+        elif one.kind not in AFTERWARDS and one.order_id in ends:
+            yield f"{one.order_id} {one.kind} after its end"
+    for order in story.orders.values():
+        if ends[order.id] != [order.state.value]:
+            yield f"{order.id} is {order.state.value} and ended {ends[order.id]}"
+
+
+def _told(story: Story) -> Iterator[str]:
+    """Every client was told the one end of its order, whenever it asked, and given its text."""
+    for one in story.seen:
+        order = story.orders.get(one.id)
+        if order is None:
+            continue  # said already
+        if set(one.told) != {order.state.value}:
+            yield f"{one.id} is {order.state.value} and its client was told {one.told}"
+        if one.text != (story.texts[one.id] or ""):
+            yield f"{one.id}: its client was given another text"
+        if order.fee < one.bids[-1][1]:
+            yield f"{one.id} offers {order.fee}, and {one.bids[-1][1]} was acknowledged"
+
+
+def _paid_for(story: Story) -> Iterator[str]:
+    """What was charged is what the stored text comes to: of these models each token is a word."""
+    for order in story.orders.values():
+        stored = story.texts[order.id] or ""
+        if order.charged and not stored:
+            yield f"{order.id} was charged and has no text"
+        if len(stored.split()) != order.generated:
+            yield f"{order.id} has {len(stored.split())} words and paid for {order.generated}"
+        delivered = order.generated > 0 and order.state is not State.FAILED
+        due = charge(order.fee, order.needed, order.rates, order.words, order.generated)
+        if order.charged != (due if delivered else 0):
+            yield f"{order.id} was charged {order.charged}, and {due} were due"
+
+
+def _tried(story: Story, max_attempts: int) -> Iterator[str]:
+    """Nothing is wrong with any order: none is given up but for all the deaths it saw."""
+    for order in story.orders.values():
+        if order.tries > max_attempts:
+            yield f"{order.id} was tried {order.tries} times"
+        code = (order.failure or {}).get("code")
+        if order.state is State.FAILED and code != "too_many_attempts":
+            yield f"{order.id} failed of {code}"
+
+
+def _balanced(story: Story) -> Iterator[str]:
+    """No account is negative and none has anything held; revenue is what orders were charged."""
+    revenue = 0
+    for one in story.accounts:
+        if one.credits_posted - one.debits_posted - one.debits_pending < 0:
+            yield f"account {one.id} is negative"
+        if one.debits_pending or one.credits_pending:
+            yield f"account {one.id} has a hold left"
+        if one.id.startswith("revenue:"):
+            revenue += one.credits_posted - one.debits_posted
+    charged = sum(order.charged for order in story.orders.values())
+    if revenue != charged:
+        yield f"{charged} winston were charged, and {revenue} earned"
+
+
+def _inversions_acknowledged(story: Story) -> Iterator[str]:
+    """Dispatches past a better order whose bid was acknowledged before they began.
+
+    A dispatch is timed before it chooses. Only an order's first wait counts: when it came back is
+    acknowledged to nobody.
+    """
+    bids = _bids(story)
     left: dict[str, Any] = {}
-    sent = []
-    for one in events:
-        if one.kind == "dispatched":
-            sent.append(one)
-        if one.kind in LEAVES:
+    for one in story.events:
+        if one.kind in WAITS_NO_MORE:
             left.setdefault(one.order_id, one)
-    for dispatch in sent:
-        chosen = by_id[dispatch.order_id]
-        for better in waits.values():
-            order, leaving = by_id[better.id], left[better.id]
-            first = rank(better.receipt.fee, order.needed)
+    to_come = sorted(
+        (one for one in story.seen if one.id in left), key=lambda one: one.bids[0], reverse=True
+    )
+    waits: list[Seen] = []
+    dispatches = (one for one in story.events if one.kind == "dispatched")
+    for dispatch in sorted(dispatches, key=lambda one: int(one.at_us)):
+        while to_come and to_come[-1].bids[0][0] < dispatch.at_us:
+            waits.append(to_come.pop())
+        waits = [one for one in waits if left[one.id].at_us > dispatch.at_us]
+        mine = _place(story.orders[dispatch.order_id], bids, dispatch)
+        for one in waits:
+            better = story.orders[one.id]
+            fee = max(fee for acked_us, fee in one.bids if acked_us < dispatch.at_us)
             if (
-                better.acked_us <= dispatch.at_us - margin_us
-                and leaving.at_us > dispatch.at_us
-                and leaving.seq > dispatch.seq
-                and order.model == chosen.model
-                and (first > chosen.rank or (first == chosen.rank and order.seq < chosen.seq))
+                left[one.id].seq > dispatch.seq
+                and (-rank(fee, better.needed), better.seq) < mine
+                and _may_begin(better, dispatch)
             ):
-                yield f"{chosen.id} went before {order.id}"
+                yield f"{dispatch.order_id} went before {one.id}, which was acknowledged"
+
+
+def _inversions_committed(story: Story) -> Iterator[str]:
+    """Dispatches past any better order that waited, where events stand as they were committed."""
+    bids = _bids(story)
+    waits: set[str] = set()
+    for one in story.events:
+        if one.kind == "dispatched":
+            mine = _place(story.orders[one.order_id], bids, one)
+            for better in (story.orders[order_id] for order_id in waits):
+                if _place(better, bids, one) < mine and _may_begin(better, one):
+                    yield f"{one.order_id} went before {better.id}, which waited"
+        if one.kind in WAITS:
+            waits.add(one.order_id)
+        elif one.kind in WAITS_NO_MORE:
+            waits.discard(one.order_id)
+
+
+def _bids(story: Story) -> dict[str, list[tuple[int, int]]]:
+    """(event, fee) of each bid of each order, as they were committed."""
+    first = {order.id: order.fee for order in story.orders.values()}
+    bids: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for one in story.events:
+        if one.kind == "rebid":
+            old, _, new = one.detail.partition(" to ")
+            if not bids[one.order_id]:
+                first[one.order_id] = int(old)
+            bids[one.order_id].append((one.seq, int(new)))
+    return {order_id: [(0, fee), *bids[order_id]] for order_id, fee in first.items()}
+
+
+def _place(order: Order, bids: dict[str, list[tuple[int, int]]], at: Any) -> tuple[int, int]:
+    """The place of an order at an event, by the bids that came before: lower first."""
+    fee = max(fee for seq, fee in bids[order.id] if seq < at.seq)
+    return -rank(fee, order.needed), order.seq
+
+
+def _may_begin(order: Order, dispatch: Any) -> bool:
+    """Whether it was not too late for an order when another was dispatched."""
+    return order.start_by_us is None or order.start_by_us >= dispatch.at_us

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
 
 from support.running import Child, RunningHerd
 
-from tests.chaos.points import MARK, POINT
+from tests.chaos.points import Points
 
 TERMED = {0, -signal.SIGTERM}
 """How a process ends that was told to; the second while it had yet to learn what to do then."""
@@ -22,7 +21,7 @@ class Kept:
         name: its own.
         arguments: after `celery`.
         env: beside the herd's.
-        points: where it is to die, one after the other; at the end it lives.
+        points: where it is to die, unless another did there.
     """
 
     def __init__(
@@ -31,13 +30,12 @@ class Kept:
         name: str,
         arguments: list[str],
         env: dict[str, str],
-        points: Sequence[str] = (),
+        points: Points | None = None,
     ) -> None:
         self.name = name
-        self._herd, self._arguments, self._env = herd, arguments, env
-        self._points = list(points)
-        self._marks = [herd.folder / f"{name}.point{place}" for place in range(len(points))]
-        self._reached = 0
+        self._herd, self._arguments = herd, arguments
+        self._points = points
+        self._env = {**env, **(points.env if points else {})}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._told: set[int] = set()
@@ -50,10 +48,7 @@ class Kept:
         self._thread.start()
 
     def _start(self) -> Child:
-        env = dict(self._env)
-        if self._reached < len(self._points):
-            env |= {POINT: self._points[self._reached], MARK: str(self._marks[self._reached])}
-        return self._herd.start(self.name, self._arguments, **env)
+        return self._herd.start(self.name, self._arguments, **self._env)
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.05):
@@ -64,31 +59,24 @@ class Kept:
                 self.child = self._start()
 
     def _note_end(self, child: Child) -> None:
-        code = child.process.returncode
+        code, pid = child.process.returncode, child.process.pid
         self.deaths += 1
-        at_point = self._reached < len(self._points) and self._marks[self._reached].exists()
-        if at_point:
-            self._reached += 1
-        if child.process.pid not in self._told and not at_point:
+        at_point = self._points is not None and self._points.ended(pid)
+        if pid not in self._told and not at_point:
             self.faults.append(f"{self.name} ended by itself with {code}")
         elif code not in TERMED | {-signal.SIGKILL}:
             self.faults.append(f"{self.name} ended with {code}")
 
     @property
-    def point(self) -> str | None:
-        """Where it is to die next."""
-        return self._points[self._reached] if self._reached < len(self._points) else None
-
-    def reached(self) -> bool:
-        """Whether its present point was reached."""
-        place = self._reached
-        return place < len(self._marks) and self._marks[place].exists()
+    def pid(self) -> int:
+        """Its process's."""
+        return self.child.process.pid
 
     def send(self, what: signal.Signals) -> None:
         """Signal its process; one that ends of it is started again."""
         with self._lock:
             if what in (signal.SIGKILL, signal.SIGTERM):
-                self._told.add(self.child.process.pid)
+                self._told.add(self.pid)
             self.child.process.send_signal(what)
 
     def stand(self, seconds: float) -> None:
@@ -100,8 +88,9 @@ class Kept:
         self._standing.append(timer)
 
     def close(self) -> None:
-        """Keep it no longer."""
+        """Keep it no longer, and end it."""
         for timer in self._standing:
             timer.join()
         self._stopping.set()
         self._thread.join(timeout=30)
+        self.child.kill()

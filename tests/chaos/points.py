@@ -1,9 +1,11 @@
-"""Where a process is to die, once: in the environment, as `step:when:signal`.
+"""Points at which a process dies: before and after whatever it commits, and whatever it sends.
 
-The herder's transactions are known by the function that opens them, publications by what they
-publish. `before` is with everything done but the commit or the sending, `after` with that done and
-nothing else. Production code knows nothing of this: the apps and the script of these tests put it
-in.
+A point is written `step/side/signal`, as in `Settlement.settle/before/KILL`. A commit's step is the
+function that opens the transaction; what is sent is named by who sends it and why. `before` is with
+everything done but the commit or the sending, `after` with that done and nothing else. Each point
+is reached once, by whichever of the processes that were given it comes there first.
+
+Production code knows nothing of this: the apps and the client's program of these tests put it in.
 """
 
 from __future__ import annotations
@@ -11,52 +13,131 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from herder import database as database_module
 from herder.database import Database
+from herder.nudge import Nudger
+from workers.agent import Agent
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
-from workers.wire import INFER_TASK, NUDGE_TASK, OUTCOME_TASK
+from workers.wire import INFER_TASK, NUDGE_TASK, Body
 
-POINT, MARK = "CHAOS_POINT", "CHAOS_MARK"
-"""The environment's names: the point, and a file that says that it was reached."""
+POINTS, MARKS = "CHAOS_POINTS", "CHAOS_MARKS"
+"""The environment's names: the points, and the folder in which those that were reached stand."""
 
-PUBLISHED = {
-    INFER_TASK: "publish_job",
-    NUDGE_TASK: "publish_nudge",
-    OUTCOME_TASK: "publish_outcome",
+SIDES = ("before", "after")
+
+ON_BEHALF = {
+    "Service.work": "settle",
+    "Service.listen": "hear",
+    "Service.tick": "sweep",
+    "LocalHerd.submit": "submit",
+    "LocalHerd.cancel": "cancel",
 }
+"""The functions that have something to tell others, and the names under which they do."""
 
 
-class Point:
-    """One point of one process."""
+def both(*steps: str, how: str = "KILL") -> list[str]:
+    """Both sides of some steps."""
+    return [f"{step}/{side}/{how}" for step in steps for side in SIDES]
 
-    def __init__(self, given: str, mark: str) -> None:
-        self._step, self._when, name = given.split(":") if given else ("", "", "KILL")
-        self._signal = signal.Signals[f"SIG{name}"]
-        self._mark = mark
 
-    def reach(self, step: str, when: str) -> None:
+class Points:
+    """Points that some processes share, and which of them were reached.
+
+    Args:
+        folder: that it makes, for these points alone.
+        places: the points.
+    """
+
+    def __init__(self, folder: Path, places: Sequence[str]) -> None:
+        self._folder = folder
+        self._places = list(places)
+        assert len(set(places)) == len(places), "a point that stands twice is reached once"
+        folder.mkdir(parents=True)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process is given that is to die at them."""
+        return {POINTS: ";".join(self._places), MARKS: str(self._folder)}
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """The points that were reached, and the processes that reached them."""
+        found = {}
+        for place, mark in enumerate(self._places):
+            with suppress(FileNotFoundError):
+                written = _mark(self._folder, place).read_text()
+                if written:  # else its process is about to write it
+                    found[mark] = int(written)
+        return found
+
+    @property
+    def left(self) -> list[str]:
+        """The points that nobody has reached yet."""
+        reached = self.reached
+        return [place for place in self._places if place not in reached]
+
+    def ended(self, pid: int) -> bool:
+        """Whether a process was to end at one of them."""
+        return any(
+            pid == one and not place.endswith("/STOP") for place, one in self.reached.items()
+        )
+
+
+def _mark(folder: Path, place: int) -> Path:
+    return folder / f"point{place}"
+
+
+class _Own:
+    """The points of this process."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._folder = Path(env.get(MARKS, ""))
+        self._places: dict[tuple[str, str], list[tuple[int, signal.Signals]]] = {}
+        given = env.get(POINTS, "")
+        for place, point in enumerate(given.split(";") if given else ()):
+            step, side, how = point.split("/")
+            here = self._places.setdefault((step, side), [])
+            here.append((place, signal.Signals[f"SIG{how}"]))
+
+    def reach(self, step: str, side: str) -> None:
         """Die here, if here is where, and if nobody did before."""
-        if (step, when) != (self._step, self._when):
+        for place, how in self._places.get((step, side), ()):
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            try:
+                descriptor = os.open(_mark(self._folder, place), flags)
+            except FileExistsError:
+                continue
+            os.write(descriptor, str(os.getpid()).encode())
+            os.close(descriptor)
+            if how is signal.SIGTERM:
+                os.kill(os.getpid(), how)
+            else:
+                # To this very thread, which then takes no step more: any other might stop first.
+                signal.pthread_kill(threading.get_ident(), how)
             return
-        try:
-            os.close(os.open(self._mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), self._signal)
+
+    @contextmanager
+    def around(self, step: str) -> Iterator[None]:
+        """Sending, and a point before and after it."""
+        self.reach(step, "before")
+        yield
+        self.reach(step, "after")
 
 
 class _Transaction(AbstractContextManager[Any]):
     """A transaction, and a point before and after its commit."""
 
-    def __init__(self, inner: AbstractContextManager[Any], point: Point, step: str) -> None:
-        self._inner, self._point, self._step = inner, point, step
+    def __init__(self, inner: AbstractContextManager[Any], own: _Own, step: str) -> None:
+        self._inner, self._own, self._step = inner, own, step
 
     def __enter__(self) -> Any:
         return self._inner.__enter__()
@@ -68,41 +149,62 @@ class _Transaction(AbstractContextManager[Any]):
         trace: TracebackType | None,
     ) -> bool | None:
         if kind is None:
-            self._point.reach(self._step, "before")
+            self._own.reach(self._step, "before")
         swallowed = self._inner.__exit__(kind, error, trace)
         if kind is None:
-            self._point.reach(self._step, "after")
+            self._own.reach(self._step, "after")
         return swallowed
 
 
-def install() -> Point:
-    """Put this process's point into everything that commits or publishes."""
-    point = Point(os.environ.get(POINT, ""), os.environ.get(MARK, ""))
+def install() -> None:
+    """Put this process's points into everything that it commits or sends."""
+    own = _Own(dict(os.environ))
     write, publish_many = Database.write, CelerySender.publish_many
-    add_controls = Streams.add_controls
+    add_controls, announce_ended = Streams.add_controls, Streams.announce_ended
+    nudge, say = Nudger.nudge, Agent._say
+    nudged_for: dict[str, str] = {}
 
     def write_and_die(self: Database) -> AbstractContextManager[Any]:
-        return _Transaction(write(self), point, _opened_by())
+        return _Transaction(write(self), own, _opened_by())
 
     def publish_and_die(self: CelerySender, tasks: Sequence[NewTask]) -> None:
-        step = PUBLISHED[tasks[0].task]
-        point.reach(step, "before")
-        publish_many(self, tasks)
-        point.reach(step, "after")
+        match tasks[0].task:
+            case task if task == INFER_TASK:
+                step = "dispatch sends"
+            case task if task == NUDGE_TASK:
+                step = f"{nudged_for[tasks[0].label]} nudges"
+            case _:
+                step = "worker answers"
+        with own.around(step):
+            publish_many(self, tasks)
 
     def control_and_die(self: Streams, messages: Sequence[tuple[str, str]]) -> None:
-        point.reach("control", "before")
-        add_controls(self, messages)
-        point.reach("control", "after")
+        with own.around(f"{_on_behalf()} tells"):
+            add_controls(self, messages)
+
+    def announce_and_die(self: Streams, orders: Sequence[str]) -> None:
+        with own.around(f"{_on_behalf()} announces"):
+            announce_ended(self, orders)
+
+    def nudge_for(self: Nudger, model: str) -> None:
+        # It is sent a moment later, on another thread.
+        nudged_for[f"model={model}"] = _on_behalf()
+        nudge(self, model)
+
+    def say_and_die(self: Agent, body: Body) -> None:
+        with own.around(f"worker says {type(body).__name__}"):
+            say(self, body)
 
     patched: list[tuple[Any, str, Any]] = [
         (Database, "write", write_and_die),
         (CelerySender, "publish_many", publish_and_die),
         (Streams, "add_controls", control_and_die),
+        (Streams, "announce_ended", announce_and_die),
+        (Nudger, "nudge", nudge_for),
+        (Agent, "_say", say_and_die),
     ]
     for owner, name, wrapped in patched:
         setattr(owner, name, wrapped)
-    return point
 
 
 def _opened_by() -> str:
@@ -110,4 +212,14 @@ def _opened_by() -> str:
     frame = sys._getframe(2)
     while frame.f_code.co_filename == database_module.__file__ and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code.co_name
+    return frame.f_code.co_qualname
+
+
+def _on_behalf() -> str:
+    """What is being done, seen from whoever sends something of it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_qualname in ON_BEHALF:
+            return ON_BEHALF[frame.f_code.co_qualname]
+        frame = frame.f_back
+    return "somebody"

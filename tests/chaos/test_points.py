@@ -1,82 +1,70 @@
-"""Death at each commit and each publish, on both sides of each, while others go on."""
+"""Death at each commit and each publication, on both sides of each, while others go on."""
 
 from __future__ import annotations
 
-import json
 import signal
-from pathlib import Path
+import time
 
 import pytest
+from support.wait import wait_for
 
-from tests.chaos.clients import Seen, run_caller
+from tests.chaos.calling import Calls
+from tests.chaos.clients import LIMIT_S
+from tests.chaos.points import both
 from tests.chaos.servers import WAYS
 
-SIDES = ("before", "after")
+pytestmark = pytest.mark.chaos
 
+HERDERS = [
+    *both("Dispatcher._take", "dispatch sends"),
+    *both("Settlement.settle", "settle tells", "settle announces"),
+    *both("Herd.hear", "Settlement.lapse", "Withdrawal.sweep"),
+    "Dispatcher._take/after/TERM",
+    "dispatch sends/after/TERM",
+    *both("Settlement.settle", how="TERM"),
+]
+WORKERS = [
+    *both("worker says Claim", "worker answers"),
+    "worker says Claim/after/TERM",
+    "worker answers/before/TERM",
+]
+CLIENTS = [
+    *both("Desk.submit", "submit nudges"),
+    *both("Desk.rebid"),
+    *both("Withdrawal.cancel", "cancel tells", "cancel announces", "cancel nudges"),
+]
 
-def both(*steps, how="KILL"):
-    return [f"{step}:{side}:{how}" for step in steps for side in SIDES]
-
-
-DISPATCH = [*both("_take", "publish_job"), "_take:after:TERM", "publish_job:before:TERM"]
-SETTLE = [*both("settle", "control", "hear"), "settle:before:TERM", "lapse:before:KILL"]
-WORKER = [*both("say_claim", "publish_outcome"), "say_claim:after:TERM"]
-CALLS = both("submit", "publish_nudge", "rebid", "cancel")
+KILL_EACH_S = 4.0
 
 
 @pytest.mark.parametrize("servers", WAYS, indirect=True)
-def test_nothing_is_lost_wherever_a_process_dies(servers, make_world, judged, tmp_path):
+def test_nothing_is_lost_wherever_a_process_dies(servers, make_world, judged):
     world = make_world(servers)
-    world.herder("herder1", DISPATCH)
-    world.herder("herder2", [*SETTLE, "lapse:after:KILL"])
-    world.worker("worker1", WORKER)
-    victim = world.worker("worker2")
+    herders, workers = world.points(*HERDERS), world.points(*WORKERS)
+    for name in ("herder1", "herder2", "herder3"):
+        world.herder(name, herders)
+    world.worker("worker1", workers)
+    victim = world.worker("worker2", workers)
     for _ in range(2):
         world.client()
-    callers = call_and_die(world, tmp_path)
-    world.all_points_reached(victim)
-    world.clients[0].seen |= callers
+    calls = Calls(world, world.points(*CLIENTS))
+    calls.die_at_all()
+    killed_s = 0.0
+
+    def all_reached():
+        nonlocal killed_s
+        world.check()
+        # Attempts only lapse when their worker is lost.
+        lapses = any("lapse" in place for place in herders.left)
+        if lapses and time.monotonic() > killed_s + KILL_EACH_S:
+            killed_s = time.monotonic()
+            victim.send(signal.SIGKILL)
+        return not herders.left and not workers.left
+
+    try:
+        wait_for(all_reached, "each point is reached", LIMIT_S)
+    finally:
+        print(f"never reached: {herders.left + workers.left}")
     ends = judged(world)
     assert ends["completed"] > 20
-    assert [one.deaths for one in world.kept[:3]] == [
-        len(DISPATCH),
-        len(SETTLE) + 1,
-        len(WORKER),
-    ]
-
-
-def call_and_die(world, folder):
-    """A client's program that dies at each of its points, and is run again each time."""
-    calls, answers = [], {}
-    seen = {}
-    for number, point in enumerate([*CALLS, ""]):
-        mark = Path(folder) / f"caller{number}"
-        for again in range(5):
-            calls += new_calls(f"{number}-{again}")
-            code, said = run_caller(world.herd, "\n".join(calls), point, mark)
-            for line in said.splitlines():
-                answer = json.loads(line)
-                assert "error" not in answer, answer
-                if "order" in answer:
-                    # Whatever was repeated, one key is one order.
-                    assert answers.setdefault(answer["key"], answer["order"]) == answer["order"]
-            if code == -signal.SIGKILL or not point:
-                break
-        else:
-            raise AssertionError(f"{point} was never reached")
-    for order_id in answers.values():
-        receipt = world.herd.client.receipt(order_id)
-        seen[order_id] = Seen(receipt, receipt.submitted_us)
-    return seen
-
-
-def new_calls(tag):
-    """An order that is bid for again, and one that is cancelled; their keys tell them apart."""
-    call = {"prompt": "Wait for the others", "tokens": 10, "fee": 15}
-    made = [
-        {"do": "submit", "key": f"bid-{tag}", "call": call},
-        {"do": "submit", "key": f"cancel-{tag}", "call": call},
-        {"do": "rebid", "key": f"bid-{tag}", "fee": 25},
-        {"do": "cancel", "key": f"cancel-{tag}"},
-    ]
-    return [json.dumps(one) for one in made]
+    assert calls.deaths == len(CLIENTS)

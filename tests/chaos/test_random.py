@@ -10,6 +10,8 @@ import pytest
 
 from tests.chaos.servers import WAYS
 
+pytestmark = pytest.mark.chaos
+
 ROUNDS = 12
 
 
@@ -17,38 +19,53 @@ ROUNDS = 12
 def test_nothing_is_lost_whatever_dies_and_whenever(servers, make_world, judged, seed):
     chance = random.Random(seed)
     world = make_world(servers)
-    # Whoever comes first waits for the rest.
-    servers.redis.kill()
-    if servers.rabbit is not None:
-        servers.rabbit.kill()
-    for one in chance.sample(["herder1", "herder2", "worker1", "worker2"], 4):
-        (world.herder if one.startswith("herder") else world.worker)(one)
+    start_in_any_order(world, servers, chance)
     for _ in range(3):
         world.client()
-    time.sleep(2)
-    servers.redis.start()
-    if servers.rabbit is not None:
-        servers.rabbit.start()
 
-    blows = ["process"] * ROUNDS + ["tasks", "tasks", "redis"]
+    kills = [signal.SIGKILL, signal.SIGTERM] * (ROUNDS // 2)
+    blows = [*kills, "tasks", "tasks", "redis"]
     if servers.postgres is not None:
         # On SQLite a process that stands with the write lock in hand stops all others.
-        blows += ["postgres", "stop", "stop", "stop"]
+        blows += ["crash", "restart", "stop", "stop", "stop"]
     chance.shuffle(blows)
     for blow in blows:
         time.sleep(chance.uniform(0.2, 1.2))
-        if blow == "tasks":
-            servers.forget_tasks()
-        elif blow == "redis":
-            servers.restart_redis()
-        elif blow == "postgres":
-            servers.postgres.crash()
-            time.sleep(1)
-            servers.postgres.start()
-        elif blow == "stop":
-            chance.choice(world.kept).stand(chance.uniform(0.5, 5))
-        else:
-            chance.choice(world.kept).send(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        print(time.strftime("%H:%M:%S"), blow)
+        match blow:
+            case "tasks":
+                servers.forget_tasks()
+            case "redis":
+                servers.restart_redis()
+            case "crash" | "restart":
+                servers.postgres.stop(signal.SIGQUIT if blow == "crash" else signal.SIGINT)
+                time.sleep(1)
+                servers.postgres.start()
+            case "stop":
+                # A lease is three seconds.
+                chance.choice(world.kept).stand(chance.uniform(0.5, 6))
+            case _:
+                chance.choice(world.kept).send(blow)
+        world.check()
     ends = judged(world)
     assert ends["completed"] > 10
     assert sum(one.deaths for one in world.kept) > 0
+
+
+def start_in_any_order(world, servers, chance):
+    """Whoever comes first waits for the rest; only the database has to be there."""
+    starts = {
+        "herder1": lambda: world.herder("herder1"),
+        "herder2": lambda: world.herder("herder2"),
+        "worker1": lambda: world.worker("worker1"),
+        "worker2": lambda: world.worker("worker2"),
+        "redis": servers.redis.start,
+    }
+    servers.redis.kill()
+    if servers.rabbit is not None:
+        servers.rabbit.kill()
+        starts["rabbit"] = servers.rabbit.start
+    for name in chance.sample(sorted(starts), len(starts)):
+        print(time.strftime("%H:%M:%S"), "start", name)
+        starts[name]()
+        time.sleep(chance.uniform(0, 1))

@@ -1,19 +1,22 @@
-"""Processes that stand still for longer than a lease, and then go on as if nothing had been.
-
-On PostgreSQL only: on SQLite a process that is stopped with the write lock in hand stops all that
-write, as the documentation says.
-"""
+"""Processes that stand still for longer than a lease, and then go on as if nothing had been."""
 
 from __future__ import annotations
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 from support.wait import wait_for
 
+from herder import home
+from herder.tables import event
 from tests.chaos.servers import Servers
 from tests.chaos.world import SETTINGS
+
+pytestmark = pytest.mark.chaos
 
 LEASE_S = int(SETTINGS["HERD_LEASE_S"])
 
@@ -22,27 +25,28 @@ def complete_meanwhile(world, count=4):
     """Orders go on completing, whoever stands."""
     orders = [world.herd.submit(f"Meanwhile {number}", 3, fee=500) for number in range(count)]
     for order in orders:
+        world.note(order.receipt(), home.clock_us())
+    for order in orders:
         assert order.result(timeout=120).receipt.state == "completed"
-        world.clients[0].note(order)
 
 
-@pytest.mark.parametrize("step", ["_take", "settle"])
+@pytest.mark.parametrize("step", ["Dispatcher._take", "Settlement.settle"])
 def test_others_go_on_while_a_herder_stands_in_a_transaction(
     step, make_world, judged, own_redis, own_postgres
 ):
     world = make_world(Servers(own_redis, None, own_postgres))
     world.worker("worker1")
     world.worker("worker2")
-    halting = world.herder("herder1", [f"{step}:before:STOP"])
+    points = world.points(f"{step}/before/STOP")
+    halting = world.herder("herder1", points)
     world.client()
-    wait_for(halting.reached, "it stops")
+    wait_for(lambda: not points.left, "it stops")
     world.herder("herder2")
     complete_meanwhile(world)
     time.sleep(2 * LEASE_S)
     complete_meanwhile(world)
-    halting.child.process.send_signal(signal.SIGCONT)
+    halting.send(signal.SIGCONT)
     complete_meanwhile(world)
-    time.sleep(1)
     judged(world)
     assert halting.deaths == 0
 
@@ -58,10 +62,50 @@ def test_what_a_worker_did_before_it_stood_is_done_by_another(
     for worker in workers:
         wait_for(lambda name=worker.name: world.herd.known_state(name) == "alive", "it is there")
     for worker in workers:
-        worker.child.process.send_signal(signal.SIGSTOP)
+        worker.send(signal.SIGSTOP)
         wait_for(lambda name=worker.name: world.herd.known_state(name) == "lost", "it is missed")
         complete_meanwhile(world)
-        worker.child.process.send_signal(signal.SIGCONT)
+        worker.send(signal.SIGCONT)
         wait_for(lambda name=worker.name: world.herd.known_state(name) == "alive", "it is back")
     judged(world)
     assert [one.deaths for one in world.kept] == [0, 0, 0, 0]
+
+
+def test_on_sqlite_nobody_writes_while_one_stands_with_the_write_lock(
+    make_world, judged, own_redis
+):
+    """As herder/README.md says; until it goes on, or ends. Whoever reads is answered."""
+    world = make_world(Servers(own_redis, None, None))
+    herders = {}
+    points = world.points("Dispatcher._take/before/STOP", "Settlement.settle/before/STOP")
+    for name in ("herder1", "herder2"):
+        one = world.herder(name, points)
+        herders[one.pid] = one
+    world.worker("worker1")
+    world.worker("worker2")
+    world.client()
+    with ThreadPoolExecutor(1) as pool:
+        for number, what in enumerate([signal.SIGCONT, signal.SIGKILL], start=1):
+            wait_for(lambda number=number: len(points.reached) == number, "one is to stand")
+            wait_for(lambda: any(map(is_stopped, herders)), "it stands")
+            (stands,) = (one for pid, one in herders.items() if is_stopped(pid))
+            before = count_events(world)
+            waiting = pool.submit(complete_meanwhile, world, 1)
+            time.sleep(2 * LEASE_S)
+            assert count_events(world) == before
+            assert not waiting.done()
+            stands.send(what)
+            waiting.result(timeout=120)
+    judged(world)
+    assert sum(one.deaths for one in world.kept) == 1
+
+
+def is_stopped(pid):
+    """Whether a process stands, as Linux has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def count_events(world):
+    """How much has happened, as a reader sees it."""
+    with world.herd.database.read() as connection:
+        return connection.execute(select(func.count()).select_from(event)).scalar_one()

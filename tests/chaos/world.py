@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from support.running import RunningHerd
-from support.wait import wait_for
 
 from herder import home
-from tests.chaos.clients import LIMIT_S, Client, Seen
+from herder.receipts import Receipt
+from tests.chaos.clients import Client, Seen, await_end
 from tests.chaos.kept import Kept
+from tests.chaos.points import Points
 
 SETTINGS = {
     "HERD_CLAIM_S": "2",
@@ -22,8 +21,6 @@ SETTINGS = {
     "HERD_SLOTS": "2",
     "HERD_STUB_STEP_MS": "20",
 }
-
-KILL_EACH_S = 6.0
 
 
 @dataclass
@@ -34,66 +31,68 @@ class World:
     seed: str
     kept: list[Kept] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
+    own: dict[str, Seen] = field(default_factory=dict)
+    """Orders of the test's own, which are waited for and judged with the clients'."""
+    _folders: Any = field(default_factory=lambda: count(1))
 
-    def herder(self, name: str, points: Sequence[str] = (), **env: str) -> Kept:
+    def points(self, *places: str) -> Points:
+        """Points at which processes of this herd are to die."""
+        return Points(self.herd.folder / f"points{next(self._folders)}", places)
+
+    def herder(self, name: str, points: Points | None = None) -> Kept:
         """Start a herder."""
         arguments = ["-A", "tests.chaos.herder_app", "worker", "-Q", "herder"]
+        return self._keep(name, arguments, {}, points)
+
+    def worker(self, name: str, points: Points | None = None) -> Kept:
+        """Start a worker."""
+        key = home.add_worker_key(self.herd.database, self.herd.settings, name)
+        own = {"HERD_WORKER_KEY": str(key), "HERD_WORKER_NAME": name}
+        arguments = ["-A", "tests.chaos.worker_app", "worker", "-Q", "inference"]
+        return self._keep(name, arguments, own, points)
+
+    def _keep(
+        self, name: str, arguments: list[str], env: dict[str, str], points: Points | None
+    ) -> Kept:
         self.kept.append(Kept(self.herd, name, arguments, env, points))
         return self.kept[-1]
 
-    def worker(self, name: str, points: Sequence[str] = (), **env: str) -> Kept:
-        """Start a worker."""
-        key = home.add_worker_key(self.herd.database, self.herd.settings, name)
-        own = {"HERD_WORKER_KEY": str(key), "HERD_WORKER_NAME": name, **env}
-        arguments = ["-A", "tests.chaos.worker_app", "worker", "-Q", "inference"]
-        self.kept.append(Kept(self.herd, name, arguments, own, points))
-        return self.kept[-1]
-
-    def client(self, **options: Any) -> Client:
+    def client(self) -> Client:
         """Begin to call."""
         name = f"client{len(self.clients) + 1}"
-        self.clients.append(Client(self.herd, name, f"{self.seed}-{name}", **options))
+        self.clients.append(Client(self.herd, name, f"{self.seed}-{name}"))
         self.clients[-1].start()
         return self.clients[-1]
 
     @property
     def seen(self) -> list[Seen]:
         """Every order that was accepted."""
-        return [one for client in self.clients for one in client.seen.values()]
+        clients = (client.seen for client in self.clients)
+        return [one for orders in (self.own, *clients) for one in orders.values()]
 
-    def all_points_reached(self, victim: Kept) -> None:
-        """Wait until each process has died where it was to.
+    def note(self, receipt: Receipt, acked_us: int) -> Seen:
+        """An order of the test's own was acknowledged."""
+        self.own[receipt.order] = Seen.of(receipt, acked_us)
+        return self.own[receipt.order]
 
-        Attempts only lapse when their worker is lost: one is killed for those that wait for that.
-        """
-        last_s = 0.0
-
-        def all_reached() -> bool:
-            nonlocal last_s
-            for client in self.clients:
-                if client.error is not None:
-                    raise client.error
-            points = [one.point for one in self.kept if one.point is not None]
-            waits = any(point.startswith("lapse") for point in points)
-            if waits and time.monotonic() > last_s + KILL_EACH_S:
-                last_s = time.monotonic()
-                victim.send(signal.SIGKILL)
-            return not points
-
-        try:
-            wait_for(all_reached, "each point is reached", LIMIT_S)
-        except AssertionError:
-            left = {one.name: one.point for one in self.kept if one.point is not None}
-            raise AssertionError(f"never reached: {left}") from None
+    def check(self) -> None:
+        """Fail for what went wrong by now."""
+        for client in self.clients:
+            client.check()
+        faults = [fault for one in self.kept for fault in one.faults]
+        assert not faults, faults
 
     def settle_down(self) -> None:
         """No more calls and no more deaths: every order comes to its end."""
         for client in self.clients:
+            client.stop()
+        for client in self.clients:
             client.finish()
-        faults = [fault for one in self.kept for fault in one.faults]
-        assert not faults, faults
+        for one in self.own.values():
+            await_end(self.herd, one)
+        self.check()
 
     def close(self) -> None:
-        """Keep nothing alive any longer."""
+        """End all processes: from here on nothing changes."""
         for one in self.kept:
             one.close()
