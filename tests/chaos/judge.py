@@ -160,11 +160,12 @@ def _inversions_acknowledged(story: Story) -> Iterator[str]:
     for one in story.events:
         if one.kind in WAITS_NO_MORE:
             left.setdefault(one.order_id, one)
-    to_come = sorted(
-        (one for one in story.seen if one.id in left), key=lambda one: one.bids[0], reverse=True
-    )
+    known = (one for one in story.seen if one.id in left and one.id in story.orders)
+    to_come = sorted(known, key=lambda one: one.bids[0], reverse=True)
     waits: list[Seen] = []
-    dispatches = (one for one in story.events if one.kind == "dispatched")
+    dispatches = [
+        one for one in story.events if one.kind == "dispatched" and one.order_id in story.orders
+    ]
     for dispatch in sorted(dispatches, key=lambda one: int(one.at_us)):
         while to_come and to_come[-1].bids[0][0] < dispatch.at_us:
             waits.append(to_come.pop())
@@ -186,6 +187,8 @@ def _inversions_committed(story: Story) -> Iterator[str]:
     bids = _bids(story)
     waits: set[str] = set()
     for one in story.events:
+        if one.order_id not in story.orders:
+            continue  # said already
         if one.kind == "dispatched":
             mine = _place(story.orders[one.order_id], bids, one)
             for better in (story.orders[order_id] for order_id in waits):

@@ -72,11 +72,11 @@ class Points:
     def reached(self) -> dict[str, int]:
         """The points that were reached, and the processes that reached them."""
         found = {}
-        for place, mark in enumerate(self._places):
+        for number, place in enumerate(self._places):
             with suppress(FileNotFoundError):
-                written = _mark(self._folder, place).read_text()
+                written = _mark(self._folder, number).read_text()
                 if written:  # else its process is about to write it
-                    found[mark] = int(written)
+                    found[place] = int(written)
         return found
 
     @property
@@ -92,8 +92,8 @@ class Points:
         )
 
 
-def _mark(folder: Path, place: int) -> Path:
-    return folder / f"point{place}"
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f"point{number}"
 
 
 class _Own:
@@ -103,17 +103,17 @@ class _Own:
         self._folder = Path(env.get(MARKS, ""))
         self._places: dict[tuple[str, str], list[tuple[int, signal.Signals]]] = {}
         given = env.get(POINTS, "")
-        for place, point in enumerate(given.split(";") if given else ()):
-            step, side, how = point.split("/")
+        for number, place in enumerate(given.split(";") if given else ()):
+            step, side, how = place.split("/")
             here = self._places.setdefault((step, side), [])
-            here.append((place, signal.Signals[f"SIG{how}"]))
+            here.append((number, signal.Signals[f"SIG{how}"]))
 
     def reach(self, step: str, side: str) -> None:
         """Die here, if here is where, and if nobody did before."""
-        for place, how in self._places.get((step, side), ()):
+        for number, how in self._places.get((step, side), ()):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             try:
-                descriptor = os.open(_mark(self._folder, place), flags)
+                descriptor = os.open(_mark(self._folder, number), flags)
             except FileExistsError:
                 continue
             os.write(descriptor, str(os.getpid()).encode())

@@ -59,6 +59,7 @@ def seen(house):
     for order in (best, plain):
         job = house.dispatched()
         assert job.order == order.id
+        house.now_us += 10
         worker.claim(job)
         house.now_us += 10
         worker.finish(job, text="so is")
@@ -193,18 +194,20 @@ def test_an_order_that_went_before_a_better_one_is_reported(how, house, seen):
 
 def test_an_order_that_came_too_late_to_be_chosen_is_no_inversion(house):
     worker = house.worker()
-    plain = house.submit(tokens=2, fee=10)
-    job = house.dispatched()
-    better = house.submit(tokens=2, fee=40)
-    worker.claim(job)
-    worker.finish(job, text="so is")
-    job = house.dispatched()
-    worker.claim(job)
-    worker.finish(job, text="so is")
-    seen = {}
-    for order in (plain, better):
-        told = [State.COMPLETED.value]
-        seen[order.id] = Seen(order.id, [(house.now_us, order.fee)], told, house.answer(order.id))
+    orders, seen, jobs = [], {}, []
+    for fee in (10, 40):
+        orders.append(house.submit(tokens=2, fee=fee))
+        house.now_us += 10
+        seen[fee] = Seen(orders[-1].id, [(house.now_us, fee)])
+        house.now_us += 10
+        jobs += house.dispatch()
+    worker.claim(jobs[0])
+    worker.finish(jobs[0], text="so is")
+    jobs += house.dispatch()
+    worker.finish(jobs[1], text="so is")
+    assert [job.order for job in jobs] == [order.id for order in orders]
+    for one in seen.values():
+        one.told, one.text = [State.COMPLETED.value], "so is"
     assert judged(house, seen) == {"completed": 2}
 
 

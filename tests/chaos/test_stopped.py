@@ -45,6 +45,7 @@ def test_others_go_on_while_a_herder_stands_in_a_transaction(
     complete_meanwhile(world)
     time.sleep(2 * LEASE_S)
     complete_meanwhile(world)
+    assert is_stopped(halting.pid), "it stood all the while"
     halting.send(signal.SIGCONT)
     complete_meanwhile(world)
     judged(world)
