@@ -27,12 +27,14 @@ from workers.agent import Agent
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
-from workers.wire import INFER_TASK, NUDGE_TASK, Body
+from workers.wire import INFER_TASK, OUTCOME_TASK, Body
 
 POINTS, MARKS = "CHAOS_POINTS", "CHAOS_MARKS"
 """The environment's names: the points, and the folder in which those that were reached stand."""
 
 SIDES = ("before", "after")
+
+SENT = {INFER_TASK: "dispatch sends", OUTCOME_TASK: "worker answers"}
 
 ON_BEHALF = {
     "Service.work": "settle",
@@ -168,13 +170,7 @@ def install() -> None:
         return _Transaction(write(self), own, _opened_by())
 
     def publish_and_die(self: CelerySender, tasks: Sequence[NewTask]) -> None:
-        match tasks[0].task:
-            case task if task == INFER_TASK:
-                step = "dispatch sends"
-            case task if task == NUDGE_TASK:
-                step = f"{nudged_for[tasks[0].label]} nudges"
-            case _:
-                step = "worker answers"
+        step = SENT.get(tasks[0].task) or f"{nudged_for[tasks[0].label]} nudges"
         with own.around(step):
             publish_many(self, tasks)
 
