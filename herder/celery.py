@@ -36,7 +36,9 @@ from workers.transport.streams import Streams, connect
 
 _log = structlog.get_logger("herder")
 
-DATABASE_AGAIN_S = 1.0
+LOOK_AGAIN_S = 1.0
+"""How often a herder that starts before its database looks for it."""
+
 EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
 
 
@@ -70,6 +72,28 @@ def _forgetter(settings: Settings, database: Database) -> Callable[[], object] |
     if days == 0:
         return None
     return lambda: purge(database, home.clock_us(), older_than_days=days)
+
+
+def _await(database: Database) -> None:
+    """Come back when the database answers: it may start after its herders.
+
+    Raises:
+        SetupError: it answers, and cannot be used as it is.
+    """
+    told = False
+    while True:
+        try:
+            with database.read() as connection:
+                model_sql.read_policy(connection)
+        except HerdUnavailable as error:
+            if not told:
+                _log.warning("database_awaited", reason=error.message)
+                told = True
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            if told:
+                _log.info("database_found")
+            return
 
 
 @dataclass
@@ -124,19 +148,6 @@ def _on_worker_init(**_: Any) -> None:
         )
     except HerdError as error:
         _die(error)
-
-
-def _await(database: Database) -> None:
-    """Wait for a database that is to come, or to come back: the start order does not matter."""
-    while True:
-        try:
-            with database.read() as connection:
-                model_sql.read_policy(connection)
-        except HerdUnavailable as error:
-            _log.warning("database_out_of_reach", reason=error.message)
-            time.sleep(DATABASE_AGAIN_S)
-        else:
-            return
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -118,6 +118,7 @@ class Desk:
         order_id = self._new_id()
 
         def step(connection: Connection) -> Order:
+            model_sql.share_policy(connection)
             if call.idempotency_key and marks:
                 # Two calls with one key, at once: the second has to find the first one's order.
                 account_sql.lock(connection, call.account)

@@ -108,6 +108,7 @@ def set_policy(database: Database, **values: object) -> int:
             )
 
     def step(connection: Connection) -> int:
+        model_sql.lock_policy(connection)
         model_sql.set_policy(connection, changed)
         if "aging_s" not in changed:
             return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from herder.pricing import Policy, Rates
 from herder.store.upsert import insert_or
@@ -61,6 +61,12 @@ _LOCK = (
 )
 
 
+_POLICY_LOCK = 0x6865726420706F6C  # "herd pol", a number that nobody else may take
+# A lock on the row itself would be written down by each submission.
+_SHARE_POLICY = select(func.pg_advisory_xact_lock_shared(_POLICY_LOCK))
+_LOCK_POLICY = select(func.pg_advisory_xact_lock(_POLICY_LOCK))
+
+
 def lock_dispatch(connection: Connection, name: str) -> None:
     """Wait for the right to dispatch a model's orders, and keep it to the transaction's end.
 
@@ -68,6 +74,21 @@ def lock_dispatch(connection: Connection, name: str) -> None:
     """
     if connection.dialect.name != "sqlite":
         connection.execute(_LOCK, {"name": name})
+
+
+def share_policy(connection: Connection) -> None:
+    """Keep the policy as it is to the transaction's end: what is ranked by it is then in the book.
+
+    On SQLite the write lock does that already.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(_SHARE_POLICY)
+
+
+def lock_policy(connection: Connection) -> None:
+    """Wait until nobody ranks by the policy, and let nobody do so before the transaction's end."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(_LOCK_POLICY)
 
 
 def policy_values(connection: Connection) -> dict[str, int | str | bool]:

@@ -69,6 +69,21 @@ def test_a_herder_that_is_stopped_at_any_moment_stops_no_other(herd):
     paid_once(herd, completed(orders))
 
 
+def test_a_herder_that_starts_before_its_database_waits_for_it(herd, own_postgres):
+    own_postgres.stop()
+    impatient, herder = herd.begin_herder(), herd.begin_herder()
+    for one in (impatient, herder):
+        one.says("database_awaited")
+    impatient.stop()
+    own_postgres.start()
+    herder.says("database_found")
+    herder.says("herder_ready")
+    assert herder.log.count("database_awaited") == 1
+    assert "Traceback" not in herder.log + impatient.log
+    herd.start_worker()
+    paid_once(herd, completed([herd.submit()]))
+
+
 def test_a_server_that_crashes_and_comes_back_loses_no_order(herd, own_postgres):
     herder = herd.start_herder()
     herd.start_worker(HERD_SLOTS="2", HERD_STUB_STEP_MS="20")

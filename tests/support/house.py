@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -163,14 +164,24 @@ class FakeWorker:
 class House:
     """Every part of a herder, on one database, with a broker and a clock of the test's own."""
 
-    def __init__(self, folder: Path, policy: dict[str, Any] | None = None, **values: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: dict[str, Any] | None = None,
+        *,
+        init: bool = True,
+        **values: Any,
+    ) -> None:
         # It starts at the real time, so that no job of a test has expired when it is read.
         self.now_us = home.clock_us()
         self.settings = load_settings(folder, **values)
-        initial = InitialPolicy(model=MODEL, **(policy or {}))
-        home.init(self.settings, initial)
+        if init:
+            home.init(self.settings, InitialPolicy(model=MODEL, **(policy or {})))
         self.key = home.load_herder_key(self.settings)
-        self.database = Database(self.settings.database)
+        self._build(Database(self.settings.database))
+
+    def _build(self, database: Database) -> None:
+        self.database = database
         self.books = home.open_ledger(self.clock)
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
         self.desk = Desk(self.database, self.books, clock_us=self.clock)
@@ -180,6 +191,12 @@ class House:
         self.dispatcher = self.new_dispatcher(self.publisher)
         self.herd = Herd(self.database, self.settings, clock_us=self.clock)
         self._names = count(1)
+
+    def on(self, database: Database) -> House:
+        """The same herd, with parts of its own on another connection to its database."""
+        other = copy(self)
+        other._build(database)
+        return other
 
     def clock(self) -> int:
         return self.now_us

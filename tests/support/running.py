@@ -124,11 +124,15 @@ class RunningHerd:
             self.children.append(child)
         return child
 
-    def start_herder(self, **env: str) -> Child:
-        """A herder, ready."""
+    def begin_herder(self, **env: str) -> Child:
+        """A herder that begins to start."""
         self._count += 1
         arguments = ["-A", "herder", "worker", "-Q", "herder"]
-        child = self.start(f"herder{self._count}", arguments, **env)
+        return self.start(f"herder{self._count}", arguments, **env)
+
+    def start_herder(self, **env: str) -> Child:
+        """A herder, ready."""
+        child = self.begin_herder(**env)
         child.says("herder_ready")
         return child
 

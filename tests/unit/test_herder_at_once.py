@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +13,10 @@ from support.house import MODEL, House
 from support.wait import wait_for
 
 from herder import operator
-from herder.pricing import Rates
+from herder.pricing import Rates, rank
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
+from herder.store import orders as order_sql
 from workers.wire import Announcement, PrivateKey
 
 KEY = PrivateKey.generate()
@@ -116,6 +118,27 @@ def test_a_model_that_is_announced_while_it_is_configured_keeps_its_rates(house)
     )
     assert house.model("new").rates == Rates(2, 3)
     assert house.model("new").context == 4096
+
+
+def test_what_is_submitted_while_waiting_is_weighed_anew_ranks_like_the_others(house, monkeypatch):
+    house.fund(1000)
+    insert, priced, go_on = order_sql.insert_order, threading.Event(), threading.Event()
+
+    def insert_slowly(*given):
+        priced.set()
+        assert go_on.wait(60)
+        return insert(*given)
+
+    monkeypatch.setattr(order_sql, "insert_order", insert_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        submitting = pool.submit(house.submit, fee=26)
+        assert priced.wait(60)
+        weighing = pool.submit(operator.set_policy, house.database, aging_s=60)
+        wait_for(lambda: weighing.done() or one_waits(house), "the operator waits")
+        go_on.set()
+        weighing.result()
+    order = house.order(submitting.result().id)
+    assert order.rank == rank(26, 13, aging_s=60, submitted_us=order.submitted_us)
 
 
 @pytest.mark.parametrize("look", ["workers_here", "unclaimed"])

@@ -1,0 +1,358 @@
+"""A herd and its money as plain dictionaries: what the design says of them, in the fewest words.
+
+It knows nothing of SQL, transactions or the order in which locks are taken. Multipliers and charges
+are fractions, and the order of service is a sort.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from herder import errors
+
+US = 1_000_000
+WAITING = ("queued", "dispatched")
+OUT = ("dispatched", "running")
+OPEN = ("queued", "dispatched", "running")
+CALLED_OFF = {"cancelled": "cancelled", "deadline": "expired"}
+BUMP, CAP = Fraction(1005, 1000), 10
+SHORTEST_RUN_S, RUN_FACTOR = 60, 10
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a client asks."""
+
+    account: str
+    words: int
+    tokens: int
+    fee: int | None = None
+    factor: Fraction = Fraction(1)
+    max_fee: int | None = None
+    key: str | None = None
+    start_by_us: int | None = None
+    run_limit_s: int | None = None
+
+
+@dataclass
+class Asked:
+    """An order as it should stand."""
+
+    id: str
+    number: int
+    call: Call
+    rates: tuple[int, int]
+    needed: int
+    fee: int
+    submitted_us: int
+    run_limit_s: int | None
+    state: str = "queued"
+    holds: int = 1
+    attempt: int = 0
+    open: bool = False
+    bound: str | None = None
+    begun: bool = False
+    call_off: str | None = None
+    tries: int = 0
+    dispatches: int = 0
+    deadline: int | None = None
+    overdue: int | None = None
+    sent_at: int = 0
+    generated: int = 0
+    charged: int = 0
+    returned: int = 0
+    refunded: int = 0
+
+    def costs(self, generated: int) -> int:
+        """What it is charged for so many tokens."""
+        prompt, token = self.rates
+        delivered = prompt + token * (self.call.words + generated)
+        return min(self.fee, math.ceil(Fraction(self.fee * delivered, self.needed)))
+
+
+@dataclass
+class Seen:
+    """A worker as it should stand."""
+
+    slots: int
+    state: str = "alive"
+    strays: int = 0
+    heard: int = 0
+
+
+@dataclass
+class Model:
+    """Everything."""
+
+    now_us: int
+    claim_s: int
+    lease_s: int
+    max_attempts: int
+    max_dispatches: int
+    half_life_s: int
+    heard: int = 0
+    rates: tuple[int, int] = (1, 1)
+    aging_s: int = 0
+    posted: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    paid_off_us: dict[str, int] = field(default_factory=dict)
+    orders: dict[str, Asked] = field(default_factory=dict)
+    workers: dict[str, Seen] = field(default_factory=dict)
+    last: Fraction = Fraction(1)
+    last_us: int | None = None
+    flowed: int = 0
+    """How often a worker began or completed anything."""
+
+    # Money
+
+    def held(self, account: str) -> int:
+        return sum(o.fee for o in self.orders.values() if o.call.account == account and is_open(o))
+
+    def available(self, account: str) -> int:
+        return self.posted[account] - self.held(account)
+
+    def open_orders(self, account: str) -> int:
+        return sum(is_open(o) for o in self.orders.values() if o.call.account == account)
+
+    # The desk
+
+    def needs(self, call: Call) -> int:
+        prompt, token = self.rates
+        return prompt + token * (call.words + call.tokens)
+
+    def offers(self, call: Call) -> int:
+        if call.fee is not None:
+            return math.floor(call.fee * call.factor)
+        last = self.last
+        if self.last_us is not None:
+            halvings = (self.now_us - self.last_us) // (self.half_life_s * US)
+            last = 1 + (last - 1) / 2**halvings
+        waits = any(o.state == "queued" for o in self.orders.values())
+        return math.floor(self.needs(call) * min(CAP, last * (BUMP if waits else 1)) * call.factor)
+
+    def known(self, call: Call) -> Asked | None:
+        """The order of an earlier call with the same key."""
+        same = (call.account, call.key)
+        found = (o for o in self.orders.values() if (o.call.account, o.call.key) == same)
+        return next(found, None) if call.key else None
+
+    def refuses(self, call: Call) -> type[Exception] | None:
+        """Why a call is refused."""
+        before = self.known(call)
+        if before is not None:
+            return None if before.call == call else errors.KeyReused
+        need, fee = self.needs(call), self.offers(call)
+        most, a_minute = self.limits[call.account]
+        asked = call.words + call.tokens
+        until_us = max(self.paid_off_us[call.account], self.now_us)
+        too_soon = a_minute and until_us + asked * 60 * US // a_minute > self.now_us + 60 * US
+        reasons = [
+            (errors.FeeTooLow, fee < need),
+            (errors.FeeAboveMax, call.max_fee is not None and fee > call.max_fee),
+            (errors.InvalidStartBy, call.start_by_us and call.start_by_us <= self.now_us),
+            (errors.RateLimited, most and self.open_orders(call.account) >= most),
+            (errors.InvalidRequest, a_minute and asked > a_minute),
+            (errors.RateLimited, too_soon),
+            (errors.InsufficientBalance, fee > self.available(call.account)),
+        ]
+        return next((reason for reason, true in reasons if true), None)
+
+    def submit(self, call: Call, order_id: str) -> None:
+        if self.known(call):
+            return
+        fee, account = self.offers(call), call.account
+        if a_minute := self.limits[account][1]:
+            until_us = max(self.paid_off_us[account], self.now_us)
+            asked = call.words + call.tokens
+            self.paid_off_us[account] = until_us + asked * 60 * US // a_minute
+        number = len(self.orders)
+        self.orders[order_id] = Asked(
+            order_id, number, call, self.rates, self.needs(call), fee, self.now_us, call.run_limit_s
+        )
+
+    def refuses_bid(self, order: Asked, fee: int) -> type[Exception] | None:
+        if fee == order.fee and order.holds > 1:
+            return None
+        if order.state != "queued":
+            return errors.OrderNotWaiting
+        if fee <= order.fee:
+            return errors.RebidTooLow
+        more = fee - order.fee
+        return errors.InsufficientBalance if more > self.available(order.call.account) else None
+
+    def bid(self, order: Asked, fee: int) -> None:
+        if fee != order.fee:
+            order.fee, order.holds = fee, order.holds + 1
+
+    def cancel(self, order: Asked) -> None:
+        if order.state in WAITING:
+            self.end(order, "cancelled")
+        elif order.state == "running" and order.call_off is None:
+            order.call_off = "cancelled"
+            order.overdue = min(order.overdue, self.heard + self.lease_s)
+
+    def refuses_refund(self, order: Asked, amount: int | None) -> type[Exception] | None:
+        left = order.charged - order.refunded
+        return errors.RefundRefused if left == 0 or (amount or 0) > left else None
+
+    def refund(self, order: Asked, amount: int | None) -> int:
+        given = order.charged - order.refunded if amount is None else amount
+        order.refunded += given
+        self.posted[order.call.account] += given
+        return given
+
+    def end(self, order: Asked, state: str, generated: int | None = None) -> None:
+        """It ends; `generated` where its worker's outcome ended it."""
+        delivered = min(generated or 0, order.call.tokens)
+        charged = order.costs(delivered) if state == "completed" or delivered else 0
+        order.charged = 0 if state == "failed" else charged
+        order.returned = order.fee - order.charged
+        order.generated = delivered
+        order.state, order.open, order.deadline, order.overdue = state, False, None, None
+        if generated is None:
+            order.bound = None
+        self.posted[order.call.account] -= order.charged
+        self.flowed += state == "completed"
+
+    # Dispatch
+
+    def weight(self, order: Asked) -> Fraction | int:
+        """What is served first weighs most."""
+        multiplier = Fraction(order.fee, order.needed)
+        if self.aging_s == 0:
+            return multiplier
+        ahead_us = Fraction(math.log(multiplier)) * self.aging_s * US
+        return int(ahead_us) - order.submitted_us
+
+    def line(self) -> list[Asked]:
+        """The orders that wait and may begin, the next to be served first."""
+        may = [
+            o
+            for o in self.orders.values()
+            if o.state == "queued" and (o.begun or not self._passed(o, self.now_us))
+        ]
+        return sorted(may, key=lambda o: (-self.weight(o), o.number))
+
+    def room(self) -> int:
+        free = sum(
+            max(0, w.slots - w.strays - self._out_with(name))
+            for name, w in self.workers.items()
+            if w.state == "alive"
+        )
+        return max(0, free - sum(o.state == "dispatched" for o in self.orders.values()))
+
+    def dispatch(self) -> list[Asked]:
+        sent = self.line()[: self.room()]
+        for order in sent:
+            order.state, order.open, order.bound = "dispatched", True, None
+            order.attempt, order.dispatches = order.attempt + 1, order.dispatches + 1
+            order.deadline, order.overdue = self.heard + self.claim_s, None
+            order.run_limit_s = order.run_limit_s or max(
+                SHORTEST_RUN_S, RUN_FACTOR * order.call.tokens
+            )
+            order.sent_at = self.flowed
+            self.last, self.last_us = Fraction(order.fee, order.needed), self.now_us
+        return sent
+
+    def _out_with(self, instance: str) -> int:
+        return sum(o.bound == instance and o.state in OUT for o in self.orders.values())
+
+    def _passed(self, order: Asked, at_us: int) -> bool:
+        return order.call.start_by_us is not None and order.call.start_by_us < at_us
+
+    # What workers say
+
+    def show_up(self, order: Asked, attempt: int, instance: str) -> str | None:
+        """A worker has an attempt; why it is to stop, or None."""
+        if attempt != order.attempt or order.bound not in (None, instance):
+            return "void"
+        if not order.open:
+            return None if order.bound == instance else "void"
+        if not order.begun and self._passed(order, self.now_us):
+            return "void"
+        order.deadline = self.heard + self.lease_s
+        if order.state != "running":
+            self._bind(order, instance)
+            order.state, order.overdue = "running", order.deadline + order.run_limit_s
+            self.flowed += 1
+        return order.call_off
+
+    def _bind(self, order: Asked, instance: str) -> None:
+        order.tries += order.bound is None
+        order.bound, order.begun = instance, True
+
+    def beat(self, instance: str, held: list[tuple[str, int]], *, draining: bool) -> list[str]:
+        """What it is told of each attempt that it names."""
+        told = [self.show_up(self.orders[name], attempt, instance) for name, attempt in held]
+        seen = self.workers[instance]
+        seen.state, seen.heard = "draining" if draining else "alive", self.heard
+        seen.strays = told.count("void")
+        return told
+
+    def answer(
+        self, order: Asked, attempt: int, instance: str, result: str, generated: int
+    ) -> str | None:
+        """An outcome: `void`, `again`, or None where it counts."""
+        if attempt != order.attempt or order.bound not in (None, instance):
+            return "void"
+        if not order.open:
+            return "again" if order.bound == instance else "void"
+        self._bind(order, instance)
+        if result == "cancelled" and order.call_off is None:
+            result = "failed_now"  # it stopped unasked
+        if result in ("completed", "cancelled", "expired", "failed"):
+            self.end(order, result, generated)
+        elif order.call_off is not None:
+            self.end(order, CALLED_OFF[order.call_off])
+        elif result == "handed_back":
+            order.tries = max(0, order.tries - 1)
+            self._again(order, generated, enough=order.dispatches >= self.max_dispatches)
+        else:
+            self._again(order, generated, enough=order.tries >= self.max_attempts)
+        return None
+
+    def _again(self, order: Asked, generated: int, *, enough: bool) -> None:
+        if enough:
+            self.end(order, "failed", generated)
+        else:
+            order.state, order.open, order.deadline, order.overdue = "queued", False, None, None
+
+    # Time
+
+    def lapse(self) -> list[str]:
+        """Take back what nobody claimed and who fell silent; what ended by it."""
+        ended = []
+        for order in self.orders.values():
+            if order.state not in OUT or order.deadline >= self.heard:
+                continue
+            if order.call_off is None:
+                lost_alone = order.bound is not None or self.flowed > order.sent_at
+                order.dispatches -= not lost_alone
+            enough = order.tries >= self.max_attempts or order.dispatches >= self.max_dispatches
+            if order.call_off is not None or enough:
+                self.end(order, CALLED_OFF.get(order.call_off, "failed"))
+                ended.append(order.id)
+            else:
+                order.state, order.deadline, order.overdue = "queued", None, None
+        return ended
+
+    def sweep(self) -> list[str]:
+        """End what did not begin in time, and what runs for too long."""
+        ended = []
+        for order in self.orders.values():
+            late = order.state in WAITING and not order.begun and self._passed(order, self.now_us)
+            if late or (order.state == "running" and order.overdue < self.heard):
+                self.end(order, CALLED_OFF[order.call_off or "deadline"])
+                ended.append(order.id)
+        return ended
+
+    def lose_silent(self) -> None:
+        for seen in self.workers.values():
+            if seen.state in ("alive", "draining") and seen.heard < self.heard - self.lease_s:
+                seen.state = "lost"
+
+
+def is_open(order: Asked) -> bool:
+    return order.state in OPEN
