@@ -72,33 +72,29 @@ def test_what_a_worker_did_before_it_stood_is_done_by_another(
     assert [one.deaths for one in world.kept] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("how", [signal.SIGCONT, signal.SIGKILL])
 def test_on_sqlite_nobody_writes_while_one_stands_with_the_write_lock(
-    make_world, judged, own_redis
+    how, make_world, judged, own_redis
 ):
     """As herder/README.md says; until it goes on, or ends. Whoever reads is answered."""
     world = make_world(Servers(own_redis, None, None))
-    herders = {}
-    points = world.points("Dispatcher._take/before/STOP", "Settlement.settle/before/STOP")
-    for name in ("herder1", "herder2"):
-        one = world.herder(name, points)
-        herders[one.pid] = one
+    points = world.points("Dispatcher._take/before/STOP")
+    herders = {one.pid: one for one in (world.herder(f"herder{n}", points) for n in (1, 2))}
     world.worker("worker1")
     world.worker("worker2")
     world.client()
+    wait_for(lambda: any(map(is_stopped, herders)), "one stands")
+    (stands,) = (one for pid, one in herders.items() if is_stopped(pid))
+    before = count_events(world)
     with ThreadPoolExecutor(1) as pool:
-        for number, what in enumerate([signal.SIGCONT, signal.SIGKILL], start=1):
-            wait_for(lambda number=number: len(points.reached) == number, "one is to stand")
-            wait_for(lambda: any(map(is_stopped, herders)), "it stands")
-            (stands,) = (one for pid, one in herders.items() if is_stopped(pid))
-            before = count_events(world)
-            waiting = pool.submit(complete_meanwhile, world, 1)
-            time.sleep(2 * LEASE_S)
-            assert count_events(world) == before
-            assert not waiting.done()
-            stands.send(what)
-            waiting.result(timeout=120)
+        waiting = pool.submit(complete_meanwhile, world, 1)
+        time.sleep(2 * LEASE_S)
+        assert count_events(world) == before
+        assert not waiting.done()
+        stands.send(how)
+        waiting.result(timeout=120)
     judged(world)
-    assert sum(one.deaths for one in world.kept) == 1
+    assert sum(one.deaths for one in world.kept) == int(how is signal.SIGKILL)
 
 
 def is_stopped(pid):
