@@ -1,4 +1,4 @@
-"""The clients of a seed: they submit, repeat, bid again, cancel, pay in, and die in the middle."""
+"""The clients of a seed: they submit, repeat, pay in, and die in the middle."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from herder.errors import (
     HerdUnavailable,
     InsufficientBalance,
     KeyReused,
-    OrderEnded,
-    OrderNotWaiting,
-    RebidTooLow,
-    RefundRefused,
+    RateLimited,
 )
 from herder.home import open_ledger
 from herder.orders import Order, Prompt, State, Submission
@@ -28,24 +25,13 @@ from tests.simulation.clockwork import Broken, Crash, Process, Thread
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
-from tests.simulation.shadow import RUNNING, WAITING, Shadow
+from tests.simulation.owners import ACCOUNTS, LIMITED, POOR, RICH, Owners
+from tests.simulation.shadow import Shadow
 from tests.simulation.truth import Truth
 from tests.simulation.weather import Layout
 from workers.transport.tasks import NewTask
-from workers.wire import (
-    HERDER_QUEUE,
-    NUDGE_ID,
-    NUDGE_TASK,
-    ChatMessage,
-    Held,
-    Nudge,
-    StopAttempt,
-    control_stream,
-    seal,
-)
+from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, ChatMessage, Nudge, seal
 
-ACCOUNTS = ("ada", "bob", "cy", "poor")
-RICH, POOR = 10**9, 400
 RETRIES = 6
 
 
@@ -75,6 +61,7 @@ class Clients:
         self._programs = 0
         self._pending = 0
         self.calls: list[Call] = []
+        self._owners = Owners(room, truth, shadow, self._soon)
 
     def open_accounts(self) -> None:
         """Before anything goes wrong."""
@@ -83,6 +70,11 @@ class Clients:
             accounts.create(name)
             amount = POOR if name == "poor" else RICH
             accounts.deposit(name, amount, self._time.new_id())
+        accounts.set_limits(
+            LIMITED,
+            max_open_orders=self._layout.most_open,
+            tokens_per_minute=self._layout.tokens_per_minute,
+        )
 
     def _accounts(self, process: Process) -> Accounts:
         books = open_ledger(process.clock_us)
@@ -123,6 +115,7 @@ class Clients:
             self._soon(mean_us, rng.choice(ACCOUNTS), self._arrive)
         call = self._draw(process)
         self.calls.append(call)
+        self._time.count("an order arrives")
         self._submit(process, call)
 
     def _draw(self, process: Process) -> Call:
@@ -161,6 +154,8 @@ class Clients:
             new_id=self._time.new_id,
         )
         call.tries += 1
+        if call.tries > 1:
+            self._time.count("a call is repeated")
         before = self._shadow.commits
         try:
             order = desk.submit(call.submission)
@@ -189,15 +184,31 @@ class Clients:
         asked = call.submission
         match error:
             case FeeTooLow():
+                self._time.count("a call is refused for its fee")
                 right = asked.fee is not None and asked.fee * asked.bid_factor < call.needed
             case FeeAboveMax():
+                self._time.count("a call is refused for its fee")
                 right = asked.max_fee is not None
             case InsufficientBalance():
+                self._time.count("a call is refused for the balance")
                 right = self._fill(call)
+            case RateLimited():
+                self._time.count("a call is refused for the account's limits")
+                right = self._is_limited(call, error)
             case _:
                 right = asked.start_by_us is not None and error.code == "invalid_start_by"
         if not right:
             raise Broken("refused", f"{error.code}: {error.message}")
+
+    def _is_limited(self, call: Call, error: RateLimited) -> bool:
+        """The same call works later."""
+        self._again(call, error.retry_after_s * 1_000_000)
+        if call.submission.account != LIMITED:
+            return False
+        if "open_orders" not in error.data:
+            return self._layout.tokens_per_minute > 0
+        rows = (*self._shadow.queued.values(), *self._shadow.out.values())
+        return sum(row.account == LIMITED for row in rows) >= self._layout.most_open > 0
 
     def _fill(self, call: Call) -> bool:
         """The same call works after a deposit."""
@@ -255,21 +266,14 @@ class Clients:
     def _plan_more(self, call: Call, order: Order) -> None:
         """What its client will do about an order."""
         rng, account = self._time.rng, call.submission.account
-        if rng.random() < 0.15:
-            self._soon(1_500_000, account, lambda p: self._cancel(p, order.id))
-        if rng.random() < 0.15:
-            self._soon(300_000, account, lambda p: self._cancel_once_it_runs(p, order.id))
-        if rng.random() < 0.15:
-            fee = max(1, order.fee + rng.randint(-3, order.fee))
-            self._soon(800_000, account, lambda p: self._rebid(p, order.id, fee))
-        if rng.random() < 0.05:
-            self._soon(6_000_000, account, lambda p: self._refund(p, order.id))
+        self._owners.plan(order, account)
         if call.submission.idempotency_key and rng.random() < 0.15:
             self._soon(2_000_000, account, lambda p: self._submit(p, call))
         if call.submission.idempotency_key and rng.random() < 0.03:
             self._soon(2_000_000, account, lambda p: self._reuse_key(p, call))
 
     def _reuse_key(self, process: Process, call: Call) -> None:
+        self._time.count("a key is used for another call")
         other = replace(call.submission, tokens=call.submission.tokens + 1)
         desk = self._room.parts.desk(
             self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
@@ -279,83 +283,3 @@ class Clients:
         except (KeyReused, HerdUnavailable, OperationalError):
             return
         raise Broken("accepted", "a key stands for two calls")
-
-    # Later on
-
-    def _cancel(self, process: Process, order_id: str) -> None:
-        books = open_ledger(process.clock_us)
-        withdrawal = self._room.parts.withdrawal(
-            self._room.database, books, self._room.settings, clock_us=process.clock_us
-        )
-        before = self._shadow.by_id[order_id]
-        self._truth.called_off.add(order_id)
-        try:
-            order = withdrawal.cancel(order_id, account=process.machine)
-        except (HerdUnavailable, OperationalError):
-            self._soon(500_000, process.machine, lambda p: self._cancel(p, order_id))
-            return
-        except OrderEnded:
-            if before.open:
-                raise Broken("cancel", f"order {before.seq} was open and said to be over") from None
-            return
-        self._time.note(f"cancels order {order.seq}: {order.state}")
-        if before.state in WAITING and order.state is not State.CANCELLED:
-            raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")
-        self._stop(process, order)
-
-    def _cancel_once_it_runs(self, process: Process, order_id: str) -> None:
-        row = self._shadow.by_id[order_id]
-        if row.state == RUNNING:
-            self._cancel(process, order_id)
-        elif row.open:
-            self._soon(300_000, process.machine, lambda p: self._cancel_once_it_runs(p, order_id))
-
-    def _stop(self, process: Process, order: Order) -> None:
-        """Tell the worker that has it, as whoever calls `cancel` does."""
-        if order.state is not State.RUNNING or not order.instance or not order.nonce:
-            return
-        held = Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
-        token = seal(
-            StopAttempt(held=held, reason="cancelled"),
-            HERDER_KEY,
-            sender="herder",
-            audience=control_stream(order.instance),
-            now_s=process.clock_us() // 1_000_000,
-        )
-        try:
-            self._room.redis.add_controls([(order.instance, token)])
-        except RedisError:
-            self._time.note("the worker was not told")
-
-    def _rebid(self, process: Process, order_id: str, fee: int) -> None:
-        desk = self._room.parts.desk(
-            self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
-        )
-        before = self._shadow.by_id[order_id]
-        commits = self._shadow.commits
-        try:
-            desk.rebid(order_id, fee, account=process.machine)
-        except (HerdUnavailable, OperationalError):
-            return
-        except (RebidTooLow, OrderNotWaiting, OrderEnded, InsufficientBalance) as error:
-            self._time.note(f"is refused: {error.code}")
-            if self._shadow.commits != commits:
-                raise Broken("refused", f"{error.code}, and it left a trace") from None
-            if isinstance(error, RebidTooLow) and fee > before.fee:
-                raise Broken("rebid", f"{fee} is above {before.fee}") from None
-            if isinstance(error, OrderNotWaiting) and before.state == "queued":
-                raise Broken("rebid", f"order {before.seq} did wait") from None
-            return
-        if fee < before.fee or (fee == before.fee and before.holds == 1):
-            raise Broken("rebid", f"{fee} was taken in place of {before.fee}")
-
-    def _refund(self, process: Process, order_id: str) -> None:
-        row = self._shadow.by_id[order_id]
-        desk = self._room.parts.desk(
-            self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
-        )
-        amount = max(1, row.charged // 2) if self._time.rng.random() < 0.5 else None
-        try:
-            desk.refund(order_id, amount, "the operator's", refund_id=self._time.new_id())
-        except (RefundRefused, HerdUnavailable, OperationalError):
-            return

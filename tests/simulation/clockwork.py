@@ -7,11 +7,13 @@ a step lets the others go on from there, so that what it had read before is old 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from random import Random
 from typing import Any
 
+from tests.simulation.tally import ALL
 from tests.simulation.weather import CALM, Weather
 
 START_US = 1_800_000_000_000_000
@@ -47,6 +49,8 @@ class Process:
         self.machine = machine or name
         self.alive = True
         self.stopped_until_us = 0
+        self.cut_off_until_us = 0
+        """Until then it goes on, and nothing that it sends or is sent arrives."""
 
     def clock_us(self) -> int:
         """The machine's clock, which may be wrong."""
@@ -100,6 +104,8 @@ class Clockwork:
         self.set_us: dict[str, int] = {}
         """When a machine's clock was set for the last time."""
         self.history: list[tuple[int, str, str]] = []
+        self.tally: Counter[str] = Counter()
+        """How often each kind of `tally.KINDS` occurred."""
         self.faults = 0
         """What was made to fail so far: an error is unexpected where none was."""
         self.steps = 0
@@ -172,6 +178,11 @@ class Clockwork:
             thread.busy = False
 
     @property
+    def cut_off(self) -> bool:
+        """Whether the process that runs has lost its network."""
+        return bool(self._stack) and self._stack[-1].process.cut_off_until_us > self.now_us
+
+    @property
     def who(self) -> str:
         """The thread that runs."""
         return self._stack[-1].name if self._stack else "the test"
@@ -182,26 +193,28 @@ class Clockwork:
         """Whether something happens that happens so often."""
         return probability > 0 and self.rng.random() < probability
 
-    def point(self, where: str, *, inside: bool = False) -> None:
+    def point(self, where: str, kind: str, *, inside: bool = False) -> None:
         """A place where the process that runs may die, or stand still while the others go on.
 
         Args:
             where: in words, for the history.
+            kind: what is counted if it dies there.
             inside: of a transaction, where nobody else could go on.
         """
         if self.weather is CALM or not self.mortal:
             return
         if self.doomed():
-            self.crash(where)
+            self.crash(where, kind)
         if not inside and len(self._stack) < DEEPEST and self.chance(self.weather.stall):
             self._stand_still(self._stack[-1], where)
 
-    def crash(self, where: str) -> None:
+    def crash(self, where: str, kind: str) -> None:
         """The process that runs dies.
 
         Raises:
             Crash: always.
         """
+        self.count(kind)
         self.note(f"dies {where}")
         self._stack[-1].process.die()
         raise Crash
@@ -211,9 +224,11 @@ class Clockwork:
         if self.rng.random() < 0.15:
             for_us = self.rng.randint(self._stop_us // 2, 2 * self._stop_us)
             process.stopped_until_us = self.now_us + for_us
+            self.count("a process is stopped in the middle")
             self.note(f"is stopped {where} for {for_us / 1e6:.1f} s")
         else:
             for_us = self.rng.randint(1_000, 300_000)
+            self.count("a process stands for a moment")
             self.note(f"stands {where} for {for_us // 1000} ms")
         self.run(self.now_us + for_us)
         if not process.alive:
@@ -240,6 +255,11 @@ class Clockwork:
         self.note(what)
 
     # History
+
+    def count(self, kind: str) -> None:
+        """Something of a kind that is counted occurred."""
+        assert kind in ALL, kind
+        self.tally[kind] += 1
 
     def note(self, what: str, who: str | None = None) -> None:
         """A line of history."""

@@ -55,16 +55,18 @@ class SimDatabase(Database):
                 rules.inside = False
         if self.raw.total_changes != before:
             rules.committed()
-            self._time.point("after a commit")
+            self._time.point("after a commit", "a process dies after a commit")
 
     def _before_commit(self) -> None:
         time = self._time
-        time.point("before a commit", inside=True)
+        time.point("before a commit", "a process dies before a commit", inside=True)
         if not time.mortal or not time.chance(time.weather.fail_write):
             return
         time.fault("a commit fails")
         if time.rng.random() < 0.5:
+            time.count("a commit finds the database busy")
             raise HerdUnavailable("The database is busy; try again.")
+        time.count("a commit fails")
         raise OperationalError("COMMIT", {}, sqlite3.OperationalError("disk I/O error"))
 
 

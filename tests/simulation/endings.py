@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.simulation.clockwork import Broken, Clockwork
-from tests.simulation.shadow import DISPATCHED, OUT, QUEUED, WAITING, Commit, Row, Shadow
+from tests.simulation.shadow import (
+    DISPATCHED,
+    OUT,
+    QUEUED,
+    RUNNING,
+    WAITING,
+    Commit,
+    Row,
+    Shadow,
+)
 from tests.simulation.truth import Truth
 from tests.simulation.weather import Layout
 
@@ -12,6 +21,12 @@ STATE_OF = {
     "length": "completed",
     "deadline": "expired",
     "cancelled": "cancelled",
+}
+
+
+TOO_MANY = {
+    "too_many_attempts": "an order fails after too many tries",
+    "too_many_dispatches": "an order fails after too many times out",
 }
 
 
@@ -36,8 +51,13 @@ class Endings:
             if old is not None and old.open:
                 if not new.open:
                     self._judge_end(old, new)
+                    self._count_end(old, new)
                 elif old.state in OUT and new.state == QUEUED and new.attempt_open:
                     self._judge_lapse(old)
+                    claimed = "" if old.state == RUNNING else " unclaimed"
+                    self._time.count(f"an attempt lapses{claimed}")
+                elif (old.state, new.state) == (QUEUED, RUNNING):
+                    self._time.count("a late beat takes a lapsed order back")
             if new.state in OUT:
                 if old is None or new.deadline_heard_s != old.deadline_heard_s:
                     self._leases[new.seq] = self._truth.markers
@@ -56,6 +76,26 @@ class Endings:
         listened = self._listened(self._leases, old)
         if listened < allowed:
             raise Broken("lease", f"order {old.seq} lapsed after {listened} s of {allowed}")
+
+    def _count_end(self, old: Row, new: Row) -> None:
+        """What kind of end it was."""
+        said = new.instance is not None
+        kind = ""
+        if said and old.state == QUEUED:
+            self._time.count("a late answer of a lapsed order counts")
+        if new.state == "expired":
+            kind = "an order expires over its worker's head"
+            if said:
+                kind = "an order expires by its worker's deadline"
+            elif old.state in WAITING:
+                kind = "an order expires unbegun"
+        elif new.state == "cancelled" and old.call_off:
+            how = "by its worker's word" if said else "without its worker"
+            kind = f"a called-off order ends {how}"
+        elif new.failure_code in TOO_MANY:
+            kind = TOO_MANY[new.failure_code]
+        if kind:
+            self._time.count(kind)
 
     def _judge_end(self, old: Row, new: Row) -> None:
         expected = 0
@@ -123,7 +163,9 @@ class Endings:
                 raise Broken("cancel", f"order {new.seq} was cancelled and nobody had asked")
             if waited:
                 return
-        elif waited and not old.begun:
+        elif waited:
+            if old.begun:
+                raise Broken("start_by", f"order {new.seq} had begun and expired")
             if new.start_by_us is None or (new.ended_us or 0) < new.start_by_us:
                 raise Broken("start_by", f"order {new.seq} expired before its time")
             return

@@ -38,29 +38,43 @@ class Network:
         self.thread = Thread(Environment(time, name))
         self.away_until_us = 0
         self._wipes = 0
+        self._sent = 0
+        self._newest = 0
+        """The message that was sent last of all that arrived."""
 
     def wipe(self) -> None:
         """Forget everything, what is on its way included."""
         self._wipes += 1
 
     def _away(self) -> bool:
-        return self.time.now_us < self.away_until_us
+        return self.time.now_us < self.away_until_us or self.time.cut_off
 
     def _carry(self, arrive: Callable[[], None]) -> None:
         """Bring something on its way: it may be lost, come twice, or be overtaken."""
         time, weather = self.time, self.time.weather
         if time.chance(weather.lose):
             time.note("a message is lost", self.thread.name)
+            time.count("a message is lost")
             return
         wipes = self._wipes
+        self._sent += 1
+        number = self._sent
 
         def come() -> None:
-            if wipes == self._wipes:
-                arrive()
+            if wipes != self._wipes:
+                return
+            if number < self._newest:
+                time.count("a message is overtaken")
+            self._newest = max(number, self._newest)
+            arrive()
 
         times = 2 if time.chance(weather.repeat) else 1
+        if times > 1:
+            time.count("a message is repeated")
         for _ in range(times):
             slow = time.chance(weather.delay)
+            if slow:
+                time.count("a message is delayed")
             delay_us = time.rng.randint(200_000, 9_000_000) if slow else time.rng.randint(200, 8000)
             time.after(delay_us, self.thread, come)
 
@@ -82,7 +96,7 @@ class Broker(Network):
         """
         time, weather = self.time, self.time.weather
         self.rules.published(tasks)
-        time.point("before it publishes")
+        time.point("before it publishes", "a process dies before a publish")
         if self._away():
             time.fault("finds no broker")
             raise ConnectionError("the broker is out of reach")
@@ -92,16 +106,20 @@ class Broker(Network):
             self._truth.published.add(_attempt_of(task))
             self._carry(partial(self._arrive, task))
         if dies:
-            time.crash(f"with {arrive} of {len(tasks)} published")
+            time.crash(f"with {arrive} of {len(tasks)} published", "a process dies amid a publish")
         if breaks:
+            time.count("the broker goes away amid a publish")
             time.fault(f"loses the broker with {arrive} of {len(tasks)} published")
             raise ConnectionError("the broker went away")
-        time.point("after it published")
+        time.point("after it published", "a process dies after a publish")
 
     def _arrive(self, task: NewTask) -> None:
         queue = self._queues[task.queue]
         # Priorities are a hint: the broker keeps to them as it likes.
-        queue.insert(self.time.rng.randint(0, len(queue)), task)
+        place = self.time.rng.randint(0, len(queue))
+        if place < len(queue):
+            self.time.count("a queue is reordered")
+        queue.insert(place, task)
         self.pump(task.queue)
 
     def pump(self, name: str) -> None:
@@ -130,12 +148,12 @@ class Redis(Network):
         """How many beats the group has read; -1: there is no group."""
         self._nudged: dict[str, int] = {}
         self.listeners: list[Callable[[], None]] = []
-        self.readers: dict[str, Callable[[str], None]] = {}
+        self.readers: dict[str, tuple[Process, Callable[[str], None]]] = {}
 
     def _call(self, do: Callable[[], None], what: str) -> None:
         """A command: it arrives, or not, or does and its answer is lost."""
         time = self.time
-        time.point(f"before it sends {what}")
+        time.point(f"before it sends {what}", "a process dies before it sends to Redis")
         if self._away():
             time.fault(f"finds no Redis for {what}")
             raise RedisConnectionError("Redis is out of reach")
@@ -143,9 +161,10 @@ class Redis(Network):
         if not breaks or time.rng.random() < 0.5:
             do()
         if breaks:
+            time.count("Redis goes away amid a command")
             time.fault(f"loses Redis over {what}")
             raise RedisConnectionError("Redis went away")
-        time.point(f"after it sent {what}")
+        time.point(f"after it sent {what}", "a process dies after it sent to Redis")
 
     # As in Streams
 
@@ -178,7 +197,7 @@ class Redis(Network):
         self._read += len(found)
         self._truth.markers += sum(mark for _, _, mark in found)
         if found:
-            self.time.point("with beats that it read")
+            self.time.point("with beats that it read", "a herder dies with beats that it read")
         return [(at_us, token) for at_us, token, _ in found]
 
     @property
@@ -197,9 +216,21 @@ class Redis(Network):
         self._call(send, "control")
 
     def _tell(self, instance: str, token: str) -> None:
-        reader = self.readers.get(instance)
-        if reader is not None:
-            reader(token)
+        process, read = self.readers.get(instance, (None, None))
+        if process is None or read is None:
+            return
+        # A control stream keeps what comes while nobody reads it.
+        wait_us = max(0, process.cut_off_until_us - self.time.now_us)
+        if wait_us:
+            wipes = self._wipes
+
+            def later() -> None:
+                if wipes == self._wipes:
+                    self._tell(instance, token)
+
+            self.time.after(wait_us, self.thread, later)
+        else:
+            read(token)
 
     def announce_ended(self, orders: Sequence[str]) -> None:
         self.rules.announced(orders)
@@ -238,5 +269,6 @@ def _attempt_of(task: NewTask) -> tuple[str, int]:
 
 
 def machine_is_up(process: Process) -> bool:
-    """Whether it lives and does not stand still."""
-    return process.alive and process.stopped_until_us <= process.time.now_us
+    """Whether it lives, does not stand still, and hears."""
+    quiet_until_us = max(process.stopped_until_us, process.cut_off_until_us)
+    return process.alive and quiet_until_us <= process.time.now_us

@@ -14,6 +14,7 @@ from tests.simulation.shadow import (
     OUT,
     QUEUED,
     RUNNING,
+    WAITING,
     Change,
     Commit,
     Row,
@@ -47,6 +48,8 @@ class Rules:
         """Attempts that were committed."""
         self._settled: set[tuple[str, int, str]] = set()
         """(order, attempt, instance) whose outcome was taken in, and committed."""
+        self._void: set[tuple[str, int, str]] = set()
+        """The same, where it counted for nothing and the worker was told so."""
         self._clock = [0]
         self._heard_us = [0]
         self.inside = False
@@ -72,6 +75,9 @@ class Rules:
         self._judge_dispatch([change.new for change in commit.changes if _dispatched(change)])
         self._judge_events(commit)
         self._judge_outbox(commit)
+        for order_id in commit.purged:
+            if self._shadow.by_id[order_id].open:
+                raise Broken("purge", f"{order_id[:8]} is open and its text was deleted")
         self._money.judge(commit)
         self._endings.judge(commit)
 
@@ -90,6 +96,8 @@ class Rules:
             return
         if new.state != old.state and new.state not in STEPS[old.state]:
             raise Broken("steps", f"order {new.seq} went from {old.state} to {new.state}")
+        if new.state in WAITING and old.call_off is not None:
+            raise Broken("cancel", f"order {new.seq} was called off and waits again")
         self._judge_attempt(old, new)
         self._judge_binding(old, new)
         self._judge_bid(old, new)
@@ -251,6 +259,12 @@ class Rules:
                 if (held["order"], held["attempt"], instance) not in self._settled:
                     raise Broken("confirm", f"{_name(held)} was confirmed and is not settled")
         elif kind == "stop":
+            held = (body["held"]["order"], body["held"]["attempt"], instance)
+            row = self._shadow.by_id.get(held[0])
+            if body["reason"] == "void" and held in self._truth.outcomes and row is not None:
+                if row.attempt > held[1] and held not in self._void:
+                    self._time.count("a late answer of one sent out again is void")
+                self._void.add(held)
             self._judge_stop(instance, body["held"], body["reason"])
 
     def _judge_stop(self, instance: str, held: dict[str, Any], reason: str) -> None:

@@ -29,6 +29,7 @@ class Report:
         simulated_s: how long it took in there.
         took_s: how long it took out here.
         digest: of the history: the same seed has the same.
+        tally: how often each kind of `tally.KINDS` occurred.
         rule: that was broken, or None.
         what: broke it.
         history: only where a rule was broken, or it was asked for.
@@ -42,6 +43,7 @@ class Report:
     simulated_s: float
     took_s: float
     digest: str
+    tally: dict[str, int]
     rule: str | None = None
     what: str = ""
     history: list[str] = field(default_factory=list)
@@ -95,6 +97,7 @@ def run_seed(
         simulated_s=time.clock_s(),
         took_s=real_time.perf_counter() - began_s,
         digest=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
+        tally=dict(time.tally),
         rule=broken.rule if broken else None,
         what=broken.what if broken else "",
         history=lines if history or broken else [],

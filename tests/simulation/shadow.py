@@ -107,22 +107,27 @@ class Commit:
     events: list[Event]
     unsent: list[tuple[str, int]]
     """(order, attempt) of outbox rows that were deleted."""
+    purged: list[str]
+    """Orders whose texts were."""
 
     @property
     def anything(self) -> bool:
         """Whether anything that the rules look at changed."""
-        return bool(self.changes or self.moves or self.events or self.unsent)
+        return bool(self.changes or self.moves or self.events or self.unsent or self.purged)
 
 
 _SETUP = """
 CREATE TEMP TABLE touched (seq INTEGER);
 CREATE TEMP TABLE unsent (order_id TEXT, attempt INTEGER);
+CREATE TEMP TABLE purged (order_id TEXT);
 CREATE TEMP TRIGGER orders_born AFTER INSERT ON main.orders
     BEGIN INSERT INTO touched VALUES (NEW.seq); END;
 CREATE TEMP TRIGGER orders_moved AFTER UPDATE ON main.orders
     BEGIN INSERT INTO touched VALUES (NEW.seq); END;
 CREATE TEMP TRIGGER outbox_cleared AFTER DELETE ON main.outbox
     BEGIN INSERT INTO unsent VALUES (OLD.order_id, OLD.attempt); END;
+CREATE TEMP TRIGGER texts_purged AFTER DELETE ON main.order_text
+    BEGIN INSERT INTO purged VALUES (OLD.order_id); END;
 """
 _COLUMNS = ", ".join(Row._fields)
 _TOUCHED = f"SELECT {_COLUMNS} FROM orders WHERE seq IN (SELECT seq FROM touched) ORDER BY seq"
@@ -175,6 +180,7 @@ class Shadow:
         moves = [Move(*values) for values in self.rows(_MOVES, self._moves)]
         events = [Event(*values) for values in self.rows(_EVENTS, self._events)]
         unsent = self.rows("SELECT order_id, attempt FROM unsent ORDER BY rowid")
+        purged = [order_id for (order_id,) in self.rows("SELECT order_id FROM purged")]
         if moves:
             self._moves = moves[-1].seq
         if events:
@@ -182,8 +188,10 @@ class Shadow:
         self.raw.execute("DELETE FROM touched")
         if unsent:
             self.raw.execute("DELETE FROM unsent")
+        if purged:
+            self.raw.execute("DELETE FROM purged")
         self._changes = self.raw.total_changes
-        return Commit(changes, moves, events, unsent)
+        return Commit(changes, moves, events, unsent, purged)
 
     def _put(self, row: Row) -> None:
         self.by_seq[row.seq] = self.by_id[row.id] = row

@@ -80,6 +80,7 @@ class Strangers:
         self._put(token, attempt_id(outcome.held))
 
     def _put(self, token: str, task_id: str) -> None:
+        self._time.count("a stranger writes to the herder")
         self._broker.publish_many([NewTask(HERDER_QUEUE, OUTCOME_TASK, token, task_id, "forged")])
 
     def _outcome_of_nobody(self, row: Row) -> None:
@@ -117,4 +118,5 @@ class Strangers:
                 audience=BEATS_STREAM,
                 now_s=self._time.now_us // 1_000_000,
             )
+            self._time.count("a stranger writes to the beats")
             self._redis.add_beat(token)

@@ -1,4 +1,4 @@
-"""The simulator finds things: ten faults are planted, and each is found by its rule."""
+"""The simulator finds things: faults are planted, and each is found by its rule."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import pytest
 from sqlalchemy import text
 
 from herder import settlement as settlement_module
+from herder import withdrawal as withdrawal_module
 from herder.desk import Desk
 from herder.dispatch import Dispatcher
+from herder.endings import Plan
 from herder.herd import Herd
+from herder.orders import State
 from herder.service import Service
 from herder.settlement import Settlement
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
+from herder.store import orders as order_sql
+from herder.withdrawal import Withdrawal
 from ledger import Ledger
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.herder import Parts
 from tests.simulation.run import run_seed
 from tests.simulation.truth import Truth
 from tests.simulation.world import World
-from workers.wire import Confirm
+from workers.wire import Confirm, Outcome
 
 SEEDS = range(1, 41)
 ORDERS = 80
@@ -210,3 +215,133 @@ def test_a_better_order_that_is_skipped(monkeypatch):
 
     monkeypatch.setattr(book_sql, "best", second_best)
     assert found() == "order"
+
+
+# Withdrawal
+
+
+def charging(when: Callable[[Any], bool]) -> type[Plan]:
+    """A plan that charges for a token that nobody delivered."""
+
+    class Charges(Plan):
+        def end(self, order, state, now_us, outcome, failure=None):
+            if outcome is None and when(order):
+                outcome = Outcome.model_construct(
+                    order=order.id,
+                    attempt=order.attempt,
+                    nonce=order.nonce,
+                    result="completed",
+                    finish_reason="cancelled" if state is State.CANCELLED else "deadline",
+                    text="",
+                    generated=1,
+                )
+            return super().end(order, state, now_us, outcome, failure)
+
+    return Charges
+
+
+def test_a_cancel_of_a_waiting_order_that_charges(monkeypatch):
+    monkeypatch.setattr(withdrawal_module, "Plan", charging(lambda order: order.waits))
+    assert found() == "charge"
+
+
+def test_an_overdue_end_that_charges(monkeypatch):
+    monkeypatch.setattr(withdrawal_module, "Plan", charging(lambda order: not order.waits))
+    assert found() == "charge"
+
+
+def test_an_expiry_that_ends_an_order_that_was_begun(monkeypatch):
+    def late(order, now_us):
+        return order.start_by_us is not None and order.start_by_us < now_us and order.waits
+
+    def all_late(connection, now_us, limit):
+        rows = connection.execute(
+            text("SELECT id FROM orders WHERE state = 'queued' AND start_by_us < :now"),
+            {"now": now_us},
+        )
+        found = order_sql.get_orders(connection, [row.id for row in rows])
+        return list(found.values())[:limit]
+
+    monkeypatch.setattr(withdrawal_module, "_is_late", late)
+    monkeypatch.setattr(book_sql, "late", all_late)
+    assert found() == "start_by"
+
+
+def test_a_call_off_that_is_forgotten(monkeypatch):
+    monkeypatch.setattr(book_sql, "call_off", lambda *_: None)
+    assert found() == "cancel"
+
+
+def test_a_call_off_that_a_lapse_forgets(monkeypatch):
+    give_up = Settlement._give_up
+
+    def forgetful(self, connection, plan, order, now_us):
+        give_up(self, connection, plan, replace(order, call_off=None), now_us)
+
+    monkeypatch.setattr(Settlement, "_give_up", forgetful)
+    assert found() == "cancel"
+
+
+class EndsTooEarly(Withdrawal):
+    """Waits for no worker: a cancelled order that runs is over at once."""
+
+    def cancel(self, order_id, *, account=None):
+        order = super().cancel(order_id, account=account)
+        if order.state is State.RUNNING:
+            with self._database.write() as connection:
+                plan = Plan()
+                order = plan.end(order, State.CANCELLED, self._clock_us(), None)
+                plan.write(connection, self._ledger, self._clock_us())
+        return order
+
+
+def test_a_cancelled_order_that_does_not_wait_for_its_worker():
+    assert found(Parts(withdrawal=EndsTooEarly)) == "lease"
+
+
+class Anybodys(Withdrawal):
+    def cancel(self, order_id, *, account=None):  # noqa: ARG002 (the fault)
+        return super().cancel(order_id)
+
+
+def test_a_cancel_by_another_account():
+    assert found(Parts(withdrawal=Anybodys)) == "others"
+
+
+# Late answers
+
+
+def test_a_late_answer_that_counts_after_its_order_was_sent_out_again(monkeypatch):
+    judge = settlement_module.judge
+
+    def forgiving(order, outcome, instance):
+        if order is not None and order.attempt_open and outcome.attempt < order.attempt:
+            return "accept"
+        return judge(order, outcome, instance)
+
+    monkeypatch.setattr(settlement_module, "judge", forgiving)
+    assert found() == "binding"
+
+
+def test_a_late_answer_that_is_lost(monkeypatch):
+    """What lapsed and was not sent out again may still be answered."""
+    judge = settlement_module.judge
+
+    def impatient(order, outcome, instance):
+        if order is not None and order.state is State.QUEUED:
+            return "void"
+        return judge(order, outcome, instance)
+
+    monkeypatch.setattr(settlement_module, "judge", impatient)
+    assert found() == "void"
+
+
+def test_a_purge_of_what_still_runs(monkeypatch):
+    ended = order_sql.ended_with_text
+
+    def too_many(connection, **asked):
+        rows = connection.execute(text("SELECT id FROM orders WHERE state = 'running'"))
+        return [*ended(connection, **asked), *(row.id for row in rows)]
+
+    monkeypatch.setattr(order_sql, "ended_with_text", too_many)
+    assert found() == "purge"

@@ -27,8 +27,11 @@ class Weather:
         worker_stops: it stands still for longer than a lease, and comes back.
         worker_drains: it takes no more, hands back, and leaves.
         worker_revoked: its key is believed no more.
+        worker_cut_off: nothing that it sends or is sent arrives for up to three leases.
+        all_cut_off: the same for all workers at once: what lapses then is not sent out again.
         herder_dies: between two steps.
         herder_stops: all of it stands still for longer than a lease.
+        herder_cut_off: as for workers.
         broker_away: nobody can publish for seconds.
         redis_away: nobody can reach Redis for seconds.
         wiped: broker and, half of the time, Redis lose all that they hold.
@@ -49,8 +52,11 @@ class Weather:
     worker_stops: float = 0.0
     worker_drains: float = 0.0
     worker_revoked: float = 0.0
+    worker_cut_off: float = 0.0
+    all_cut_off: float = 0.0
     herder_dies: float = 0.0
     herder_stops: float = 0.0
+    herder_cut_off: float = 0.0
     broker_away: float = 0.0
     redis_away: float = 0.0
     wiped: float = 0.0
@@ -74,8 +80,11 @@ _MOST = {
     "worker_stops": 0.04,
     "worker_drains": 0.04,
     "worker_revoked": 0.01,
+    "worker_cut_off": 0.05,
+    "all_cut_off": 0.05,
     "herder_dies": 0.05,
     "herder_stops": 0.03,
+    "herder_cut_off": 0.03,
     "broker_away": 0.05,
     "redis_away": 0.05,
     "wiped": 0.04,
@@ -109,6 +118,10 @@ class Layout:
     max_attempts: int
     max_dispatches: int
     lookahead: int
+    most_open: int
+    """Orders that the account `cy` may have open; 0: any number."""
+    tokens_per_minute: int
+    """What it may order a minute; 0: any number."""
     rates: Rates
     policy: Policy
 
@@ -130,6 +143,8 @@ def draw_layout(rng: Random) -> Layout:
         max_attempts=rng.choice((2, 3, 3, 3)),
         max_dispatches=rng.choice((5, 20, 20)),
         lookahead=rng.choice((0, 0, 0, 0, 0, 1, 2)),
+        most_open=rng.choice((0, 3, 8)),
+        tokens_per_minute=rng.choice((0, 0, 400, 2000)),
         rates=Rates(rng.randint(1, 5), rng.choice((0, 1, 1, 2, 3))),
         policy=Policy(
             fee_bump=Fraction(1005, 1000),

@@ -113,7 +113,7 @@ class SimWorker(Process):
 
     def start(self) -> None:
         """Announce itself, and begin to read."""
-        self._site.redis.readers[self.instance] = self._control_came
+        self._site.redis.readers[self.instance] = (self, self._control_came)
         self._site.broker.takers[INFERENCE_QUEUE].append(self)
         self.time.after(0, self._beating, self._beat_and_wait)
         self.time.after(1000, self.thread, self._read_on)
@@ -184,6 +184,7 @@ class SimWorker(Process):
         tokens = run.job.tokens
         if run.job.run_limit_s <= SHORT_S and time.chance(time.weather.hangs):
             time.note(f"hangs in {run.job.order[:8]} #{run.job.attempt}")
+            time.count("a worker hangs in an order")
             run.hangs = True
             return
         if time.chance(time.weather.poor_worker):
@@ -214,6 +215,8 @@ class SimWorker(Process):
 
     def _fail(self, run: Run, *, permanent: bool) -> None:
         if not run.over:
+            how = "for good" if permanent else "for now"
+            self.time.count(f"a worker fails an order {how}")
             failure = Failure(code="sim_trouble", message="It went wrong.", permanent=permanent)
             generated = run.generated(self.time.now_us)
             self._answer(run, "failed", None, generated, failure)
@@ -231,6 +234,8 @@ class SimWorker(Process):
         self._over(run)
         if run.void:
             return
+        if result == "handed_back":
+            self.time.count("a worker hands an order back")
         text = f"{self.instance} #{job.attempt}" + " on" * generated if generated else ""
         outcome = Outcome(
             order=job.order,

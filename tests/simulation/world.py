@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -145,36 +145,53 @@ class World:
         for worker in list(self.workers):
             if time.chance(weather.worker_dies * share):
                 time.note("dies", worker.name)
+                time.count("a worker dies")
                 worker.die()
             elif time.chance(weather.worker_stops * share):
                 self._stop(worker)
+                time.count("a worker is stopped")
+            elif time.chance(weather.worker_cut_off * share):
+                self._cut_off([worker])
+                time.count("a worker is cut off")
             elif time.chance(weather.worker_drains * share):
+                time.count("a worker drains")
                 worker.drain()
             elif time.chance(weather.worker_revoked * share):
                 self._revoke(worker)
+        if time.chance(weather.all_cut_off * share):
+            self._cut_off(self.workers)
+            time.count("all workers are cut off")
         for herder in list(self.herders):
             if time.chance(weather.herder_dies * share):
                 time.note("dies", herder.name)
+                time.count("a herder dies")
                 herder.die()
             elif time.chance(weather.herder_stops * share):
                 self._stop(herder)
+                time.count("a herder is stopped")
+            elif time.chance(weather.herder_cut_off * share):
+                self._cut_off([herder])
+                time.count("a herder is cut off")
         self._happen_outside(weather, share)
 
     def _happen_outside(self, weather: Weather, share: float) -> None:
         time, rng = self.time, self.time.rng
-        for network, chance in (
-            (self.broker, weather.broker_away),
-            (self.redis, weather.redis_away),
+        for network, chance, name in (
+            (self.broker, weather.broker_away, "the broker"),
+            (self.redis, weather.redis_away, "Redis"),
         ):
             if time.chance(chance * share):
                 away_us = rng.randint(300_000, self.layout.lease_s * 1_600_000)
                 network.away_until_us = time.now_us + away_us
+                time.count(f"{name} is away")
                 time.note(f"is away for {away_us / 1e6:.1f} s", network.thread.name)
         if time.chance(weather.wiped * share):
             time.note("wiped", "broker")
+            time.count("the broker is wiped")
             self.broker.wipe()
             if rng.random() < 0.5:
                 time.note("wiped", "redis")
+                time.count("Redis is wiped")
                 self.redis.wipe()
         if time.chance(weather.clock_steps * share):
             self._set_a_clock()
@@ -186,12 +203,29 @@ class World:
         for_us = self.time.rng.randint(lease_us // 2, 3 * lease_us)
         process.stopped_until_us = self.time.now_us + for_us
         self.time.note(f"is stopped for {for_us / 1e6:.1f} s", process.name)
+        self.time.after(for_us, self._sky, self._read_on)
+
+    def _cut_off(self, processes: Sequence[SimWorker | SimHerder]) -> None:
+        """Take their network from them; what they were about to say, they say later."""
+        lease_us = self.layout.lease_s * 1_000_000
+        for_us = self.time.rng.randint(lease_us // 2, 3 * lease_us)
+        for process in processes:
+            process.cut_off_until_us = self.time.now_us + for_us
+            self.time.note(f"is cut off for {for_us / 1e6:.1f} s", process.name)
+        self.time.after(for_us, self._sky, self._read_on)
+
+    def _read_on(self) -> None:
+        """Whoever is back reads what has waited meanwhile."""
+        for name in self.broker.takers:
+            self.broker.pump(name)
 
     def _set_a_clock(self) -> None:
         rng, time = self.time.rng, self.time
         machine = rng.choice(MACHINES)
         most_s = 3600 if rng.random() < 0.1 else 20
         skew_us = rng.randint(-most_s * 1_000_000, most_s * 1_000_000)
+        forwards = skew_us > time.skews.get(machine, 0)
+        time.count(f"a clock is set {'forwards' if forwards else 'backwards'}")
         time.set_clock(machine, skew_us)
         time.note(f"the clock of {machine} is set to {skew_us / 1e6:+.1f} s")
 
@@ -203,6 +237,7 @@ class World:
         place = int(worker.machine[1:]) - 1
         self._keys[place] = spare
         self.time.note("its key is revoked", worker.name)
+        self.time.count("a worker's key is revoked")
         with self.database.write() as connection:
             herd_sql.revoke_key(connection, worker.key.kid, self.time.now_us)
             self._believe(connection, WORKER_KEYS[spare])
@@ -219,6 +254,8 @@ class World:
         time.weather = CALM
         time.set_clocks_right()
         self.broker.away_until_us = self.redis.away_until_us = 0
+        for process in (*self.herders, *self.workers):
+            process.cut_off_until_us = 0
 
     def _over(self) -> bool:
         still_open = self.shadow.queued or self.shadow.out or not self.clients.done

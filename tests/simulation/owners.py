@@ -1,0 +1,176 @@
+"""What clients do about the orders that they have: cancel, bid again, purge, meddle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from redis import RedisError
+from sqlalchemy.exc import OperationalError
+
+from herder.errors import (
+    HerdUnavailable,
+    InsufficientBalance,
+    OrderNotFound,
+    OrderNotWaiting,
+    RebidTooLow,
+    RefundRefused,
+)
+from herder.home import open_ledger
+from herder.orders import Order, State
+from herder.retention import purge
+from tests.simulation.clockwork import Broken, Process
+from tests.simulation.herder import Room
+from tests.simulation.keys import HERDER_KEY
+from tests.simulation.shadow import RUNNING, WAITING, Shadow
+from tests.simulation.truth import Truth
+from workers.wire import Held, StopAttempt, control_stream, seal
+
+ACCOUNTS = ("ada", "bob", "cy", "poor")
+LIMITED = "cy"
+"""The account that may not have or order as much as it likes."""
+RICH, POOR = 10**9, 400
+
+
+class Soon(Protocol):
+    """Has a program of an account's owner do something."""
+
+    def __call__(self, mean_us: float, account: str, do: Callable[[Process], None]) -> None:
+        """After about so long."""
+
+
+class Owners:
+    """Those whose orders they are."""
+
+    def __init__(self, room: Room, truth: Truth, shadow: Shadow, soon: Soon) -> None:
+        self._room = room
+        self._time = room.time
+        self._truth = truth
+        self._shadow = shadow
+        self._soon = soon
+
+    def plan(self, order: Order, account: str) -> None:
+        """Draw what its owner will do about an order."""
+        rng = self._time.rng
+        if rng.random() < 0.15:
+            self._soon(1_500_000, account, lambda p: self._cancel(p, order.id))
+        if rng.random() < 0.15:
+            self._soon(300_000, account, lambda p: self._cancel_once_it_runs(p, order.id))
+        if rng.random() < 0.15:
+            fee = max(1, order.fee + rng.randint(-3, order.fee))
+            self._soon(800_000, account, lambda p: self._rebid(p, order.id, fee))
+        if rng.random() < 0.05:
+            self._soon(6_000_000, account, lambda p: self._refund(p, order.id))
+        if rng.random() < 0.03:
+            self._soon(4_000_000, account, self._purge)
+        if rng.random() < 0.03:
+            other = rng.choice([name for name in ACCOUNTS if name != account])
+            self._soon(400_000, other, lambda p: self._meddle(p, order.id))
+
+    def _desk(self, process: Process) -> Any:
+        books = open_ledger(process.clock_us)
+        return self._room.parts.desk(self._room.database, books, clock_us=process.clock_us)
+
+    def _withdrawal(self, process: Process) -> Any:
+        return self._room.parts.withdrawal(
+            self._room.database,
+            open_ledger(process.clock_us),
+            self._room.settings,
+            clock_us=process.clock_us,
+        )
+
+    def _cancel(self, process: Process, order_id: str) -> None:
+        before = self._shadow.by_id[order_id]
+        self._truth.called_off.add(order_id)
+        try:
+            order = self._withdrawal(process).cancel(order_id, account=process.machine)
+        except (HerdUnavailable, OperationalError):
+            self._soon(500_000, process.machine, lambda p: self._cancel(p, order_id))
+            return
+        self._time.note(f"cancels order {order.seq}: {order.state}")
+        if before.open:
+            how = "waits" if before.state in WAITING else "runs"
+            self._time.count(f"an order is cancelled while it {how}")
+        if before.state in WAITING and order.state is not State.CANCELLED:
+            raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")
+        if not order.state.ended and self._shadow.by_id[order_id].call_off is None:
+            raise Broken("cancel", f"order {order.seq} was to stop and runs on")
+        self._stop(process, order)
+
+    def _cancel_once_it_runs(self, process: Process, order_id: str) -> None:
+        row = self._shadow.by_id[order_id]
+        if row.state == RUNNING:
+            self._cancel(process, order_id)
+        elif row.open:
+            self._soon(300_000, process.machine, lambda p: self._cancel_once_it_runs(p, order_id))
+
+    def _stop(self, process: Process, order: Order) -> None:
+        """Tell the worker that has it, as whoever calls `cancel` does."""
+        if order.state is not State.RUNNING or not order.instance or not order.nonce:
+            return
+        held = Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
+        token = seal(
+            StopAttempt(held=held, reason="cancelled"),
+            HERDER_KEY,
+            sender="herder",
+            audience=control_stream(order.instance),
+            now_s=process.clock_us() // 1_000_000,
+        )
+        try:
+            self._room.redis.add_controls([(order.instance, token)])
+        except RedisError:
+            self._time.note("the worker was not told")
+
+    def _rebid(self, process: Process, order_id: str, fee: int) -> None:
+        before = self._shadow.by_id[order_id]
+        commits = self._shadow.commits
+        try:
+            self._desk(process).rebid(order_id, fee, account=process.machine)
+        except (HerdUnavailable, OperationalError):
+            return
+        except (RebidTooLow, OrderNotWaiting, InsufficientBalance) as error:
+            self._time.note(f"is refused: {error.code}")
+            self._time.count("a new bid is refused")
+            if self._shadow.commits != commits:
+                raise Broken("refused", f"{error.code}, and it left a trace") from None
+            if isinstance(error, RebidTooLow) and fee > before.fee:
+                raise Broken("rebid", f"{fee} is above {before.fee}") from None
+            if isinstance(error, OrderNotWaiting) and before.state == "queued":
+                raise Broken("rebid", f"order {before.seq} did wait") from None
+            return
+        self._time.count("a new bid is taken")
+        if fee < before.fee or (fee == before.fee and before.holds == 1):
+            raise Broken("rebid", f"{fee} was taken in place of {before.fee}")
+
+    def _refund(self, process: Process, order_id: str) -> None:
+        row = self._shadow.by_id[order_id]
+        amount = max(1, row.charged // 2) if self._time.rng.random() < 0.5 else None
+        try:
+            self._desk(process).refund(
+                order_id, amount, "the operator's", refund_id=self._time.new_id()
+            )
+        except (RefundRefused, HerdUnavailable, OperationalError):
+            return
+        self._time.count("the operator refunds")
+
+    def _purge(self, process: Process) -> None:
+        """Delete the texts of the account's ended orders; the rules look at which they are."""
+        try:
+            if purge(self._room.database, process.clock_us(), account=process.machine):
+                self._time.count("texts are purged")
+        except (HerdUnavailable, OperationalError):
+            self._time.note("nothing was purged")
+
+    def _meddle(self, process: Process, order_id: str) -> None:
+        """Another account's owner cancels it, and bids for it: there is no such order."""
+        self._time.count("another's order is asked for")
+        desk, withdrawal = self._desk(process), self._withdrawal(process)
+        for meddle in (
+            lambda: withdrawal.cancel(order_id, account=process.machine),
+            lambda: desk.rebid(order_id, RICH, account=process.machine),
+        ):
+            try:
+                meddle()
+            except (OrderNotFound, HerdUnavailable, OperationalError):
+                continue
+            raise Broken("others", f"{process.machine} meddled with {order_id[:8]}")
