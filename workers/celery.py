@@ -162,7 +162,8 @@ def _load_model() -> Model:
         )
     if not settings.model_path:
         raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
-    from workers.llama import LlamaModel, llama_options
+    from workers.llama import LlamaModel
+    from workers.options import llama_options
 
     return LlamaModel(llama_options(settings))
 

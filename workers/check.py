@@ -109,7 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         changes = {"model_path": str(chosen.model_path), "slots": chosen.slots or settings.slots}
-        from workers.llama import LlamaModel, llama_options
+        from workers.llama import LlamaModel
+        from workers.options import llama_options
 
         engine = Engine(LlamaModel(llama_options(settings.model_copy(update=changes))))
         try:

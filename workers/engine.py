@@ -29,7 +29,8 @@ from workers.errors import (
     WorkerError,
 )
 from workers.job import Job
-from workers.scheduler import Keep, Row, Scheduler, Seq
+from workers.scheduler import Scheduler
+from workers.sequences import Keep, Row, Seq
 from workers.work import (
     End,
     EndReason,

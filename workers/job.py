@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from workers.errors import WorkerError
-from workers.scheduler import Seq
+from workers.sequences import Seq
 from workers.text import TextSettler
 from workers.work import End, EndReason, Listener, Sampler, Work
 

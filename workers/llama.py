@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 
-from workers import chat
-from workers.errors import (
-    DecodeFailed,
-    EmptyPrompt,
-    ModelError,
-    ModelFileError,
-    TemplateError,
-    WorkerError,
-)
+from workers.errors import DecodeFailed, EmptyPrompt, ModelError, WorkerError
+from workers.gguf import load
+from workers.options import KvType, LlamaOptions, cores
 from workers.sampling import Chain, Samplers
-from workers.scheduler import Row
-from workers.settings import WorkerSettings
+from workers.sequences import Row
+from workers.vocabulary import Vocabulary
 from workers.work import ModelFacts, Prepared, Sampler, Work
 
 # OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
@@ -46,7 +37,6 @@ from llama_cpp.llama_grammar import json_schema_to_gbnf
 lib: Any = llama_cpp
 """The library's C functions; untyped here, because its own types describe only part of them."""
 
-KvType = Literal["f16", "bf16", "q8_0", "f32"]
 _GGML_GPUS = (1, 2)  # ggml-backend.h: with memory of their own, and with the host's
 _GGML_TYPE_BF16 = 30  # ggml.h; llama_cpp does not name it
 _KV_TYPES: dict[KvType, tuple[int, float]] = {
@@ -54,11 +44,6 @@ _KV_TYPES: dict[KvType, tuple[int, float]] = {
     "f16": (lib.GGML_TYPE_F16, 2.0),
     "bf16": (_GGML_TYPE_BF16, 2.0),
     "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
-}
-Weights = Literal["q8_0", "q4_0"]
-_FTYPES: dict[Weights, int] = {
-    "q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0,
-    "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0,
 }
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _reasons = threading.local()
@@ -87,66 +72,6 @@ def _take_reason() -> str:
     return next((line for line in reversed(lines) if line), "llama.cpp gave no reason")[:500]
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaOptions:
-    """How to load a model and lay out its cache.
-
-    Attributes:
-        path: the GGUF file.
-        slots: orders decoded at once. 16 is the best on CPUs; above, attention over everybody's
-            cells costs more than the fuller batch gives.
-        context: tokens of one order, at most; None: what the model was trained for.
-        cells: tokens of all orders together; more if one of `context` would not fit.
-        donors: sequences more, for shared prefixes that outlive their order; as many of them as
-            llama.cpp has beside the slots.
-        unified: one cache for all sequences, whose cells can be shared, or a part for each, of
-            `context` tokens if that is given, else its part of `cells`.
-        threads: CPU threads; None: as many as this process may use.
-        gpu_layers: layers on the accelerator; None: all, where llama.cpp was built with one.
-        kv_type: the type of the cache's numbers.
-        flash_attention: `auto` leaves it to llama.cpp.
-        batch_tokens: the most tokens in one decode call.
-        step_tokens: the most prompt tokens computed beside running streams in one step.
-        check_tensors: refuse weights that are not numbers; takes a moment.
-        requantize: convert the weights at load to a type that may be faster here. It is no longer
-            bit for bit the same model, and `facts.weights` says so.
-    """
-
-    path: Path
-    slots: int = 16
-    context: int | None = None
-    cells: int = 32768
-    donors: int = 4
-    unified: bool = False
-    threads: int | None = None
-    gpu_layers: int | None = None
-    kv_type: KvType = "f16"
-    flash_attention: Literal["auto", "on", "off"] = "auto"
-    batch_tokens: int = 512
-    step_tokens: int = 512
-    check_tensors: bool = True
-    requantize: Weights | None = None
-
-
-def llama_options(settings: WorkerSettings) -> LlamaOptions:
-    """How the settings of a worker have its model loaded."""
-    return LlamaOptions(
-        path=Path(settings.model_path),
-        slots=settings.slots,
-        context=settings.context or None,
-        cells=settings.cells,
-        donors=settings.prefixes,
-        unified=settings.kv_layout == "unified",
-        threads=settings.threads or None,
-        gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
-        kv_type=settings.kv_type,
-        flash_attention=settings.flash_attention,
-        batch_tokens=settings.batch_tokens,
-        step_tokens=settings.step_tokens,
-        requantize=settings.requantize or None,
-    )
-
-
 class LlamaModel:
     """A GGUF model and the one context that decodes on it.
 
@@ -156,16 +81,12 @@ class LlamaModel:
     """
 
     def __init__(self, options: LlamaOptions) -> None:
-        _check_file(options.path)
         self._ctx: Any = None
-        self._model = self._load(options)
+        self._model = load(lib, options, _take_reason)
         try:
-            self._vocab = lib.llama_model_get_vocab(self._model)
-            self._vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
+            self._vocab = Vocabulary(lib, self._model, Jinja2ChatFormatter)
             self._ctx = self._open(options)
             self._memory = lib.llama_get_memory(self._ctx)
-            self._read_vocab()
-            self._template = self._formatter()
             self._facts = self._find_facts(options)
         except BaseException:
             self.close()
@@ -173,9 +94,8 @@ class LlamaModel:
         self._unified = options.unified
         self._sequences = int(lib.llama_n_seq_max(self._ctx))
         self._past = [0] * self._sequences
-        self._pieces: dict[int, bytes] = {}
         self._make_batch(self._facts.batch_tokens)
-        self._samplers = Samplers(lib, self._vocab, self._vocab_size, json_schema_to_gbnf)
+        self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, json_schema_to_gbnf)
         self._outputs = 0
 
     @property
@@ -184,32 +104,6 @@ class LlamaModel:
         return self._facts
 
     # -- loading -----------------------------------------------------------------------------
-
-    def _load(self, options: LlamaOptions) -> Any:
-        layers = options.gpu_layers
-        if layers is None:
-            layers = -1 if lib.llama_supports_gpu_offload() else 0
-        model = _load_file(options.path, layers, check=options.check_tensors)
-        if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
-            lib.llama_model_free(model)
-            raise ModelFileError(f"{options.path} holds no model that continues text")
-        if options.requantize is None:
-            return model
-        lib.llama_model_free(model)  # it was sound; converting one that is not could end us
-        with tempfile.TemporaryDirectory(prefix="llama-herder-") as folder:
-            converted = Path(folder) / f"{options.requantize}.gguf"
-            params = lib.llama_model_quantize_default_params()
-            params.ftype = _FTYPES[options.requantize]
-            params.allow_requantize = True
-            params.nthread = options.threads or cores()
-            _take_reason()
-            source, target = os.fsencode(options.path), os.fsencode(converted)
-            if lib.llama_model_quantize(source, target, ctypes.byref(params)) != 0:
-                raise ModelError(
-                    f"cannot convert {options.path} to {options.requantize}: {_take_reason()}"
-                )
-            # mapped into memory, it stays there when the folder goes
-            return _load_file(converted, layers, check=False)
 
     def _open(self, options: LlamaOptions) -> Any:
         trained = int(lib.llama_model_n_ctx_train(self._model))
@@ -240,33 +134,6 @@ class LlamaModel:
             )
         return ctx
 
-    def _read_vocab(self) -> None:
-        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        texts = []
-        ends = set()
-        for token in range(self._vocab_size):
-            if lib.llama_vocab_get_attr(self._vocab, token) & control:
-                texts.append(self._token_text(token))
-            if lib.llama_vocab_is_eog(self._vocab, token):
-                ends.add(token)
-        self._control = chat.control_pattern(texts)
-        self._ends = frozenset(ends)
-
-    def _formatter(self) -> Jinja2ChatFormatter | None:
-        template = lib.llama_model_chat_template(self._model, None)
-        if not template:
-            return None
-        bos = lib.llama_vocab_bos(self._vocab)
-        eos = lib.llama_vocab_eos(self._vocab)
-        try:
-            return Jinja2ChatFormatter(
-                template.decode("utf-8", "replace"),
-                eos_token=self._token_text(eos),
-                bos_token=self._token_text(bos),
-            )
-        except Exception as error:
-            raise ModelError(f"the model's chat template does not parse: {error}") from error
-
     def _find_facts(self, options: LlamaOptions) -> ModelFacts:
         model = self._model
         cells = int(lib.llama_n_ctx(self._ctx))
@@ -279,7 +146,7 @@ class LlamaModel:
             name=self._meta("general.name") or options.path.stem,
             context=min(context, options.context or context),
             slots=options.slots,
-            vocab=self._vocab_size,
+            vocab=self._vocab.size,
             cells=cells,
             donors=0 if stateful else _donors(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
@@ -298,12 +165,6 @@ class LlamaModel:
         buffer = ctypes.create_string_buffer(256)
         length = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
-
-    def _token_text(self, token: int) -> str:
-        if not 0 <= token < self._vocab_size:
-            return ""  # the model has no such token; asking for it would abort
-        text = lib.llama_vocab_get_text(self._vocab, token)
-        return text.decode("utf-8", "replace") if text else ""
 
     def _make_batch(self, size: int) -> None:
         """Arrays that llama.cpp reads in place: no Python object for each token."""
@@ -330,60 +191,14 @@ class LlamaModel:
 
     def prepare(self, work: Work) -> Prepared:
         """Format and tokenise a prompt and make its sampler; any thread may call this."""
-        tokens = self._encode(work)
+        tokens = self._vocab.encode(work)
         if not tokens:
             raise EmptyPrompt("the prompt has no tokens")
         return Prepared(tokens, self._samplers.make(work.sampling, tokens))
 
-    def _encode(self, work: Work) -> list[int]:
-        if work.messages is None and (work.raw or self._template is None):
-            return self.tokenize(work.prompt or "", template=False, begin=True)
-        if work.messages is None:
-            turns = [{"role": "user", "content": work.prompt or ""}]
-        else:
-            turns = [{"role": m.role, "content": m.content} for m in work.messages]
-        tokens: list[int] = []
-        known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
-        for text, template in chat.render(turns, self._render, self._control):
-            if template:
-                tokens += self.tokenize(text, template=True)
-                continue
-            if text not in known:
-                known[text] = self.tokenize(text, template=False)
-            tokens += known[text]
-        # most templates write it themselves; for the others the model's own setting counts
-        bos = lib.llama_vocab_bos(self._vocab)
-        if lib.llama_vocab_get_add_bos(self._vocab) and bos >= 0 and tokens[:1] != [bos]:
-            tokens.insert(0, bos)
-        return tokens
-
-    def _render(self, turns: list[chat.Turn]) -> str:
-        if self._template is None:
-            raise TemplateError("the model has no chat template; send a prompt instead of messages")
-        try:
-            return str(self._template(messages=cast(Any, turns)).prompt)
-        except Exception as error:
-            # the sandbox, the template's own raise_exception, or a bug in the template
-            raise TemplateError(f"the model's chat template refused: {error}"[:500]) from error
-
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
-        """Text to tokens.
-
-        Args:
-            text: what a user or the template wrote.
-            template: whether control tokens in it are meant as such.
-            begin: whether to begin as the model was trained to, with its own first token.
-        """
-        data = text.encode("utf-8", "replace")
-        buffer = np.empty(len(data) + 8, np.int32)
-        pointer = buffer.ctypes.data_as(lib.llama_token_p)
-        count = lib.llama_tokenize(
-            self._vocab, data, len(data), pointer, len(buffer), begin, template
-        )
-        if not 0 <= count <= len(buffer):
-            raise WorkerError(f"the prompt came to {count} tokens of {len(buffer)} expected")
-        found: list[int] = buffer[:count].tolist()
-        return found
+        """As `Vocabulary.tokenize`."""
+        return self._vocab.tokenize(text, template=template, begin=begin)
 
     # -- the step ----------------------------------------------------------------------------
 
@@ -411,7 +226,7 @@ class LlamaModel:
                 outputs += 1
             count = end
         batch = self._token[:count]
-        if count == 0 or batch.min() < 0 or batch.max() >= self._vocab_size:
+        if count == 0 or batch.min() < 0 or batch.max() >= self._vocab.size:
             raise DecodeFailed("an empty batch, or a token outside the vocabulary: a bug here")
         self._batch.n_tokens = count
         code = lib.llama_decode(self._ctx, self._batch)
@@ -432,7 +247,7 @@ class LlamaModel:
         if not pointer:
             raise DecodeFailed("llama.cpp has no logits")
         # a view, good until the next decode
-        logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab_size))
+        logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab.size))
         best: list[int] = logits.argmax(axis=1).tolist()
         if not np.isfinite(logits[range(len(best)), best]).all():
             raise DecodeFailed("the model computes no numbers")
@@ -443,23 +258,11 @@ class LlamaModel:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            if not 0 <= token < self._vocab_size:
-                raise DecodeFailed(f"token {token} outside the vocabulary: a bug here")
-            size = 128
-            while True:
-                buffer = ctypes.create_string_buffer(size)
-                length = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
-                if length >= 0:
-                    break
-                size = -length
-            piece = self._pieces[token] = buffer.raw[:length]
-        return piece
+        return self._vocab.piece(token)
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends the generation."""
-        return token in self._ends
+        return token in self._vocab.ends
 
     # -- the cache ---------------------------------------------------------------------------
 
@@ -503,17 +306,6 @@ def _donors(options: LlamaOptions) -> int:
     return max(0, min(options.donors, int(lib.llama_max_parallel_sequences()) - options.slots))
 
 
-def _load_file(path: Path, gpu_layers: int, *, check: bool) -> Any:
-    params = lib.llama_model_default_params()
-    params.check_tensors = check
-    params.n_gpu_layers = gpu_layers
-    _take_reason()
-    model = lib.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        raise ModelFileError(f"cannot load {path}: {_take_reason()}")
-    return model
-
-
 def gpu_name() -> str | None:
     """What llama.cpp calls the first GPU that it would use; None if it was built without."""
     if not lib.llama_supports_gpu_offload():
@@ -527,21 +319,3 @@ def gpu_name() -> str | None:
         if ggml.ggml_backend_dev_type(device) in _GGML_GPUS:
             return str(ggml.ggml_backend_dev_description(device).decode("utf-8", "replace"))
     return None
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_file(path: Path) -> None:
-    """Refuse early what llama.cpp would only refuse with a riddle."""
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a GGUF file")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
-    if magic != b"GGUF":
-        raise ModelFileError(f"{path} is not a GGUF file")

@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.errors import DecodeFailed, EmptyPrompt, StubFailure, StubTrouble, WorkerError
-from workers.scheduler import Row
+from workers.sequences import Row
 from workers.work import ModelFacts, Prepared, Sampler, Work
 
 _PIECES = re.compile(r"\s?\S{1,8}|\s")

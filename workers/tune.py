@@ -27,6 +27,7 @@ from pathlib import Path
 
 from workers.engine import End, Engine, Work
 from workers.errors import WorkerError
+from workers.options import cores, llama_options
 from workers.settings import WorkerSettings, load_settings
 from workers.tune_search import STAGES, Changes, Search, Trial, advice, report, stages
 from workers.wire import Sampling
@@ -160,7 +161,7 @@ class Bench:
 
     def measure(self, changes: Changes) -> Trial:
         """Load the model so, put the load on it, and free it."""
-        from workers.llama import LlamaModel, llama_options
+        from workers.llama import LlamaModel
 
         options = llama_options(self._settings.model_copy(update=dict(changes)))
         try:
@@ -238,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = load_settings().model_copy(update={"model_path": str(chosen.model_path)})
-        from workers.llama import cores, gpu_name
+        from workers.llama import gpu_name
     except ImportError as error:
         return _refuse(f"llama-cpp-python cannot be loaded: {error}")
     except WorkerError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from workers.errors import WorkerError
-from workers.scheduler import Row
+from workers.sequences import Row
 from workers.wire import ChatMessage, Sampling
 
 EndReason = Literal["stop", "length", "deadline", "cancelled", "handed_back", "failed"]

@@ -59,6 +59,7 @@ class Clock:
 def load(setup: dict[str, Any], slots: int) -> tuple[Engine, Clock]:
     """The engine on the real model, which never ends by itself, and the time in llama_decode."""
     from workers import llama
+    from workers.options import LlamaOptions
 
     class Endless(llama.LlamaModel):
         def is_end(self, _token: int) -> bool:
@@ -66,7 +67,7 @@ def load(setup: dict[str, Any], slots: int) -> tuple[Engine, Clock]:
 
     if not isinstance(llama.lib.llama_decode, Clock):
         llama.lib.llama_decode = Clock(llama.lib.llama_decode)
-    options = llama.LlamaOptions(
+    options = LlamaOptions(
         path=Path(setup["model"]),
         slots=slots,
         cells=setup["cells"],

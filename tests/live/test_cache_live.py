@@ -12,7 +12,7 @@ import pytest
 from live_support import Heard, run, work
 
 from workers.engine import Engine
-from workers.scheduler import Row, Seq
+from workers.sequences import Row, Seq
 
 pytestmark = pytest.mark.live
 
@@ -37,7 +37,8 @@ PROMPTS = [
 
 @pytest.fixture(params=["unified", "separate"])
 def model(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     model = LlamaModel(
         LlamaOptions(
@@ -87,7 +88,8 @@ def test_copied_cells_give_the_same_logits_bit_for_bit(model: Any) -> None:
 
 
 def test_cells_copied_between_separate_streams_are_those_computed(model_path: Path) -> None:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     model = LlamaModel(LlamaOptions(path=model_path, slots=3, unified=False, context=512))
     assert model.facts.can_share
@@ -130,7 +132,8 @@ def test_a_batched_rows_logits_agree_with_those_of_the_prompt_alone(model: Any) 
 
 
 def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     options = LlamaOptions(path=model_path, slots=8, cells=8192, unified=True)
     engine = Engine(LlamaModel(options))
@@ -153,7 +156,8 @@ def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
 
 
 def test_what_ended_in_a_part_of_its_own_serves_the_next(model_path: Path) -> None:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=4, cells=4096)))
     system = "You know all about llamas and alpacas and tell it to everybody who asks. " * 12

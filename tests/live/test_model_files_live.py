@@ -17,7 +17,8 @@ pytestmark = pytest.mark.live
 
 
 def load(path: Path) -> None:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     LlamaModel(LlamaOptions(path=path)).close()
 
@@ -67,7 +68,8 @@ def test_weights_that_are_no_numbers(model_path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["q8_0", "q4_0"])
 def test_weights_converted_at_load(model_path: Path, weights: Literal["q8_0", "q4_0"]) -> None:
-    from workers.llama import LlamaModel, LlamaOptions
+    from workers.llama import LlamaModel
+    from workers.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=2, requantize=weights)))
     assert engine.facts.weights == weights, "nobody may take it for the same model"

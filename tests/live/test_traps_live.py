@@ -21,8 +21,9 @@ sys.path.insert(0, {here!r})
 from live_support import Heard, run, work
 from workers.engine import Engine
 from workers.errors import *
-from workers.llama import LlamaModel, LlamaOptions
-from workers.scheduler import Row, Seq
+from workers.llama import LlamaModel
+from workers.options import LlamaOptions
+from workers.sequences import Row, Seq
 from workers.wire import ChatMessage, Sampling
 
 def load(**options):
@@ -296,10 +297,12 @@ def test_a_chat_template_that_refuses_or_breaks(child) -> None:
             "{{ ''.__class__.__mro__ }}",
             "{% for m in messages %}{{ m.content.x.y }}{% endfor %}",
         ):
-            engine._model._template = Jinja2ChatFormatter(template, eos_token="", bos_token="")
+            engine._model._vocab._formatter = Jinja2ChatFormatter(
+                template, eos_token="", bos_token=""
+            )
             (heard,) = run(engine, work("hello", 4, raw=False))
             assert heard.end.error is not None and heard.end.error.permanent, template
-        engine._model._template = None
+        engine._model._vocab._formatter = None
         plain, chat = run(
             engine,
             work("hello", 4, raw=False),

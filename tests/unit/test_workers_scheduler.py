@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.scheduler import DONOR_ADMISSIONS, Copy, Keep, Row, Scheduler, Seq, common_tokens
+from workers.scheduler import DONOR_ADMISSIONS, Scheduler
+from workers.sequences import Copy, Keep, Row, Seq, common_tokens
 
 
 class Cache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.scheduler import Row, Seq
+from workers.sequences import Row, Seq
 from workers.stub import StubModel
 from workers.wire import ChatMessage, Sampling
 from workers.work import Work
