@@ -151,7 +151,7 @@ class LlamaModel:
             donors=0 if stateful else _donors(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
-            can_share=not stateful,
+            can_share=options.share and not stateful,
             separate=not options.unified,
             weights=options.requantize or "as in the file",
             size_bytes=int(lib.llama_model_size(model)),
@@ -301,7 +301,7 @@ class LlamaModel:
 
 def _donors(options: LlamaOptions) -> int:
     """Sequences of the cache beside the slots."""
-    if not options.unified:
+    if not (options.unified and options.share):
         return 0
     return max(0, min(options.donors, int(lib.llama_max_parallel_sequences()) - options.slots))
 

@@ -32,6 +32,7 @@ class LlamaOptions:
             `context` tokens if that is given, else its part of `cells`.
         threads: CPU threads; None: as many as this process may use.
         gpu_layers: layers on the accelerator; None: all, where llama.cpp was built with one.
+        share: whether a prompt may take over what another one that begins alike has computed.
         kv_type: the type of the cache's numbers.
         flash_attention: `auto` leaves it to llama.cpp.
         batch_tokens: the most tokens in one decode call.
@@ -49,6 +50,7 @@ class LlamaOptions:
     unified: bool = False
     threads: int | None = None
     gpu_layers: int | None = None
+    share: bool = True
     kv_type: KvType = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     batch_tokens: int = 512
@@ -68,6 +70,7 @@ def llama_options(settings: WorkerSettings) -> LlamaOptions:
         unified=settings.kv_layout == "unified",
         threads=settings.threads or None,
         gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,
+        share=settings.share_prefixes,
         kv_type=settings.kv_type,
         flash_attention=settings.flash_attention,
         batch_tokens=settings.batch_tokens,

@@ -350,6 +350,8 @@ class Scheduler:
         Where what ended in a part began alike, it goes on from there, and nothing is copied. Else
         it is a free one, or that of the donor that is missed least.
         """
+        if not self.donors:
+            return heapq.heappop(self._free)
         for donor in self.donors:
             donor.unused += 1
         last = len(seq.tokens) - 1

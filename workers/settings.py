@@ -97,9 +97,16 @@ class WorkerSettings(TransportSettings):
             ge=0,
             le=255,
             description="Beginnings of prompts that may stay in a unified cache after their order, "
-            "for others to share.",
+            "for others to share. With a part for each slot, all stay until it is wanted.",
         ),
     ] = 4
+    share_prefixes: Annotated[
+        bool,
+        Field(
+            description="Compute what prompts begin with in common once, whoever sent them. Who "
+            "measures the time to the first token may learn what others asked lately."
+        ),
+    ] = True
     flash_attention: Annotated[
         Literal["auto", "on", "off"], Field(description="Flash attention.")
     ] = "auto"

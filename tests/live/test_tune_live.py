@@ -66,8 +66,8 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
     expected = {"slots": 3, "cells": 1024, "donors": 2, "batch_tokens": 128, "step_tokens": 64}
     expected |= {"context": 1024, "threads": 1, "weights": "q8_0"}
     assert expected.items() <= changed.items()
-    separate = facts(HERD_KV_LAYOUT="separate", HERD_SLOTS="4", HERD_FLASH_ATTENTION="off")
-    expected = {"slots": 4, "cells": 32768, "context": 8192, "donors": 0, "can_share": True}
+    separate = facts(HERD_SHARE_PREFIXES="no", HERD_SLOTS="4", HERD_FLASH_ATTENTION="off")
+    expected = {"slots": 4, "cells": 32768, "context": 8192, "donors": 0, "can_share": False}
     assert expected.items() <= separate.items()
     most = facts(
         HERD_KV_LAYOUT="unified",

@@ -288,6 +288,16 @@ def test_a_wave_after_a_wave_computes_its_common_head_once() -> None:
     assert scheduler.reused == 11 * 100
 
 
+@pytest.mark.parametrize("separate", [True, False])
+def test_who_may_not_share_computes_all_and_leaves_nothing(separate: bool) -> None:
+    scheduler = Scheduler(slots=2, cells=400, donors=2, can_share=False, separate=separate)
+    cache = Cache(4, 400)
+    finish(scheduler, cache, *(seq([1] * 50 + [n], 3, arrival=n) for n in range(4)))
+    assert scheduler.reused == 0
+    assert not scheduler.donors
+    assert not any(cache.held.values())
+
+
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
 def test_common_beginning(one: list[int], other: list[int]) -> None:
     expected = next(
