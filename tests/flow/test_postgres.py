@@ -98,13 +98,3 @@ def test_a_server_that_crashes_and_comes_back_loses_no_order(herd, own_postgres)
     results = completed(orders)
     assert herder.alive
     paid_once(herd, results)
-
-
-def test_a_herder_that_starts_before_its_database_waits_for_it(herd, own_postgres):
-    own_postgres.stop()
-    herder = herd.start("herder1", ["-A", "herder", "worker", "-Q", "herder"])
-    herder.says("database_out_of_reach")
-    own_postgres.start()
-    herder.says("herder_ready")
-    herd.start_worker()
-    paid_once(herd, completed([herd.submit("when all are there", 5)]))
