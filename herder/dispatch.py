@@ -24,6 +24,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
+from herder.store import outbox as outbox_sql
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
@@ -125,7 +126,7 @@ class Dispatcher:
             ]
             book_sql.dispatch(connection, steps)
             attempts = [(order.id, order.attempt + 1) for order in chosen]
-            book_sql.add_outbox(connection, attempts, now_us)
+            outbox_sql.add(connection, attempts, now_us)
             last = chosen[-1]
             model_sql.set_last_multiplier(connection, model, last.fee, last.needed, now_us)
             order_sql.add_events(
@@ -134,8 +135,8 @@ class Dispatcher:
                 now_us,
                 [(one, number, None, None) for one, number in attempts],
             )
-            book_sql.clear_outbox(connection, published)
-            return book_sql.outbox_of(connection, [order.id for order in chosen]), room
+            outbox_sql.clear(connection, published)
+            return outbox_sql.of_orders(connection, [order.id for order in chosen]), room
 
         messages, room = self._database.transact(step)
         if messages:
@@ -206,17 +207,17 @@ class Dispatcher:
         """
         with self._database.read() as connection:
             until_us = self._clock_us() - OUTBOX_GRACE_US
-            left = book_sql.pending_outbox(connection, until_us=until_us, limit=MAX_AT_ONCE)
+            left = outbox_sql.pending(connection, until_us=until_us, limit=MAX_AT_ONCE)
             with self._lock:
                 published = set(self._published)
-            tidy = bool(published) or book_sql.outbox_is_old(connection, until_us)
+            tidy = bool(published) or outbox_sql.is_old(connection, until_us)
         self._publish([message for message in left if message[0] not in published])
         if tidy:
             cleared = self._some_published()
 
             def step(connection: Connection) -> None:
-                book_sql.clear_outbox(connection, cleared)
-                book_sql.sweep_outbox(connection)
+                outbox_sql.clear(connection, cleared)
+                outbox_sql.sweep(connection)
 
             self._database.transact(step)
             self._forget_published(cleared)

@@ -1,4 +1,4 @@
-"""SQL about the book, the attempts and the outbox: how orders go out and come back."""
+"""SQL about the book and the attempts: how orders go out and come back."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
-    delete,
     exists,
     func,
-    insert,
     or_,
     select,
     update,
 )
 
 from herder.orders import Order, State
-from herder.store.orders import Request, get_orders, to_order
-from herder.tables import in_state, order_text, orders, outbox
+from herder.store.orders import get_orders, to_order
+from herder.tables import in_state, order_text, orders
 
 PLACE_COUNTED = 1000
 """How far a place in the book is counted exactly: counting a million rows for each caller would
@@ -118,71 +116,14 @@ _DISPATCH = (
         deadline_heard_s=bindparam("deadline"),
     )
 )
-_OUTBOX_ADD = insert(outbox)
-_OUTBOX_JOIN = (
-    select(outbox.c.seq.label("outbox_seq"), orders, order_text.c.request)
-    .join(orders, orders.c.id == outbox.c.order_id)
-    .join(order_text, order_text.c.order_id == orders.c.id)
-    .where(outbox.c.attempt == orders.c.attempt, in_state(State.DISPATCHED))
-    .order_by(outbox.c.seq)
-)
-_OUTBOX = _OUTBOX_JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindparam("limit"))
-_OUTBOX_OF = _OUTBOX_JOIN.where(outbox.c.order_id.in_(bindparam("ids", expanding=True)))
-_OUTBOX_OLD = select(exists().where(outbox.c.created_us <= bindparam("until_us")))
-_OUTBOX_DONE = delete(outbox).where(outbox.c.seq.in_(bindparam("seqs", expanding=True)))
-_OUTBOX_STALE = delete(outbox).where(
-    ~exists().where(
-        orders.c.id == outbox.c.order_id,
-        orders.c.attempt == outbox.c.attempt,
-        in_state(State.DISPATCHED),
-    )
-)
 
 
 def dispatch(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Send orders out: a new attempt each, and the outbox row that its message is born from.
+    """Send orders out: a new attempt each; the caller notes the message that is born from it.
 
     Each step gives `which` (seq), `new_nonce`, `limit_s`, `at_us` and `deadline`.
     """
     connection.execute(_DISPATCH, [dict(step) for step in steps])
-
-
-def add_outbox(connection: Connection, attempts: Sequence[tuple[str, int]], at_us: int) -> None:
-    """Note that a message about each (order, attempt) is to be published."""
-    connection.execute(
-        _OUTBOX_ADD,
-        [{"order_id": one, "attempt": attempt, "created_us": at_us} for one, attempt in attempts],
-    )
-
-
-def pending_outbox(
-    connection: Connection, *, until_us: int, limit: int
-) -> list[tuple[int, Order, Request]]:
-    """(row, order, request) of messages that are to be published: those still of use."""
-    rows = connection.execute(_OUTBOX, {"until_us": until_us, "limit": limit})
-    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
-
-
-def outbox_of(connection: Connection, ids: Sequence[str]) -> list[tuple[int, Order, Request]]:
-    """(row, order, request) of the messages about orders that were dispatched just now."""
-    rows = connection.execute(_OUTBOX_OF, {"ids": list(ids)})
-    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
-
-
-def outbox_is_old(connection: Connection, until_us: int) -> bool:
-    """Whether the outbox holds rows that old, of use or not."""
-    return bool(connection.execute(_OUTBOX_OLD, {"until_us": until_us}).scalar_one())
-
-
-def clear_outbox(connection: Connection, seqs: Sequence[int]) -> None:
-    """Forget messages that were published."""
-    if seqs:
-        connection.execute(_OUTBOX_DONE, {"seqs": list(seqs)})
-
-
-def sweep_outbox(connection: Connection) -> None:
-    """Forget messages whose attempt is no longer waiting for a worker."""
-    connection.execute(_OUTBOX_STALE)
 
 
 _BIND = (

@@ -21,6 +21,7 @@ from herder.settlement import Settlement
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
+from herder.store import outbox as outbox_sql
 from herder.withdrawal import Withdrawal
 from ledger import Ledger
 from tests.simulation.clockwork import Clockwork
@@ -90,18 +91,18 @@ def test_a_hold_outside_of_the_transaction():
 
 class PublishesFirst(Dispatcher):
     def _take(self, model):
-        of = book_sql.outbox_of
+        of = outbox_sql.of_orders
 
         def hasty(connection, ids):
             messages = of(connection, ids)
             self._publish(messages)
             return messages
 
-        book_sql.outbox_of = hasty
+        outbox_sql.of_orders = hasty
         try:
             return super()._take(model)
         finally:
-            book_sql.outbox_of = of
+            outbox_sql.of_orders = of
 
 
 def test_a_publish_before_the_commit():

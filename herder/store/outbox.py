@@ -1,0 +1,69 @@
+"""SQL about the outbox: messages that are to be published, born with the attempt that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+
+from herder.orders import Order, State
+from herder.store.orders import Request, to_order
+from herder.tables import in_state, order_text, orders, outbox
+
+_ADD = insert(outbox)
+_JOIN = (
+    select(outbox.c.seq.label("outbox_seq"), orders, order_text.c.request)
+    .join(orders, orders.c.id == outbox.c.order_id)
+    .join(order_text, order_text.c.order_id == orders.c.id)
+    .where(outbox.c.attempt == orders.c.attempt, in_state(State.DISPATCHED))
+    .order_by(outbox.c.seq)
+)
+_PENDING = _JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindparam("limit"))
+_OF = _JOIN.where(outbox.c.order_id.in_(bindparam("ids", expanding=True)))
+_OLD = select(exists().where(outbox.c.created_us <= bindparam("until_us")))
+_DONE = delete(outbox).where(outbox.c.seq.in_(bindparam("seqs", expanding=True)))
+_STALE = delete(outbox).where(
+    ~exists().where(
+        orders.c.id == outbox.c.order_id,
+        orders.c.attempt == outbox.c.attempt,
+        in_state(State.DISPATCHED),
+    )
+)
+
+
+def add(connection: Connection, attempts: Sequence[tuple[str, int]], at_us: int) -> None:
+    """Note that a message about each (order, attempt) is to be published."""
+    connection.execute(
+        _ADD,
+        [{"order_id": one, "attempt": attempt, "created_us": at_us} for one, attempt in attempts],
+    )
+
+
+def pending(
+    connection: Connection, *, until_us: int, limit: int
+) -> list[tuple[int, Order, Request]]:
+    """(row, order, request) of messages that are to be published: those still of use."""
+    rows = connection.execute(_PENDING, {"until_us": until_us, "limit": limit})
+    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+
+
+def of_orders(connection: Connection, ids: Sequence[str]) -> list[tuple[int, Order, Request]]:
+    """(row, order, request) of the messages about orders that were dispatched just now."""
+    rows = connection.execute(_OF, {"ids": list(ids)})
+    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+
+
+def is_old(connection: Connection, until_us: int) -> bool:
+    """Whether the outbox holds rows that old, of use or not."""
+    return bool(connection.execute(_OLD, {"until_us": until_us}).scalar_one())
+
+
+def clear(connection: Connection, seqs: Sequence[int]) -> None:
+    """Forget messages that were published."""
+    if seqs:
+        connection.execute(_DONE, {"seqs": list(seqs)})
+
+
+def sweep(connection: Connection) -> None:
+    """Forget messages whose attempt is no longer waiting for a worker."""
+    connection.execute(_STALE)
