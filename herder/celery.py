@@ -29,6 +29,7 @@ from herder.service import Service
 from herder.settings import Settings, load_settings
 from herder.settlement import Settlement
 from herder.store import models as model_sql
+from herder.survey import Surveyor
 from herder.withdrawal import Withdrawal
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
@@ -64,6 +65,7 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
         name=f"h-{secrets.token_hex(4)}",
         clock_us=clock_us,
         forget=_forgetter(settings, database),
+        survey=Surveyor(database, clock_us=clock_us).step,
     )
 
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
+from herder import survey
 from herder.database import Database
 from herder.desk import going_multiplier, price
 from herder.orders import Submission
-from herder.receipts import Info, ModelInfo, Quote, Rate, decimal_text
+from herder.receipts import PLACE_COUNTED, Info, ModelInfo, Quote, Rate, decimal_text
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
+from herder.store import survey as survey_sql
 from herder.version import __version__
 
 NAME = "Llama Herder"
-LAST = 2**62
-"""A number in the order of arrival that comes after every other."""
 
 
 class Quotes:
@@ -38,7 +38,11 @@ class Quotes:
             now_us = self._clock_us()
             priced = price(connection, call, now_us)
             name = priced.model.name
-            count, tokens = book_sql.ahead(connection, name, priced.rank(now_us), LAST)
+            rank = priced.rank(now_us)
+            count, tokens = book_sql.ahead(connection, name, rank)
+            exact = count <= PLACE_COUNTED
+            if not exact and (marks := self._marks(connection, name)):
+                count, tokens = max((count, tokens), survey.ahead(marks, rank))
             workers = herd_sql.workers_here(connection, name)
             return Quote(
                 account=call.account,
@@ -50,7 +54,7 @@ class Quotes:
                 fee=priced.fee,
                 multiplier=decimal_text(priced.multiplier),
                 place=count + 1,
-                place_exact=count <= book_sql.PLACE_COUNTED,
+                place_exact=exact,
                 wait_s=_wait_s(connection, name, workers, count, tokens),
                 waiting_for_workers=not workers,
             )
@@ -63,6 +67,9 @@ class Quotes:
             for model in model_sql.list_models(connection):
                 workers = herd_sql.workers_here(connection, model.name)
                 count, tokens = book_sql.queue_length(connection, model.name)
+                exact = count <= PLACE_COUNTED
+                if not exact and (marks := self._marks(connection, model.name)):
+                    count, tokens = max((count, tokens), (marks[-1].ahead, marks[-1].tokens))
                 models.append(
                     ModelInfo(
                         name=model.name,
@@ -70,8 +77,8 @@ class Quotes:
                         last_multiplier=decimal_text(
                             going_multiplier(model, policy, self._clock_us()), 9
                         ),
-                        queue_length=min(count, book_sql.PLACE_COUNTED),
-                        queue_length_exact=count <= book_sql.PLACE_COUNTED,
+                        queue_length=count,
+                        queue_length_exact=exact,
                         context=model.context,
                         workers=len(workers),
                         slots=sum(worker.slots for worker in workers),
@@ -81,6 +88,12 @@ class Quotes:
                     )
                 )
             return Info(NAME, __version__, default_model, models)
+
+    def _marks(self, connection: Connection, model: str) -> Sequence[survey_sql.Mark] | None:
+        """How a book stood that is too long to be counted, if that was looked at lately."""
+        found = survey_sql.read(connection, model)
+        too_old = found is not None and self._clock_us() - found.at_us > survey.TOO_OLD_US
+        return None if found is None or too_old else found.marks
 
 
 def _wait_s(

@@ -20,6 +20,14 @@ def decimal_text(value: Fraction, places: int = 6) -> str:
     return f"{scaled:f}"
 
 
+PLACE_COUNTED = 1000
+"""How far a queue is counted exactly: counting a million rows for each caller would make the book
+slower as it grows."""
+
+PLACE_UNKNOWN = PLACE_COUNTED + 2
+"""The place of an order that has more than that before it, while nobody has counted how many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """A model's rates in winston."""
@@ -36,7 +44,8 @@ class Quote:
         fee: the automatic fee in winston.
         multiplier: `fee / needed`.
         place: 1 for the head of the queue.
-        place_exact: False where the queue is too long to be counted for one caller.
+        place_exact: False where the queue is too long to be counted for one caller: then the place
+            is an estimate, or `PLACE_UNKNOWN` where all that is known is that it is no better.
         wait_s: seconds until it would start, or None while nothing measured says.
         waiting_for_workers: no worker of this model is alive.
     """
@@ -61,7 +70,12 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model as the herd offers it now."""
+    """A model as the herd offers it now.
+
+    Attributes:
+        queue_length_exact: False where the length is an estimate, and at least `PLACE_COUNTED` + 1.
+        wait_s: as in a quote, for an order behind all that wait.
+    """
 
     name: str
     rates: Rate

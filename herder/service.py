@@ -80,8 +80,10 @@ class Service:
         clock_us: Callable[[], int],
         clock_s: Callable[[], float] = time.monotonic,
         forget: Callable[[], object] | None = None,
+        survey: Callable[[], object] | None = None,
     ) -> None:
         self._forget = forget
+        self._survey = survey
         self._forgot_s = float("-inf")
         self._settlement = settlement
         self._withdrawal = withdrawal
@@ -280,6 +282,8 @@ class Service:
         self._tell(self._withdrawal.sweep())
         self._dispatcher.sweep()
         self.wake(self._dispatcher.models())
+        if self._survey is not None:
+            self._survey()
         if self._forget is not None and self._clock_s() - self._forgot_s >= FORGET_EVERY_S:
             self._forgot_s = self._clock_s()
             self._forget()

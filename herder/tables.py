@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     false,
     literal_column,
     text,
@@ -131,12 +132,16 @@ orders = Table(
 
 _queued = text("state = 'queued'")
 _out = text("state IN ('dispatched', 'running')")
-# The book: the head of this index is the order that is served next.
+# The book: the head of this index is the order that is served next. Tokens are here so that whoever
+# counts places, and what is to be decoded before them, reads no orders; and so is the state, or
+# SQLite reads each order to see again what the index's condition says.
 Index(
     "ix_orders_book",
     orders.c.model,
     orders.c.rank.desc(),
     orders.c.seq,
+    orders.c.tokens,
+    orders.c.state,
     sqlite_where=_queued,
     postgresql_where=_queued,
 )
@@ -152,15 +157,20 @@ Index(
 
 
 def in_state(*states: str) -> ColumnElement[bool]:
-    """Orders in these states, as the partial indexes say it: in words, not in bound values.
+    """Orders in these states, in words and not in bound values.
 
-    SQLite takes a partial index only for the words of its condition, in their order, and reads the
-    whole table otherwise; and where a bound value might be such a word, it prepares the statement
-    anew each time.
+    What the partial indexes are found by: SQLite takes one only for the words of its condition, in
+    their order, and reads the whole table otherwise; where a bound value might be such a word, it
+    prepares the statement anew each time; and a plan that PostgreSQL keeps for any value reads
+    every order there is.
     """
     words: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
     return orders.c.state == words[0] if len(words) == 1 else orders.c.state.in_(words)
 
+
+IS_QUEUED = in_state("queued")
+IS_OUT = in_state("dispatched", "running")
+MAY_EXPIRE = and_(orders.c.start_by_us.is_not(None), in_state("queued", "dispatched"))
 
 order_text = Table(
     "order_text",
@@ -168,6 +178,15 @@ order_text = Table(
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("request", JSON, nullable=False),
     Column("answer", Text),
+)
+
+# How long a book was that is too long to be counted for each caller: `herder/survey.py`.
+survey = Table(
+    "survey",
+    metadata,
+    Column("model", Text, ForeignKey("model.name"), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("marks", JSON, nullable=False),
 )
 
 outbox = Table(

@@ -12,6 +12,7 @@ import typer
 from herder.cli import accounts, models, orders, policy, running, submit, workers
 from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
 from herder.cli.show import complain, print_facts, print_json, print_table, say
+from herder.receipts import PLACE_COUNTED, ModelInfo
 
 app = typer.Typer(
     name="herd",
@@ -91,6 +92,14 @@ def init(
         )
 
 
+def _length(model: ModelInfo) -> str:
+    if model.queue_length_exact:
+        return str(model.queue_length)
+    if model.queue_length <= PLACE_COUNTED + 1:
+        return f"more than {PLACE_COUNTED}"
+    return f"about {model.queue_length}"
+
+
 @app.command(epilog="Example: herd info --json")
 def info(json: Json = False) -> None:
     """Say who serves here, at what rates, and how the queues and the herd stand."""
@@ -102,7 +111,6 @@ def info(json: Json = False) -> None:
     say(f"{found.name} {found.version}")
     for model in found.models:
         say("")
-        waits = f"{model.queue_length}" if model.queue_length_exact else f"{model.queue_length}+"
         print_facts(
             [
                 (
@@ -114,7 +122,7 @@ def info(json: Json = False) -> None:
                     f"{model.rates.prompt_fee} a prompt, {model.rates.fee_per_token} a token",
                 ),
                 ("last multiplier", model.last_multiplier),
-                ("queue", f"{waits} waiting"),
+                ("queue", f"{_length(model)} waiting"),
                 ("wait", None if model.wait_s is None else f"{model.wait_s} s"),
                 ("workers", model.workers),
                 ("slots", f"{model.free_slots} free of {model.slots}"),

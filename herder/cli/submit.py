@@ -19,6 +19,7 @@ from herder.cli.show import (
     write_text,
 )
 from herder.errors import InvalidPrompt, OrderEnded, ResultTimeout, StreamRestarted
+from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
 
 if TYPE_CHECKING:
     from herder.local import LocalHerd
@@ -330,7 +331,12 @@ def _file(path: Path | None, what: str) -> str | None:
 
 
 def _print_quote(found: Quote) -> None:
-    place = str(found.place) if found.place_exact else f"beyond {found.place - 1}"
+    if found.place_exact:
+        place = str(found.place)
+    elif found.place == PLACE_UNKNOWN:
+        place = f"beyond {PLACE_COUNTED}"
+    else:
+        place = f"about {found.place}"
     if found.waiting_for_workers:
         wait: object = "for workers: none is here"
     else:

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
-    exists,
     func,
     or_,
     select,
@@ -17,17 +16,17 @@ from sqlalchemy import (
 )
 
 from herder.orders import Order, State
+from herder.receipts import PLACE_COUNTED
 from herder.store.orders import get_orders, to_order
-from herder.tables import in_state, order_text, orders
-
-PLACE_COUNTED = 1000
-"""How far a place in the book is counted exactly: counting a million rows for each caller would
-make the book slower as it grows."""
+from herder.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders
 
 RANKED_AT_ONCE = 5000
 
-_QUEUED = and_(orders.c.model == bindparam("model"), in_state(State.QUEUED))
-_WAITS = select(exists().where(_QUEUED))
+_QUEUED = and_(orders.c.model == bindparam("model"), IS_QUEUED)
+# In the book's order even where any would do: else PostgreSQL, where it believes that most orders
+# wait, looks for one that does through all that have ended.
+_BY_RANK = (orders.c.rank.desc(), orders.c.seq)
+_WAITS = select(orders.c.seq).where(_QUEUED).order_by(*_BY_RANK).limit(1)
 _BEST = (
     select(orders)
     .where(
@@ -39,21 +38,17 @@ _BEST = (
             orders.c.begun,
         ),
     )
-    .order_by(orders.c.rank.desc(), orders.c.seq)
+    .order_by(*_BY_RANK)
     .limit(bindparam("limit"))
 )
-_COUNTED = select(orders.c.tokens).where(_QUEUED).limit(PLACE_COUNTED + 1)
-_AHEAD = _COUNTED.where(
-    or_(
-        orders.c.rank > bindparam("rank"),
-        and_(orders.c.rank == bindparam("rank"), orders.c.seq < bindparam("seq")),
-    )
-)
+_COUNTED = select(orders.c.tokens).where(_QUEUED).order_by(*_BY_RANK).limit(PLACE_COUNTED + 1)
+# A range of the index: an OR of two conditions would be looked for through the whole book.
+_AHEAD = _COUNTED.where(orders.c.rank >= bindparam("rank"))
 
 
 def anything_waits(connection: Connection, model_name: str) -> bool:
     """Whether any order of the model is queued."""
-    return bool(connection.execute(_WAITS, {"model": model_name}).scalar_one())
+    return connection.execute(_WAITS, {"model": model_name}).one_or_none() is not None
 
 
 def best(connection: Connection, model_name: str, limit: int, now_us: int) -> list[Order]:
@@ -81,18 +76,20 @@ def queue_length(connection: Connection, model_name: str) -> tuple[int, int]:
 def tokens_out(connection: Connection, model_name: str) -> int:
     """Tokens asked for by the orders that are out with the herd."""
     query = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
-        orders.c.model == model_name,
-        in_state(State.DISPATCHED, State.RUNNING),
+        orders.c.model == model_name, IS_OUT
     )
     return int(connection.execute(query).scalar_one())
 
 
-def ahead(connection: Connection, model_name: str, rank: int, seq: int) -> tuple[int, int]:
-    """(orders, tokens) that would be served before one of this rank and number; counted alike."""
+def ahead(connection: Connection, model_name: str, rank: int) -> tuple[int, int]:
+    """(orders, tokens) that would be served before one of this rank that came now; counted alike.
+
+    Whatever waits at the same rank came earlier.
+    """
     counted = _AHEAD.subquery()
     row = connection.execute(
         select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
-        {"model": model_name, "rank": rank, "seq": seq},
+        {"model": model_name, "rank": rank},
     ).one()
     return int(row[0]), int(row[1])
 
@@ -189,18 +186,16 @@ _ANSWER = (
     .where(order_text.c.order_id == bindparam("which"))
     .values(answer=bindparam("text"))
 )
-_OUT = in_state(State.DISPATCHED, State.RUNNING)
-_LAPSED = select(orders).where(_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
+_LAPSED = select(orders).where(IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
 _OVERDUE = select(orders).where(
-    _OUT,
+    IS_OUT,
     in_state(State.RUNNING),
     orders.c.overdue_heard_s < bindparam("heard_s"),
 )
 _LATE = (
     select(orders)
     .where(
-        orders.c.start_by_us.is_not(None),
-        in_state(State.QUEUED, State.DISPATCHED),
+        MAY_EXPIRE,
         orders.c.start_by_us < bindparam("now_us"),
         orders.c.begun.is_(False),
     )

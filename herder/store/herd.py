@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, upda
 
 from herder.orders import State
 from herder.store.upsert import insert_or
-from herder.tables import clock, in_state, key, orders, worker
+from herder.tables import IS_OUT, clock, in_state, key, orders, worker
 from workers.wire import Announcement, PublicKey
 
 HERDER = "herder"
@@ -54,12 +54,7 @@ class Worker:
 
 
 _OUT_WITH = (
-    select(func.count())
-    .where(
-        orders.c.instance == worker.c.instance,
-        in_state(State.DISPATCHED, State.RUNNING),
-    )
-    .scalar_subquery()
+    select(func.count()).where(orders.c.instance == worker.c.instance, IS_OUT).scalar_subquery()
 )
 _WORKERS = select(worker, _OUT_WITH.label("out_with")).order_by(worker.c.name, worker.c.instance)
 _HERE = _WORKERS.where(worker.c.state.in_(["alive", "draining"]))
@@ -69,8 +64,7 @@ _UNBOUND = select(func.count()).where(
     orders.c.model == bindparam("model"),
     orders.c.instance.is_(None),
     in_state(State.DISPATCHED),
-    # Said twice, because SQLite takes a partial index only for the words of its condition.
-    in_state(State.DISPATCHED, State.RUNNING),
+    IS_OUT,  # implied, but only its words lead to the index
 )
 
 

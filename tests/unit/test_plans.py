@@ -1,0 +1,116 @@
+"""No step of a herd reads all that it ever did: every statement finds its rows by an index.
+
+What a plan is made without is the parameters' values: a plan that is kept must do for any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, event
+
+from herder.errors import OrderNotWaiting
+from herder.quotes import Quotes
+from herder.store import orders as order_sql
+from herder.survey import Surveyor
+
+GROWS = {"orders", "order_text", "event", "account", "ledger_transfer", "ledger_account"}
+"""Tables with a row for each order or client; the others stay small."""
+
+PARTIAL = {"ix_orders_out", "ix_orders_book", "ix_orders_start_by"}
+"""Indexes that hold none of the orders that ended: they may be read from end to end."""
+
+
+@contextmanager
+def listening() -> Iterator[set[str]]:
+    """Collects the statements that are executed meanwhile."""
+    heard: set[str] = set()
+
+    def hear(_connection, _cursor, statement, *_rest):
+        heard.add(statement)
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        yield heard
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+
+
+def all_steps(house):
+    """What clients, workers and herders do all day."""
+    quotes = Quotes(house.database, clock_us=house.clock)
+    surveyor = Surveyor(house.database, clock_us=house.clock)
+    worker = house.worker(slots=2)
+    first = house.submit(fee=20, idempotency_key="key", start_by_us=house.now_us + 10**9)
+    second = house.submit()
+    (job, _) = house.dispatch()
+    worker.claim(job)
+    third = house.submit(fee=30)
+    fourth = house.submit(fee=40)
+    house.desk.rebid(third.id, 50)
+    with pytest.raises(OrderNotWaiting):
+        house.desk.rebid(first.id, 60)
+    quotes.quote(house.call())
+    quotes.info()
+    house.withdrawal.cancel(fourth.id)
+    worker.beat()
+    worker.finish(job)
+    house.dispatch()
+    house.withdrawal.cancel(second.id)
+    house.pass_s(2, worker)
+    for step in (house.herd.sweep, house.settlement.lapse, house.withdrawal.sweep):
+        step()
+    house.dispatcher.sweep()
+    surveyor.step()
+    with house.database.read() as connection:
+        order_sql.get_answer(connection, first.id)
+
+
+def sqlite_readings(connection, statement):
+    """(table, index or None) that a plan reads from end to end."""
+    nothing = (None,) * statement.count("?")
+    for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", nothing):
+        if found := re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?", row.detail):
+            yield found[1], found[2]
+
+
+def postgres_readings(connection, statement):
+    """Likewise, where it may not read a small table whole, be it to join it."""
+    numbers: dict[str, int] = {}
+
+    def numbered(found):
+        name = found[1] or f"at {found.start()}"
+        return f"${numbers.setdefault(name, len(numbers) + 1)}"
+
+    generic = re.sub(r"%(?:\((\w+)\))?s", numbered, statement)
+    # As it was executed: SQLAlchemy names the types of its parameters, the ledger need not.
+    for way in ("seqscan", "mergejoin", "hashjoin", "material"):
+        connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+    connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    connection.exec_driver_sql(f"PREPARE one AS {generic}")
+    nothing = f"({', '.join(['NULL'] * len(numbers))})" if numbers else ""
+    ((plan,),) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE one{nothing}").all()
+    connection.exec_driver_sql("DEALLOCATE one")
+    nodes = [plan[0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        scans = node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Heap Scan"
+        if scans and "Relation Name" in node and "Index Cond" not in node:
+            yield node["Relation Name"], node.get("Index Name")
+
+
+def test_no_step_reads_all_orders_or_clients(house):
+    with listening() as heard:
+        all_steps(house)
+    told = [text for text in sorted(heard) if re.match(r"\s*(SELECT|UPDATE|DELETE|WITH)", text)]
+    told = [text for text in told if GROWS & set(re.findall(r"\w+", text))]
+    assert len(told) > 25
+    with house.database.write() as connection:
+        readings = sqlite_readings if connection.dialect.name == "sqlite" else postgres_readings
+        for statement in told:
+            for table, index in readings(connection, statement):
+                assert table not in GROWS or index in PARTIAL, f"{table} by {index}: {statement}"
