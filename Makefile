@@ -4,7 +4,7 @@
 BIN := .venv/bin
 SEEDS ?= 1..300
 
-.PHONY: help install demo test check unit simulate bench-ledger bench-pipeline bench-engine pins clean
+.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ simulate: install ## a herd under a simulated clock, broker and workers, and all
 
 bench-ledger: install ## transfers per second
 	@$(BIN)/python tests/bench/ledger.py
+
+bench-book: install ## what the desk does with a thousand to a million orders waiting, on both databases
+	@$(BIN)/python tests/bench/book.py
 
 bench-pipeline: install ## orders per second, from submission to receipt
 	@$(BIN)/python tests/bench/pipeline.py

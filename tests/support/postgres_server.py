@@ -79,11 +79,12 @@ def _program(name: str) -> str:
 class PostgresServer:
     """One server; it and its folder are gone after `close`."""
 
-    def __init__(self, *, hasty: bool = True) -> None:
+    def __init__(self, *, hasty: bool = True, settings: str = "") -> None:
         """Make its folder and start it.
 
         Args:
             hasty: not to wait for the disk, and to do without one where there is memory enough.
+            settings: lines of postgresql.conf that go before ours.
         """
         self._user = _plain_user()
         # Not in pytest's folder, which none but its owner may enter, and whose name may be too
@@ -103,7 +104,7 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         (self._data / "pg_hba.conf").write_text(ACCESS)
         with (self._data / "postgresql.conf").open("a") as file:
-            file.write(SETTINGS + (HASTY if hasty else ""))
+            file.write(SETTINGS + (HASTY if hasty else "") + settings)  # the last line counts
             file.write(f"port = {self.port}\nunix_socket_directories = '{self._folder}'\n")
         self._names = count(1)
         self.start()
