@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from herder.gateway.settings import GatewaySettings
 from herder.settings import InitialPolicy, Settings
 from workers.settings import WorkerSettings
 
@@ -20,17 +21,21 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 def table() -> str:
     """The table, in Markdown."""
-    herder, worker, policy = (
-        kind.model_fields for kind in (Settings, WorkerSettings, InitialPolicy)
+    herder, worker, policy, gateway = (
+        kind.model_fields for kind in (Settings, WorkerSettings, InitialPolicy, GatewaySettings)
     )
+    gateway = {name: field for name, field in gateway.items() if name not in herder}
     rows = ["| setting | default | read by | what it is |", "|---|---|---|---|"]
-    for name in sorted({*herder, *worker, *policy}):
+    for name in sorted({*herder, *worker, *policy, *gateway}):
         by = [
             who
-            for who, fields in (("herder", herder), ("worker", worker), ("`herd init`", policy))
+            for who, fields in (
+                *(("herder", herder), ("gateway", gateway)),
+                *(("worker", worker), ("`herd init`", policy)),
+            )
             if name in fields
         ]
-        field: FieldInfo = herder.get(name) or worker.get(name) or policy.get(name)  # type: ignore[assignment]
+        field: FieldInfo = {**policy, **worker, **gateway, **herder}[name]
         rows.append(
             f"| `HERD_{name.upper()}` | {_default(field)} | {', '.join(by)} | {field.description} |"
         )

@@ -7,12 +7,16 @@
 Importing this package loads neither Celery nor SQLAlchemy nor a model; the first call does.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from herder.client import Order, info, quote, submit
 from herder.errors import (
     AccountExists,
     AccountNotFound,
+    ApiKeyNotFound,
     FeeAboveMax,
     FeeTooLow,
+    Forbidden,
     HerdError,
     HerdUnavailable,
     InsufficientBalance,
@@ -22,6 +26,7 @@ from herder.errors import (
     InvalidMultiplier,
     InvalidName,
     InvalidPrompt,
+    InvalidReceipt,
     InvalidReference,
     InvalidRequest,
     InvalidRunLimit,
@@ -29,6 +34,7 @@ from herder.errors import (
     InvalidStartBy,
     InvalidStop,
     InvalidTokens,
+    KeyLimitReached,
     KeyReused,
     ModelNotFound,
     NotFound,
@@ -45,16 +51,34 @@ from herder.errors import (
     SetupError,
     StreamRestarted,
     TooManyTokens,
+    Unauthorized,
     WorkerNotFound,
 )
 from herder.receipts import Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
 from herder.version import __version__
+
+if TYPE_CHECKING:
+    from herder.remote.aio import AsyncClient
+    from herder.remote.sync import Client
+
+
+def __getattr__(name: str) -> Any:
+    """`Client` and `AsyncClient`, loaded when they are asked for."""
+    if name in ("Client", "AsyncClient"):
+        from herder import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     # what a program calls
     "submit",
     "quote",
     "info",
+    # the same over HTTP
+    "Client",
+    "AsyncClient",
     # what it gets
     "Order",
     "Result",
@@ -82,11 +106,16 @@ __all__ = [
     "InvalidAmount",
     "InvalidRunLimit",
     "InvalidStartBy",
+    "InvalidReceipt",
     "NotFound",
     "AccountNotFound",
     "ModelNotFound",
     "OrderNotFound",
     "WorkerNotFound",
+    "ApiKeyNotFound",
+    "Unauthorized",
+    "Forbidden",
+    "KeyLimitReached",
     "AccountExists",
     "KeyReused",
     "RefundRefused",

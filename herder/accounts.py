@@ -212,3 +212,14 @@ def _tags(note: str) -> dict[str, str] | None:
 
 def _named(name: str, balance: Balance) -> NamedBalance:
     return NamedBalance(name, balance.posted, balance.pending, balance.available)
+
+
+def what(entry: Entry) -> str:
+    """An entry of a statement in one word, as the account's owner would call it."""
+    if entry.reverses_id is not None:
+        return "refund"
+    if entry.kind == "direct":
+        if entry.counterparty == OUTSIDE:
+            return "deposit" if entry.amount > 0 else "withdrawal"
+        return "received" if entry.amount > 0 else "sent"
+    return {"pending": "hold", "post": "charge", "void": "release"}[entry.kind]

@@ -7,7 +7,8 @@
         print(text, end="")
     print(order.result().receipt.charged)
 
-The functions connect at first use, with the settings of `HERD_HOME`, and again after a fork.
+The functions connect at first use, with the settings of `HERD_HOME`, and again after a fork. Where
+`HERD_URL` is set they go over HTTP to the gateway there, with the key in `HERD_API_KEY`.
 """
 
 from __future__ import annotations
@@ -16,35 +17,105 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from herder.errors import HerdError
+from herder.errors import HerdError, SetupError
 from herder.receipts import Info, Quote, Receipt, Result
 
 if TYPE_CHECKING:
-    from herder.local import LocalHerd
+    from herder.remote.aio import AsyncClient as AsyncClient
+    from herder.remote.sync import Client as Client
 
 Messages = Sequence[dict[str, str]]
 
+
+class Herd(Protocol):
+    """A herd as a program sees it, beside it or over HTTP; methods as the functions here."""
+
+    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+        """Take an order."""
+
+    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+        """What an order would cost."""
+
+    def info(self) -> Info:
+        """How the herd stands."""
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt as it stands."""
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end."""
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it comes."""
+
+    def cancel(self, order_id: str) -> Receipt:
+        """End an order."""
+
+    def rebid(self, order_id: str, fee: int) -> Receipt:
+        """Raise an order's fee."""
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: Callable[[str], object] | None,
+        on_error: Callable[[HerdError], object] | None,
+    ) -> None:
+        """Call one of them at an order's end."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+
+
 _lock = threading.Lock()
-_connected: tuple[int, LocalHerd] | None = None
+_connected: tuple[int, Herd] | None = None
 
 
-def connect() -> LocalHerd:
+def connect() -> Herd:
     """The connection of this process, made at first use.
 
     Raises:
-        SetupError: there is no herd in the home folder; `herd init` makes one.
+        SetupError: there is no herd in the home folder; `herd init` makes one. Or `HERD_URL` is
+            set and `HERD_API_KEY` is not.
     """
     global _connected
     with _lock:
         if _connected is None or _connected[0] != os.getpid():
-            from herder.local import LocalHerd
-            from herder.settings import load_settings
-
             # The parent's connections are the parent's: sharing them would mix their answers.
-            _connected = (os.getpid(), LocalHerd(load_settings()))
+            _connected = (os.getpid(), _connect())
         return _connected[1]
+
+
+def _connect() -> Herd:
+    url, api_key = os.environ.get("HERD_URL", ""), os.environ.get("HERD_API_KEY", "")
+    if url:
+        from herder.remote.sync import RemoteHerd
+
+        if not url.startswith(("http://", "https://")):
+            raise SetupError(
+                "HERD_URL must be the address of a gateway, such as https://herd.example."
+            )
+        if not api_key:
+            raise SetupError("HERD_URL is set; HERD_API_KEY must hold an API key for it.")
+        return RemoteHerd(url, api_key)
+    from herder.local import LocalHerd
+    from herder.settings import load_settings
+
+    return LocalHerd(load_settings())
+
+
+def __getattr__(name: str) -> Any:
+    """The HTTP clients, loaded when they are asked for: httpx takes a tenth of a second."""
+    if name == "Client":
+        from herder.remote.sync import Client
+
+        return Client
+    if name == "AsyncClient":
+        from herder.remote.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Order:
@@ -59,7 +130,7 @@ class Order:
         reference: your own, given back with the answer.
     """
 
-    def __init__(self, herd: LocalHerd, receipt: Receipt) -> None:
+    def __init__(self, herd: Herd, receipt: Receipt) -> None:
         self._herd = herd
         self.id = receipt.order
         self.account = receipt.account

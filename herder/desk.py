@@ -17,6 +17,7 @@ from uuid import UUID, uuid4, uuid5
 from sqlalchemy import Connection
 
 import ledger
+from herder import api_keys
 from herder.accounts import client_account, money_errors
 from herder.database import Database
 from herder.errors import (
@@ -113,6 +114,7 @@ class Desk:
             InsufficientBalance: the account has less than the fee.
             KeyReused: the idempotency key stands for another call.
             RateLimited: the account has as much open, or ordered lately, as it may.
+            KeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
         """
         marks = _fingerprint(call) if call.idempotency_key else None
         order_id = self._new_id()
@@ -143,6 +145,7 @@ class Desk:
         if call.start_by_us is not None and call.start_by_us <= now_us:
             raise InvalidStartBy("start_by has passed already; give a time that is still to come.")
         self._count_in(connection, call, priced, now_us)
+        api_keys.count_in(connection, call.api_key, priced.fee, priced.fee, now_us)
         hold_id = _hold_id(order_id, 1)
         with money_errors(call.account):
             self._ledger.hold(
@@ -171,6 +174,7 @@ class Desk:
             "reference": call.reference,
             "idempotency_key": call.idempotency_key,
             "fingerprint": json.dumps(marks) if marks else None,
+            "api_key": call.api_key,
             "hold_id": hold_id,
             "start_by_us": call.start_by_us,
             "run_limit_s": call.run_limit_s,
@@ -237,6 +241,7 @@ class Desk:
             OrderNotWaiting: it is out with the herd, or has ended.
             RebidTooLow: the fee is below what it offers already.
             InsufficientBalance: the account has less than the difference.
+            KeyLimitReached, Unauthorized: the API key that it was bought with may not spend that.
         """
         if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
             raise InvalidFee("fee", fee, MAX_WINSTON)
@@ -251,6 +256,8 @@ class Desk:
                 raise OrderNotWaiting(order_id, order.state.value)
             if fee <= order.fee:
                 raise RebidTooLow(order_id, fee, order.fee)
+            now_us = self._clock_us()
+            api_keys.count_in(connection, order.api_key, fee, fee - order.fee, now_us)
             policy, _, stripes = model_sql.read_policy(connection)
             hold_id = _hold_id(order_id, order.holds + 1)
             payer = client_account(order.account)
@@ -265,7 +272,7 @@ class Desk:
             place = rank(fee, order.needed, aging_s=policy.aging_s, submitted_us=order.submitted_us)
             book_sql.rebid(connection, order, fee, place, hold_id)
             subject = (order_id, order.attempt, None, f"{order.fee} to {fee}")
-            order_sql.add_events(connection, "rebid", self._clock_us(), [subject])
+            order_sql.add_events(connection, "rebid", now_us, [subject])
             found = order_sql.get_order(connection, order_id)
             assert found is not None, "it is locked"
             return found

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from herder.orders import STEPS, Order, State
 from herder.pricing import charge
 from herder.store import accounts as account_sql
+from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
@@ -69,6 +70,7 @@ class Plan:
     requeues: list[dict[str, Any]] = field(default_factory=list)
     events: dict[str, list[tuple[str, int, str | None, str | None]]] = field(default_factory=dict)
     accounts: Counter[str] = field(default_factory=Counter)
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def note(self, kind: str, order: Order, detail: str | None = None) -> None:
         """An event, to be written with the rest."""
@@ -128,6 +130,9 @@ class Plan:
         )
         self.ended.append(order.id)
         self.accounts[order.account] += 1
+        if order.api_key is not None:
+            held, spent = self.keys.get(order.api_key, (0, 0))
+            self.keys[order.api_key] = (held - order.fee, spent + charged)
         if charged:
             self.posts.append((order.hold_id, charged))
         else:
@@ -179,6 +184,7 @@ class Plan:
         for kind, subjects in self.events.items():
             order_sql.add_events(connection, kind, now_us, subjects)
         account_sql.count_out(connection, self.accounts)
+        key_sql.count(connection, self.keys)
         # The ledger comes last: what it locks, others wait for until the commit.
         books.lock_holds(connection, [*(hold for hold, _ in self.posts), *self.voids])
         books.post_many(connection, self.posts)

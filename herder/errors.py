@@ -4,11 +4,13 @@ HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
 │   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
-│   ├── InvalidStartBy
+│   ├── InvalidStartBy, InvalidReceipt
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
-├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound
+├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound
+├── Unauthorized, Forbidden   no API key, or not for this
+├── KeyLimitReached           the API key may not spend that
 ├── AccountExists, KeyReused, RefundRefused
 ├── RateLimited               when to try again
 ├── RebidTooLow, OrderNotWaiting
@@ -101,6 +103,12 @@ class InvalidStartBy(InvalidRequest):
     """The time by which an order is to begin is none, or has passed."""
 
     code = "invalid_start_by"
+
+
+class InvalidReceipt(InvalidRequest):
+    """What should be a signed receipt is none, or not of this herd."""
+
+    code = "invalid_receipt"
 
 
 class InvalidFee(InvalidRequest):
@@ -241,6 +249,40 @@ class OrderNotFound(NotFound):
 
     def __init__(self, order: str) -> None:
         super().__init__(f"There is no order {order!r}.", order=order)
+
+
+class ApiKeyNotFound(NotFound):
+    """No API key has this id, or it is another account's."""
+
+    code = "api_key_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no API key {shown(key)!r}.", key=shown(key))
+
+
+class Unauthorized(HerdError):
+    """The caller showed no API key, or one that opens nothing."""
+
+    code = "unauthorized"
+
+
+class Forbidden(HerdError):
+    """The API key is for something else."""
+
+    code = "forbidden"
+
+    def __init__(self, key: str, scope: str) -> None:
+        super().__init__(
+            f"API key {key} lacks the scope {scope!r}; a key with it is needed.",
+            key=key,
+            scope=scope,
+        )
+
+
+class KeyLimitReached(HerdError):
+    """The API key may not offer or spend that much; nothing was held."""
+
+    code = "key_limit_reached"
 
 
 class WorkerNotFound(NotFound):

@@ -13,15 +13,13 @@ from redis import RedisError
 
 from herder import home
 from herder.accounts import Accounts
+from herder.api_keys import ApiKeys
 from herder.calling import Caller, ErrorCallback, TextCallback
 from herder.database import Database
 from herder.desk import Desk
 from herder.errors import (
     HerdUnavailable,
     InvalidRequest,
-    OrderCancelled,
-    OrderExpired,
-    OrderFailed,
     OrderNotFound,
     ResultTimeout,
     SetupError,
@@ -31,16 +29,25 @@ from herder.errors import (
 from herder.nudge import Nudger
 from herder.orders import Order, State
 from herder.quotes import Quotes
-from herder.receipts import Info, Quote, Receipt, Result, receipt_of, result_of
+from herder.receipts import (
+    Info,
+    Quote,
+    Receipt,
+    Result,
+    raise_if_not_completed,
+    receipt_of,
+    result_of,
+)
 from herder.retention import purge
 from herder.settings import Settings
+from herder.signed import sign_receipt
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.submission import parse_submission
 from herder.watch import Watcher
 from herder.withdrawal import Withdrawal, held_of
 from workers.transport.streams import Streams, connect
-from workers.wire import Drain, StopAttempt, control_stream, seal
+from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
 
 _log = logging.getLogger("herder.local")
 
@@ -50,12 +57,6 @@ FOLLOW_MS = 1000
 
 MAX_PAGE = 1000
 """The most orders that one call lists."""
-
-_ENDS: dict[State, type[OrderFailed | OrderCancelled | OrderExpired]] = {
-    State.FAILED: OrderFailed,
-    State.CANCELLED: OrderCancelled,
-    State.EXPIRED: OrderExpired,
-}
 
 
 class LocalHerd:
@@ -72,10 +73,11 @@ class LocalHerd:
         self.database = Database(settings.database, settings.lease_s)
         books = home.open_ledger()
         self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
+        self.api_keys = ApiKeys(self.database, clock_us=home.clock_us)
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
         self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key
-        self._quotes = Quotes(self.database, clock_us=home.clock_us)
+        self.quotes = Quotes(self.database, clock_us=home.clock_us)
         try:
             client = connect(settings.redis_url)
         except ValueError:
@@ -84,8 +86,8 @@ class LocalHerd:
             ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
-        self._watcher = Watcher(client, self._ended)
-        self._caller = Caller(self._watcher, lambda order_id: self.result(order_id, None))
+        self.watcher = Watcher(client, self._ended)
+        self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
 
     def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
@@ -96,11 +98,11 @@ class LocalHerd:
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
         """What an order would cost and wait for, as it would stand now."""
-        return self._quotes.quote(self._parse(prompt, tokens, call))
+        return self.quotes.quote(self._parse(prompt, tokens, call))
 
     def info(self) -> Info:
         """Who serves here, at what rates, and how it stands."""
-        return self._quotes.info()
+        return self.quotes.info()
 
     def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
         given = dict(call)
@@ -115,10 +117,19 @@ class LocalHerd:
 
     # Orders
 
-    def _order(self, order_id: str) -> Order:
+    def order(self, order_id: str, *, account: str | None = None) -> Order:
+        """An order, as it stands now.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
         with self.database.read() as connection:
             order = order_sql.get_order(connection, order_id)
-        if order is None:
+        if order is None or (account is not None and order.account != account):
             raise OrderNotFound(order_id)
         return order
 
@@ -128,7 +139,21 @@ class LocalHerd:
         Raises:
             OrderNotFound: there is no such order.
         """
-        return receipt_of(self._order(order_id))
+        return receipt_of(self.order(order_id))
+
+    def signed_receipt(self, order_id: str, *, account: str | None = None) -> str:
+        """An order's receipt as it stands now, as a JWS that the herder signed.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        receipt = receipt_of(self.order(order_id, account=account))
+        return sign_receipt(receipt, self._key, home.clock_us() // 1_000_000)
+
+    def public_keys(self) -> dict[str, PublicKey]:
+        """What signed receipts of this herd are checked with, by `kid`."""
+        with self.database.read() as connection:
+            return herd_sql.live_keys(connection, herd_sql.HERDER)
 
     def orders(
         self,
@@ -154,7 +179,7 @@ class LocalHerd:
             raise InvalidRequest(f"A state is {', '.join(State)}; not {state[:40]!r}.")
         if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {str(limit)[:40]}.")
-        before_seq = None if before is None else self._order(before).seq
+        before_seq = None if before is None else self.order(before, account=account).seq
         with self.database.read() as connection:
             found = order_sql.list_orders(
                 connection,
@@ -204,7 +229,7 @@ class LocalHerd:
     ) -> int:
         """Delete prompts and texts of ended orders; arguments as `herder.retention.purge`."""
         if order is not None:
-            self._order(order)
+            self.order(order)
         return purge(
             self.database,
             home.clock_us(),
@@ -267,8 +292,8 @@ class LocalHerd:
         """
         result = self.answer(order_id)
         if not State(result.receipt.state).ended:
-            if not self._watcher.wait(order_id, timeout_s):
-                state = self._order(order_id).state.value
+            if not self.watcher.wait(order_id, timeout_s):
+                state = self.order(order_id).state.value
                 waited = "" if timeout_s is None else f"{timeout_s:g}"
                 raise ResultTimeout(order_id, state, waited)
             result = self.answer(order_id)
@@ -294,10 +319,10 @@ class LocalHerd:
         shown = ""
         reading, after = 0, "0"
         while True:
-            order = self._order(order_id)
+            order = self.order(order_id)
             if order.state.ended:
                 break
-            attempt = _readable_attempt(order)
+            attempt = readable_attempt(order)
             if attempt != reading:
                 if shown:
                     raise StreamRestarted(order_id, len(shown))
@@ -308,7 +333,7 @@ class LocalHerd:
                 yield text
             if ended:
                 # All of the text is out; its settlement follows within moments.
-                self._watcher.wait(order_id, FOLLOW_MS / 1000)
+                self.watcher.wait(order_id, FOLLOW_MS / 1000)
         result = self.answer(order_id)
         if not result.text.startswith(shown):
             raise StreamRestarted(order_id, len(shown))
@@ -322,7 +347,7 @@ class LocalHerd:
             pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
         except RedisError as error:
             _log.debug("no text from Redis: %s", type(error).__name__)
-            self._watcher.wait(order_id, FOLLOW_MS / 1000)
+            self.watcher.wait(order_id, FOLLOW_MS / 1000)
             return after, "", False
         text = ""
         for piece in pieces:
@@ -344,33 +369,18 @@ class LocalHerd:
         """Call one of them once, at an order's end, in a thread that outlives the program."""
         self._caller.add(order_id, callback, on_error)
 
+    def redis_answers(self) -> bool:
+        """Whether Redis, which carries text, beats and control, is in reach."""
+        return self._streams.answers()
+
     def close(self) -> None:
         """Send the nudges that wait, and give the connections back."""
         self._nudger.close()
         self.database.close()
 
 
-def _readable_attempt(order: Order) -> int:
+def readable_attempt(order: Order) -> int:
     """The attempt whose text there is, or will be first."""
     if order.state is State.QUEUED and not order.attempt_open:
         return order.attempt + 1
     return order.attempt
-
-
-def raise_if_not_completed(result: Result) -> None:
-    """Raise the error of an order that ended otherwise.
-
-    Raises:
-        OrderFailed, OrderCancelled, OrderExpired: with the result.
-    """
-    receipt = result.receipt
-    ended = _ENDS.get(State(receipt.state))
-    if ended is None:
-        return
-    why = str((receipt.failure or {}).get("message", "")).strip()
-    money = (
-        f"{receipt.charged} winston were charged and {receipt.returned} returned."
-        if receipt.charged
-        else f"All {receipt.returned} winston were returned."
-    )
-    raise ended(f"Order {result.order} {receipt.state}{': ' + why if why else '.'} {money}", result)

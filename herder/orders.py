@@ -90,6 +90,8 @@ class Submission:
     idempotency_key: str | None = None
     start_by_us: int | None = None
     run_limit_s: int | None = None
+    api_key: str | None = None
+    """The id of the API key that it was bought with; None for a program on the herder's machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class Order:
     returned: int
     refunded: int
     failure: dict[str, object] | None
+    api_key: str | None = None
+    """The id of the API key that it was bought with."""
 
     @property
     def multiplier(self) -> Fraction:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from sqlalchemy import Connection
 
 from herder import survey
 from herder.database import Database
 from herder.desk import going_multiplier, price
-from herder.orders import Submission
-from herder.receipts import PLACE_COUNTED, Info, ModelInfo, Quote, Rate, decimal_text
+from herder.orders import Order, State, Submission
+from herder.receipts import PLACE_COUNTED, Info, ModelInfo, Place, Quote, Rate, decimal_text
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
@@ -39,11 +40,8 @@ class Quotes:
             priced = price(connection, call, now_us)
             name = priced.model.name
             rank = priced.rank(now_us)
-            count, tokens = book_sql.ahead(connection, name, rank)
-            exact = count <= PLACE_COUNTED
-            if not exact and (marks := self._marks(connection, name)):
-                count, tokens = max((count, tokens), survey.ahead(marks, rank))
-            workers = herd_sql.workers_here(connection, name)
+            found = book_sql.ahead(connection, name, rank)
+            place = self._place(connection, name, rank, found)
             return Quote(
                 account=call.account,
                 model=name,
@@ -53,11 +51,32 @@ class Quotes:
                 needed=priced.needed,
                 fee=priced.fee,
                 multiplier=decimal_text(priced.multiplier),
-                place=count + 1,
-                place_exact=exact,
-                wait_s=_wait_s(connection, name, workers, count, tokens),
-                waiting_for_workers=not workers,
+                **asdict(place),
             )
+
+    def place(self, order: Order) -> Place | None:
+        """Where an order stands in the queue; None once it is out with the herd or has ended."""
+        if order.state is not State.QUEUED:
+            return None
+        with self._database.read() as connection:
+            found = book_sql.ahead_of(connection, order)
+            return self._place(connection, order.model, order.rank, found)
+
+    def _place(
+        self, connection: Connection, model: str, rank: int, found: tuple[int, int]
+    ) -> Place:
+        """A place behind the orders and tokens that were counted, or that a survey estimates."""
+        count, tokens = found
+        exact = count <= PLACE_COUNTED
+        if not exact and (marks := self._marks(connection, model)):
+            count, tokens = max((count, tokens), survey.ahead(marks, rank))
+        workers = herd_sql.workers_here(connection, model)
+        return Place(
+            place=count + 1,
+            place_exact=exact,
+            wait_s=_wait_s(connection, model, workers, count, tokens),
+            waiting_for_workers=not workers,
+        )
 
     def info(self) -> Info:
         """Who serves here, at what rates, and how the queues and the herd stand."""

@@ -10,6 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from herder.errors import OrderCancelled, OrderEnded, OrderExpired, OrderFailed
+
 if TYPE_CHECKING:
     from herder.orders import Order
 
@@ -66,6 +68,16 @@ class Quote:
     def to_dict(self) -> dict[str, Any]:
         """The quote as JSON would have it."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an order stands in the queue now; fields as those of `Quote`."""
+
+    place: int
+    place_exact: bool
+    wait_s: int | None
+    waiting_for_workers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +245,29 @@ def result_of(order: Order, text: str | None) -> Result:
         reference=order.reference,
         text_deleted=text is None,
     )
+
+
+_ENDS: dict[str, type[OrderEnded]] = {
+    "failed": OrderFailed,
+    "cancelled": OrderCancelled,
+    "expired": OrderExpired,
+}
+
+
+def raise_if_not_completed(result: Result) -> None:
+    """Raise the error of an order that ended otherwise.
+
+    Raises:
+        OrderFailed, OrderCancelled, OrderExpired: with the result.
+    """
+    receipt = result.receipt
+    ended = _ENDS.get(receipt.state)
+    if ended is None:
+        return
+    why = str((receipt.failure or {}).get("message", "")).strip()
+    money = (
+        f"{receipt.charged} winston were charged and {receipt.returned} returned."
+        if receipt.charged
+        else f"All {receipt.returned} winston were returned."
+    )
+    raise ended(f"Order {result.order} {receipt.state}{': ' + why if why else '.'} {money}", result)

@@ -104,6 +104,7 @@ def parse_submission(
     raw: object = False,
     start_by: object = None,
     run_limit_s: object = None,
+    api_key: str | None = None,
     sampling: Mapping[str, Any] | None = None,
 ) -> Submission:
     """Check everything that a client may say of an order.
@@ -124,6 +125,7 @@ def parse_submission(
         raw: whether the prompt skips the model's chat template.
         start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
         run_limit_s: the longest run in seconds.
+        api_key: the id of the API key that it is bought with, of a caller who was recognised.
         sampling: fields of `workers.wire.Sampling`; None values are left out.
 
     Raises:
@@ -151,6 +153,7 @@ def parse_submission(
         idempotency_key=_parse_key(idempotency_key),
         start_by_us=_parse_start_by(start_by),
         run_limit_s=run_limit_s,
+        api_key=api_key,
     )
 
 

@@ -79,6 +79,25 @@ account = Table(
     Column("tokens_until_us", BigInteger, nullable=False, server_default="0"),
 )
 
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, ForeignKey("account.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("max_fee", BigInteger),
+    Column("spending_limit", BigInteger),
+    # Of the fees of its orders: what is held now, and what was charged.
+    Column("held", BigInteger, nullable=False, server_default="0"),
+    Column("charged", BigInteger, nullable=False, server_default="0"),
+    Index("ix_api_key_account", "account"),
+)
+
 orders = Table(
     "orders",
     metadata,
@@ -100,6 +119,7 @@ orders = Table(
     Column("reference", Text),
     Column("idempotency_key", Text),
     Column("fingerprint", Text),
+    Column("api_key", Text),
     Column("hold_id", Text, nullable=False),
     Column("holds", Integer, nullable=False, server_default="1"),
     Column("start_by_us", BigInteger),

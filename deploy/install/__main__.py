@@ -34,7 +34,7 @@ from .shelf import Shelf, default_folder, open_shelf
 from .trial import try_build
 from .wheel import LEAN, Candidate, compile_wheel, settle
 
-EXTRAS = ("demo", "dev", "herder", "postgres", "worker")
+EXTRAS = ("demo", "dev", "gateway", "herder", "postgres", "worker")
 """All of them: the demo's model is what the builds are tried with."""
 
 

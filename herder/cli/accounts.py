@@ -190,18 +190,9 @@ def _moved(after: list[NamedBalance], said: str, winston: int, key: str, json: b
     print_table(_COLUMNS, (_cells(one) for one in after))
 
 
-def what(entry: Entry) -> str:
-    """An entry in one word, as the account's owner would call it."""
-    if entry.reverses_id is not None:
-        return "refund"
-    if entry.kind == "direct":
-        if entry.counterparty == "outside":
-            return "deposit" if entry.amount > 0 else "withdrawal"
-        return "received" if entry.amount > 0 else "sent"
-    return {"pending": "hold", "post": "charge", "void": "release"}[entry.kind]
-
-
 def _line(entry: Entry) -> tuple[object, ...]:
+    from herder.accounts import what
+
     about = [
         entry.tags.get("order", ""),
         entry.counterparty.removeprefix("client:") if what(entry) in ("sent", "received") else "",

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from herder.cli import accounts, models, orders, policy, running, submit, workers
+from herder.cli import accounts, keys, models, orders, policy, receipts, running, submit, workers
 from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
 from herder.cli.show import complain, print_facts, print_json, print_table, say
 from herder.receipts import PLACE_COUNTED, ModelInfo
@@ -162,8 +162,10 @@ def audit(json: Json = False) -> None:
 
 
 app.add_typer(accounts.app, name="account")
+app.add_typer(keys.app, name="key")
 submit.register(app)
 orders.register(app)
+app.add_typer(receipts.app, name="receipt")
 app.add_typer(models.app, name="model")
 app.add_typer(policy.app, name="policy")
 app.add_typer(workers.app, name="worker")

@@ -1,10 +1,10 @@
-"""The commands that run a herd on this machine: `herd up` and `herd demo`."""
+"""The commands that run a herd on this machine: `herd up`, `herd gateway` and `herd demo`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from herder.errors import SetupError
 def register(app: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
     app.command(epilog="Example: herd up --workers 2")(up)
+    app.command(epilog="Example: herd gateway --port 8080")(gateway)
     app.command(epilog="Example: herd demo --json | head")(demo)
 
 
@@ -34,6 +35,45 @@ def up(
     raise typer.Exit(run(workers, as_json=json))
 
 
+def gateway(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="HERD_GATEWAY_HOST unless given."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", help="HERD_GATEWAY_PORT unless given; 0 for any."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sell the herd over HTTP, until Ctrl-C: orders, and OpenAI's routes. Any number may run.
+
+    It speaks plain HTTP: put a proxy with TLS before it. `herd key create` makes API keys.
+    """
+    with _extras("herder,gateway"):
+        from herder.gateway.app import serve
+        from herder.gateway.settings import load_settings
+    from herder.cli.show import print_json, say
+    from herder.local import LocalHerd
+    from workers.transport.logs import configure_logging
+
+    given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    configure_logging(settings.log_level)
+
+    def said(url: str) -> None:
+        if json:
+            print_json({"url": url})
+        else:
+            say(f"The gateway listens on {url}; {url}/openapi.json describes it. Ctrl-C stops it.")
+
+    herd = LocalHerd(settings)
+    try:
+        serve(herd, settings, said)
+    finally:
+        herd.close()
+
+
 def demo(json: Json = False) -> None:
     """Show a herd at work, on a real model: three clients, two workers, a queue by price.
 
@@ -46,7 +86,7 @@ def demo(json: Json = False) -> None:
 
 
 @contextmanager
-def _extras() -> Iterator[None]:
+def _extras(extras: str = "herder,worker,demo") -> Iterator[None]:
     """Say which extra brings a package that is missing."""
     try:
         yield
@@ -55,5 +95,5 @@ def _extras() -> Iterator[None]:
         if package in ("herder", "ledger", "workers"):
             raise
         raise SetupError(
-            f"This needs the package {package}: pip install 'llama-herder[herder,worker,demo]'"
+            f"This needs the package {package}: pip install 'llama-herder[{extras}]'"
         ) from None

@@ -44,6 +44,10 @@ _BEST = (
 _COUNTED = select(orders.c.tokens).where(_QUEUED).order_by(*_BY_RANK).limit(PLACE_COUNTED + 1)
 # A range of the index: an OR of two conditions would be looked for through the whole book.
 _AHEAD = _COUNTED.where(orders.c.rank >= bindparam("rank"))
+_RANKED = _AHEAD.add_columns(orders.c.rank, orders.c.seq).subquery()
+_AHEAD_OF = select(func.count(), func.coalesce(func.sum(_RANKED.c.tokens), 0)).where(
+    or_(_RANKED.c.rank > bindparam("rank"), _RANKED.c.seq < bindparam("seq"))
+)
 
 
 def anything_waits(connection: Connection, model_name: str) -> bool:
@@ -91,6 +95,13 @@ def ahead(connection: Connection, model_name: str, rank: int) -> tuple[int, int]
         select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
         {"model": model_name, "rank": rank},
     ).one()
+    return int(row[0]), int(row[1])
+
+
+def ahead_of(connection: Connection, order: Order) -> tuple[int, int]:
+    """(orders, tokens) that would be served before one that waits; counted as `ahead` does."""
+    values = {"model": order.model, "rank": order.rank, "seq": order.seq}
+    row = connection.execute(_AHEAD_OF, values).one()
     return int(row[0]), int(row[1])
 
 

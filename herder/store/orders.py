@@ -89,6 +89,7 @@ def to_order(row: Row[Any]) -> Order:
         returned=row.returned,
         refunded=row.refunded,
         failure=row.failure,
+        api_key=row.api_key,
     )
 
 

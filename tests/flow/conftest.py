@@ -83,3 +83,18 @@ def own_redis(tmp_path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "redis")
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_web(tmp_path_factory, redis_server) -> Iterator[Any]:
+    """A gateway without a herder or a worker, for calls that never get as far as those."""
+    import httpx
+
+    herd = RunningHerd(tmp_path_factory.mktemp("shared"), redis_server)
+    _, key = herd.client.api_keys.create("default")
+    _, url = herd.start_gateway()
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        yield client
+    herd.close()
+    herd.check()

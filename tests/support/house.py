@@ -19,6 +19,7 @@ from sqlalchemy import func, select, text
 import ledger
 from herder import home
 from herder.accounts import Accounts, client_account
+from herder.api_keys import ApiKeys
 from herder.database import Database
 from herder.desk import Desk
 from herder.dispatch import Dispatcher
@@ -28,6 +29,7 @@ from herder.herd import Heard, Herd
 from herder.orders import Order, Prompt, Submission
 from herder.settings import InitialPolicy, load_settings
 from herder.settlement import Answer, Settlement
+from herder.store import api_keys as key_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
@@ -184,6 +186,7 @@ class House:
         self.database = database
         self.books = home.open_ledger(self.clock)
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
+        self.api_keys = ApiKeys(self.database, clock_us=self.clock)
         self.desk = Desk(self.database, self.books, clock_us=self.clock)
         self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
         self.withdrawal = Withdrawal(self.database, self.books, self.settings, clock_us=self.clock)
@@ -353,6 +356,10 @@ def check_money(database: Database, books: ledger.Ledger) -> None:
         held: dict[str, int] = {}
         for order in found:
             held[order.account] = held.get(order.account, 0) + order.held
+        for key in key_sql.of_account(connection, None):
+            bought = [order for order in found if order.api_key == key.id]
+            assert key.held == sum(order.held for order in bought), f"held with {key.id}"
+            assert key.charged == sum(order.charged for order in bought), f"charged to {key.id}"
         for account, amount in held.items():
             balance = books.get_balance(connection, client_account(account))
             assert balance.pending == amount, f"held of {account}"

@@ -7,6 +7,7 @@ worker -Q inference`, with settings in the environment.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,15 +35,26 @@ QUICK = {
 """Times that let a test see a worker lost within seconds."""
 
 
+HERD = ("-c", "from herder.cli import main; main()")
+"""The `herd` command, as Python's arguments."""
+
+
 class Child:
     """A process of the herd, and its log."""
 
-    def __init__(self, name: str, arguments: list[str], env: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        env: dict[str, str],
+        folder: Path,
+        program: tuple[str, ...] = ("-m", "celery"),
+    ) -> None:
         self.name = name
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *arguments],
+                [sys.executable, *program, *arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -118,8 +130,14 @@ class RunningHerd:
 
     # Processes
 
-    def start(self, name: str, arguments: list[str], **env: str) -> Child:
-        child = Child(name, arguments, {**self.env, **env}, self.folder)
+    def start(
+        self,
+        name: str,
+        arguments: list[str],
+        program: tuple[str, ...] = ("-m", "celery"),
+        **env: str,
+    ) -> Child:
+        child = Child(name, arguments, {**self.env, **env}, self.folder, program)
         with self._lock:
             self.children.append(child)
         return child
@@ -135,6 +153,15 @@ class RunningHerd:
         child = self.begin_herder(**env)
         child.says("herder_ready")
         return child
+
+    def start_gateway(self, port: int = 0, **env: str) -> tuple[Child, str]:
+        """A gateway that listens, and its address."""
+        self._count += 1
+        arguments = ["gateway", "--port", str(port)]
+        child = self.start(f"gateway{self._count}", arguments, HERD, **env)
+        child.says("gateway_ready")
+        (found,) = re.findall(r"gateway_ready +host=(\S+) port=(\d+)", child.log)
+        return child, "http://{}:{}".format(*found)
 
     def begin_worker(self, **env: str) -> Child:
         """A worker that begins to start."""

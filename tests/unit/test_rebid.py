@@ -11,6 +11,7 @@ from herder.errors import (
     OrderNotWaiting,
     RebidTooLow,
 )
+from herder.quotes import Quotes
 
 
 @pytest.fixture
@@ -88,3 +89,18 @@ def test_a_late_answer_of_a_lapsed_order_is_charged_by_the_new_bid(house):
     house.desk.rebid(order.id, 52)
     worker.finish(job, generated=10)
     assert house.order(order.id).charged == 52
+
+
+def test_an_order_that_waits_knows_its_place(house):
+    quotes = Quotes(house.database, clock_us=house.clock)
+    first, second, better = (house.submit(fee=fee) for fee in (20, 20, 60))
+
+    def places():
+        return [quotes.place(house.order(one.id)) for one in (first, second, better)]
+
+    assert [found.place for found in places()] == [2, 3, 1]
+    assert places()[1].place_exact
+    assert places()[1].waiting_for_workers
+    house.worker()
+    house.dispatched()
+    assert [found and found.place for found in places()] == [1, 2, None]

@@ -77,6 +77,13 @@ class Streams:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    def answers(self) -> bool:
+        """Whether Redis is in reach."""
+        try:
+            return bool(self._redis.ping())
+        except redis.RedisError:
+            return False
+
     # Beats
 
     def add_beat(self, token: str) -> None:
@@ -145,11 +152,9 @@ class Streams:
 
     def read_text(self, order: str, attempt: int, after: str, *, block_ms: int) -> list[TextPiece]:
         """Pieces of an attempt's text after an id; empty when none came in time."""
-        answer = self._redis.xread({text_stream(order, attempt): after}, count=500, block=block_ms)
-        return [
-            TextPiece(entry_id, int(fields["o"]), fields["t"], "end" in fields)
-            for entry_id, fields in _entries(answer)
-        ]
+        return pieces_of(
+            self._redis.xread({text_stream(order, attempt): after}, count=500, block=block_ms)
+        )
 
     # The ends of orders, and nudges
 
@@ -164,6 +169,14 @@ class Streams:
     def nudge_arrived(self, model: str) -> None:
         """The next submission nudges again."""
         self._redis.delete(f"nudge:{model}")
+
+
+def pieces_of(answer: Any) -> list[TextPiece]:
+    """What was read of an attempt's stream."""
+    return [
+        TextPiece(entry_id, int(fields["o"]), fields["t"], "end" in fields)
+        for entry_id, fields in _entries(answer)
+    ]
 
 
 def _entries(answer: Any) -> list[Entry]:

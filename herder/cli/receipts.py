@@ -1,0 +1,62 @@
+"""`herd receipt …`: receipts that a herder signed, and whether one is genuine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herder.cli.base import Json, opened, read_text
+from herder.cli.show import print_json, say
+
+app = typer.Typer(help="Signed receipts: get one, check one.")
+
+MAX_BYTES = 65_536
+
+
+@app.command(epilog="Example: herd receipt get ID > receipt.jws")
+def get(
+    order: Annotated[str, typer.Argument(metavar="ID", help="The order.")], json: Json = False
+) -> None:
+    """Print an order's receipt as it stands now, signed by the herder."""
+    with opened() as herd:
+        token = herd.signed_receipt(order)
+    if json:
+        print_json({"order": order, "jws": token})
+    else:
+        say(token)
+
+
+@app.command(epilog="Example: herd receipt verify receipt.jws --keys jwks.json")
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A signed receipt.")],
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys",
+            metavar="FILE",
+            help="The herder's public keys, as /.well-known/jwks.json gives them; those of "
+            "HERD_HOME unless given.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a signed receipt, offline; exit code 2 if it is not genuine."""
+    from herder.signed import from_jwks, read_receipt
+
+    token = read_text(file, "receipt", MAX_BYTES).strip()
+    if keys is not None:
+        known = from_jwks(read_text(keys, "file of keys", MAX_BYTES))
+    else:
+        with opened() as herd:
+            known = herd.public_keys()
+    claims = read_receipt(token, known)
+    if json:
+        print_json(claims)
+        return
+    receipt = claims["receipt"]
+    say(
+        f"Genuine: order {receipt['order']} of {receipt['account']} is {receipt['state']}, "
+        f"charged {receipt['charged']} of {receipt['fee']} winston."
+    )

@@ -1,0 +1,4 @@
+"""HTTP: orders, accounts, and OpenAI's routes. Thin over `herder.local`: no rule lives here.
+
+`herd gateway` serves it; any number may run on one herd. TLS is the proxy's work.
+"""

@@ -1,0 +1,146 @@
+"""Errors as HTTP answers: one form for all, which is OpenAI's.
+
+    {"error": {"message": "…", "type": "insufficient_quota", "param": null,
+               "code": "fee_too_low", "data": {"fee": 5, "needed": 22}}}
+
+`code` is stable and the same that programs on the herder's machine see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from herder import errors
+
+_log = structlog.get_logger("herder.gateway")
+
+_STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
+    (errors.Unauthorized, 401),
+    (errors.FeeTooLow, 402),
+    (errors.FeeAboveMax, 402),
+    (errors.InsufficientBalance, 402),
+    (errors.KeyLimitReached, 402),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.AccountExists, 409),
+    (errors.KeyReused, 409),
+    (errors.OrderEnded, 409),
+    (errors.OrderNotWaiting, 409),
+    (errors.RebidTooLow, 409),
+    (errors.RefundRefused, 409),
+    (errors.RateLimited, 429),
+    (errors.HerdUnavailable, 503),
+    (errors.InvalidRequest, 400),
+)
+"""What each error is in HTTP; the first that fits, and 500 if none does."""
+
+_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class Answer(JSONResponse):
+    """JSON that any text can be put into: a lone surrogate, which no UTF-8 holds, is escaped."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+class BadRequest(errors.InvalidRequest):
+    """A request that the desk never saw; `param` is the field that is wrong."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class TooManyStreams(errors.RateLimited):
+    """As many streams are open here as may be."""
+
+    code = "too_many_streams"
+
+
+def status_of(error: errors.HerdError) -> int:
+    """The HTTP status of an error."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def body_of(
+    message: str,
+    status: int,
+    code: str,
+    param: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The body of an error."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
+    if data:
+        error["data"] = dict(data)
+    return {"error": error}
+
+
+def answer_to(error: errors.HerdError) -> Answer:
+    """The answer to a call that was refused."""
+    status = status_of(error)
+    headers = {}
+    if isinstance(error, errors.RateLimited):
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif status == 503:
+        headers["Retry-After"] = "1"
+    elif status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="llama-herder"'
+    param = getattr(error, "param", None)
+    body = body_of(error.message, status, error.code, param, error.data)
+    return Answer(body, status, headers=headers)
+
+
+def register(app: FastAPI) -> None:
+    """Have every error of the app answered so."""
+
+    async def refused(_: Request, error: Exception) -> Answer:
+        assert isinstance(error, errors.HerdError)
+        if status_of(error) >= 500:
+            _log.warning("call_failed", code=error.code)
+        return answer_to(error)
+
+    async def misshapen(_: Request, error: Exception) -> Answer:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"][1:]] or [str(first["loc"][0])]
+        param = ".".join(where)[:100]
+        message = f"{param} is wrong: {str(first['msg'])[:200].rstrip('.').lower()}."
+        return Answer(body_of(message, 400, "invalid_request", param), 400)
+
+    async def http(_: Request, error: Exception) -> Answer:
+        assert isinstance(error, HTTPException)
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        message = f"{str(error.detail).rstrip('.')}."
+        return Answer(
+            body_of(message, error.status_code, code), error.status_code, headers=error.headers
+        )
+
+    async def broken(_: Request, error: Exception) -> Answer:
+        _log.error("call_broke", error=type(error).__name__)
+        return Answer(body_of("Something here is broken; it was logged.", 500, "broken"), 500)
+
+    app.add_exception_handler(errors.HerdError, refused)
+    app.add_exception_handler(RequestValidationError, misshapen)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, broken)

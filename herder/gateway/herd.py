@@ -1,0 +1,135 @@
+"""The herd, its models, the caller's account; and whether this gateway can serve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+
+from herder.accounts import what
+from herder.errors import HerdError
+from herder.gateway.bodies import AccountAnswer, StatementAnswer
+from herder.gateway.calling import READS, AtHome, House, Reader
+from herder.gateway.errors import Answer
+from herder.operator import serving
+from herder.signed import to_jwks
+
+router = APIRouter(tags=["herd"], default_response_class=Answer)
+
+MAX_PAGE = 100
+
+
+@router.get("/v1/info", dependencies=[READS])
+async def info(house: AtHome) -> dict[str, Any]:
+    """Who serves here, at what rates, and how the queues and the herd stand."""
+    found = await run_sync(house.herd.info)
+    return found.to_dict()
+
+
+@router.get("/v1/models", dependencies=[READS])
+async def models(house: AtHome) -> dict[str, Any]:
+    """The models, in OpenAI's form, with their rates; other names for them too."""
+    found = await run_sync(house.herd.info)
+    cards = [
+        {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": found.name,
+            "alias_of": one.name if name != one.name else None,
+            "default": name == found.default_model,
+            "context": one.context,
+            "default_tokens": house.settings.default_tokens,
+            "rates": asdict(one.rates),
+            "weights": one.weights,
+            "queue_length": one.queue_length,
+            "wait_s": one.wait_s,
+            "workers": one.workers,
+        }
+        for one in found.models
+        for name in (
+            one.name,
+            *(alias for alias, model in house.settings.aliases.items() if model == one.name),
+        )
+    ]
+    return {"object": "list", "data": cards}
+
+
+@router.get("/v1/account", response_model=AccountAnswer)
+async def account(house: AtHome, key: Reader) -> dict[str, Any]:
+    """What the key's account has, and what the key may still spend of it."""
+    found = await run_sync(house.herd.accounts.balance, key.account)
+    return {
+        **asdict(found),
+        "key": {
+            "id": key.id,
+            "scopes": list(key.scopes),
+            "max_fee": key.max_fee,
+            "spending_limit": key.spending_limit,
+            "held": key.held,
+            "charged": key.charged,
+        },
+    }
+
+
+@router.get("/v1/account/statement", response_model=StatementAnswer)
+async def statement(
+    house: AtHome,
+    key: Reader,
+    after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> dict[str, Any]:
+    """What moved the account's money, oldest first, a page at a time."""
+    entries = await run_sync(
+        partial(house.herd.accounts.statement, key.account, after_seq=after, limit=limit)
+    )
+    return {
+        "entries": [
+            {
+                "seq": one.seq,
+                "at": datetime.fromtimestamp(one.at_us / 1e6, UTC),
+                "kind": what(one),
+                "amount": one.amount,
+                "held": one.pending,
+                "order": one.tags.get("order"),
+            }
+            for one in entries
+        ],
+        "next": entries[-1].seq if len(entries) == limit else None,
+    }
+
+
+@router.get("/.well-known/jwks.json")
+async def keys(house: AtHome) -> dict[str, Any]:
+    """What signed receipts are checked with."""
+    return to_jwks((await run_sync(house.herd.public_keys)).values())
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether this process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(house: AtHome) -> Answer:
+    """Whether orders that come in now would be run: 503 with what is missing, else 200."""
+    checks = await run_sync(_checks, house)
+    ready = all(found == "ok" for found in checks.values())
+    return Answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+
+def _checks(house: House) -> dict[str, str]:
+    herd = house.herd
+    try:
+        default = herd.info().default_model
+        here = serving(herd.database, default, herd.settings.lease_s)
+    except HerdError as error:
+        return {"database": error.message}
+    checks = {"database": "ok", "redis": "ok" if herd.redis_answers() else "Redis does not answer."}
+    checks["worker"] = "ok" if here else f"No worker of {default} was heard lately."
+    return checks

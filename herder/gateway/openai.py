@@ -1,0 +1,201 @@
+"""OpenAI's routes: `/v1/chat/completions` and `/v1/completions`, for programs written for those.
+
+A caller who goes away cancels the order: nobody would read what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from herder import errors
+from herder.gateway.calling import AtHome, Buyer, House
+from herder.gateway.errors import Answer, BadRequest, answer_to, body_of
+from herder.gateway.following import Happened
+from herder.gateway.openai_bodies import Asked, Kind, read
+from herder.receipts import Receipt, Result, raise_if_not_completed
+from herder.store.api_keys import ApiKey
+
+router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=Answer)
+
+LOOK_S = 1.0
+"""How often a caller who waits for a whole answer is looked for."""
+
+_FINISH = {"stop": "stop", "length": "length", "deadline": "length"}
+_OBJECTS: dict[Kind, tuple[str, str]] = {
+    "chat": ("chat.completion", "chat.completion.chunk"),
+    "completion": ("text_completion", "text_completion"),
+}
+_IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
+
+
+@router.post("/chat/completions", response_model=None)
+async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
+    """A chat completion."""
+    return await _complete("chat", request, house, key)
+
+
+@router.post("/completions", response_model=None)
+async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
+    """A completion: the prompt reaches the model as it is."""
+    return await _complete("completion", request, house, key)
+
+
+async def _complete(
+    kind: Kind, request: Request, house: House, key: ApiKey
+) -> Answer | EventSourceResponse:
+    asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
+    call = {**asked.call, "model": house.model(asked.call["model"])}
+    prompt, tokens = call.pop("prompt", None), call.pop("tokens")
+    with house.follower.line():
+        receipt = await run_sync(
+            partial(
+                house.herd.submit,
+                prompt,
+                tokens,
+                **call,
+                account=key.account,
+                api_key=key.id,
+                idempotency_key=request.headers.get("idempotency-key"),
+                sampling=asked.sampling,
+            )
+        )
+        if not asked.stream:
+            return await _whole(request, house, asked, receipt)
+    chunks = _chunks(house, asked, receipt)
+    return EventSourceResponse(chunks, sep="\n", headers={"X-Order": receipt.order})
+
+
+async def _json(request: Request) -> object:
+    try:
+        found: object = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is no JSON.") from None
+    return found
+
+
+async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
+    """The answer in one piece."""
+    order_id = receipt.order
+    try:
+        while not await house.follower.wait(order_id, LOOK_S):
+            if await request.is_disconnected():
+                await run_sync(house.herd.cancel, order_id)
+                return Answer({}, 499)
+    except asyncio.CancelledError:
+        with CancelScope(shield=True):
+            await run_sync(house.herd.cancel, order_id)
+        raise
+    result = await run_sync(house.herd.answer, order_id)
+    if (failed := _failed(result)) is not None:
+        return failed
+    text = {"message": {"role": "assistant", "content": result.text}}
+    if asked.kind == "completion":
+        text = {"text": result.text}  # type: ignore[dict-item]
+    choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
+    body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(result)}
+    return Answer(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
+
+
+async def _chunks(house: House, asked: Asked, receipt: Receipt) -> AsyncIterator[ServerSentEvent]:
+    """The answer as it is generated."""
+    order_id, ended = receipt.order, False
+    head = _head(asked, receipt, 1)
+    try:
+        with house.follower.line():
+            if asked.kind == "chat":
+                yield _chunk(head, asked, {"role": "assistant", "content": ""})
+            async for one in house.follower.follow(order_id, account=receipt.account):
+                if one.kind == "text":
+                    yield _chunk(head, asked, {"content": one.data["text"]})
+                elif one.kind == "restart":
+                    yield _broken(errors.StreamRestarted(order_id, one.data["shown"]))
+                    return  # what was shown cannot be taken back; its order is cancelled below
+                elif one.result is not None:
+                    ended = True
+                    for last in _last(head, asked, one):
+                        yield last
+        yield ServerSentEvent("[DONE]", sep="\n")
+    except errors.HerdError as error:
+        yield _broken(error)
+    finally:
+        if not ended:
+            with CancelScope(shield=True):
+                await run_sync(house.herd.cancel, order_id)
+
+
+def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:
+    assert end.result is not None
+    failed = _failed(end.result)
+    if failed is not None:
+        return [ServerSentEvent(bytes(failed.body).decode(), sep="\n")]
+    last = [_chunk(head, asked, {}, _finish(end.result))]
+    if asked.include_usage:
+        counts = {"choices": [], "usage": _usage(end.result)}
+        counts["receipt"] = end.result.receipt.to_dict()
+        last.append(ServerSentEvent(json.dumps(head | counts), sep="\n"))
+    return last
+
+
+def _failed(result: Result) -> Answer | None:
+    """The error of an order that ended otherwise; None if there is an answer.
+
+    What its own run limit ended has one: it was paid for.
+    """
+    if result.finish_reason == "deadline":
+        return None
+    try:
+        raise_if_not_completed(result)
+    except errors.OrderEnded as error:
+        failure = result.receipt.failure or {}
+        code = str(failure.get("code", error.code))
+        if code == "prompt_too_long":
+            code = "context_length_exceeded"
+        # A permanent failure is the request's own; any other may pass.
+        status = 400 if failure.get("permanent") else 503 if failure else 409
+        return Answer(body_of(error.message, status, code), status)
+    return None
+
+
+def _head(asked: Asked, receipt: Receipt, form: int) -> dict[str, Any]:
+    return {
+        "id": _IDS[asked.kind] + receipt.order,
+        "object": _OBJECTS[asked.kind][form],
+        "created": receipt.submitted_us // 1_000_000,
+        "model": receipt.model,
+    }
+
+
+def _chunk(
+    head: dict[str, Any], asked: Asked, delta: dict[str, Any], finish: str | None = None
+) -> ServerSentEvent:
+    said: dict[str, Any] = {"delta": delta}
+    if asked.kind == "completion":
+        said = {"text": delta.get("content", "")}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    return ServerSentEvent(json.dumps(head | {"choices": [choice]}), sep="\n")
+
+
+def _broken(error: errors.HerdError) -> ServerSentEvent:
+    return ServerSentEvent(bytes(answer_to(error).body).decode(), sep="\n")
+
+
+def _finish(result: Result) -> str:
+    return _FINISH.get(result.finish_reason or "", "stop")
+
+
+def _usage(result: Result) -> dict[str, int]:
+    prompt, generated = result.usage.prompt_tokens, result.usage.generated
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+    }

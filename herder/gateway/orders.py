@@ -1,0 +1,172 @@
+"""`/v1/orders` and `/v1/quotes`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import PlainTextResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from herder.gateway.bodies import (
+    OrderAnswer,
+    OrderBody,
+    OrdersAnswer,
+    QuoteAnswer,
+    QuoteBody,
+    RebidBody,
+    ReceiptAnswer,
+)
+from herder.gateway.calling import AtHome, Buyer, House, Reader
+from herder.gateway.errors import Answer
+from herder.gateway.following import Mark
+from herder.store.api_keys import ApiKey
+
+router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
+
+MAX_WAIT_S = 60
+MAX_PAGE = 100
+PING_S = 15
+"""Seconds of silence after which a stream says that it is still there."""
+
+
+@router.post("/orders", status_code=202, response_model=OrderAnswer)
+async def submit(
+    body: OrderBody,
+    house: AtHome,
+    key: Buyer,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Submit a paid prompt; the fee is held, and what is not used of it comes back."""
+    given = body.model_dump(exclude={"sampling"}, exclude_none=True)
+    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
+    sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
+    taken = await run_sync(
+        partial(
+            house.herd.submit,
+            prompt,
+            tokens,
+            **{**given, "model": house.model(body.model)},
+            account=key.account,
+            api_key=key.id,
+            idempotency_key=idempotency_key,
+            sampling=sampling,
+        )
+    )
+    response.headers["Location"] = f"/v1/orders/{taken.order}"
+    return await run_sync(_shown, house, taken.order, key)
+
+
+@router.get("/orders", response_model=OrdersAnswer)
+async def orders(
+    house: AtHome,
+    key: Reader,
+    state: Annotated[str | None, Query(max_length=20)] = None,
+    before: Annotated[str | None, Query(max_length=64, description="The cursor.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+) -> dict[str, Any]:
+    """The account's orders, the newest first, a page at a time."""
+    found = await run_sync(
+        partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit)
+    )
+    more = found[-1].order if len(found) == limit else None
+    return {"orders": [one.to_dict() for one in found], "next": more}
+
+
+@router.get("/orders/{order_id}", response_model=OrderAnswer)
+async def order(
+    order_id: str,
+    house: AtHome,
+    key: Reader,
+    wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
+) -> dict[str, Any]:
+    """An order as it stands; with `wait`, the answer comes at its end or after that time."""
+    found = await run_sync(_shown, house, order_id, key)
+    if wait == 0 or found["text"] is not None:
+        return found
+    with house.follower.line():
+        await house.follower.wait(order_id, wait)
+    return await run_sync(_shown, house, order_id, key)
+
+
+@router.get("/orders/{order_id}/events", response_class=EventSourceResponse)
+async def events(
+    order_id: str,
+    house: AtHome,
+    key: Reader,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> EventSourceResponse:
+    """What happens to an order, as server-sent events, until its end.
+
+    `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
+    caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
+    leaves the order running.
+    """
+    mark = Mark.parse(last_event_id)
+    await run_sync(partial(house.herd.order, order_id, account=key.account))
+
+    async def happening() -> AsyncIterator[ServerSentEvent]:
+        with house.follower.line():
+            async for one in house.follower.follow(order_id, account=key.account, mark=mark):
+                identity = str(one.mark) if one.mark else None
+                yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
+                if one.result is not None:
+                    paid = json.dumps(one.result.receipt.to_dict())
+                    yield ServerSentEvent(paid, event="receipt")
+
+    return EventSourceResponse(happening(), ping=PING_S)
+
+
+@router.get("/orders/{order_id}/receipt", response_class=PlainTextResponse)
+async def receipt(order_id: str, house: AtHome, key: Reader) -> PlainTextResponse:
+    """The order's receipt as it stands now, signed: a JWS; its keys: /.well-known/jwks.json."""
+    token = await run_sync(partial(house.herd.signed_receipt, order_id, account=key.account))
+    return PlainTextResponse(token, media_type="application/jose")
+
+
+@router.post("/orders/{order_id}/cancel", response_model=ReceiptAnswer)
+async def cancel(order_id: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
+    ended = await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+    return ended.to_dict()
+
+
+@router.post("/orders/{order_id}/rebid", response_model=ReceiptAnswer)
+async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Raise the fee of an order that is queued."""
+    raised = await run_sync(partial(house.herd.rebid, order_id, body.fee, account=key.account))
+    return raised.to_dict()
+
+
+@router.post("/quotes", response_model=QuoteAnswer)
+async def quote(body: QuoteBody, house: AtHome, key: Reader) -> dict[str, Any]:
+    """What an order would need, pay and wait for, as it would stand now; nothing is held."""
+    given = body.model_dump(exclude_none=True)
+    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
+    given |= {"account": key.account, "model": house.model(body.model)}
+    found = await run_sync(partial(house.herd.quote, prompt, tokens, **given))
+    return found.to_dict()
+
+
+def _shown(house: House, order_id: str, key: ApiKey) -> dict[str, Any]:
+    """An order as a client sees it."""
+    found = house.herd.order(order_id, account=key.account)
+    place = house.herd.quotes.place(found)
+    result = house.herd.answer(order_id)
+    ended = found.state.ended
+    return {
+        "id": order_id,
+        "state": result.receipt.state,
+        "receipt": result.receipt.to_dict(),
+        "queue": asdict(place) if place else None,
+        "text": result.text if ended else None,
+        "text_deleted": result.text_deleted,
+        "finish_reason": result.finish_reason,
+        "usage": asdict(result.usage) if ended else None,
+    }

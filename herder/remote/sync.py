@@ -1,0 +1,253 @@
+"""A herd over HTTP, for programs that wait."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Self, Unpack
+from uuid import uuid4
+
+import httpx
+
+from herder.client import Order
+from herder.errors import HerdError, ResultTimeout
+from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
+from herder.remote.calls import (
+    ENDED,
+    STREAM_TRIES,
+    TRIES,
+    Call,
+    CallOptions,
+    EventReader,
+    TextOf,
+    away,
+    error_of,
+    info_of,
+    order_call,
+    passes,
+    pause_s,
+    quote_call,
+    quote_of,
+    receipt_of,
+    result_of,
+)
+
+ANSWER_S = 30.0
+"""Seconds that an answer may take."""
+WAIT_S = 30
+"""How long a line is held for an order's end before it is asked for anew."""
+
+
+class RemoteHerd:
+    """A herd behind a gateway; what `herder.local.LocalHerd` is to a program beside it.
+
+    Args:
+        url: of the gateway.
+        api_key: as `herd key create` showed it.
+        transport: carries the requests; a test's own, else httpx's.
+    """
+
+    def __init__(
+        self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._chance = random.Random()  # noqa: S311 (it only spreads retries)
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=ANSWER_S,
+            transport=transport,
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    def _send(self, call: Call, *, timeout_s: float = ANSWER_S) -> Any:
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                answer = self._http.request(
+                    call.method,
+                    call.path,
+                    json=call.body,
+                    headers=dict(call.headers or {}),
+                    params=dict(call.query or {}),
+                    timeout=timeout_s,
+                )
+            except httpx.TransportError as error:
+                if tried >= TRIES:
+                    raise away(error) from error
+                time.sleep(pause_s(tried, None, self._chance))
+                continue
+            if answer.is_success:
+                return answer.json()
+            if not passes(answer.status_code, tried):
+                raise error_of(answer.status_code, answer.content)
+            time.sleep(pause_s(tried, answer.headers.get("retry-after"), self._chance))
+
+    def submit(self, prompt: object, tokens: object, **given: Any) -> Receipt:
+        """Take an order; arguments and errors as `herder.submit`."""
+        # Sent again after a lost answer, it is still one order.
+        key = given.get("idempotency_key") or str(uuid4())
+        found = self._send(order_call(prompt, tokens, given, key))
+        return receipt_of(found["receipt"])
+
+    def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
+        """What an order would cost and wait for, as it would stand now."""
+        return quote_of(self._send(quote_call(prompt, tokens, given)))
+
+    def info(self) -> Info:
+        """Who serves there, at what rates, and how it stands."""
+        return info_of(self._send(Call("GET", "/v1/info")))
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt, as it stands now."""
+        return self.answer(order_id).receipt
+
+    def answer(self, order_id: str, wait_s: int = 0) -> Result:
+        """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
+        call = Call("GET", f"/v1/orders/{order_id}", query={"wait": wait_s})
+        return result_of(self._send(call, timeout_s=ANSWER_S + wait_s))
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end; errors as `herder.local.LocalHerd.result`."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = WAIT_S if until_s is None else until_s - time.monotonic()
+            found = self.answer(order_id, max(0, min(WAIT_S, int(left_s + 0.999))))
+            if found.receipt.state in ENDED:
+                raise_if_not_completed(found)
+                return found
+            if until_s is not None and time.monotonic() >= until_s:
+                raise ResultTimeout(order_id, found.receipt.state, f"{timeout_s:g}")
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it is generated; a line that breaks is taken up where it broke.
+
+        Raises:
+            StreamRestarted: text was shown of an attempt that was lost.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        text, failed = TextOf(order_id), 0
+        while True:
+            broken: httpx.TransportError | None = None
+            try:
+                for more in self._listen(order_id, text):
+                    failed = 0
+                    yield more
+            except httpx.TransportError as error:
+                broken = error
+            if text.ended:
+                break
+            failed += 1
+            if failed >= STREAM_TRIES:
+                raise away(broken)
+            time.sleep(pause_s(failed, None, self._chance))
+        raise_if_not_completed(self.answer(order_id))
+
+    def _listen(self, order_id: str, text: TextOf) -> Iterator[str]:
+        headers = {"Last-Event-ID": text.last} if text.last else {}
+        path, reader = f"/v1/orders/{order_id}/events", EventReader()
+        with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
+            if not answer.is_success:
+                raise error_of(answer.status_code, answer.read())
+            for line in answer.iter_lines():
+                for event in reader.take(line):
+                    if more := text.take(event):
+                        yield more
+
+    def cancel(self, order_id: str) -> Receipt:
+        """End an order."""
+        return receipt_of(self._send(Call("POST", f"/v1/orders/{order_id}/cancel")))
+
+    def rebid(self, order_id: str, fee: int) -> Receipt:
+        """Raise the fee of a queued order."""
+        return receipt_of(self._send(Call("POST", f"/v1/orders/{order_id}/rebid", {"fee": fee})))
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: Callable[[str], object] | None,
+        on_error: Callable[[HerdError], object] | None,
+    ) -> None:
+        """Call one of them once, at an order's end, in a thread that outlives the program."""
+
+        def wait() -> None:
+            try:
+                result = self.result(order_id, None)
+            except HerdError as error:
+                if on_error is not None:
+                    on_error(error)
+                return
+            if callback is not None:
+                callback(result.text)
+
+        threading.Thread(target=wait, name=f"herd-callback-{order_id}").start()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+
+class Client:
+    """A herd elsewhere, bought from over HTTP: the calls of `herder`, as methods.
+
+        with Client("https://herd.example", "herd_…") as herd:
+            print(herd.submit("What is a llama?", 40, fee=100).result().text)
+
+    Args:
+        url: of the gateway.
+        api_key: as `herd key create` showed it; the account that pays is its.
+        transport: carries the requests; a test's own, else httpx's.
+    """
+
+    def __init__(
+        self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._herd = RemoteHerd(url, api_key, transport=transport)
+
+    def submit(
+        self,
+        prompt: str | None = None,
+        tokens: int | None = None,
+        *,
+        callback: Callable[[str], object] | None = None,
+        on_error: Callable[[HerdError], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Order:
+        """Submit a paid prompt; arguments and errors as `herder.submit`."""
+        order = Order(self._herd, self._herd.submit(prompt, tokens, **options))
+        if callback is not None or on_error is not None:
+            self._herd.call_back(order.id, callback, on_error)
+        return order
+
+    def quote(
+        self,
+        prompt: str | None = None,
+        tokens: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Quote:
+        """What an order would need, pay and wait for; arguments as `herder.quote`."""
+        return self._herd.quote(prompt, tokens, **options)
+
+    def info(self) -> Info:
+        """Who serves there, at what rates, and how the queues and the herd stand."""
+        return self._herd.info()
+
+    def order(self, order_id: str) -> Order:
+        """An order that was submitted before.
+
+        Raises:
+            OrderNotFound: there is none, or it is another account's.
+        """
+        return Order(self._herd, self._herd.receipt(order_id))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._herd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,254 @@
+"""OpenAI's routes, with the published `openai` package, unmodified, as the client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import openai
+import pytest
+from support.wait import wait_for
+
+HI = [{"role": "user", "content": "What is it?"}]
+
+
+@pytest.fixture
+def key(herd):
+    _, shown = herd.client.api_keys.create("default")
+    return shown
+
+
+@pytest.fixture
+def gateway(herd):
+    _, url = herd.start_gateway(HERD_MODEL_ALIASES="gpt-4o-mini=stub", HERD_DEFAULT_TOKENS="12")
+    return url
+
+
+@pytest.fixture
+def client(gateway, key):
+    with openai.OpenAI(base_url=f"{gateway}/v1", api_key=key, max_retries=0) as made:
+        yield made
+
+
+def test_a_chat_is_answered_and_paid(herd, client):
+    herd.start_worker()
+    answer = client.chat.completions.create(
+        model="gpt-4o-mini", messages=HI, max_tokens=7, extra_body={"fee": 40}
+    )
+    assert answer.object == "chat.completion"
+    assert answer.model == "stub"
+    (choice,) = answer.choices
+    assert (choice.message.role, choice.finish_reason) == ("assistant", "length")
+    assert len(choice.message.content.split()) == 7
+    assert answer.usage.completion_tokens == 7
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 7
+    order = answer.id.removeprefix("chatcmpl-")
+    receipt = herd.client.receipt(order)
+    assert (receipt.fee, receipt.charged, receipt.tokens) == (40, 40, 7)
+    assert answer.receipt["charged"] == 40
+    assert herd.client.accounts.balance("default").available == 1_000_000 - 40
+
+
+def test_a_completion_gets_the_prompt_as_it_is(herd, client):
+    herd.start_worker()
+    answer = client.completions.create(model="stub", prompt="Once [[end:3]]", stop="ENOUGH")
+    assert answer.object == "text_completion"
+    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("stop", 3)
+    raw = answer.usage.prompt_tokens
+    chat = client.chat.completions.create(
+        model="stub", messages=[{"role": "user", "content": "Once [[end:3]]"}]
+    )
+    assert chat.usage.prompt_tokens > raw, "a template has words of its own"
+    order = herd.client.receipt(answer.id.removeprefix("cmpl-"))
+    assert order.tokens == 12, "HERD_DEFAULT_TOKENS"
+
+
+def test_a_stream_gives_the_text_as_it_comes(herd, client):
+    herd.start_worker(HERD_STUB_STEP_MS="30")
+    stream = client.chat.completions.create(
+        model="stub",
+        messages=HI,
+        max_completion_tokens=30,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert len(chunks) > 5
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.completion_tokens == 30
+    assert text == herd.client.answer(chunks[0].id.removeprefix("chatcmpl-")).text
+
+    pieces = client.completions.create(model="stub", prompt="Once", max_tokens=5, stream=True)
+    said = list(pieces)
+    whole = "".join(piece.choices[0].text for piece in said)
+    assert whole == herd.client.answer(said[0].id.removeprefix("cmpl-")).text
+
+
+def test_stop_strings_and_what_the_sampling_asks_reach_the_worker(herd, client):
+    herd.start_worker()
+    answer = client.chat.completions.create(
+        model="stub",
+        messages=[{"role": "user", "content": "[[say:one two STOP three]]"}],
+        stop=["STOP"],
+        temperature=0.5,
+        top_p=0.9,
+        seed=1,
+        presence_penalty=0.1,
+        frequency_penalty=0.1,
+        logit_bias={"5": -1},
+        n=1,
+        user="me",
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"type": "object"}},
+        },
+        extra_body={"top_k": 5, "min_p": 0.1, "repeat_penalty": 1.1},
+    )
+    assert answer.choices[0].message.content.strip() == "one two"
+    order = answer.id.removeprefix("chatcmpl-")
+    assert herd.client.receipt(order).reference == "me"
+    from herder.store import orders as order_sql
+
+    with herd.database.read() as connection:
+        asked = order_sql.get_requests(connection, [order])[order]
+    assert asked.stop == ("STOP",)
+    sampling = asked.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.5, 0.9, 1)
+    assert (sampling.top_k, sampling.min_p, sampling.repeat_penalty) == (5, 0.1, 1.1)
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.1, 0.1)
+    assert dict(sampling.logit_bias) == {5: -1}
+    assert json.loads(sampling.json_schema) == {"type": "object"}
+
+
+def test_the_fee_may_come_in_headers_and_stays_within_the_keys_limit(herd, client, gateway):
+    herd.start_worker()
+    answer = client.chat.completions.create(
+        model="stub", messages=HI, max_tokens=7, extra_headers={"X-Fee": "30"}
+    )
+    assert answer.receipt["fee"] == 30
+    _, shown = herd.client.api_keys.create("default", max_fee=20)
+    bounded = openai.OpenAI(base_url=f"{gateway}/v1", api_key=shown, max_retries=0)
+    with pytest.raises(openai.APIStatusError) as refused:
+        bounded.chat.completions.create(
+            model="stub", messages=HI, max_tokens=7, extra_headers={"X-Fee": "30"}
+        )
+    assert (refused.value.status_code, refused.value.code) == (402, "key_limit_reached")
+
+
+def test_errors_are_those_that_the_package_knows(herd, client, gateway):
+    def ask(**given):
+        call = {"model": "stub", "messages": HI, "max_tokens": 5, **given}
+        return client.chat.completions.create(**call)
+
+    with pytest.raises(openai.BadRequestError, match="tools") as refused:
+        ask(tools=[{"type": "function", "function": {"name": "f"}}])
+    assert refused.value.param == "tools"
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(n=2)
+    assert refused.value.param == "n"
+    with pytest.raises(openai.NotFoundError) as refused:
+        ask(model="gpt-99")
+    assert refused.value.code == "model_not_found"
+    stranger = openai.OpenAI(base_url=f"{gateway}/v1", api_key="sk-no", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+    with pytest.raises(openai.APIStatusError) as refused:
+        ask(extra_body={"fee": 1})
+    assert refused.value.status_code == 402
+    herd.client.accounts.set_limits("default", max_open_orders=None, tokens_per_minute=10)
+    client.completions.create(model="stub", prompt="a", max_tokens=6, stream=True).close()
+    with pytest.raises(openai.RateLimitError) as refused:
+        client.completions.create(model="stub", prompt="a", max_tokens=6)
+    assert int(refused.value.response.headers["retry-after"]) > 0
+
+
+def test_a_prompt_that_does_not_fit_is_a_bad_request_and_costs_nothing(herd, client):
+    herd.start_worker(HERD_CONTEXT="64")
+    long = [{"role": "user", "content": "word " * 80}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="stub", messages=long)
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(openai.APIError) as broken:
+        list(client.chat.completions.create(model="stub", messages=long, stream=True))
+    assert broken.value.code == "context_length_exceeded"
+    assert herd.client.accounts.balance("default").available == 1_000_000
+
+
+def test_a_stream_whose_worker_is_lost_ends_with_an_error_and_is_cancelled(herd, client):
+    worker = herd.start_worker(HERD_STUB_STEP_MS="50")
+    stream = client.chat.completions.create(model="stub", messages=HI, max_tokens=200, stream=True)
+    order = stream.response.headers["x-order"]
+    wait_for(lambda: herd.client.receipt(order).state == "running", "it runs")
+    next(chunk for chunk in stream if chunk.choices[0].delta.content)
+    worker.kill()
+    herd.start_worker(HERD_STUB_STEP_MS="50")
+    with pytest.raises(openai.APIError) as broken:
+        list(stream)
+    assert broken.value.code == "stream_restarted"
+    wait_for(lambda: herd.client.receipt(order).state == "cancelled", "it is cancelled")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_caller_who_goes_away_cancels_the_order(herd, gateway, key, stream):
+    herd.start_worker(HERD_STUB_STEP_MS="50")
+    body = {"model": "stub", "messages": HI, "max_tokens": 1000, "stream": stream}
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"{gateway}/v1/chat/completions"
+    with httpx.Client(timeout=1.5) as browser:
+        if stream:
+            with browser.stream("POST", url, json=body, headers=headers) as answer:
+                order = answer.headers["x-order"]
+                next(answer.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                browser.post(url, json=body, headers=headers)
+            order = herd.client.orders(account="default")[0].order
+    wait_for(lambda: herd.client.receipt(order).state == "cancelled", "it is cancelled")
+
+
+def test_models_are_listed_with_their_other_names(herd, client):
+    found = {model.id: model for model in client.models.list()}
+    assert set(found) == {"stub", "gpt-4o-mini"}
+    assert found["gpt-4o-mini"].alias_of == "stub"
+    assert found["stub"].rates == {"prompt_fee": 1, "fee_per_token": 1}
+
+
+def test_thirty_two_at_once(herd, gateway, key):
+    herd.start_worker(HERD_SLOTS="8", HERD_STUB_STEP_MS="2")
+
+    async def all_of_them():
+        async with openai.AsyncOpenAI(base_url=f"{gateway}/v1", api_key=key) as client:
+
+            async def one(number):
+                call = {"model": "stub", "max_tokens": 10}
+                asked = [{"role": "user", "content": f"Number {number}"}]
+                if number % 2:
+                    answer = await client.chat.completions.create(messages=asked, **call)
+                    return answer.choices[0].message.content
+                stream = await client.chat.completions.create(messages=asked, stream=True, **call)
+                return "".join([c.choices[0].delta.content or "" async for c in stream])
+
+            return await asyncio.gather(*(one(number) for number in range(32)))
+
+    texts = asyncio.run(all_of_them())
+    assert all(len(text.split()) == 10 for text in texts)
+    assert len(set(texts)) > 16, "each has its own"
+
+
+def test_an_order_ended_by_its_run_limit_is_an_answer(herd, client):
+    herd.start_worker(HERD_STUB_STEP_MS="100")
+    begin = time.monotonic()
+    answer = client.chat.completions.create(
+        model="stub", messages=HI, max_tokens=500, extra_body={"run_limit_s": 1}
+    )
+    assert time.monotonic() - begin < 60
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.choices[0].message.content
+    assert answer.receipt["state"] == "expired"
+    assert 0 < answer.receipt["charged"] < answer.receipt["fee"]

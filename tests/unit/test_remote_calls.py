@@ -1,0 +1,235 @@
+"""What the HTTP clients send and how they read answers; no connection."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from herder import errors
+from herder.client import connect
+from herder.remote import calls, sync
+from herder.remote.aio import AsyncClient
+from herder.remote.sync import Client
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+RECEIPT = {
+    "order": "o1",
+    "account": "ada",
+    "model": "stub",
+    "state": "completed",
+    "needed": 12,
+    "fee": 24,
+    "multiplier": "2",
+    "bid_factor": "1",
+    "automatic": False,
+    "rates": {"prompt_fee": 1, "fee_per_token": 1},
+    "words": 1,
+    "tokens": 10,
+    "generated": 10,
+    "charged": 24,
+    "returned": 0,
+    "held": 0,
+    "refunded": 0,
+    "attempts": 1,
+    "worker": "w",
+    "weights": None,
+    "reference": "r",
+    "submitted_us": 1,
+    "waited_ms": 2,
+    "took_ms": 3,
+    "failure": None,
+}
+
+
+def order(state="completed", **changes):
+    answer = {"id": "o1", "state": state, "receipt": {**RECEIPT, "state": state}, "queue": None}
+    answer |= {"text": "so it is", "text_deleted": False, "finish_reason": "length"}
+    return {**answer, "usage": {"prompt_tokens": 3, "generated": 10}, **changes}
+
+
+class Gateway:
+    """Answers in turn with what it was given; keeps what it was sent."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.sent: list[httpx.Request] = []
+
+    def __call__(self, request):
+        self.sent.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, tuple):
+            return httpx.Response(answer[0], json=answer[1], headers=dict(answer[2:]))
+        return httpx.Response(200, json=answer)
+
+    @property
+    def transport(self):
+        return httpx.MockTransport(self)
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(sync.time, "sleep", pauses.append)
+    return pauses
+
+
+def client(gateway):
+    return Client("http://gateway/", "herd_k_s", transport=gateway.transport)
+
+
+def told(code, message="No.", **data):
+    return {"error": {"message": message, "type": "x", "param": None, "code": code, "data": data}}
+
+
+def test_a_submission_is_one_order_however_often_it_is_sent(slept):
+    gateway = Gateway(httpx.ReadError("cut"), (503, {}), order())
+    made = client(gateway).submit("Hi", 10, fee=24, stop=("A", "B"), top_k=5, logit_bias={7: -1.0})
+    assert (made.id, made.fee) == ("o1", 24)
+    bodies = [json.loads(one.content) for one in gateway.sent]
+    assert (
+        bodies
+        == [
+            {
+                "prompt": "Hi",
+                "tokens": 10,
+                "fee": 24,
+                "stop": ["A", "B"],
+                "sampling": {"top_k": 5, "logit_bias": {"7": -1.0}},
+            }
+        ]
+        * 3
+    )
+    keys = {one.headers["idempotency-key"] for one in gateway.sent}
+    assert len(keys) == 1
+    assert gateway.sent[0].headers["authorization"] == "Bearer herd_k_s"
+    assert len(slept) == 2
+
+
+def test_a_key_of_the_callers_own_is_used():
+    gateway = Gateway(order())
+    client(gateway).submit("Hi", 10, idempotency_key="mine")
+    assert gateway.sent[0].headers["idempotency-key"] == "mine"
+    assert "idempotency_key" not in json.loads(gateway.sent[0].content)
+
+
+def test_retry_after_is_kept_to_and_bounded():
+    chance = random.Random(1)
+    assert calls.pause_s(1, "3", chance) == 3
+    assert calls.pause_s(1, "3600", chance) == calls.LONGEST_PAUSE_S
+    assert 0 < calls.pause_s(1, None, chance) < calls.pause_s(9, None, chance) <= 20
+    assert calls.pause_s(1, "soon", chance) < 1
+
+
+def test_after_enough_tries_it_is_told(slept):
+    gateway = Gateway(*[httpx.ConnectError("no")] * calls.TRIES)
+    with pytest.raises(errors.HerdUnavailable, match="out of reach"):
+        client(gateway).info()
+    assert len(slept) == calls.TRIES - 1
+    gateway = Gateway(*[(503, told("herd_unavailable", "Busy."))] * calls.TRIES)
+    with pytest.raises(errors.HerdUnavailable, match="Busy"):
+        client(gateway).info()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (402, told("fee_too_low", "Too low.", fee=5, needed=22), errors.FeeTooLow),
+        (429, told("rate_limited", "Later.", retry_after_s=7), errors.RateLimited),
+        (404, told("order_not_found", order="o1"), errors.OrderNotFound),
+        (400, told("something_new"), errors.InvalidRequest),
+        (500, told("something_new"), errors.HerdUnavailable),
+        (502, {"detail": "a proxy's own"}, errors.HerdUnavailable),
+        (403, told("forbidden", key="k", scope="buy"), errors.Forbidden),
+    ],
+)
+def test_errors_are_those_of_the_local_herd(slept, status, body, kind):
+    gateway = Gateway(*[(status, body)] * calls.TRIES)
+    with pytest.raises(errors.HerdError) as raised:
+        client(gateway).submit("Hi", 10)
+    assert type(raised.value) is kind
+    if "error" in body:
+        assert raised.value.message == body["error"]["message"]
+        assert raised.value.data == body["error"]["data"]
+    if kind is errors.RateLimited:
+        assert raised.value.retry_after_s == 7
+
+
+def test_a_result_is_waited_for_and_raises_how_it_ended(slept):
+    gateway = Gateway(order("queued"), order("queued", text=None, usage=None), order())
+    made = client(gateway).submit("Hi", 10)
+    result = made.result()
+    assert (result.text, result.usage.generated, result.reference) == ("so it is", 10, "r")
+    assert [one.url.params.get("wait") for one in gateway.sent[1:]] == ["30", "30"]
+    gateway.answers = [order("failed", text=None, usage=None)]
+    with pytest.raises(errors.OrderFailed):
+        made.result()
+    gateway.answers = [order("running", text=None, usage=None)]
+    with pytest.raises(errors.ResultTimeout, match="running"):
+        made.result(timeout=0)
+
+
+def test_times_travel_with_their_zone_and_accounts_do_not():
+    asked = calls.quote_call("Hi", 5, {"start_by": datetime(2030, 1, 1, tzinfo=UTC), "raw": False})
+    assert asked.body == {"prompt": "Hi", "tokens": 5, "start_by": "2030-01-01T00:00:00+00:00"}
+    with pytest.raises(errors.InvalidRequest, match="API key"):
+        calls.quote_call("Hi", 5, {"account": "ada"})
+
+
+def test_events_are_read_however_their_lines_come():
+    reader = calls.EventReader()
+    lines = [
+        ": ping",
+        "",
+        "event: text",
+        'data: {"text":',
+        'data: "a"}',
+        "id: 1.1",
+        "",
+        "data: 5",
+        "",
+    ]
+    found = [event for line in lines for event in reader.take(line)]
+    assert found == [calls.Event("text", {"text": "a"}, "1.1"), calls.Event("message", 5, None)]
+
+
+def test_a_restart_is_told_with_what_was_shown():
+    text = calls.TextOf("o1")
+    assert text.take(calls.Event("text", {"text": "abc"}, "1.3")) == "abc"
+    assert text.last == "1.3"
+    assert text.take(calls.Event("place", {"place": 1}, None)) == ""
+    with pytest.raises(errors.StreamRestarted, match="3 characters"):
+        text.take(calls.Event("restart", {"shown": 3}, None))
+
+
+def test_a_program_goes_over_http_where_it_is_told_to(monkeypatch):
+    from herder import client as library
+
+    monkeypatch.setattr(library, "_connected", None)
+    monkeypatch.setenv("HERD_URL", "herd.example")
+    with pytest.raises(errors.SetupError, match="HERD_URL"):
+        connect()
+    monkeypatch.setenv("HERD_URL", "https://herd.example")
+    with pytest.raises(errors.SetupError, match="HERD_API_KEY"):
+        connect()
+    monkeypatch.setenv("HERD_API_KEY", "herd_k_s")
+    assert isinstance(connect(), sync.RemoteHerd)
+
+
+async def _async_story():
+    gateway = Gateway(order("queued"), httpx.ReadError("cut"), order())
+    async with AsyncClient("http://gateway", "k", transport=gateway.transport) as herd:
+        made = await herd.submit("Hi", 10)
+        return (await made.result()).text
+
+
+def test_the_same_for_programs_with_an_event_loop():
+    import asyncio
+
+    assert asyncio.run(_async_story()) == "so it is"

@@ -1,0 +1,49 @@
+"""Reads the texts of attempts for programs that run an event loop."""
+
+from __future__ import annotations
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from workers.transport.streams import TextPiece, pieces_of
+from workers.wire import text_stream
+
+AT_ONCE = 500
+"""Pieces that one read takes at most; what there is beyond them the next one takes."""
+
+
+class TextReader:
+    """Reads texts, each read on a connection of its own while it waits.
+
+    Args:
+        url: of Redis.
+        most: reads that wait at once; further ones wait for those.
+    """
+
+    def __init__(self, url: str, most: int) -> None:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=most,
+            timeout=5,
+            decode_responses=True,
+            socket_timeout=15,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=10,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
+        )
+        self._redis = redis.asyncio.Redis.from_pool(pool)
+
+    async def read(self, order: str, attempt: int, after: str, *, block_ms: int) -> list[TextPiece]:
+        """Pieces of an attempt's text after an id; empty when none came in time.
+
+        Raises:
+            RedisError: Redis is out of reach.
+        """
+        key = text_stream(order, attempt)
+        return pieces_of(await self._redis.xread({key: after}, count=AT_ONCE, block=block_ms))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._redis.aclose()
