@@ -4,7 +4,7 @@
 BIN := .venv/bin
 SEEDS ?= 1..300
 
-.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine pins clean
+.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine bench-gateway pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-pipeline: install ## orders per second, from submission to receipt
 
 bench-engine: install ## tokens per second, beside llama.cpp's own server (the first time it compiles that)
 	@$(BIN)/python tests/bench/engine.py
+
+bench-gateway: install ## requests per second over HTTP, beside bare routes on the same database
+	@$(BIN)/python tests/bench/gateway.py
 
 pins: install ## write constraints.txt anew, for each Python found (UPGRADE=1: the newest of everything)
 	@$(BIN)/python -m deploy.install.pins $(if $(UPGRADE),--upgrade)
