@@ -1,4 +1,7 @@
-"""The shapes of requests and answers. What the values may be is the desk's to say."""
+"""The shapes of requests and answers; what `herder.receipts` has is answered as it is.
+
+What the values may be is the desk's to say.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from herder.receipts import Place, Receipt, Usage
 
 Winston = Annotated[StrictInt, Field(ge=1, description="Whole winston.")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -67,90 +72,24 @@ class RebidBody(_Body):
     fee: Winston
 
 
-class RatesAnswer(BaseModel):
-    """A model's rates in winston."""
-
-    prompt_fee: int
-    fee_per_token: int
-
-
-class PlaceAnswer(BaseModel):
-    """Where an order stands in the queue."""
-
-    place: int
-    place_exact: bool
-    wait_s: int | None
-    waiting_for_workers: bool
-
-
-class ReceiptAnswer(BaseModel):
-    """What an order costs and why; winston, milliseconds."""
-
-    order: str
-    account: str
-    model: str
-    state: Literal["queued", "dispatched", "running", "completed", "failed", "cancelled", "expired"]
-    needed: int
-    fee: int
-    multiplier: str
-    bid_factor: str
-    automatic: bool
-    rates: RatesAnswer
-    words: int
-    tokens: int
-    generated: int
-    charged: int
-    returned: int
-    held: int
-    refunded: int
-    attempts: int
-    worker: str | None
-    weights: str | None
-    reference: str | None
-    submitted_us: int
-    waited_ms: int | None
-    took_ms: int | None
-    failure: dict[str, Any] | None
-
-
-class UsageAnswer(BaseModel):
-    """Tokens as the model counted them."""
-
-    prompt_tokens: int
-    generated: int
-
-
 class OrderAnswer(BaseModel):
     """An order as it stands: its receipt, its place while it is queued, its text once it ended."""
 
     id: str
     state: str
-    receipt: ReceiptAnswer
-    queue: PlaceAnswer | None
-    text: str | None
-    text_deleted: bool
-    finish_reason: str | None
-    usage: UsageAnswer | None
+    receipt: Receipt
+    queue: Place | None = None
+    text: str | None = None
+    text_deleted: bool = False
+    finish_reason: str | None = None
+    usage: Usage | None = None
 
 
 class OrdersAnswer(BaseModel):
     """A page of orders, the newest first; `next` is the cursor of the page after it."""
 
-    orders: list[ReceiptAnswer]
+    orders: list[Receipt]
     next: str | None
-
-
-class QuoteAnswer(PlaceAnswer):
-    """What an order would need, pay and wait for, as it would stand now; nothing is held."""
-
-    account: str
-    model: str
-    words: int
-    tokens: int
-    rates: RatesAnswer
-    needed: int
-    fee: int
-    multiplier: str
 
 
 class AccountAnswer(BaseModel):

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from herder.gateway.bodies import (
-    OrderAnswer,
-    OrderBody,
-    OrdersAnswer,
-    QuoteAnswer,
-    QuoteBody,
-    RebidBody,
-    ReceiptAnswer,
-)
+from herder.gateway.bodies import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
 from herder.gateway.calling import AtHome, Buyer, House, Reader
 from herder.gateway.errors import Answer
 from herder.gateway.following import Mark
+from herder.receipts import Quote, Receipt, receipt_of
 from herder.store.api_keys import ApiKey
 
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
@@ -35,14 +27,14 @@ PING_S = 15
 """Seconds of silence after which a stream says that it is still there."""
 
 
-@router.post("/orders", status_code=202, response_model=OrderAnswer)
+@router.post("/orders", status_code=202)
 async def submit(
     body: OrderBody,
     house: AtHome,
     key: Buyer,
     response: Response,
     idempotency_key: Annotated[str | None, Header()] = None,
-) -> dict[str, Any]:
+) -> OrderAnswer:
     """Submit a paid prompt; the fee is held, and what is not used of it comes back."""
     given = body.model_dump(exclude={"sampling"}, exclude_none=True)
     prompt, tokens = given.pop("prompt", None), given.pop("tokens")
@@ -63,32 +55,32 @@ async def submit(
     return await run_sync(_shown, house, taken.order, key)
 
 
-@router.get("/orders", response_model=OrdersAnswer)
+@router.get("/orders")
 async def orders(
     house: AtHome,
     key: Reader,
     state: Annotated[str | None, Query(max_length=20)] = None,
     before: Annotated[str | None, Query(max_length=64, description="The cursor.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-) -> dict[str, Any]:
+) -> OrdersAnswer:
     """The account's orders, the newest first, a page at a time."""
     found = await run_sync(
         partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit)
     )
     more = found[-1].order if len(found) == limit else None
-    return {"orders": [one.to_dict() for one in found], "next": more}
+    return OrdersAnswer(orders=found, next=more)
 
 
-@router.get("/orders/{order_id}", response_model=OrderAnswer)
+@router.get("/orders/{order_id}")
 async def order(
     order_id: str,
     house: AtHome,
     key: Reader,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
-) -> dict[str, Any]:
+) -> OrderAnswer:
     """An order as it stands; with `wait`, the answer comes at its end or after that time."""
     found = await run_sync(_shown, house, order_id, key)
-    if wait == 0 or found["text"] is not None:
+    if wait == 0 or found.text is not None:
         return found
     with house.follower.line():
         await house.follower.wait(order_id, wait)
@@ -130,43 +122,40 @@ async def receipt(order_id: str, house: AtHome, key: Reader) -> PlainTextRespons
     return PlainTextResponse(token, media_type="application/jose")
 
 
-@router.post("/orders/{order_id}/cancel", response_model=ReceiptAnswer)
-async def cancel(order_id: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+@router.post("/orders/{order_id}/cancel")
+async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
     """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
-    ended = await run_sync(partial(house.herd.cancel, order_id, account=key.account))
-    return ended.to_dict()
+    return await run_sync(partial(house.herd.cancel, order_id, account=key.account))
 
 
-@router.post("/orders/{order_id}/rebid", response_model=ReceiptAnswer)
-async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> dict[str, Any]:
+@router.post("/orders/{order_id}/rebid")
+async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Receipt:
     """Raise the fee of an order that is queued."""
-    raised = await run_sync(partial(house.herd.rebid, order_id, body.fee, account=key.account))
-    return raised.to_dict()
+    return await run_sync(partial(house.herd.rebid, order_id, body.fee, account=key.account))
 
 
-@router.post("/quotes", response_model=QuoteAnswer)
-async def quote(body: QuoteBody, house: AtHome, key: Reader) -> dict[str, Any]:
+@router.post("/quotes")
+async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
     """What an order would need, pay and wait for, as it would stand now; nothing is held."""
     given = body.model_dump(exclude_none=True)
     prompt, tokens = given.pop("prompt", None), given.pop("tokens")
     given |= {"account": key.account, "model": house.model(body.model)}
-    found = await run_sync(partial(house.herd.quote, prompt, tokens, **given))
-    return found.to_dict()
+    return await run_sync(partial(house.herd.quote, prompt, tokens, **given))
 
 
-def _shown(house: House, order_id: str, key: ApiKey) -> dict[str, Any]:
+def _shown(house: House, order_id: str, key: ApiKey) -> OrderAnswer:
     """An order as a client sees it."""
     found = house.herd.order(order_id, account=key.account)
-    place = house.herd.quotes.place(found)
+    if not found.state.ended:
+        receipt, queue = receipt_of(found), house.herd.quotes.place(found)
+        return OrderAnswer(id=order_id, state=receipt.state, receipt=receipt, queue=queue)
     result = house.herd.answer(order_id)
-    ended = found.state.ended
-    return {
-        "id": order_id,
-        "state": result.receipt.state,
-        "receipt": result.receipt.to_dict(),
-        "queue": asdict(place) if place else None,
-        "text": result.text if ended else None,
-        "text_deleted": result.text_deleted,
-        "finish_reason": result.finish_reason,
-        "usage": asdict(result.usage) if ended else None,
-    }
+    return OrderAnswer(
+        id=order_id,
+        state=result.receipt.state,
+        receipt=result.receipt,
+        text=result.text,
+        text_deleted=result.text_deleted,
+        finish_reason=result.finish_reason,
+        usage=result.usage,
+    )
