@@ -34,6 +34,10 @@ POINTS, MARKS = "CHAOS_POINTS", "CHAOS_MARKS"
 
 SIDES = ("before", "after")
 
+REACH_S = 200.0
+"""How long a test waits for all of its points. On two cores that were five times
+overloaded that took 75."""
+
 SENT = {INFER_TASK: "dispatch sends", OUTCOME_TASK: "worker answers"}
 
 ON_BEHALF = {

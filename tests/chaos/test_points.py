@@ -9,8 +9,7 @@ import pytest
 from support.wait import wait_for
 
 from tests.chaos.calling import Calls
-from tests.chaos.clients import LIMIT_S
-from tests.chaos.points import both
+from tests.chaos.points import REACH_S, both
 from tests.chaos.servers import WAYS
 
 pytestmark = pytest.mark.chaos
@@ -62,7 +61,7 @@ def test_nothing_is_lost_wherever_a_process_dies(servers, make_world, judged):
         return not herders.left and not workers.left
 
     try:
-        wait_for(all_reached, "each point is reached", LIMIT_S)
+        wait_for(all_reached, "each point is reached", REACH_S)
     finally:
         print(f"never reached: {herders.left + workers.left}")
     ends = judged(world)
