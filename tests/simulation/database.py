@@ -26,6 +26,12 @@ MODEL = "stub"
 NOWHERE = Path("/nonexistent/herd-of-the-simulator")
 
 
+class Deadlock(sqlite3.OperationalError):
+    """What PostgreSQL says to one of two that wait for each other: its step is taken again."""
+
+    sqlstate = "40P01"
+
+
 class SimDatabase(Database):
     """SQLite in memory; whatever writes passes the places where something may happen to it."""
 
@@ -45,14 +51,20 @@ class SimDatabase(Database):
                 yield connection
             return
         before = self.raw.total_changes
-        with super().write() as connection:
-            rules.inside = True
-            try:
-                yield connection
-                if self.raw.total_changes != before:
-                    self._before_commit()
-            finally:
-                rules.inside = False
+        try:
+            with super().write() as connection:
+                rules.inside = True
+                try:
+                    yield connection
+                    if self.raw.total_changes != before:
+                        self._before_commit()
+                finally:
+                    rules.inside = False
+        except HerdUnavailable as error:
+            if isinstance(error.__cause__, OperationalError):
+                # Others go on before the step is taken again.
+                self._time.point("after it was undone", "a process dies before a commit")
+            raise
         if self.raw.total_changes != before:
             rules.committed()
             self._time.point("after a commit", "a process dies after a commit")
@@ -63,9 +75,14 @@ class SimDatabase(Database):
         if not time.mortal or not time.chance(time.weather.fail_write):
             return
         time.fault("a commit fails")
-        if time.rng.random() < 0.5:
+        how = time.rng.random()
+        if how < 0.3:
             time.count("a commit finds the database busy")
             raise HerdUnavailable("The database is busy; try again.")
+        if how < 0.7:
+            time.count("a transaction is undone for others' sake")
+            cause = OperationalError("COMMIT", {}, Deadlock("deadlock detected"))
+            raise HerdUnavailable("The database is busy; try again.") from cause
         time.count("a commit fails")
         raise OperationalError("COMMIT", {}, sqlite3.OperationalError("disk I/O error"))
 

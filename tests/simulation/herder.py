@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from redis import RedisError
 
+import herder.database as database_module
 import herder.service as service_module
 from herder.callbacks import make_guard, register
 from herder.desk import Desk
@@ -206,17 +207,21 @@ class _CelerySide:
         self._tasks[task.task](request, task.token)
 
 
-_WAITS = ("LINGER_S", "NUDGES_APART_S")
+_WAITS: tuple[tuple[Any, str, Any], ...] = (
+    (service_module, "LINGER_S", 0.0),
+    (service_module, "NUDGES_APART_S", 0.0),
+    (database_module, "PAUSES_S", (0.0, 0.0)),
+)
 
 
 @contextmanager
 def no_waits() -> Iterator[None]:
-    """A step that is taken by hand gathers nothing: it would wait in real time."""
-    before = {name: getattr(service_module, name) for name in _WAITS}
-    for name in _WAITS:
-        setattr(service_module, name, 0.0)
+    """What waits in real time does not: a step that is taken by hand gathers nothing."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in _WAITS]
+    for module, name, value in _WAITS:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(service_module, name, value)
+        for module, name, value in before:
+            setattr(module, name, value)

@@ -58,7 +58,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         "all workers are cut off",
     ),
     "clocks": ("a clock is set forwards", "a clock is set backwards"),
-    "writes": ("a commit fails", "a commit finds the database busy"),
+    "writes": (
+        "a commit fails",
+        "a commit finds the database busy",
+        "a transaction is undone for others' sake",
+    ),
     "workers": (
         "a worker drains",
         "a worker hands an order back",
