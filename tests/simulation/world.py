@@ -41,7 +41,8 @@ class World:
     def __init__(self, seed: int, orders: int, parts: Parts) -> None:
         rng = Random(seed)
         self.layout = layout = draw_layout(rng)
-        self._weather = draw_weather(rng)
+        self.weather = draw_weather(rng)
+        """How much goes wrong, until the calm."""
         self.time = time = Clockwork(rng, CALM, layout.lease_s * 1_000_000)
         self.truth = truth = Truth()
         self.database = SimDatabase(time)
@@ -99,7 +100,7 @@ class World:
             self._new_herder(f"h{number + 1}")
         for place in range(len(self.layout.slots)):
             self._new_worker(place)
-        self.time.weather = self._weather
+        self.time.weather = self.weather
         self.time.after(HAPPENS_US, self._sky, self._happen)
         self.clients.start()
 
