@@ -25,6 +25,7 @@ from herder.accounts import client_account
 from herder.errors import HerdError
 from herder.orders import Prompt, Submission
 from herder.store import accounts as account_sql
+from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import orders
@@ -51,14 +52,16 @@ picks = st.integers(0, 10_000)
 accounts = st.sampled_from(["ada", "ada", "ada", "bob"])
 workers = st.integers(0, WORKERS - 1)
 mostly = st.sampled_from([True, True, True, False])
+ways = st.sampled_from(["open", "open", "open", "stranger", "past", "any"])
 rarely = [None] * 5
+claims = st.lists(st.booleans(), min_size=4, max_size=4)
 crowds = st.lists(
     st.fixed_dictionaries(
         {
             "account": accounts,
             "words": st.integers(1, 3),
             "tokens": st.integers(1, 6),
-            "offer": st.sampled_from(["auto", "once", "twice", "twice", "odd", "low"]),
+            "offer": st.sampled_from(["auto", "auto", "once", "twice", "twice", "odd", "low"]),
             "factor": st.sampled_from([Fraction(1)] * 4 + [Fraction(2), Fraction(5, 4)]),
             "most": st.sampled_from([*rarely, 15, 60]),
             "key": st.booleans(),
@@ -135,18 +138,27 @@ class DeskMachine(RuleBasedStateMachine):
             known = model_sql.get_model(connection, MODEL)
             assert known is not None
             assert known.last_multiplier == model.last
+            line = book_sql.best(connection, MODEL, len(model.orders) + 1, model.now_us)
+            assert [o.id for o in line] == [o.id for o in model.line()]
             report = house.books.audit(connection)
             assert report.clean, report.drifts
             assert report.open_holds == sum(o.state in OPEN for o in model.orders.values())
 
     # Clients
 
-    @initialize(slots=st.lists(st.integers(1, 2), min_size=1, max_size=2), calls=crowds)
-    def open_for_business(self, slots, calls) -> None:
+    @initialize(
+        slots=st.lists(st.integers(1, 2), min_size=1, max_size=2),
+        calls=crowds,
+        claims=claims,
+        aging_s=st.sampled_from([0, 0, 2, 30]),
+    )
+    def open_for_business(self, slots, calls, claims, aging_s) -> None:
+        self._weigh(aging_s)
         for one in slots:
             self._join(one)
         for call in calls:
             self._call(**call)
+        self._serve(claims, 0)
 
     @rule(calls=crowds)
     def submit(self, calls) -> None:
@@ -248,19 +260,25 @@ class DeskMachine(RuleBasedStateMachine):
             operator.set_rates(database, MODEL, prompt_fee=rates[0], fee_per_token=rates[1])
             self.model.rates = rates
         elif what == "aging":
-            ranked = operator.set_policy(database, aging_s=aging_s)
-            assert ranked == sum(o.state in OPEN for o in self.model.orders.values())
-            self.model.aging_s = aging_s
+            self._weigh(aging_s)
         else:
             limits = {"max_open_orders": most, "tokens_per_minute": a_minute}
             self.house.accounts.set_limits(account, **limits)
             self.model.limits[account] = (most, a_minute)
 
+    def _weigh(self, aging_s) -> None:
+        ranked = operator.set_policy(self.house.database, aging_s=aging_s)
+        assert ranked == sum(o.state in OPEN for o in self.model.orders.values())
+        self.model.aging_s = aging_s
+
     # The herd
 
-    @rule(claims=st.lists(st.booleans(), min_size=4, max_size=4), who=workers)
+    @rule(claims=claims, who=workers)
     def serve(self, claims, who) -> None:
         """Fill the free slots, in the order of service; some of it reaches a worker at once."""
+        self._serve(claims, who)
+
+    def _serve(self, claims, who) -> None:
         due = self.model.dispatch()
         jobs = self.house.dispatch()
         assert [(job.order, job.attempt) for job in jobs] == [(o.id, o.attempt) for o in due]
@@ -299,9 +317,9 @@ class DeskMachine(RuleBasedStateMachine):
             worker.held = [one for one, why in zip(held, told, strict=True) if why != "void"]
 
     @precondition(lambda self: self.jobs)
-    @rule(pick=picks, who=workers, fair=mostly)
-    def claim(self, pick, who, fair) -> None:
-        job, worker, _ = self.delivery(pick, who, fair=fair)
+    @rule(pick=picks, who=workers, which=ways)
+    def claim(self, pick, who, which) -> None:
+        job, worker, _ = self.delivery(pick, who, which)
         self._claim(job, worker)
 
     def _claim(self, job: Job, worker: FakeWorker) -> None:
@@ -315,14 +333,16 @@ class DeskMachine(RuleBasedStateMachine):
     @rule(
         pick=picks,
         who=workers,
-        fair=mostly,
+        which=ways,
         result=st.sampled_from(["completed", "completed", *OUTCOMES]),
         generated=st.integers(0, 8),
         times=st.sampled_from([1, 1, 2]),
     )
-    def outcome(self, pick, who, fair, result, generated, times) -> None:
+    def outcome(self, pick, who, which, result, generated, times) -> None:
         """How an attempt ended, and perhaps the same again in the same breath."""
-        job, worker, order = self.delivery(pick, who, fair=fair)
+        self._outcome(*self.delivery(pick, who, which), result, generated, times)
+
+    def _outcome(self, job, worker, order, result, generated=0, times=1) -> None:
         was_open = order.state in OPEN
         said = [
             self.model.answer(order, job.attempt, worker.instance, result, generated)
@@ -335,17 +355,40 @@ class DeskMachine(RuleBasedStateMachine):
         assert done.confirmed == [pair] * (times - said.count("void"))
         assert done.ended == ([order.id] if was_open and order.state not in OPEN else [])
 
+    @precondition(lambda self: any(map(self._is_current, self.jobs)))
+    @rule(
+        pick=picks,
+        who=workers,
+        how=st.sampled_from(["handed_back", "failed_now", "lapsed"]),
+        late=st.sampled_from([*OUTCOMES]),
+    )
+    def come_back(self, pick, who, how, late) -> None:
+        """What is out comes back, waits past most times to begin by, and is sent again; then its
+        last attempt answers after all."""
+        job, worker, order = self.delivery(pick, who, "open")
+        silent = worker.instance if how == "lapsed" else None
+        if how != "lapsed":
+            self._outcome(job, worker, order, how)
+        self._wait(SETTINGS["lease_s"] + 1, [one.instance != silent for one in self.workers])
+        self._serve([False] * 4, who)
+        self._outcome(job, worker, order, late, generated=1)
+
     # Time
 
     @rule(seconds=st.integers(1, 4), beating=st.lists(mostly, min_size=3, max_size=3), heard=mostly)
     def wait(self, seconds, beating, heard) -> None:
         """Seconds in which the herder listens, or is away; some of the workers are silent."""
+        if heard:
+            self._wait(seconds, beating)
+        else:
+            self.model.now_us += seconds * US
+            self.house.now_us += seconds * US
+            self._tick()
+
+    def _wait(self, seconds, beating) -> None:
         for _ in range(seconds):
-            self.model.now_us += US
-            if not heard:
-                self.house.now_us += US
-                continue
             self.house.pass_s(1)
+            self.model.now_us += US
             self.model.heard += 1
             for worker, beats in zip(self.workers, beating, strict=False):
                 if beats:
@@ -373,17 +416,30 @@ class DeskMachine(RuleBasedStateMachine):
         fitting = [o for o in self.model.orders.values() if o.state in states]
         return some(fitting or list(self.model.orders.values()), pick)
 
-    def delivery(self, pick: int, who: int, *, fair: bool) -> tuple[Job, FakeWorker, Asked]:
-        """A message and who has it: where it is fair, an open attempt and the worker it is with."""
-        found = [job for job in self.jobs if self._is_current(job)]
-        job = some(found if fair and found else self.jobs, pick)
+    def delivery(self, pick: int, who: int, which: str) -> tuple[Job, FakeWorker, Asked]:
+        """A message and a worker.
+
+        Of an `open` attempt, and the worker that it is with, or a `stranger` to it; of a `past`
+        attempt of an order that was sent again, and the worker that the order is with now; or any.
+        """
+        wanted = {"open": self._is_current, "stranger": self._is_current, "past": self._is_past}
+        found = [job for job in self.jobs if which == "any" or wanted[which](job)]
+        job = some(found or self.jobs, pick)
         order = self.model.orders[job.order]
-        with_it = [one for one in self.workers if fair and one.instance == order.bound]
+        with_it = [
+            one
+            for one in self.workers
+            if which != "any" and (one.instance == order.bound) != (which == "stranger")
+        ]
         return job, some(with_it or self.workers, who), order
 
     def _is_current(self, job: Job) -> bool:
         order = self.model.orders[job.order]
         return order.open and order.attempt == job.attempt
+
+    def _is_past(self, job: Job) -> bool:
+        order = self.model.orders[job.order]
+        return order.open and order.attempt > job.attempt
 
 
 def some(items: list[Any], pick: int) -> Any:
