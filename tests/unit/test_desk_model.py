@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from herder import desk as desk_module
 from herder import dispatch as dispatch_module
 from herder import endings as endings_module
-from herder import herd as herd_module
 from herder import settlement as settlement_module
 from herder import withdrawal as withdrawal_module
 from herder.errors import HerdError
@@ -179,17 +178,6 @@ def what_had_begun_is_too_late(monkeypatch):
     monkeypatch.setattr(book_sql, "_LATE", select(orders).where(*anything).limit(100))
 
 
-def what_was_called_off_waits_again(monkeypatch):
-    apply = settlement_module.Settlement._apply
-
-    def obstinate(self, plan, order, outcome, now_us):
-        if outcome.result == "handed_back":
-            order = replace(order, call_off=None)
-        return apply(self, plan, order, outcome, now_us)
-
-    monkeypatch.setattr(settlement_module.Settlement, "_apply", obstinate)
-
-
 def the_last_multiplier_is_the_first(monkeypatch):
     class First(list):
         def __getitem__(self, place):
@@ -197,10 +185,6 @@ def the_last_multiplier_is_the_first(monkeypatch):
 
     best = book_sql.best
     monkeypatch.setattr(book_sql, "best", lambda *args: First(best(*args)))
-
-
-def the_last_multiplier_lasts(monkeypatch):
-    monkeypatch.setattr(desk_module, "settled_multiplier", lambda last, *_: last)
 
 
 def a_key_is_forgotten(monkeypatch):
@@ -223,16 +207,6 @@ def a_slot_is_counted_twice(monkeypatch):
 
 def a_claim_does_not_renew(monkeypatch):
     monkeypatch.setattr(book_sql, "renew", lambda *_: None)
-
-
-def strays_are_not_counted(monkeypatch):
-    show_up = herd_module.Herd._show_up
-
-    def blind(self, *args):
-        show_up(self, *args)
-        return True
-
-    monkeypatch.setattr(herd_module.Herd, "_show_up", blind)
 
 
 def what_is_out_is_not_ranked_anew(monkeypatch):
@@ -265,14 +239,11 @@ FAULTS = [
     old_attempts_may_answer,
     what_was_handed_back_counts_as_tried,
     what_had_begun_is_too_late,
-    what_was_called_off_waits_again,
     the_last_multiplier_is_the_first,
-    the_last_multiplier_lasts,
     a_key_is_forgotten,
     limits_are_off_by_one,
     a_slot_is_counted_twice,
     a_claim_does_not_renew,
-    strays_are_not_counted,
     what_is_out_is_not_ranked_anew,
     waiting_weighs_nothing,
     a_refund_is_noted_twice,
