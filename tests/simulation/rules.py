@@ -101,7 +101,9 @@ class Rules:
         self._judge_attempt(old, new)
         self._judge_binding(old, new)
         self._judge_bid(old, new)
-        if new.tries > self._layout.max_attempts or new.dispatches > self._layout.max_dispatches:
+        # What was handed back or never claimed is bounded on its own, beside the tries.
+        for_nothing = new.dispatches - new.tries
+        if new.tries > self._layout.max_attempts or for_nothing > self._layout.max_dispatches:
             raise Broken("tries", f"order {new.seq}: {new.tries} tries, {new.dispatches} sent")
 
     def _judge_attempt(self, old: Row, new: Row) -> None:
