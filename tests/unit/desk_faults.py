@@ -13,7 +13,6 @@ from herder import endings as endings_module
 from herder import settlement as settlement_module
 from herder import withdrawal as withdrawal_module
 from herder.orders import State
-from herder.store import accounts as account_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.tables import orders
@@ -97,17 +96,6 @@ def what_lapsed_cannot_answer(monkeypatch):
     monkeypatch.setattr(endings_module.Plan, "requeue", closed)
 
 
-def anybody_may_answer(monkeypatch):
-    judge = settlement_module.judge
-
-    def trusting(order, outcome, instance):
-        if order is not None and order.attempt_open:
-            order = replace(order, instance=None)
-        return judge(order, outcome, instance)
-
-    monkeypatch.setattr(settlement_module, "judge", trusting)
-
-
 def old_attempts_may_answer(monkeypatch):
     judge = settlement_module.judge
 
@@ -154,16 +142,6 @@ def a_key_is_forgotten(monkeypatch):
     monkeypatch.setattr(order_sql, "find_by_key", lambda *_: None)
 
 
-def limits_are_off_by_one(monkeypatch):
-    standing = account_sql.standing
-
-    def generous(connection, name, *, lock=False):
-        found = standing(connection, name, lock=lock)
-        return replace(found, open_orders=found.open_orders - 1) if lock else found
-
-    monkeypatch.setattr(account_sql, "standing", generous)
-
-
 def a_slot_is_counted_twice(monkeypatch):
     monkeypatch.setattr(dispatch_module.herd_sql, "unclaimed", lambda *_: 0)
 
@@ -198,13 +176,11 @@ FAULTS = [
     the_second_best_goes_first,
     what_comes_back_loses_its_place,
     what_lapsed_cannot_answer,
-    anybody_may_answer,
     old_attempts_may_answer,
     what_was_handed_back_counts_as_tried,
     what_had_begun_is_too_late,
     the_last_multiplier_is_the_first,
     a_key_is_forgotten,
-    limits_are_off_by_one,
     a_slot_is_counted_twice,
     a_claim_does_not_renew,
     what_is_out_is_not_ranked_anew,
