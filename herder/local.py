@@ -376,6 +376,7 @@ class LocalHerd:
     def close(self) -> None:
         """Send the nudges that wait, and give the connections back."""
         self._nudger.close()
+        self.watcher.close()
         self.database.close()
 
 

@@ -43,6 +43,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Waiter]] = {}
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def wait(self, order_id: str, timeout_s: float | None) -> bool:
         """Wait for an order's end; False if it did not come in time."""
@@ -76,7 +77,7 @@ class Watcher:
         pid = os.getpid()
         pubsub: redis.client.PubSub | None = None
         looked_s = 0.0
-        while os.getpid() == pid:
+        while os.getpid() == pid and not (self._closing.is_set() and not self._waiting):
             try:
                 if pubsub is None:
                     pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -87,10 +88,16 @@ class Watcher:
             except redis.RedisError as error:
                 _log.debug("no announcements from Redis: %s", type(error).__name__)
                 pubsub = None
-                time.sleep(LOOK_S)
+                self._closing.wait(LOOK_S)
             if time.monotonic() - looked_s >= LOOK_S:
                 looked_s = time.monotonic()
                 self._look()
+        if pubsub is not None:
+            pubsub.close()
+
+    def close(self) -> None:
+        """Look out no more once nobody waits; the thread then ends within a second or two."""
+        self._closing.set()
 
     def _look(self) -> None:
         with self._lock:
