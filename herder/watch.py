@@ -88,7 +88,7 @@ class Watcher:
             except redis.RedisError as error:
                 _log.debug("no announcements from Redis: %s", type(error).__name__)
                 pubsub = None
-                self._closing.wait(LOOK_S)
+                time.sleep(LOOK_S)
             if time.monotonic() - looked_s >= LOOK_S:
                 looked_s = time.monotonic()
                 self._look()
