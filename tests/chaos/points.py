@@ -80,9 +80,7 @@ class Points:
         found = {}
         for number, place in enumerate(self._places):
             with suppress(FileNotFoundError):
-                written = _mark(self._folder, number).read_text()
-                if written:  # else its process is about to write it
-                    found[place] = int(written)
+                found[place] = int(_mark(self._folder, number).read_text())
         return found
 
     @property
@@ -117,19 +115,30 @@ class _Own:
     def reach(self, step: str, side: str) -> None:
         """Die here, if here is where, and if nobody did before."""
         for number, how in self._places.get((step, side), ()):
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-            try:
-                descriptor = os.open(_mark(self._folder, number), flags)
-            except FileExistsError:
+            if not self._is_first(number):
                 continue
-            os.write(descriptor, str(os.getpid()).encode())
-            os.close(descriptor)
             if how is signal.SIGTERM:
                 os.kill(os.getpid(), how)
             else:
                 # To this very thread, which then takes no step more: any other might stop first.
                 signal.pthread_kill(threading.get_ident(), how)
             return
+
+    def _is_first(self, number: int) -> bool:
+        """Whether this process is the first at a point, which then bears its mark.
+
+        The mark comes into being with its content: another thread may end the process between any
+        two steps here, and a mark without a number would be nobody's for ever.
+        """
+        mine = self._folder / f"{os.getpid()}-{threading.get_ident()}"
+        mine.write_text(str(os.getpid()))
+        try:
+            os.link(mine, _mark(self._folder, number))
+        except FileExistsError:
+            return False
+        finally:
+            mine.unlink()
+        return True
 
     @contextmanager
     def around(self, step: str) -> Iterator[None]:
