@@ -14,6 +14,7 @@ import httpx
 from herder.errors import ResultTimeout
 from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
 from herder.remote.calls import (
+    ANSWER_S,
     ENDED,
     STREAM_TRIES,
     TRIES,
@@ -23,6 +24,7 @@ from herder.remote.calls import (
     TextOf,
     away,
     error_of,
+    held_s,
     info_of,
     order_call,
     passes,
@@ -32,9 +34,6 @@ from herder.remote.calls import (
     receipt_of,
     result_of,
 )
-
-ANSWER_S = 30.0
-WAIT_S = 30
 
 
 class AsyncOrder:
@@ -68,9 +67,8 @@ class AsyncOrder:
         """Wait for its end; arguments and errors as `herder.Order.result`."""
         until_s = None if timeout is None else time.monotonic() + timeout
         while True:
-            left_s = WAIT_S if until_s is None else until_s - time.monotonic()
-            wait_s = max(0, min(WAIT_S, int(left_s + 0.999)))
-            found = await self._client.answer(self.id, wait_s)
+            left_s = None if until_s is None else until_s - time.monotonic()
+            found = await self._client.answer(self.id, held_s(left_s))
             if found.receipt.state in ENDED:
                 raise_if_not_completed(found)
                 return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +18,10 @@ TRIES = 6
 STREAM_TRIES = 9
 """Times in a row that a stream may break and bring nothing: most of a minute."""
 LONGEST_PAUSE_S = 20.0
+ANSWER_S = 30.0
+"""Seconds that an answer may take."""
+WAIT_S = 30
+"""How long a line is held for an order's end before it is asked for anew."""
 ENDED = {"completed", "failed", "cancelled", "expired"}
 PASSING = {502, 503, 504}
 """Statuses after which the same call may succeed."""
@@ -119,6 +124,11 @@ def pause_s(tried: int, retry_after: str | None, chance: random.Random) -> float
     if retry_after is not None and retry_after.isdigit():
         return min(LONGEST_PAUSE_S, float(retry_after))
     return float(min(LONGEST_PAUSE_S, 0.1 * 2**tried) * chance.uniform(0.5, 1.0))
+
+
+def held_s(left_s: float | None) -> int:
+    """Seconds to hold a line for, of those that a caller has left; None: any number."""
+    return WAIT_S if left_s is None else max(0, min(WAIT_S, math.ceil(left_s)))
 
 
 def passes(status: int, tried: int) -> bool:

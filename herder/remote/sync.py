@@ -15,6 +15,7 @@ from herder.client import Order
 from herder.errors import HerdError, ResultTimeout
 from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
 from herder.remote.calls import (
+    ANSWER_S,
     ENDED,
     STREAM_TRIES,
     TRIES,
@@ -24,6 +25,7 @@ from herder.remote.calls import (
     TextOf,
     away,
     error_of,
+    held_s,
     info_of,
     order_call,
     passes,
@@ -33,11 +35,6 @@ from herder.remote.calls import (
     receipt_of,
     result_of,
 )
-
-ANSWER_S = 30.0
-"""Seconds that an answer may take."""
-WAIT_S = 30
-"""How long a line is held for an order's end before it is asked for anew."""
 
 
 class RemoteHerd:
@@ -113,8 +110,8 @@ class RemoteHerd:
         """Wait for an order's end; errors as `herder.local.LocalHerd.result`."""
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            left_s = WAIT_S if until_s is None else until_s - time.monotonic()
-            found = self.answer(order_id, max(0, min(WAIT_S, int(left_s + 0.999))))
+            left_s = None if until_s is None else until_s - time.monotonic()
+            found = self.answer(order_id, held_s(left_s))
             if found.receipt.state in ENDED:
                 raise_if_not_completed(found)
                 return found
