@@ -153,6 +153,7 @@ class Agent:
         self._running: dict[str, _Running] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._beats = 0
+        self._beating = threading.Lock()
         self._draining = False
         self._refused = False
         self._stopping = threading.Event()
@@ -221,10 +222,17 @@ class Agent:
     # Beats
 
     def beat(self) -> None:
-        """Say what this worker is, what it runs, and what it waits to have confirmed."""
+        """Say what this worker is, what it runs, and what it waits to have confirmed.
+
+        One at a time: a beat that overtook an earlier one would have that one passed over.
+        """
+        with self._beating:
+            self._say(self._now())
+
+    def _now(self) -> Beat:
         with self._lock:
             self._beats += 1
-            body = Beat(
+            return Beat(
                 number=self._beats,
                 worker=Announcement(
                     name=self._name,
@@ -238,7 +246,6 @@ class Agent:
                 running=tuple(one.held for one in self._running.values()),
                 unconfirmed=self._outcomes.held(MAX_HELD),
             )
-        self._say(body)
 
     def _say(self, body: Body) -> None:
         self._streams.add_beat(seal(body, self._key, sender=self.instance, audience=BEATS_STREAM))

@@ -265,6 +265,28 @@ def test_beats_rise_and_name_what_runs(bench):
     assert (announced.name, announced.slots, announced.context) == ("ada", 16, 64)
 
 
+def test_no_beat_overtakes_another(bench):
+    held, go, send = threading.Event(), threading.Event(), bench.streams.add_beat
+
+    def slow(token):
+        if not held.is_set():
+            held.set()
+            go.wait(timeout=60)
+        send(token)
+
+    bench.streams.add_beat = slow
+    first, second = (threading.Thread(target=bench.agent.beat) for _ in range(2))
+    first.start()
+    assert held.wait(timeout=60)
+    second.start()
+    second.join(timeout=0.2)  # where nothing holds it back, it is through by now
+    go.set()
+    for one in (first, second):
+        one.join(timeout=60)
+    numbers = [beat.number for beat in bench.streams.said(Beat)]
+    assert numbers == sorted(set(numbers))
+
+
 def test_it_obeys_nobody_but_its_herder(bench):
     stranger = PrivateKey.generate()
     bench.tell(Refuse(reason="Go."), key=stranger)
