@@ -27,6 +27,10 @@ Result = TypeVar("Result")
 class Server(Protocol):
     """What keeps the database: hands out transactions, and says in our words what went wrong."""
 
+    @property
+    def reads_at_once(self) -> bool:
+        """As `Database.reads_at_once`."""
+
     def write(self) -> AbstractContextManager[Connection]:
         """As `Database.write`."""
 
@@ -53,6 +57,11 @@ class Database:
             SetupError: no address of a database that is known here, or its driver is missing.
         """
         self._server = _open(url, lease_s)
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a read waits for nobody: neither for those that write, nor for a network."""
+        return self._server.reads_at_once
 
     def write(self) -> AbstractContextManager[Connection]:
         """A transaction that writes: committed at the end of the block, undone by an exception.

@@ -97,6 +97,11 @@ class Postgres:
             connection.autocommit = False
             connection.adapters.register_dumper(str, _text_dumper())
 
+    @property
+    def reads_at_once(self) -> bool:
+        """As `herder.database.Database.reads_at_once`."""
+        return False
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """As `herder.database.Database.write`."""

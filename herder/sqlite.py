@@ -40,6 +40,11 @@ class Sqlite:
         # A database in memory lives in one connection: readers must share it.
         self._reader = self._writer if self._path is None else self._engine("BEGIN")
 
+    @property
+    def reads_at_once(self) -> bool:
+        """As `herder.database.Database.reads_at_once`."""
+        return self._path is not None
+
     def _engine(self, begin: str) -> Engine:
         engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S})
 

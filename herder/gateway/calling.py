@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
-from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from herder.api_keys import require
 from herder.errors import Unauthorized
 from herder.gateway.following import Follower
+from herder.gateway.looking import look
 from herder.gateway.settings import GatewaySettings
 from herder.local import LocalHerd
 from herder.store.api_keys import ApiKey
@@ -54,7 +55,9 @@ async def _shown_key(
             "Send an API key as `Authorization: Bearer herd_…`; `herd key create ACCOUNT` makes "
             "one."
         )
-    return await run_sync(house.herd.api_keys.recognise, shown.credentials)
+    return await look(
+        house.herd.database, partial(house.herd.api_keys.recognise, shown.credentials)
+    )
 
 
 def _with(scope: str) -> Any:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-from anyio.to_thread import run_sync
 from redis import RedisError
 
 from herder.gateway.errors import BadRequest, TooManyStreams
+from herder.gateway.looking import Found, look
 from herder.local import LocalHerd, readable_attempt
 from herder.orders import Order, State
 from herder.receipts import Result
@@ -118,10 +118,13 @@ class Follower:
         finally:
             self._open -= 1
 
+    async def _look(self, read: Callable[[], Found]) -> Found:
+        return await look(self._herd.database, read)
+
     async def wait(self, order_id: str, seconds: float) -> bool:
         """Wait for an order's end; False if it did not come in time."""
         wake = _Wake()
-        await run_sync(self._herd.watcher.add, order_id, wake)
+        await self._look(partial(self._herd.watcher.add, order_id, wake))
         try:
             await asyncio.wait_for(wake.event.wait(), seconds)
         except TimeoutError:
@@ -146,7 +149,7 @@ class Follower:
         text = _Text(mark)
         after, reading, waits, started = "0", 0, None, 0
         while True:
-            order = await run_sync(partial(self._herd.order, order_id, account=account))
+            order = await self._look(partial(self._herd.order, order_id, account=account))
             if order.state.ended:
                 break
             if (attempt := readable_attempt(order)) != reading:
@@ -156,7 +159,7 @@ class Follower:
             if order.state is State.RUNNING and started != order.attempt:
                 started = order.attempt
                 yield _start(order)
-            place = await run_sync(self._herd.quotes.place, order)
+            place = await self._look(partial(self._herd.quotes.place, order))
             if place is not None and place != waits:
                 waits = place
                 yield Happened("place", asdict(place))
@@ -168,7 +171,7 @@ class Follower:
                     started = attempt
                     yield Happened("start", {"attempt": attempt})
                 yield more
-        result = await run_sync(self._herd.answer, order_id)
+        result = await self._look(partial(self._herd.answer, order_id))
         if order.state is not State.FAILED:  # of which nothing counts, and its end says so
             for last in text.complete(order.attempt, result.text):
                 yield last

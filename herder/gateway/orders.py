@@ -16,6 +16,7 @@ from herder.gateway.bodies import OrderAnswer, OrderBody, OrdersAnswer, QuoteBod
 from herder.gateway.calling import AtHome, Buyer, House, Reader
 from herder.gateway.errors import Answer
 from herder.gateway.following import Mark
+from herder.gateway.looking import look
 from herder.receipts import Quote, Receipt, receipt_of
 from herder.store.api_keys import ApiKey
 
@@ -39,9 +40,9 @@ async def submit(
     given = body.model_dump(exclude={"sampling"}, exclude_none=True)
     prompt, tokens = given.pop("prompt", None), given.pop("tokens")
     sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
-    taken = await run_sync(
-        partial(
-            house.herd.submit,
+
+    def submit() -> OrderAnswer:
+        taken = house.herd.submit(
             prompt,
             tokens,
             **{**given, "model": house.model(body.model)},
@@ -50,9 +51,11 @@ async def submit(
             idempotency_key=idempotency_key,
             sampling=sampling,
         )
-    )
-    response.headers["Location"] = f"/v1/orders/{taken.order}"
-    return await run_sync(_shown, house, taken.order, key)
+        return _shown(house, taken.order, key)
+
+    answer = await run_sync(submit)
+    response.headers["Location"] = f"/v1/orders/{answer.id}"
+    return answer
 
 
 @router.get("/orders")
@@ -79,12 +82,13 @@ async def order(
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> OrderAnswer:
     """An order as it stands; with `wait`, the answer comes at its end or after that time."""
-    found = await run_sync(_shown, house, order_id, key)
+    shown = partial(_shown, house, order_id, key)
+    found = await look(house.herd.database, shown)
     if wait == 0 or found.text is not None:
         return found
     with house.follower.line():
         await house.follower.wait(order_id, wait)
-    return await run_sync(_shown, house, order_id, key)
+    return await look(house.herd.database, shown)
 
 
 @router.get("/orders/{order_id}/events", response_class=EventSourceResponse)
