@@ -91,10 +91,14 @@ class LocalHerd:
 
     def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
+        return receipt_of(self.take(prompt, tokens, **call))
+
+    def take(self, prompt: object, tokens: object, **call: Any) -> Order:
+        """As `submit`, for those who need the order itself."""
         order = self.desk.submit(self._parse(prompt, tokens, call))
         if order.state is State.QUEUED:
             self._nudger.nudge(order.model)
-        return receipt_of(order)
+        return order
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
         """What an order would cost and wait for, as it would stand now."""

@@ -17,8 +17,8 @@ from herder.gateway.calling import AtHome, Buyer, House, Reader
 from herder.gateway.errors import Answer
 from herder.gateway.following import Mark
 from herder.gateway.looking import look
+from herder.orders import Order
 from herder.receipts import Quote, Receipt, receipt_of
-from herder.store.api_keys import ApiKey
 
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
 
@@ -42,7 +42,7 @@ async def submit(
     sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
 
     def submit() -> OrderAnswer:
-        taken = house.herd.submit(
+        taken = house.herd.take(
             prompt,
             tokens,
             **{**given, "model": house.model(body.model)},
@@ -51,7 +51,7 @@ async def submit(
             idempotency_key=idempotency_key,
             sampling=sampling,
         )
-        return _shown(house, taken.order, key)
+        return _shown(house, taken)
 
     answer = await run_sync(submit)
     response.headers["Location"] = f"/v1/orders/{answer.id}"
@@ -82,7 +82,10 @@ async def order(
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> OrderAnswer:
     """An order as it stands; with `wait`, the answer comes at its end or after that time."""
-    shown = partial(_shown, house, order_id, key)
+
+    def shown() -> OrderAnswer:
+        return _shown(house, house.herd.order(order_id, account=key.account))
+
     found = await look(house.herd.database, shown)
     if wait == 0 or found.text is not None:
         return found
@@ -147,15 +150,14 @@ async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
     return await run_sync(partial(house.herd.quote, prompt, tokens, **given))
 
 
-def _shown(house: House, order_id: str, key: ApiKey) -> OrderAnswer:
+def _shown(house: House, found: Order) -> OrderAnswer:
     """An order as a client sees it."""
-    found = house.herd.order(order_id, account=key.account)
     if not found.state.ended:
         receipt, queue = receipt_of(found), house.herd.quotes.place(found)
-        return OrderAnswer(id=order_id, state=receipt.state, receipt=receipt, queue=queue)
-    result = house.herd.answer(order_id)
+        return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
+    result = house.herd.answer(found.id)
     return OrderAnswer(
-        id=order_id,
+        id=found.id,
         state=result.receipt.state,
         receipt=result.receipt,
         text=result.text,

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Select,
     and_,
     bindparam,
     func,
@@ -50,6 +51,20 @@ _AHEAD_OF = select(func.count(), func.coalesce(func.sum(_RANKED.c.tokens), 0)).w
 )
 
 
+def _total(counted: Select[Any]) -> Select[Any]:
+    """(orders, tokens) of what was counted."""
+    rows = counted.subquery()
+    tokens = func.coalesce(func.sum(rows.c.tokens), 0)
+    return select(func.count(), tokens).select_from(rows)
+
+
+_LENGTH = _total(_COUNTED)
+_AHEAD_TOTAL = _total(_AHEAD)
+_TOKENS_OUT = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
+    orders.c.model == bindparam("model"), IS_OUT
+)
+
+
 def anything_waits(connection: Connection, model_name: str) -> bool:
     """Whether any order of the model is queued."""
     return connection.execute(_WAITS, {"model": model_name}).one_or_none() is not None
@@ -69,20 +84,13 @@ def best(connection: Connection, model_name: str, limit: int, now_us: int) -> li
 
 def queue_length(connection: Connection, model_name: str) -> tuple[int, int]:
     """(orders, tokens) that wait for a model, counted up to `PLACE_COUNTED` + 1 orders."""
-    counted = _COUNTED.subquery()
-    row = connection.execute(
-        select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
-        {"model": model_name},
-    ).one()
+    row = connection.execute(_LENGTH, {"model": model_name}).one()
     return int(row[0]), int(row[1])
 
 
 def tokens_out(connection: Connection, model_name: str) -> int:
     """Tokens asked for by the orders that are out with the herd."""
-    query = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
-        orders.c.model == model_name, IS_OUT
-    )
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(_TOKENS_OUT, {"model": model_name}).scalar_one())
 
 
 def ahead(connection: Connection, model_name: str, rank: int) -> tuple[int, int]:
@@ -90,11 +98,7 @@ def ahead(connection: Connection, model_name: str, rank: int) -> tuple[int, int]
 
     Whatever waits at the same rank came earlier.
     """
-    counted = _AHEAD.subquery()
-    row = connection.execute(
-        select(func.count(), func.coalesce(func.sum(counted.c.tokens), 0)).select_from(counted),
-        {"model": model_name, "rank": rank},
-    ).one()
+    row = connection.execute(_AHEAD_TOTAL, {"model": model_name, "rank": rank}).one()
     return int(row[0]), int(row[1])
 
 
