@@ -219,6 +219,8 @@ def what(entry: Entry) -> str:
     if entry.reverses_id is not None:
         return "refund"
     if entry.kind == "direct":
+        if "grant" in entry.tags:
+            return "grant"
         if entry.counterparty == OUTSIDE:
             return "deposit" if entry.amount > 0 else "withdrawal"
         return "received" if entry.amount > 0 else "sent"

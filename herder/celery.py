@@ -22,6 +22,7 @@ from herder.celery_app import make_app
 from herder.database import Database
 from herder.dispatch import Dispatcher
 from herder.errors import HerdError, HerdUnavailable
+from herder.grants import Grants
 from herder.herd import Herd
 from herder.keys import Keys
 from herder.retention import purge
@@ -66,6 +67,7 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
         clock_us=clock_us,
         forget=_forgetter(settings, database),
         survey=Surveyor(database, clock_us=clock_us).step,
+        grant=Grants(database, books, clock_us=clock_us).post_due,
     )
 
 

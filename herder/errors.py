@@ -8,7 +8,8 @@ HerdError
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
-├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound
+├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound,
+│   └── GrantNotFound
 ├── Unauthorized, Forbidden   no API key, or not for this
 ├── KeyLimitReached           the API key may not spend that
 ├── AccountExists, KeyReused, RefundRefused
@@ -258,6 +259,15 @@ class ApiKeyNotFound(NotFound):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"There is no API key {shown(key)!r}.", key=shown(key))
+
+
+class GrantNotFound(NotFound):
+    """No grant has this id."""
+
+    code = "grant_not_found"
+
+    def __init__(self, grant: str) -> None:
+        super().__init__(f"There is no grant {shown(grant)!r}.", grant=shown(grant))
 
 
 class Unauthorized(HerdError):

@@ -26,6 +26,7 @@ from herder.errors import (
     StreamRestarted,
     WorkerNotFound,
 )
+from herder.grants import Grants
 from herder.nudge import Nudger
 from herder.orders import Order, State
 from herder.quotes import Quotes
@@ -74,6 +75,7 @@ class LocalHerd:
         books = home.open_ledger()
         self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
         self.api_keys = ApiKeys(self.database, clock_us=home.clock_us)
+        self.grants = Grants(self.database, books, clock_us=home.clock_us)
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
         self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key

@@ -81,9 +81,11 @@ class Service:
         clock_s: Callable[[], float] = time.monotonic,
         forget: Callable[[], object] | None = None,
         survey: Callable[[], object] | None = None,
+        grant: Callable[[], object] | None = None,
     ) -> None:
         self._forget = forget
         self._survey = survey
+        self._grant = grant
         self._forgot_s = float("-inf")
         self._settlement = settlement
         self._withdrawal = withdrawal
@@ -263,7 +265,7 @@ class Service:
         return True
 
     def tick(self) -> None:
-        """Once a second: the clock's marker, what lapsed, and every model's free slots."""
+        """Once a second: the clock's marker, what lapsed, every model's free slots, and grants."""
         number = self._herd.mark()
         if number is not None:
             token = seal(
@@ -284,6 +286,8 @@ class Service:
         self.wake(self._dispatcher.models())
         if self._survey is not None:
             self._survey()
+        if self._grant is not None:
+            self._grant()
         if self._forget is not None and self._clock_s() - self._forgot_s >= FORGET_EVERY_S:
             self._forgot_s = self._clock_s()
             self._forget()

@@ -98,6 +98,27 @@ api_key = Table(
     Index("ix_api_key_account", "account"),
 )
 
+# What an account is given anew in each period of the calendar: `herder/grants.py`.
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, ForeignKey("account.name"), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("every", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    # When its first period begins, and the one that is to be posted next.
+    Column("first_us", BigInteger, nullable=False),
+    Column("next_us", BigInteger, nullable=False),
+    Column("periods", BigInteger, nullable=False, server_default="0"),
+    Column("ended_us", BigInteger),
+    Column("failure", Text),
+    Index("ix_grants_account", "account"),
+)
+_live = text("ended_us IS NULL")
+Index("ix_grants_due", grants.c.next_us, sqlite_where=_live, postgresql_where=_live)
+
 orders = Table(
     "orders",
     metadata,
@@ -167,6 +188,15 @@ Index(
 )
 Index("ix_orders_out", orders.c.instance, sqlite_where=_out, postgresql_where=_out)
 Index("ix_orders_account", orders.c.account, orders.c.seq)
+_ended = text("ended_us IS NOT NULL")
+# What an account used between two days: `herder/usage.py`.
+Index(
+    "ix_orders_ended",
+    orders.c.account,
+    orders.c.ended_us,
+    sqlite_where=_ended,
+    postgresql_where=_ended,
+)
 _may_expire = text("start_by_us IS NOT NULL AND state IN ('queued', 'dispatched')")
 Index(
     "ix_orders_start_by",

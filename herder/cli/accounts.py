@@ -195,6 +195,7 @@ def _line(entry: Entry) -> tuple[object, ...]:
 
     about = [
         entry.tags.get("order", ""),
+        entry.tags.get("period", ""),
         entry.counterparty.removeprefix("client:") if what(entry) in ("sent", "received") else "",
         entry.tags.get("note") or entry.tags.get("reason") or "",
     ]

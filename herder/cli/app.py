@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from herder.cli import accounts, keys, models, orders, policy, receipts, running, submit, workers
+from herder.cli import (
+    accounts,
+    grants,
+    keys,
+    models,
+    orders,
+    policy,
+    receipts,
+    running,
+    submit,
+    workers,
+)
 from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
 from herder.cli.show import complain, print_facts, print_json, print_table, say
 from herder.receipts import PLACE_COUNTED, ModelInfo
@@ -161,6 +172,7 @@ def audit(json: Json = False) -> None:
         raise typer.Exit(NOT_DONE)
 
 
+grants.register(accounts.app)
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
 submit.register(app)

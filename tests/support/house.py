@@ -25,6 +25,7 @@ from herder.desk import Desk
 from herder.dispatch import Dispatcher
 from herder.endings import Settled
 from herder.errors import AccountExists
+from herder.grants import Grants
 from herder.herd import Heard, Herd
 from herder.orders import Order, Prompt, Submission
 from herder.settings import InitialPolicy, load_settings
@@ -186,6 +187,7 @@ class House:
         self.database = database
         self.books = home.open_ledger(self.clock)
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
+        self.grants = Grants(self.database, self.books, clock_us=self.clock)
         self.api_keys = ApiKeys(self.database, clock_us=self.clock)
         self.desk = Desk(self.database, self.books, clock_us=self.clock)
         self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)

@@ -17,7 +17,7 @@ from herder.quotes import Quotes
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
 
-GROWS = {"orders", "order_text", "event", "account", "ledger_transfer", "ledger_account"}
+GROWS = {"orders", "order_text", "event", "account", "ledger_transfer", "ledger_account", "grants"}
 """Tables with a row for each order or client; the others stay small."""
 
 PARTIAL = {"ix_orders_out", "ix_orders_book", "ix_orders_start_by"}
@@ -65,6 +65,10 @@ def all_steps(house):
         step()
     house.dispatcher.sweep()
     surveyor.step()
+    grant = house.grants.create("default", 5, "day")
+    house.now_us += 86_400_000_000
+    house.grants.post_due()
+    house.grants.end(grant.id)
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
 

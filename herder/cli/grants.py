@@ -1,0 +1,128 @@
+"""`herd account grant`, `grants`, `grant-end`: allowances that come anew in each period."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from herder.cli.base import MONEY, Json, Note, amount_of, opened, transfer_id_of
+from herder.cli.show import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from herder.store.grants import Grant
+
+
+def register(accounts: typer.Typer) -> None:
+    """Add the commands to `herd account`."""
+    accounts.command(
+        context_settings=MONEY, epilog="Example: herd account grant ada 5000 --every month"
+    )(grant)
+    accounts.command(epilog="Example: herd account grants ada")(grants)
+    accounts.command(
+        "grant-end",
+        epilog="Example: herd account grant-end 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11",
+    )(grant_end)
+
+
+def grant(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Who is given it.")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole winston, each time.")],
+    every: Annotated[
+        str,
+        typer.Option(
+            "--every", metavar="PERIOD", help="day, week or month: of the calendar, in UTC."
+        ),
+    ],
+    starts: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DATE",
+            help="Begin with the first period that begins on this day or later; with the one "
+            "that runs unless given.",
+        ),
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="UUID",
+            help="The idempotency key: the same call with the same one makes one grant. "
+            "Drawn and shown unless given.",
+        ),
+    ] = None,
+    note: Note = None,
+    json: Json = False,
+) -> None:
+    """Give an account an amount anew in each period, once; for the one that runs, at once.
+
+    Herders post what is due, and what came due while none was running. A grant adds to the
+    balance: what was not spent of the one before stays.
+    """
+    from herder.operator import parse_note
+    from herder.periods import parse_day
+
+    winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
+    first = None if starts is None else parse_day("--from", starts)
+    with opened() as herd:
+        made = herd.grants.create(account, winston, every, starts=first, note=words, grant_id=key)
+    if json:
+        print_json(asdict(made))
+        return
+    said = f"Grant {made.id}: {winston} winston for {account}, every {made.every}"
+    say(f"{said}; {_standing(made)}.")
+
+
+def grants(
+    account: Annotated[
+        str | None, typer.Argument(metavar="ACCOUNT", help="Only this account's.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the grants, and when each comes next."""
+    with opened() as herd:
+        if account is not None:
+            herd.accounts.balance(account)  # an unknown account is an error, not an empty list
+        found = herd.grants.list(account)
+    if json:
+        print_json({"grants": [asdict(one) for one in found]})
+        return
+    print_table(
+        ("!Grant", "Account", ">Amount", "Every", ">Periods", "!Next", "Note"),
+        (
+            (one.id, one.account, one.amount, one.every, one.periods, _next(one), one.note)
+            for one in found
+        ),
+    )
+
+
+def grant_end(
+    grant_id: Annotated[
+        str, typer.Argument(metavar="GRANT", help="As `herd account grants` shows it.")
+    ],
+    json: Json = False,
+) -> None:
+    """End a grant, at once and for good; what was given stays."""
+    with opened() as herd:
+        ended = herd.grants.end(grant_id)
+    if json:
+        print_json(asdict(ended))
+    else:
+        say(f"Grant {ended.id} of account {ended.account} ended after {ended.periods} periods.")
+
+
+def _next(grant: Grant) -> str:
+    from herder.periods import day_of
+
+    if grant.ended_us is None:
+        return day_of(grant.next_us).isoformat()
+    return f"ended {day_of(grant.ended_us)}"
+
+
+def _standing(grant: Grant) -> str:
+    posted = f"{grant.periods} posted" if grant.periods else "none posted yet"
+    return (
+        f"{posted}, next {_next(grant)}" if grant.ended_us is None else f"{posted}, {_next(grant)}"
+    )

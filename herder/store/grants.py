@@ -1,0 +1,143 @@
+"""SQL about recurring grants: who is given how much, and which period comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
+
+from herder.periods import Every
+from herder.store.upsert import insert_or
+from herder.tables import grants
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A recurring grant as it stands; times in microseconds since the epoch.
+
+    Attributes:
+        amount: winston for each period.
+        every: how long a period is.
+        note: the operator's own words; they stand in the statement.
+        first_us: when its first period begins.
+        next_us: when the period begins that is to be posted next.
+        periods: how many were posted.
+        ended_us: when it ended, or None.
+        failure: why the ledger refused it, if that ended it.
+    """
+
+    id: str
+    account: str
+    amount: int
+    every: Every
+    note: str
+    created_us: int
+    first_us: int
+    next_us: int
+    periods: int
+    ended_us: int | None
+    failure: str | None
+
+
+_BY_ID = select(grants).where(grants.c.id == bindparam("which"))
+_LOCKED = _BY_ID.with_for_update()
+_DUE = (
+    select(grants.c.id)
+    .where(grants.c.ended_us.is_(None), grants.c.next_us <= bindparam("now_us"))
+    .order_by(grants.c.next_us)
+    .limit(bindparam("limit"))
+)
+_LOCK_BY_IDS = (
+    select(grants)
+    .where(grants.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(grants.c.id)
+    .with_for_update()
+)
+_ADVANCE = (
+    update(grants)
+    .where(grants.c.id == bindparam("which"))
+    .values(next_us=bindparam("following_us"), periods=grants.c.periods + bindparam("more"))
+)
+_END = (
+    update(grants)
+    .where(grants.c.id == bindparam("which"), grants.c.ended_us.is_(None))
+    .values(ended_us=bindparam("now_us"), failure=bindparam("why"))
+)
+
+
+def _to_grant(row: Row[tuple[object, ...]]) -> Grant:
+    values = dict(row._mapping)
+    return Grant(**{**values, "every": Every(str(values["every"]))})
+
+
+def add(connection: Connection, grant: Grant) -> bool:
+    """Write down a new grant; False if one of its id was there."""
+    row = insert_or(connection, grants).values(
+        id=grant.id,
+        account=grant.account,
+        amount=grant.amount,
+        every=grant.every.value,
+        note=grant.note,
+        created_us=grant.created_us,
+        first_us=grant.first_us,
+        next_us=grant.next_us,
+    )
+    # Not by the count of rows: the driver of PostgreSQL does not tell that of an insert.
+    new = row.on_conflict_do_nothing(index_elements=["id"]).returning(grants.c.id)
+    return connection.execute(new).one_or_none() is not None
+
+
+def get(connection: Connection, grant_id: str, *, lock: bool = False) -> Grant | None:
+    """A grant by its id; `lock` keeps others from posting or ending it meanwhile."""
+    row = connection.execute(_LOCKED if lock else _BY_ID, {"which": grant_id}).one_or_none()
+    return None if row is None else _to_grant(row)
+
+
+def page(
+    connection: Connection, *, account: str | None, after: Grant | None, limit: int | None
+) -> list[Grant]:
+    """Grants of an account, or all of them, oldest first.
+
+    Args:
+        connection: a transaction.
+        account: whose; None: anybody's.
+        after: begin after this one.
+        limit: how many at most; None: all.
+    """
+    query = select(grants).order_by(grants.c.created_us, grants.c.id).limit(limit)
+    if account is not None:
+        query = query.where(grants.c.account == account)
+    if after is not None:
+        same = and_(grants.c.created_us == after.created_us, grants.c.id > after.id)
+        query = query.where(or_(grants.c.created_us > after.created_us, same))
+    return [_to_grant(row) for row in connection.execute(query)]
+
+
+def due(connection: Connection, now_us: int, limit: int) -> list[str]:
+    """Grants that a period has begun for which was not posted, the longest overdue first."""
+    rows = connection.execute(_DUE, {"now_us": now_us, "limit": limit})
+    return [str(grant_id) for grant_id in rows.scalars()]
+
+
+def lock(connection: Connection, ids: Iterable[str]) -> list[Grant]:
+    """Grants as they stand, kept from others until the transaction ends. Locks go by id."""
+    rows = connection.execute(_LOCK_BY_IDS, {"ids": sorted(ids)})
+    return [_to_grant(row) for row in rows]
+
+
+def advance(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Periods were posted: (grant, when the following one begins, how many) each."""
+    if rows:
+        connection.execute(
+            _ADVANCE,
+            [
+                {"which": grant_id, "following_us": following_us, "more": more}
+                for grant_id, following_us, more in rows
+            ],
+        )
+
+
+def end(connection: Connection, grant_id: str, now_us: int, why: str | None = None) -> None:
+    """Post nothing more of a grant; one that has ended stays as it is."""
+    connection.execute(_END, {"which": grant_id, "now_us": now_us, "why": why})
