@@ -19,6 +19,7 @@ from herder.cli import (
     receipts,
     running,
     submit,
+    usage,
     workers,
 )
 from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
@@ -177,6 +178,7 @@ app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
 submit.register(app)
 orders.register(app)
+usage.register(app)
 app.add_typer(receipts.app, name="receipt")
 app.add_typer(models.app, name="model")
 app.add_typer(policy.app, name="policy")

@@ -16,6 +16,7 @@ from herder.errors import OrderNotWaiting
 from herder.quotes import Quotes
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
+from herder.usage import read_usage
 
 GROWS = {"orders", "order_text", "event", "account", "ledger_transfer", "ledger_account", "grants"}
 """Tables with a row for each order or client; the others stay small."""
@@ -68,7 +69,12 @@ def all_steps(house):
     grant = house.grants.create("default", 5, "day")
     house.now_us += 86_400_000_000
     house.grants.post_due()
+    house.grants.list("default", after=grant.id)
     house.grants.end(grant.id)
+    for by in ("account", "model"):
+        for account in (None, "default"):
+            (row,) = read_usage(house.database, house.now_us, by=by, account=account).rows
+            assert row.completed == 1
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
 

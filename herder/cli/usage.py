@@ -1,0 +1,85 @@
+"""`herd usage`: what accounts ordered, as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from herder.cli.base import Json, opened
+from herder.cli.show import print_json, print_table
+from herder.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from herder.store.usage import Used
+    from herder.usage import Report
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the `herd` command."""
+    root.command(epilog="Example: herd usage --by account --from 2026-11-01 --to 2026-11-30")(usage)
+
+
+def usage(
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="A row for each account, or model.")
+    ] = "account",
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DATE",
+            help="The first day; the first of the last day's month unless given.",
+        ),
+    ] = None,
+    last: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DATE", help="The last day, included; today unless given."),
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, safe for spreadsheets.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what was ordered between two days, by the day (UTC) on which each order ended.
+
+    Refunds are counted with their order, whenever they were given. At most 366 days at once.
+    """
+    from herder import home
+    from herder.usage import NUMBERS, numbers_of, read_usage, row_of, to_sheet, total
+
+    if csv and json:
+        raise InvalidRequest("Choose one of --csv and --json.")
+    rows: list[Used] = []
+    with opened() as herd:
+        if account is not None:
+            herd.accounts.balance(account)  # an unknown account is an error, not an empty list
+        now_us = home.clock_us()
+        after: str | None = ""
+        while after is not None:
+            page: Report = read_usage(
+                herd.database,
+                now_us,
+                by=by,
+                first=first,
+                last=last,
+                account=account,
+                after=after,
+                names=("--from", "--to"),
+            )
+            rows += page.rows
+            after = page.next
+    if csv:
+        sys.stdout.write(to_sheet(by, rows, line_end="\n"))
+        return
+    if json:
+        print_json(page.to_dict() | {"rows": [row_of(row) for row in rows]})
+        return
+    columns = ("!" + by.capitalize(), *(f">{_title(name)}" for name in NUMBERS))
+    shown = rows if len(rows) < 2 else [*rows, total(rows)]
+    print_table(columns, ([row.name, *numbers_of(row)] for row in shown))
+
+
+def _title(name: str) -> str:
+    short = {"completed": "Done", "cancelled": "Canc.", "prompt_tokens": "Read"}
+    return short.get(name, name.capitalize())
