@@ -7,6 +7,7 @@ since those could rewrite what stands on it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from herder.receipts import Receipt
 
 _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
+UNFOLDED = 10_000
+"""Characters a line of a table that nobody reads on a terminal."""
 _SHOWN_CONTROLS = {code: "�" for code in _CONTROLS if chr(code) not in "\n\t"}
 
 
@@ -52,7 +55,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """A table for people.
 
     Args:
-        columns: their titles; `>` before one puts its cells to the right, `!` keeps them whole.
+        columns: their titles; `!` before one keeps its cells whole, `>` too, and to the right.
         rows: cells; None is a dash.
     """
     from rich.console import Console
@@ -63,12 +66,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(
             title.lstrip("!>"),
             justify="right" if title.startswith(">") else "left",
-            no_wrap=title.startswith("!"),
+            no_wrap=title.startswith(("!", ">")),
             overflow="fold",
         )
     for row in rows:
         table.add_row(*("-" if cell is None else one_line(cell) for cell in row))
-    console = Console(markup=False, highlight=False, emoji=False, file=sys.stdout)
+    # What goes to a file or another program is as wide as it is, unless the environment says how
+    # wide a line may be.
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if narrow else UNFOLDED
+    console = Console(markup=False, highlight=False, emoji=False, file=sys.stdout, width=width)
     console.print(table)
 
 

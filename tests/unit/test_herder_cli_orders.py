@@ -235,7 +235,7 @@ def test_white_space_is_a_prompt(cli):
     assert cli.json("submit", " ", "-n", "1", "--no-wait")["receipt"]["words"] == 0
 
 
-def test_orders_are_listed_by_pages_and_fit_80_columns(cli):
+def test_orders_are_listed_by_pages_and_fit_80_columns(cli, monkeypatch):
     placed = [cli.order(key=str(number)) for number in range(3)]
     first = cli.json("orders", "--limit", "2")
     assert [one["order"] for one in first["orders"]] == [placed[2], placed[1]]
@@ -244,6 +244,7 @@ def test_orders_are_listed_by_pages_and_fit_80_columns(cli):
     assert cli.json("orders", "--state", "failed")["orders"] == []
 
     cli.order("--fee", "99000", key="dear")
+    monkeypatch.setenv("COLUMNS", "80")
     shown = cli.says("orders", "--account", "default")
     assert all(order in shown for order in placed)
     assert max(map(len, shown.splitlines())) <= 80
