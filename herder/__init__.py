@@ -21,11 +21,13 @@ from herder.errors import (
     HerdUnavailable,
     InsufficientBalance,
     InvalidAmount,
+    InvalidBids,
     InvalidFee,
     InvalidKey,
     InvalidMultiplier,
     InvalidName,
     InvalidPrompt,
+    InvalidQuote,
     InvalidReceipt,
     InvalidReference,
     InvalidRequest,
@@ -44,6 +46,8 @@ from herder.errors import (
     OrderFailed,
     OrderNotFound,
     OrderNotWaiting,
+    QuoteExpired,
+    QuoteMismatch,
     RateLimited,
     RebidTooLow,
     RefundRefused,
@@ -54,7 +58,7 @@ from herder.errors import (
     Unauthorized,
     WorkerNotFound,
 )
-from herder.receipts import Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
+from herder.receipts import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
 from herder.version import __version__
 
 if TYPE_CHECKING:
@@ -85,6 +89,7 @@ __all__ = [
     "Receipt",
     "Usage",
     "Quote",
+    "Bid",
     "Rate",
     "Info",
     "ModelInfo",
@@ -107,6 +112,9 @@ __all__ = [
     "InvalidRunLimit",
     "InvalidStartBy",
     "InvalidReceipt",
+    "InvalidQuote",
+    "QuoteMismatch",
+    "InvalidBids",
     "NotFound",
     "AccountNotFound",
     "ModelNotFound",
@@ -122,6 +130,7 @@ __all__ = [
     "RateLimited",
     "RebidTooLow",
     "OrderNotWaiting",
+    "QuoteExpired",
     "InsufficientBalance",
     "OrderEnded",
     "OrderFailed",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from herder.remote.sync import Client as Client
 
 Messages = Sequence[dict[str, str]]
+BidAsked = Mapping[str, int | float | str]
+"""A bid to be compared: `{"fee": 100}` or `{"multiplier": 1.5}`."""
 
 
 class Herd(Protocol):
@@ -227,6 +229,7 @@ def submit(
     idempotency_key: str | None = None,
     start_by: datetime | str | None = None,
     run_limit_s: int | None = None,
+    quote: str | None = None,
     callback: Callable[[str], object] | None = None,
     on_error: Callable[[HerdError], object] | None = None,
 ) -> Order:
@@ -258,6 +261,9 @@ def submit(
         idempotency_key: the same call with the same key is the same order, charged once.
         start_by: a time with its zone; not begun by then, it expires and all comes back.
         run_limit_s: seconds after which a worker stops it; charged is what was delivered.
+        quote: the `quote` of a `Quote` for the same account, model, words and tokens, which holds
+            for a minute: its rates hold, and without a fee or a multiplier of its own the order
+            pays the quoted fee.
         callback: called once with the text when the answer arrives, in a thread of the library
             that keeps the program alive until then; callbacks are called one after the other.
         on_error: called once with the error if the order ends otherwise; logged if not given.
@@ -270,6 +276,7 @@ def submit(
         InsufficientBalance: the sentence says which command fills the account.
         AccountNotFound, ModelNotFound: there is no such thing.
         KeyReused: the idempotency key stands for another call.
+        InvalidQuote, QuoteMismatch, QuoteExpired: the quote is none, or for another order, or over.
         RateLimited: the account has as much open, or ordered lately, as it may;
             `error.retry_after_s` says when to try again.
         SetupError, HerdUnavailable: there is no herd here, or its database is busy.
@@ -290,6 +297,7 @@ def submit(
         idempotency_key=idempotency_key,
         start_by=start_by,
         run_limit_s=run_limit_s,
+        quote=quote,
         sampling={
             "temperature": temperature,
             "top_p": top_p,
@@ -320,10 +328,14 @@ def quote(
     account: str | None = None,
     model: str | None = None,
     messages: Messages | None = None,
+    bids: Sequence[BidAsked] | None = None,
 ) -> Quote:
     """What an order would need, pay and wait for, as it would stand now; nothing is held.
 
-    Arguments and errors are those of `submit`.
+    `quote` of the answer, given to `submit` within a minute, binds the herd to rates and fee.
+    `curve` says what other bids would buy: those in `bids`, up to 20 of `{"fee": 100}`, in winston,
+    or `{"multiplier": 1.5}`, of what the order needs; or the usual ones. The other arguments, and
+    the errors, are those of `submit`; and `InvalidBids`.
     """
     return connect().quote(
         prompt,
@@ -334,6 +346,7 @@ def quote(
         account=account,
         model=model,
         messages=messages,
+        bids=bids,
     )
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -22,30 +20,21 @@ from herder.accounts import client_account, money_errors
 from herder.database import Database
 from herder.errors import (
     AccountNotFound,
-    FeeAboveMax,
-    FeeTooLow,
     InvalidFee,
     InvalidRequest,
     InvalidStartBy,
     KeyReused,
-    ModelNotFound,
     OrderNotFound,
     OrderNotWaiting,
     RateLimited,
     RebidTooLow,
     RefundRefused,
-    TooManyTokens,
 )
 from herder.orders import Order, State, Submission
+from herder.priced import Priced, price
 from herder.pricing import (
     MAX_WINSTON,
-    Policy,
-    automatic_fee,
-    count_words,
-    named_fee,
-    needed,
     rank,
-    settled_multiplier,
 )
 from herder.store import accounts as account_sql
 from herder.store import book as book_sql
@@ -54,28 +43,6 @@ from herder.store import orders as order_sql
 from ledger import Ledger
 
 _MINUTE_US = 60_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """What a submission comes to, as the book stands now; amounts in winston."""
-
-    model: model_sql.Model
-    policy: Policy
-    words: int
-    needed: int
-    fee: int
-    automatic: bool
-    stripes: int
-
-    @property
-    def multiplier(self) -> Fraction:
-        """What it offers for each winston that it needs."""
-        return Fraction(self.fee, self.needed)
-
-    def rank(self, submitted_us: int) -> int:
-        """Its order of service, if it was submitted then."""
-        return rank(self.fee, self.needed, aging_s=self.policy.aging_s, submitted_us=submitted_us)
 
 
 def new_uuid() -> str:
@@ -110,6 +77,7 @@ class Desk:
 
         Raises:
             InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
+            QuoteMismatch, QuoteExpired: the quote that it names is for another order, or over.
             ModelNotFound, AccountNotFound: there is no such thing.
             InsufficientBalance: the account has less than the fee.
             KeyReused: the idempotency key stands for another call.
@@ -164,9 +132,9 @@ class Desk:
             "rank": priced.rank(now_us),
             "fee": priced.fee,
             "needed": priced.needed,
-            "prompt_fee": priced.model.rates.prompt_fee,
-            "fee_per_token": priced.model.rates.fee_per_token,
-            "charge_unused": priced.policy.charge_unused,
+            "prompt_fee": priced.rates.prompt_fee,
+            "fee_per_token": priced.rates.fee_per_token,
+            "charge_unused": priced.charge_unused,
             "bid_factor": str(call.bid_factor),
             "automatic": priced.automatic,
             "words": priced.words,
@@ -333,54 +301,6 @@ def _hold_id(order_id: str, number: int) -> str:
     return str(uuid5(UUID(order_id), f"hold:{number}"))
 
 
-def price(connection: Connection, call: Submission, now_us: int) -> Priced:
-    """What an order comes to: rates and policy as they stand in the database now.
-
-    Args:
-        connection: the transaction in which it is priced, and placed if it is.
-        call: what the client asks.
-        now_us: the time, for the automatic fee's decay.
-
-    Raises:
-        InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
-        ModelNotFound: nobody ever configured or announced this model.
-    """
-    policy, default_model, stripes = model_sql.read_policy(connection)
-    model = model_sql.get_model(connection, call.model or default_model)
-    if model is None:
-        known = [one.name for one in model_sql.list_models(connection)]
-        raise ModelNotFound(call.model or default_model, known)
-    if model.context is not None and call.tokens >= model.context:
-        raise TooManyTokens(call.tokens, model.context, model.name)
-    words = count_words(call.prompt.counted, policy.bytes_per_word)
-    need = needed(model.rates, words, call.tokens)
-    if call.fee is not None:
-        fee = named_fee(call.fee, call.bid_factor)
-    else:
-        fee = automatic_fee(
-            need,
-            going_multiplier(model, policy, now_us),
-            anything_waits=book_sql.anything_waits(connection, model.name),
-            bid_factor=call.bid_factor,
-            policy=policy,
-        )
-    if fee < need:
-        raise FeeTooLow(fee, need)
-    if call.max_fee is not None and fee > call.max_fee:
-        raise FeeAboveMax(fee, call.max_fee)
-    if fee > MAX_WINSTON:
-        raise InvalidFee("fee", fee, MAX_WINSTON)
-    return Priced(model, policy, words, need, fee, automatic=call.fee is None, stripes=stripes)
-
-
-def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:
-    """The last multiplier, as far as it still counts for automatic fees."""
-    if model.last_dispatch_us is None:
-        return model.last_multiplier
-    idle_us = now_us - model.last_dispatch_us
-    return settled_multiplier(model.last_multiplier, idle_us, policy.auto_half_life_s)
-
-
 def _fingerprint(call: Submission) -> dict[str, str]:
     """A short digest of each argument as it was given, so that the one that differs is named."""
     given: dict[str, Any] = {
@@ -397,6 +317,8 @@ def _fingerprint(call: Submission) -> dict[str, str]:
         "start_by_us": call.start_by_us,
         "run_limit_s": call.run_limit_s,
     }
+    if call.quote is not None:  # left out where there is none, as of orders from before quotes
+        given["quote"] = str(call.quote)
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
         for name, value in given.items()
@@ -405,6 +327,6 @@ def _fingerprint(call: Submission) -> dict[str, str]:
 
 def _require_same(key: str, marks: dict[str, str], stored: str) -> None:
     before = json.loads(stored)
-    for name, mark in marks.items():
-        if before.get(name) != mark:
+    for name in (*before, *(marks.keys() - before.keys())):
+        if before.get(name) != marks.get(name):
             raise KeyReused(key, name)

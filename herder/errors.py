@@ -4,7 +4,9 @@ HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
 │   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
-│   ├── InvalidStartBy, InvalidReceipt
+│   ├── InvalidStartBy, InvalidReceipt, InvalidBids
+│   ├── InvalidQuote           no quote of this herd
+│   ├── QuoteMismatch          the quote is for another order
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
@@ -15,6 +17,7 @@ HerdError
 ├── AccountExists, KeyReused, RefundRefused
 ├── RateLimited               when to try again
 ├── RebidTooLow, OrderNotWaiting
+├── QuoteExpired              its minute has passed
 ├── InsufficientBalance       which command fills the account
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
 ├── StreamRestarted, ResultTimeout
@@ -110,6 +113,33 @@ class InvalidReceipt(InvalidRequest):
     """What should be a signed receipt is none, or not of this herd."""
 
     code = "invalid_receipt"
+
+
+class InvalidQuote(InvalidRequest):
+    """What should be a signed quote is none, or not of this herd."""
+
+    code = "invalid_quote"
+
+
+class QuoteMismatch(InvalidRequest):
+    """The quote is for another order than the one that names it."""
+
+    code = "quote_mismatch"
+
+    def __init__(self, field: str, quoted: object, ordered: object) -> None:
+        super().__init__(
+            f"The {field} of this quote and of the order differ ({shown(quoted)} and "
+            f"{shown(ordered)}); ask for a quote of this order.",
+            field=field,
+            quoted=quoted,
+            ordered=ordered,
+        )
+
+
+class InvalidBids(InvalidRequest):
+    """The bids to be compared are no list of fees and multipliers, or too many."""
+
+    code = "invalid_bids"
 
 
 class InvalidFee(InvalidRequest):
@@ -370,6 +400,15 @@ class OrderNotWaiting(HerdError):
             order=order,
             state=state,
         )
+
+
+class QuoteExpired(HerdError):
+    """The quote's minute has passed; nothing was held."""
+
+    code = "quote_expired"
+
+    def __init__(self, expires: str) -> None:
+        super().__init__(f"This quote expired at {expires}; ask for a new one.", expires=expires)
 
 
 class InsufficientBalance(HerdError):

@@ -41,10 +41,10 @@ from herder.receipts import (
 )
 from herder.retention import purge
 from herder.settings import Settings
-from herder.signed import sign_receipt
+from herder.signed import read_quote, sign_receipt
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
-from herder.submission import parse_submission
+from herder.submission import parse_bids, parse_submission
 from herder.watch import Watcher
 from herder.withdrawal import Withdrawal, held_of
 from workers.transport.streams import Streams, connect
@@ -79,7 +79,7 @@ class LocalHerd:
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
         self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key
-        self.quotes = Quotes(self.database, clock_us=home.clock_us)
+        self.quotes = Quotes(self.database, key, clock_us=home.clock_us)
         try:
             client = connect(settings.redis_url)
         except ValueError:
@@ -97,14 +97,20 @@ class LocalHerd:
 
     def take(self, prompt: object, tokens: object, **call: Any) -> Order:
         """As `submit`, for those who need the order itself."""
-        order = self.desk.submit(self._parse(prompt, tokens, call))
+        quote = call.pop("quote", None)
+        terms = None if quote is None else read_quote(quote, self.public_keys())
+        order = self.desk.submit(self._parse(prompt, tokens, {**call, "quote": terms}))
         if order.state is State.QUEUED:
             self._nudger.nudge(order.model)
         return order
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
-        """What an order would cost and wait for, as it would stand now."""
-        return self.quotes.quote(self._parse(prompt, tokens, call))
+        """What an order would cost and wait for, as it would stand now; it binds for a minute.
+
+        Arguments and errors as `herder.quote`.
+        """
+        bids = parse_bids(call.pop("bids", None))
+        return self.quotes.quote(self._parse(prompt, tokens, call), bids)
 
     def info(self) -> Info:
         """Who serves here, at what rates, and how it stands."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from herder.pricing import Rates
+from herder.terms import Terms
 from workers.wire import ChatMessage, Sampling
 
 
@@ -92,6 +93,8 @@ class Submission:
     run_limit_s: int | None = None
     api_key: str | None = None
     """The id of the API key that it was bought with; None for a program on the herder's machine."""
+    quote: Terms | None = None
+    """The quote that it names, whose signature was checked; `herder.terms` says what it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,27 +105,22 @@ def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fracti
     return Fraction(1) if halvings >= 128 else 1 + (last - 1) / 2**halvings
 
 
-def automatic_fee(
-    need: int,
-    last: Fraction,
-    *,
-    anything_waits: bool,
-    bid_factor: Fraction,
-    policy: Policy,
-) -> int:
-    """The fee of a client that names none, in winston.
+def automatic_base(need: int, last: Fraction, *, anything_waits: bool, policy: Policy) -> Fraction:
+    """What a client that names no fee pays, before its multiplier; exact, in winston.
 
-    `floor(needed * last_multiplier * bump * multiplier)`, the original's rule; of it, the
-    part that the herder chose, `last_multiplier * bump`, is capped.
+    `needed * last_multiplier * bump`, the original's rule; what the herder chose of it, the
+    multiplier with its bump, is capped.
     """
     going = last * (policy.fee_bump if anything_waits else 1)
-    going = min(going, policy.auto_multiplier_max)
-    return int(need * going * bid_factor)
+    return need * min(going, policy.auto_multiplier_max)
 
 
-def named_fee(fee: int, bid_factor: Fraction) -> int:
-    """The fee of a client that names one: times its multiplier if it gives both, floored."""
-    return int(fee * bid_factor)
+def offered_fee(base: int | Fraction, bid_factor: Fraction) -> int:
+    """The fee: the one that the client named, or the automatic one, times its multiplier; floored.
+
+    The original's rule for both.
+    """
+    return int(base * bid_factor)
 
 
 def rank(fee: int, need: int, *, aging_s: int = 0, submitted_us: int = 0) -> int:

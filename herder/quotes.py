@@ -2,80 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
+from functools import cached_property
 
 from sqlalchemy import Connection
 
 from herder import survey
 from herder.database import Database
-from herder.desk import going_multiplier, price
+from herder.errors import FeeTooLow, InvalidFee
 from herder.orders import Order, State, Submission
-from herder.receipts import PLACE_COUNTED, Info, ModelInfo, Place, Quote, Rate, decimal_text
+from herder.priced import Priced, going_multiplier, price
+from herder.pricing import MAX_WINSTON, RANK_CAP
+from herder.receipts import PLACE_COUNTED, Bid, Info, ModelInfo, Place, Quote, Rate, decimal_text
+from herder.signed import sign_quote
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import survey as survey_sql
+from herder.terms import Terms, expiry_s
 from herder.version import __version__
+from workers.wire import PrivateKey
 
 NAME = "Llama Herder"
+
+DEFAULT_BIDS = tuple(map(Fraction, ("1", "1.1", "1.25", "1.5", "2", "3", "5", "10")))
+"""The multipliers that a quote compares beside the fee quoted, unless it is told others."""
 
 
 class Quotes:
     """Answers what clients ask before they submit."""
 
-    def __init__(self, database: Database, *, clock_us: Callable[[], int]) -> None:
+    def __init__(self, database: Database, key: PrivateKey, *, clock_us: Callable[[], int]) -> None:
         self._database = database
+        self._key = key
         self._clock_us = clock_us
 
-    def quote(self, call: Submission) -> Quote:
-        """What an order would need, pay and wait for, as it would stand now.
+    def quote(self, call: Submission, bids: Sequence[int | Fraction] | None = None) -> Quote:
+        """What an order would need, pay and wait for, as it would stand now; it binds for a minute.
+
+        Args:
+            call: the order.
+            bids: fees in winston (`int`) or multipliers (`Fraction`) to be compared; None for
+                `DEFAULT_BIDS` and the fee quoted.
 
         Raises:
-            InvalidRequest: as `submit` would.
+            InvalidRequest: as `submit` would; or one of the bids is too low.
             ModelNotFound: nobody ever configured or announced this model.
         """
         with self._database.read() as connection:
             now_us = self._clock_us()
             priced = price(connection, call, now_us)
-            name = priced.model.name
-            rank = priced.rank(now_us)
-            found = book_sql.ahead(connection, name, rank)
-            place = self._place(connection, name, rank, found)
-            return Quote(
-                account=call.account,
-                model=name,
-                words=priced.words,
-                tokens=call.tokens,
-                rates=Rate(priced.model.rates.prompt_fee, priced.model.rates.fee_per_token),
-                needed=priced.needed,
-                fee=priced.fee,
-                multiplier=decimal_text(priced.multiplier),
-                **asdict(place),
-            )
+            fees = _fees(priced, bids)
+            herd = _Herd(connection, priced.model.name)
+            ranks = {fee: priced.rank_of(fee, now_us) for fee in (priced.fee, *fees)}
+            places = self._places(connection, herd, ranks.values())
+        terms = Terms(
+            account=call.account,
+            model=priced.model.name,
+            words=priced.words,
+            tokens=call.tokens,
+            rates=priced.rates,
+            base=priced.base,
+            bid_factor=call.bid_factor,
+            automatic=priced.automatic,
+            charge_unused=priced.charge_unused,
+            expires_s=expiry_s(now_us),
+        )
+        return Quote(
+            account=call.account,
+            model=priced.model.name,
+            words=priced.words,
+            tokens=call.tokens,
+            rates=Rate(priced.rates.prompt_fee, priced.rates.fee_per_token),
+            needed=priced.needed,
+            fee=priced.fee,
+            multiplier=decimal_text(priced.multiplier),
+            **asdict(places[ranks[priced.fee]]),
+            curve=[_bid(fee, priced.needed, places[ranks[fee]]) for fee in fees],
+            expires=terms.expires,
+            quote=sign_quote(terms, self._key, now_us // 1_000_000),
+        )
+
+    def _places(
+        self, connection: Connection, herd: _Herd, ranks: Iterable[int]
+    ) -> Mapping[int, Place]:
+        """The place that each rank would have.
+
+        The best first, and each counts on from the one before: all of them together read no more
+        of the book than the last alone would, `PLACE_COUNTED` orders at most.
+        """
+        places: dict[int, Place] = {}
+        count, tokens, below = 0, 0, RANK_CAP + 1
+        for rank in sorted(set(ranks), reverse=True):
+            if count <= PLACE_COUNTED:
+                left = PLACE_COUNTED + 1 - count
+                more = book_sql.ahead(connection, herd.model, rank, below=below, most=left)
+                count, tokens, below = count + more[0], tokens + more[1], rank
+            places[rank] = self._place(herd, rank, count, tokens)
+        return places
 
     def place(self, order: Order) -> Place | None:
         """Where an order stands in the queue; None once it is out with the herd or has ended."""
         if order.state is not State.QUEUED:
             return None
         with self._database.read() as connection:
-            found = book_sql.ahead_of(connection, order)
-            return self._place(connection, order.model, order.rank, found)
+            count, tokens = book_sql.ahead_of(connection, order)
+            return self._place(_Herd(connection, order.model), order.rank, count, tokens)
 
-    def _place(
-        self, connection: Connection, model: str, rank: int, found: tuple[int, int]
-    ) -> Place:
+    def _place(self, herd: _Herd, rank: int, count: int, tokens: int) -> Place:
         """A place behind the orders and tokens that were counted, or that a survey estimates."""
-        count, tokens = found
         exact = count <= PLACE_COUNTED
-        if not exact and (marks := self._marks(connection, model)):
+        if not exact and (marks := herd.marks(self._clock_us())):
             count, tokens = max((count, tokens), survey.ahead(marks, rank))
-        workers = herd_sql.workers_here(connection, model)
         return Place(
             place=count + 1,
             place_exact=exact,
-            wait_s=_wait_s(connection, model, workers, count, tokens),
-            waiting_for_workers=not workers,
+            wait_s=herd.wait_s(count, tokens),
+            waiting_for_workers=not herd.workers,
         )
 
     def info(self) -> Info:
@@ -84,10 +129,10 @@ class Quotes:
             policy, default_model, _ = model_sql.read_policy(connection)
             models = []
             for model in model_sql.list_models(connection):
-                workers = herd_sql.workers_here(connection, model.name)
+                herd = _Herd(connection, model.name)
                 count, tokens = book_sql.queue_length(connection, model.name)
                 exact = count <= PLACE_COUNTED
-                if not exact and (marks := self._marks(connection, model.name)):
+                if not exact and (marks := herd.marks(self._clock_us())):
                     count, tokens = max((count, tokens), (marks[-1].ahead, marks[-1].tokens))
                 models.append(
                     ModelInfo(
@@ -99,42 +144,85 @@ class Quotes:
                         queue_length=count,
                         queue_length_exact=exact,
                         context=model.context,
-                        workers=len(workers),
-                        slots=sum(worker.slots for worker in workers),
-                        free_slots=sum(worker.free for worker in workers),
-                        weights=sorted({worker.weights for worker in workers}),
-                        wait_s=_wait_s(connection, model.name, workers, count, tokens),
+                        workers=len(herd.workers),
+                        slots=sum(worker.slots for worker in herd.workers),
+                        free_slots=sum(worker.free for worker in herd.workers),
+                        weights=sorted({worker.weights for worker in herd.workers}),
+                        wait_s=herd.wait_s(count, tokens),
                     )
                 )
             return Info(NAME, __version__, default_model, models)
 
-    def _marks(self, connection: Connection, model: str) -> Sequence[survey_sql.Mark] | None:
+
+class _Herd:
+    """A model's workers and its book as they stand within one read; each is looked up once."""
+
+    def __init__(self, connection: Connection, model: str) -> None:
+        self._connection = connection
+        self.model = model
+        self.workers = herd_sql.workers_here(connection, model)
+
+    @cached_property
+    def _free(self) -> int:
+        """Slots that nobody was sent for."""
+        unclaimed = herd_sql.unclaimed(self._connection, self.model)
+        return sum(worker.free for worker in self.workers) - unclaimed
+
+    @cached_property
+    def _running(self) -> int:
+        """Tokens still to come of what runs now: half of it is done, on average."""
+        return book_sql.tokens_out(self._connection, self.model) // 2
+
+    @cached_property
+    def _survey(self) -> survey_sql.Survey | None:
+        return survey_sql.read(self._connection, self.model)
+
+    def marks(self, now_us: int) -> Sequence[survey_sql.Mark] | None:
         """How a book stood that is too long to be counted, if that was looked at lately."""
-        found = survey_sql.read(connection, model)
-        too_old = found is not None and self._clock_us() - found.at_us > survey.TOO_OLD_US
-        return None if found is None or too_old else found.marks
+        found = self._survey
+        return None if found is None or now_us - found.at_us > survey.TOO_OLD_US else found.marks
+
+    def wait_s(self, ahead: int, tokens: int) -> int | None:
+        """Seconds until an order behind `ahead` others would start.
+
+        What is to be decoded before it, at the herd's measured speed; None where nothing was
+        measured, or nobody is there.
+        """
+        if not self.workers:
+            return None
+        if self._free > ahead:
+            return 0
+        speed = sum(worker.tokens_per_s * worker.slots for worker in self.workers)
+        if speed == 0:
+            return None
+        return -(-(tokens + self._running) // speed)
 
 
-def _wait_s(
-    connection: Connection,
-    model: str,
-    workers: Sequence[herd_sql.Worker],
-    ahead: int,
-    tokens: int,
-) -> int | None:
-    """Seconds until an order behind `ahead` others would start.
+def _fees(priced: Priced, bids: Sequence[int | Fraction] | None) -> list[int]:
+    """The fees that are compared; a multiplier's is the least that reaches it.
 
-    What is to be decoded before it, at the herd's measured speed; None where nothing was
-    measured, or nobody is there.
+    Raises:
+        FeeTooLow: one is below what the order needs.
+        InvalidFee: one is above all amounts.
     """
-    if not workers:
-        return None
-    free = sum(worker.free for worker in workers) - herd_sql.unclaimed(connection, model)
-    if free > ahead:
-        return 0
-    speed = sum(worker.tokens_per_s * worker.slots for worker in workers)
-    if speed == 0:
-        return None
-    # Half of what runs now is done, on average.
-    running = book_sql.tokens_out(connection, model) // 2
-    return -(-(tokens + running) // speed)
+    if bids is None:
+        # What nobody could offer is left out.
+        least = [_reaching(priced.needed, one) for one in DEFAULT_BIDS]
+        return sorted({priced.fee, *(fee for fee in least if fee <= MAX_WINSTON)})
+    fees = [bid if isinstance(bid, int) else _reaching(priced.needed, bid) for bid in bids]
+    for fee in fees:
+        if fee < priced.needed:
+            raise FeeTooLow(fee, priced.needed)
+        if fee > MAX_WINSTON:
+            raise InvalidFee("fee", fee, MAX_WINSTON)
+    return fees
+
+
+def _reaching(need: int, multiplier: Fraction) -> int:
+    """The least fee whose multiplier is as high."""
+    return -(-(need * multiplier.numerator) // multiplier.denominator)
+
+
+def _bid(fee: int, need: int, place: Place) -> Bid:
+    multiplier = decimal_text(Fraction(fee, need))
+    return Bid(fee, multiplier, place.place, place.place_exact, place.wait_s)

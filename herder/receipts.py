@@ -39,17 +39,37 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Bid:
+    """What a fee would buy now; amounts in winston.
+
+    Attributes:
+        multiplier: `fee / needed`.
+        place, place_exact, wait_s: as those of `Quote`.
+    """
+
+    fee: int
+    multiplier: str
+    place: int
+    place_exact: bool
+    wait_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Quote:
     """What an order would need, pay and wait for, as it would stand now.
 
     Attributes:
-        fee: the automatic fee in winston.
+        fee: in winston: the automatic one, or the one that was named, times the multiplier.
         multiplier: `fee / needed`.
         place: 1 for the head of the queue.
         place_exact: False where the queue is too long to be counted for one caller: then the place
             is an estimate, or `PLACE_UNKNOWN` where all that is known is that it is no better.
         wait_s: seconds until it would start, or None while nothing measured says.
         waiting_for_workers: no worker of this model is alive.
+        curve: what other fees would buy.
+        expires: until when `quote` holds (RFC 3339).
+        quote: the quote, signed: an order of this account, model, words and tokens that names it
+            has these rates, and pays this fee if it names none. Place and wait it does not promise.
     """
 
     account: str
@@ -64,6 +84,9 @@ class Quote:
     place_exact: bool
     wait_s: int | None
     waiting_for_workers: bool
+    curve: list[Bid]
+    expires: str
+    quote: str
 
     def to_dict(self) -> dict[str, Any]:
         """The quote as JSON would have it."""

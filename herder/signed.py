@@ -1,21 +1,101 @@
-"""Signed receipts: a JWS (RFC 7515) that anybody can check offline with the herder's keys."""
+"""What a herder signs for its clients: receipts, which anybody can check offline, and quotes.
+
+Each is a JWS (RFC 7515) of the herder's key, and says by its type, and a quote by its audience too,
+which of them it is: neither passes for the other, nor for a message between herder and workers.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import jwt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from herder.errors import InvalidReceipt
+from herder.errors import HerdError, InvalidQuote, InvalidReceipt
+from herder.pricing import Rates
 from herder.receipts import Receipt
+from herder.terms import Terms
 from workers.wire import PrivateKey, PublicKey, WireError
 
 ISSUER = "llama-herder"
-TYPE = "receipt+jwt"
 MAX_TOKEN_CHARS = 65_536
+MAX_QUOTE_CHARS = 4_096
 _ALGORITHM = "EdDSA"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of signed thing.
+
+    Attributes:
+        what: what people call it.
+        audience: whom it is for, or None where that is anybody.
+        claims: which must be there.
+        error: what is raised of a token that is none.
+    """
+
+    what: str
+    audience: str | None
+    claims: tuple[str, ...]
+    most_chars: int
+    error: type[HerdError]
+
+    @property
+    def typ(self) -> str:
+        """What the token's head calls it."""
+        return f"{self.what}+jwt"
+
+    def sign(self, claims: Mapping[str, Any], key: PrivateKey, now_s: int) -> str:
+        """A token of this kind."""
+        whole = {"iss": ISSUER, "iat": now_s, **claims}
+        if self.audience is not None:
+            whole["aud"] = self.audience
+        headers = {"kid": key.kid, "typ": self.typ}
+        return jwt.encode(whole, key.key, algorithm=_ALGORITHM, headers=headers)
+
+    def read(self, token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+        """The claims of a token of this kind.
+
+        Raises:
+            HerdError: of the kind's class: it is none, was changed, or none of the keys signed it.
+        """
+        if len(token) > self.most_chars:
+            raise self.error(f"This is no signed {self.what}: it is too long.")
+        try:
+            header = jwt.get_unverified_header(token)
+            key = keys.get(str(header.get("kid")))
+            if header.get("typ") != self.typ or header.get("alg") != _ALGORITHM:
+                raise self.not_one()
+            if key is None:
+                raise self.error(f"The key that signed this {self.what} is not among those given.")
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=[_ALGORITHM],
+                issuer=ISSUER,
+                audience=self.audience,
+                # Times are the caller's to judge, by its own clock.
+                options={"require": list(self.claims), "verify_iat": False, "verify_exp": False},
+            )
+        except jwt.InvalidSignatureError:
+            raise self.error(f"The signature does not fit: this {self.what} was changed.") from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise self.error(f"This is no signed {self.what}.") from None
+        return claims
+
+    def not_one(self) -> HerdError:
+        """The error of a genuine token of some other kind."""
+        return self.error(f"This is a signed message, but no {self.what} of a herd.")
+
+
+_RECEIPT = _Kind("receipt", None, ("iss", "iat", "sub"), MAX_TOKEN_CHARS, InvalidReceipt)
+_QUOTE = _Kind(
+    "quote", "herd-orders", ("iss", "aud", "iat", "exp", "sub"), MAX_QUOTE_CHARS, InvalidQuote
+)
 
 
 def sign_receipt(receipt: Receipt, key: PrivateKey, now_s: int) -> str:
@@ -26,9 +106,7 @@ def sign_receipt(receipt: Receipt, key: PrivateKey, now_s: int) -> str:
         key: the herder's.
         now_s: the time, in seconds since the epoch; it stands in the token as `iat`.
     """
-    claims = {"iss": ISSUER, "iat": now_s, "sub": receipt.order, "receipt": receipt.to_dict()}
-    headers = {"kid": key.kid, "typ": TYPE}
-    return jwt.encode(claims, key.key, algorithm=_ALGORITHM, headers=headers)
+    return _RECEIPT.sign({"sub": receipt.order, "receipt": receipt.to_dict()}, key, now_s)
 
 
 def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
@@ -41,29 +119,85 @@ def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
     Raises:
         InvalidReceipt: it is none, it was changed, or a key signed it that is not among those.
     """
-    if len(token) > MAX_TOKEN_CHARS:
-        raise InvalidReceipt("This is no signed receipt: it is too long.")
-    try:
-        header = jwt.get_unverified_header(token)
-        key = keys.get(str(header.get("kid")))
-        if header.get("typ") != TYPE or header.get("alg") != _ALGORITHM:
-            raise InvalidReceipt("This is a signed message, but no receipt of a herd.")
-        if key is None:
-            raise InvalidReceipt("The key that signed this receipt is not among those given.")
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key.key,
-            algorithms=[_ALGORITHM],
-            issuer=ISSUER,
-            options={"require": ["iss", "iat", "sub"], "verify_iat": False},
-        )
-    except jwt.InvalidSignatureError:
-        raise InvalidReceipt("The signature does not fit: this receipt was changed.") from None
-    except jwt.PyJWTError:
-        raise InvalidReceipt("This is no signed receipt.") from None
+    claims = _RECEIPT.read(token, keys)
     if not isinstance(claims.get("receipt"), dict):
-        raise InvalidReceipt("This is a signed message, but no receipt of a herd.")
+        raise _RECEIPT.not_one()
     return claims
+
+
+class _Quoted(BaseModel):
+    """The claims of a quote; `needed` and `fee` are there for whoever reads the token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str
+    words: int = Field(ge=0)
+    tokens: int = Field(ge=1)
+    prompt_fee: int = Field(ge=1)
+    fee_per_token: int = Field(ge=0)
+    needed: int
+    base: str
+    multiplier: str
+    fee: int
+    automatic: bool
+    charge_unused: bool
+
+
+def sign_quote(terms: Terms, key: PrivateKey, now_s: int) -> str:
+    """A quote that binds the herd until it expires.
+
+    Args:
+        terms: what it says.
+        key: the herder's.
+        now_s: the time, in seconds since the epoch; it stands in the token as `iat`.
+    """
+    quoted = _Quoted(
+        model=terms.model,
+        words=terms.words,
+        tokens=terms.tokens,
+        prompt_fee=terms.rates.prompt_fee,
+        fee_per_token=terms.rates.fee_per_token,
+        needed=terms.needed,
+        base=str(terms.base),
+        multiplier=str(terms.bid_factor),
+        fee=terms.fee,
+        automatic=terms.automatic,
+        charge_unused=terms.charge_unused,
+    )
+    claims = {"sub": terms.account, "exp": terms.expires_s, "quote": quoted.model_dump()}
+    return _QUOTE.sign(claims, key, now_s)
+
+
+def read_quote(token: object, keys: Mapping[str, PublicKey]) -> Terms:
+    """The terms of a signed quote, expired or not: that is judged when an order is taken.
+
+    Args:
+        token: what a client gave as the quote.
+        keys: the herder's public keys that live, by `kid`.
+
+    Raises:
+        InvalidQuote: it is none, it was changed, or a key signed it that is not among those.
+    """
+    if not isinstance(token, str):
+        raise InvalidQuote("quote must be the text that a quote came with.")
+    claims = _QUOTE.read(token, keys)
+    try:
+        quoted = _Quoted.model_validate(claims.get("quote"))
+        return Terms(
+            account=str(claims["sub"]),
+            model=quoted.model,
+            words=quoted.words,
+            tokens=quoted.tokens,
+            rates=Rates(quoted.prompt_fee, quoted.fee_per_token),
+            base=Fraction(quoted.base),
+            bid_factor=Fraction(quoted.multiplier),
+            automatic=quoted.automatic,
+            charge_unused=quoted.charge_unused,
+            expires_s=int(claims["exp"]),
+        )
+    except (ValidationError, ValueError, TypeError, ZeroDivisionError):
+        # Another version's: what it promised in words unknown here cannot be kept.
+        raise _QUOTE.not_one() from None
 
 
 def to_jwks(keys: Iterable[PublicKey]) -> dict[str, list[dict[str, str]]]:

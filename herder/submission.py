@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 from pydantic import ValidationError
 
 from herder.errors import (
     InvalidAmount,
+    InvalidBids,
     InvalidFee,
     InvalidKey,
     InvalidName,
@@ -29,6 +31,7 @@ from herder.errors import (
 )
 from herder.orders import Prompt, Submission
 from herder.pricing import MAX_WINSTON, parse_multiplier
+from herder.terms import Terms
 from workers.wire import (
     MAX_MESSAGES,
     MAX_STOP_CHARS,
@@ -41,6 +44,7 @@ from workers.wire import (
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REFERENCE_CHARS = 256
 MAX_KEY_CHARS = 255
+MAX_BIDS = 20
 MAX_RUN_LIMIT_S = 30 * 86_400
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -105,6 +109,7 @@ def parse_submission(
     start_by: object = None,
     run_limit_s: object = None,
     api_key: str | None = None,
+    quote: Terms | None = None,
     sampling: Mapping[str, Any] | None = None,
 ) -> Submission:
     """Check everything that a client may say of an order.
@@ -126,6 +131,7 @@ def parse_submission(
         start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
         run_limit_s: the longest run in seconds.
         api_key: the id of the API key that it is bought with, of a caller who was recognised.
+        quote: the quote that it names, as `herder.signed.read_quote` read it.
         sampling: fields of `workers.wire.Sampling`; None values are left out.
 
     Raises:
@@ -144,7 +150,7 @@ def parse_submission(
         prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
         tokens=tokens,
         fee=_parse_fee("fee", fee),
-        bid_factor=parse_multiplier(1 if multiplier is None else multiplier),
+        bid_factor=_bid_factor(multiplier, fee, quote),
         max_fee=_parse_fee("max_fee", max_fee),
         model=None if model is None else parse_model(model),
         stop=_parse_stop(stop),
@@ -154,7 +160,48 @@ def parse_submission(
         start_by_us=_parse_start_by(start_by),
         run_limit_s=run_limit_s,
         api_key=api_key,
+        quote=quote,
     )
+
+
+def _bid_factor(multiplier: object, fee: object, quote: Terms | None) -> Fraction:
+    """The call's factor on the fee. A quoted fee comes with the one that it was asked with.
+
+    So the call that was quoted pays what was quoted, whether or not it repeats its multiplier.
+    """
+    if multiplier is not None:
+        return parse_multiplier(multiplier)
+    return Fraction(1) if quote is None or fee is not None else quote.bid_factor
+
+
+def parse_bids(bids: object) -> list[int | Fraction] | None:
+    """The bids that a quote is to compare: fees in winston as `int`, multipliers as `Fraction`.
+
+    Args:
+        bids: a list of `{"fee": …}` or `{"multiplier": …}`; None for the usual ones.
+
+    Raises:
+        InvalidBids, InvalidFee, InvalidMultiplier: it is none.
+    """
+    if bids is None:
+        return None
+    if (
+        not isinstance(bids, Sequence)
+        or isinstance(bids, (str, bytes))
+        or len(bids) > MAX_BIDS
+        or not all(
+            isinstance(one, Mapping) and list(one) in (["fee"], ["multiplier"]) for one in bids
+        )
+    ):
+        raise InvalidBids(
+            f'bids must be a list of at most {MAX_BIDS}, each {{"fee": 100}} or '
+            f'{{"multiplier": 1.5}}.',
+            most=MAX_BIDS,
+        )
+    return [
+        _one_fee(one["fee"]) if "fee" in one else parse_multiplier(one["multiplier"])
+        for one in bids
+    ]
 
 
 def _parse_start_by(start_by: object) -> int | None:
@@ -176,8 +223,10 @@ def _parse_start_by(start_by: object) -> int | None:
 
 
 def _parse_fee(name: str, fee: object) -> int | None:
-    if fee is None:
-        return None
+    return None if fee is None else _one_fee(fee, name)
+
+
+def _one_fee(fee: object, name: str = "fee") -> int:
     if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
         raise InvalidFee(name, fee, MAX_WINSTON)
     return fee

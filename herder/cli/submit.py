@@ -15,7 +15,9 @@ from herder.cli.show import (
     complain,
     print_facts,
     print_json,
+    print_table,
     receipt_line,
+    say,
     write_text,
 )
 from herder.errors import InvalidPrompt, OrderEnded, ResultTimeout, StreamRestarted
@@ -23,7 +25,7 @@ from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
 
 if TYPE_CHECKING:
     from herder.local import LocalHerd
-    from herder.receipts import Quote, Receipt
+    from herder.receipts import Bid, Quote, Receipt
 
 MOST_FILE_BYTES = 4 * 2**20
 """The longest file of messages or grammar that is read; the herd's own bounds are lower."""
@@ -72,7 +74,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
     app.command(
         epilog='Examples:\n\nherd quote "What is the meaning of life?" -n 20\n\n'
-        "herd quote - -n 200 --multiplier 1.5 < prompt.txt"
+        "herd quote - -n 200 --bid 300 --bid 1.5x < prompt.txt"
     )(quote)
     app.command(
         epilog='Examples:\n\nherd submit "What is the meaning of life?" -n 20 --fee 100\n\n'
@@ -90,9 +92,21 @@ def quote(
     account: Account = None,
     model: Model = None,
     messages: MessagesFile = None,
+    bid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bid",
+            metavar="BID",
+            help="A bid to compare: winston, or a multiplier such as 1.5x; may be given again.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Say what an order would need, pay and wait for, as it would stand now; nothing is held."""
+    """Say what an order would need, pay and wait for, as it would stand now; nothing is held.
+
+    And what other bids would buy. The "quote" that --json shows, given to `herd submit --quote`
+    within a minute, binds the herd to its rates and its fee.
+    """
     with opened() as herd:
         found = herd.quote(
             _prompt(prompt, herd.settings.max_prompt_bytes),
@@ -103,6 +117,7 @@ def quote(
             account=account,
             model=model,
             messages=_messages(messages),
+            bids=[_bid(one) for one in bid] if bid else None,
         )
     if json:
         print_json(found.to_dict())
@@ -169,6 +184,9 @@ def submit(
     run_limit: Annotated[
         str | None, _option("run-limit", "SECONDS", "Stop it after so long a run.")
     ] = None,
+    quote: Annotated[
+        str | None, _option("quote", "QUOTE", "Order what was quoted: its rates and fee hold.")
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Submit, show the receipt, and leave.")
     ] = False,
@@ -193,6 +211,7 @@ def submit(
             "idempotency_key": idempotency_key,
             "start_by": start_by,
             "run_limit_s": optional_whole(run_limit),
+            "quote": quote,
             "sampling": {
                 "temperature": temperature,
                 "top_p": top_p,
@@ -330,17 +349,16 @@ def _file(path: Path | None, what: str) -> str | None:
     return None if path is None else read_text(path, what, MOST_FILE_BYTES)
 
 
+def _bid(text: str) -> dict[str, int | str]:
+    """A bid as typed: winston, or a multiplier that ends with an x."""
+    return {"multiplier": text[:-1]} if text.endswith("x") else {"fee": whole(text)}
+
+
 def _print_quote(found: Quote) -> None:
-    if found.place_exact:
-        place = str(found.place)
-    elif found.place == PLACE_UNKNOWN:
-        place = f"beyond {PLACE_COUNTED}"
-    else:
-        place = f"about {found.place}"
     if found.waiting_for_workers:
         wait: object = "for workers: none is here"
     else:
-        wait = None if found.wait_s is None else f"{found.wait_s} s"
+        wait = _wait(found.wait_s)
     print_facts(
         [
             ("account", found.account),
@@ -351,7 +369,22 @@ def _print_quote(found: Quote) -> None:
             ("needed", found.needed),
             ("fee", found.fee),
             ("multiplier", found.multiplier),
-            ("place", place),
+            ("place", _place(found)),
             ("wait", wait),
+            ("binding", f"until {found.expires}, by the quote that --json shows"),
         ]
     )
+    if found.curve:
+        say("")
+        rows = ((bid.fee, bid.multiplier, _place(bid), _wait(bid.wait_s)) for bid in found.curve)
+        print_table((">Fee", ">Multiplier", ">Place", ">Wait"), rows)
+
+
+def _place(found: Quote | Bid) -> str:
+    if found.place_exact:
+        return str(found.place)
+    return f"beyond {PLACE_COUNTED}" if found.place == PLACE_UNKNOWN else f"about {found.place}"
+
+
+def _wait(wait_s: int | None) -> str | None:
+    return None if wait_s is None else f"{wait_s} s"

@@ -43,8 +43,8 @@ class SamplingBody(_Body):
     json_schema: StrictStr | None = None
 
 
-class QuoteBody(_Body):
-    """What an order would be."""
+class _AskedBody(_Body):
+    """What an order, or a quote of one, is about."""
 
     prompt: StrictStr | None = None
     messages: list[Message] | None = None
@@ -55,9 +55,23 @@ class QuoteBody(_Body):
     model: StrictStr | None = None
 
 
-class OrderBody(QuoteBody):
+class BidBody(_Body):
+    """A bid to be compared: a fee, or a multiplier of what the order needs."""
+
+    fee: Winston | None = None
+    multiplier: Number | StrictStr | None = None
+
+
+class QuoteBody(_AskedBody):
+    """What an order would be, and the bids to be compared: at most 20; the usual ones if none."""
+
+    bids: list[BidBody] | None = None
+
+
+class OrderBody(_AskedBody):
     """An order."""
 
+    quote: StrictStr | None = Field(None, description="The text of a quote that still holds.")
     raw: StrictBool = False
     stop: StrictStr | list[StrictStr] | None = None
     sampling: SamplingBody | None = None

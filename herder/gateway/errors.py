@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.KeyReused, 409),
     (errors.OrderEnded, 409),
     (errors.OrderNotWaiting, 409),
+    (errors.QuoteExpired, 409),
     (errors.RebidTooLow, 409),
     (errors.RefundRefused, 409),
     (errors.RateLimited, 429),

@@ -143,7 +143,11 @@ async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Re
 
 @router.post("/quotes")
 async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
-    """What an order would need, pay and wait for, as it would stand now; nothing is held."""
+    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+
+    `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
+    fee if it names none. `curve` says what other bids would buy.
+    """
     given = body.model_dump(exclude_none=True)
     prompt, tokens = given.pop("prompt", None), given.pop("tokens")
     given |= {"account": key.account, "model": house.model(body.model)}

@@ -21,6 +21,7 @@ from herder.remote.calls import (
     Call,
     CallOptions,
     EventReader,
+    QuoteOptions,
     TextOf,
     away,
     error_of,
@@ -148,9 +149,9 @@ class AsyncClient:
         self,
         prompt: str | None = None,
         tokens: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """What an order would need, pay and wait for; arguments as `herder.quote`."""
+        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
         return quote_of(await self.send(quote_call(prompt, tokens, options)))
 
     async def info(self) -> Info:

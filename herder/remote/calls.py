@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypedDict, TypeVar
 
 from herder import errors
-from herder.receipts import Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
+from herder.receipts import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
 
 TRIES = 6
 """Times that a call is sent before its failure is told: some five seconds."""
@@ -54,6 +54,18 @@ class CallOptions(TypedDict, total=False):
     idempotency_key: str | None
     start_by: datetime | str | None
     run_limit_s: int | None
+    quote: str | None
+
+
+class QuoteOptions(TypedDict, total=False):
+    """What `quote` takes beside prompt and tokens; see `herder.quote`."""
+
+    fee: int | None
+    multiplier: float | str | None
+    max_fee: int | None
+    model: str | None
+    messages: Sequence[dict[str, str]] | None
+    bids: Sequence[Mapping[str, int | float | str]] | None
 
 
 SAMPLING = (
@@ -200,7 +212,8 @@ def result_of(found: Mapping[str, Any]) -> Result:
 
 def quote_of(found: Mapping[str, Any]) -> Quote:
     """A quote."""
-    return _built(Quote, found, rates=Rate(**found["rates"]))
+    curve = [_built(Bid, one) for one in found["curve"]]
+    return _built(Quote, found, rates=Rate(**found["rates"]), curve=curve)
 
 
 def info_of(found: Mapping[str, Any]) -> Info:

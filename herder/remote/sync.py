@@ -22,6 +22,7 @@ from herder.remote.calls import (
     Call,
     CallOptions,
     EventReader,
+    QuoteOptions,
     TextOf,
     away,
     error_of,
@@ -222,9 +223,9 @@ class Client:
         self,
         prompt: str | None = None,
         tokens: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """What an order would need, pay and wait for; arguments as `herder.quote`."""
+        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
         return self._herd.quote(prompt, tokens, **options)
 
     def info(self) -> Info:

@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Select,
     and_,
     bindparam,
     func,
@@ -17,6 +16,7 @@ from sqlalchemy import (
 )
 
 from herder.orders import Order, State
+from herder.pricing import RANK_CAP
 from herder.receipts import PLACE_COUNTED
 from herder.store.orders import get_orders, to_order
 from herder.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders
@@ -45,21 +45,22 @@ _BEST = (
 _COUNTED = select(orders.c.tokens).where(_QUEUED).order_by(*_BY_RANK).limit(PLACE_COUNTED + 1)
 # A range of the index: an OR of two conditions would be looked for through the whole book.
 _AHEAD = _COUNTED.where(orders.c.rank >= bindparam("rank"))
+_BETWEEN = (
+    select(orders.c.tokens)
+    .where(_QUEUED, orders.c.rank >= bindparam("rank"), orders.c.rank < bindparam("below"))
+    .order_by(*_BY_RANK)
+    .limit(bindparam("most"))
+    .subquery()
+)
+_COUNT_BETWEEN = select(func.count(), func.coalesce(func.sum(_BETWEEN.c.tokens), 0))
 _RANKED = _AHEAD.add_columns(orders.c.rank, orders.c.seq).subquery()
 _AHEAD_OF = select(func.count(), func.coalesce(func.sum(_RANKED.c.tokens), 0)).where(
     or_(_RANKED.c.rank > bindparam("rank"), _RANKED.c.seq < bindparam("seq"))
 )
 
 
-def _total(counted: Select[Any]) -> Select[Any]:
-    """(orders, tokens) of what was counted."""
-    rows = counted.subquery()
-    tokens = func.coalesce(func.sum(rows.c.tokens), 0)
-    return select(func.count(), tokens).select_from(rows)
-
-
-_LENGTH = _total(_COUNTED)
-_AHEAD_TOTAL = _total(_AHEAD)
+_WAITING = _COUNTED.subquery()
+_LENGTH = select(func.count(), func.coalesce(func.sum(_WAITING.c.tokens), 0))
 _TOKENS_OUT = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
     orders.c.model == bindparam("model"), IS_OUT
 )
@@ -93,12 +94,27 @@ def tokens_out(connection: Connection, model_name: str) -> int:
     return int(connection.execute(_TOKENS_OUT, {"model": model_name}).scalar_one())
 
 
-def ahead(connection: Connection, model_name: str, rank: int) -> tuple[int, int]:
-    """(orders, tokens) that would be served before one of this rank that came now; counted alike.
+def ahead(
+    connection: Connection,
+    model_name: str,
+    rank: int,
+    *,
+    below: int = RANK_CAP + 1,
+    most: int = PLACE_COUNTED + 1,
+) -> tuple[int, int]:
+    """(orders, tokens) that would be served before one of this rank that came now.
 
     Whatever waits at the same rank came earlier.
+
+    Args:
+        connection: the transaction.
+        model_name: the model whose book it is.
+        rank: the order's.
+        below: count only those of a lower rank than this: who counted that far goes on from there.
+        most: count no further.
     """
-    row = connection.execute(_AHEAD_TOTAL, {"model": model_name, "rank": rank}).one()
+    values = {"model": model_name, "rank": rank, "below": below, "most": most}
+    row = connection.execute(_COUNT_BETWEEN, values).one()
     return int(row[0]), int(row[1])
 
 

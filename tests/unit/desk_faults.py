@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from herder import desk as desk_module
 from herder import dispatch as dispatch_module
 from herder import endings as endings_module
+from herder import priced as priced_module
 from herder import settlement as settlement_module
 from herder import withdrawal as withdrawal_module
 from herder.orders import State
@@ -157,7 +158,8 @@ def what_is_out_is_not_ranked_anew(monkeypatch):
 
 def waiting_weighs_nothing(monkeypatch):
     rank = desk_module.rank
-    monkeypatch.setattr(desk_module, "rank", lambda fee, need, **_: rank(fee, need))
+    for module in (desk_module, priced_module):
+        monkeypatch.setattr(module, "rank", lambda fee, need, **_: rank(fee, need))
 
 
 def a_refund_is_noted_twice(monkeypatch):

@@ -27,6 +27,32 @@ def test_a_quote_holds_nothing(cli):
     assert cli.money() == before
 
 
+def test_a_quote_says_what_other_bids_would_buy(cli):
+    cli.order("--fee", "26")
+    table = cli.says("quote", "two words", "-n", "10").partition("Fee")[2].splitlines()[1:]
+    rows = [line.split() for line in table]
+    assert ["13", "1", "2", "-"] in rows
+    assert ["39", "3", "1", "-"] in rows
+    asked = ("quote", "two words", "-n", "10", "--bid", "30", "--bid", "1.5x")
+    curve = cli.json(*asked)["curve"]
+    assert [(bid["fee"], bid["place"]) for bid in curve] == [(30, 1), (20, 2)]
+    assert "fee of 5 winston" in cli.refused("quote", "two words", "-n", "10", "--bid", "5")
+    assert "multiplier" in cli.refused("quote", "two words", "-n", "10", "--bid", "onex")
+
+
+def test_a_quote_binds_the_order_that_names_it(cli):
+    words = ("two words", "-n", "10")
+    found = cli.json("quote", *words, "--multiplier", "2")
+    assert "binding" in cli.says("quote", *words)
+    cli.says("model", "set", "stub", "--prompt-fee", "500")
+    order = cli.json("submit", *words, "--quote", found["quote"], "--no-wait")
+    assert (order["receipt"]["needed"], order["receipt"]["fee"]) == (13, 26)
+    other = ("submit", "three more words", "-n", "10", "--quote", found["quote"], "--no-wait")
+    assert "words of this quote and of the order differ (2 and 3)" in cli.refused(*other)
+    broken = found["quote"][:-9] + "A" * 9
+    assert "was changed" in cli.refused("submit", *words, "--quote", broken, "--no-wait")
+
+
 def test_an_order_is_taken_without_waiting(cli):
     done = cli.run("submit", "two words", "-n", "10", "--fee", "20", "--no-wait")
     assert done.exit_code == 0

@@ -42,7 +42,7 @@ def listening() -> Iterator[set[str]]:
 
 def all_steps(house):
     """What clients, workers and herders do all day."""
-    quotes = Quotes(house.database, clock_us=house.clock)
+    quotes = Quotes(house.database, house.key, clock_us=house.clock)
     surveyor = Surveyor(house.database, clock_us=house.clock)
     worker = house.worker(slots=2)
     first = house.submit(fee=20, idempotency_key="key", start_by_us=house.now_us + 10**9)

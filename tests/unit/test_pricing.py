@@ -19,11 +19,11 @@ from herder.pricing import (
     RANK_SCALE,
     Policy,
     Rates,
-    automatic_fee,
+    automatic_base,
     charge,
     count_words,
-    named_fee,
     needed,
+    offered_fee,
     parse_multiplier,
     priority,
     rank,
@@ -210,9 +210,8 @@ def test_any_text_is_a_multiplier_or_refused(text):
 
 def test_the_automatic_fee_follows_the_last_multiplier_and_the_queue():
     def auto(need, last, waits, factor=Fraction(1), **policy):
-        return automatic_fee(
-            need, Fraction(last), anything_waits=waits, bid_factor=factor, policy=Policy(**policy)
-        )
+        base = automatic_base(need, Fraction(last), anything_waits=waits, policy=Policy(**policy))
+        return offered_fee(base, factor)
 
     assert auto(27, 1, False) == 27
     assert auto(1000, 1, True) == 1005
@@ -225,9 +224,9 @@ def test_the_automatic_fee_follows_the_last_multiplier_and_the_queue():
 
 
 def test_a_named_fee_is_floored_after_its_multiplier():
-    assert named_fee(100, Fraction(2)) == 200
-    assert named_fee(33, Fraction(3, 2)) == 49
-    assert named_fee(1, Fraction(1, 2)) == 0
+    assert offered_fee(100, Fraction(2)) == 200
+    assert offered_fee(33, Fraction(3, 2)) == 49
+    assert offered_fee(1, Fraction(1, 2)) == 0
 
 
 def test_a_reckless_bid_fades():

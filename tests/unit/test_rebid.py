@@ -92,7 +92,7 @@ def test_a_late_answer_of_a_lapsed_order_is_charged_by_the_new_bid(house):
 
 
 def test_an_order_that_waits_knows_its_place(house):
-    quotes = Quotes(house.database, clock_us=house.clock)
+    quotes = Quotes(house.database, house.key, clock_us=house.clock)
     first, second, better = (house.submit(fee=fee) for fee in (20, 20, 60))
 
     def places():

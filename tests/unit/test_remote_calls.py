@@ -182,6 +182,31 @@ def test_times_travel_with_their_zone_and_accounts_do_not():
         calls.quote_call("Hi", 5, {"account": "ada"})
 
 
+def test_a_quote_is_asked_for_and_named():
+    curve = [{"fee": 26, "multiplier": "2", "place": 1, "place_exact": True, "wait_s": None}]
+    found = {
+        **{name: RECEIPT[name] for name in ("account", "model", "words", "tokens", "rates")},
+        "needed": 12,
+        "fee": 24,
+        "multiplier": "2",
+        "place": 1,
+        "place_exact": True,
+        "wait_s": 3,
+        "waiting_for_workers": False,
+        "curve": curve,
+        "expires": "2030-01-01T00:00:00+00:00",
+        "quote": "a.b.c",
+        "newer": 1,
+    }
+    gateway = Gateway(found, order())
+    web = client(gateway)
+    quote = web.quote("Hi", 10, bids=[{"fee": 26}])
+    assert json.loads(gateway.sent[0].content)["bids"] == [{"fee": 26}]
+    assert (quote.curve[0].fee, quote.curve[0].place, quote.rates.prompt_fee) == (26, 1, 1)
+    web.submit("Hi", 10, quote=quote.quote)
+    assert json.loads(gateway.sent[1].content)["quote"] == "a.b.c"
+
+
 def test_events_are_read_however_their_lines_come():
     reader = calls.EventReader()
     lines = [

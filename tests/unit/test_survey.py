@@ -77,7 +77,7 @@ def long_book(make_house):
 
 def test_a_place_in_a_long_book(long_book, monkeypatch):
     house = long_book
-    quotes = Quotes(house.database, clock_us=house.clock)
+    quotes = Quotes(house.database, house.key, clock_us=house.clock)
 
     def place(fee):
         found = quotes.quote(house.call(fee=fee))
@@ -165,7 +165,7 @@ def test_a_short_book_is_not_surveyed(house):
         surveyor.step()
     with house.database.read() as connection:
         assert survey_sql.read(connection, "stub") is None
-    found = Quotes(house.database, clock_us=house.clock).quote(house.call(fee=13))
+    found = Quotes(house.database, house.key, clock_us=house.clock).quote(house.call(fee=13))
     assert (found.place, found.place_exact) == (3, True)
 
 
