@@ -57,8 +57,6 @@ _RANKED = _AHEAD.add_columns(orders.c.rank, orders.c.seq).subquery()
 _AHEAD_OF = select(func.count(), func.coalesce(func.sum(_RANKED.c.tokens), 0)).where(
     or_(_RANKED.c.rank > bindparam("rank"), _RANKED.c.seq < bindparam("seq"))
 )
-
-
 _WAITING = _COUNTED.subquery()
 _LENGTH = select(func.count(), func.coalesce(func.sum(_WAITING.c.tokens), 0))
 _TOKENS_OUT = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
