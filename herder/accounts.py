@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
@@ -19,6 +18,7 @@ from herder.errors import (
     KeyReused,
     shown,
 )
+from herder.receipts import NamedBalance, StatementEntry
 from herder.store import accounts as account_sql
 from herder.submission import parse_account
 from herder.tables import account
@@ -51,16 +51,6 @@ def money_errors(name: str) -> Iterator[None]:
         raise InvalidRequest(str(error).replace("client:", ""), **error.data) from None
     except ledger.LedgerBusy as error:
         raise HerdUnavailable("The database is busy; try again.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class NamedBalance:
-    """An account with what it has, in winston."""
-
-    account: str
-    posted: int
-    held: int
-    available: int
 
 
 class Accounts:
@@ -225,3 +215,21 @@ def what(entry: Entry) -> str:
             return "deposit" if entry.amount > 0 else "withdrawal"
         return "received" if entry.amount > 0 else "sent"
     return {"pending": "hold", "post": "charge", "void": "release"}[entry.kind]
+
+
+def shown_entry(entry: Entry) -> StatementEntry:
+    """An entry of a statement as the account's owner sees it."""
+    kind = what(entry)
+    other = entry.counterparty.removeprefix("client:") if kind in ("sent", "received") else None
+    said = entry.tags.get("note") or entry.tags.get("reason")
+    return StatementEntry(
+        seq=entry.seq,
+        transfer=entry.transfer_id,
+        at_us=entry.at_us,
+        kind=kind,
+        amount=entry.amount,
+        held=entry.pending,
+        order=entry.tags.get("order"),
+        counterparty=other,
+        note=" ".join(filter(None, (entry.tags.get("period"), said))) or None,
+    )

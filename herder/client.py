@@ -17,57 +17,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from herder.errors import HerdError, SetupError
+from herder.errors import HerdError
+from herder.interface import Herd
 from herder.receipts import Info, Quote, Receipt, Result
 
 if TYPE_CHECKING:
+    from herder.remote.address import Address
     from herder.remote.aio import AsyncClient as AsyncClient
     from herder.remote.sync import Client as Client
 
 Messages = Sequence[dict[str, str]]
 BidAsked = Mapping[str, int | float | str]
 """A bid to be compared: `{"fee": 100}` or `{"multiplier": 1.5}`."""
-
-
-class Herd(Protocol):
-    """A herd as a program sees it, beside it or over HTTP; methods as the functions here."""
-
-    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
-        """Take an order."""
-
-    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
-        """What an order would cost."""
-
-    def info(self) -> Info:
-        """How the herd stands."""
-
-    def receipt(self, order_id: str) -> Receipt:
-        """An order's receipt as it stands."""
-
-    def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end."""
-
-    def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it comes."""
-
-    def cancel(self, order_id: str) -> Receipt:
-        """End an order."""
-
-    def rebid(self, order_id: str, fee: int) -> Receipt:
-        """Raise an order's fee."""
-
-    def call_back(
-        self,
-        order_id: str,
-        callback: Callable[[str], object] | None,
-        on_error: Callable[[HerdError], object] | None,
-    ) -> None:
-        """Call one of them at an order's end."""
-
-    def close(self) -> None:
-        """Give the connections back."""
 
 
 _lock = threading.Lock()
@@ -90,17 +53,21 @@ def connect() -> Herd:
 
 
 def _connect() -> Herd:
-    url, api_key = os.environ.get("HERD_URL", ""), os.environ.get("HERD_API_KEY", "")
-    if url:
+    from herder.remote.address import named_address
+
+    return open_herd(named_address())
+
+
+def open_herd(elsewhere: Address | None) -> Herd:
+    """A herd to buy from: the one at an address, or this machine's.
+
+    Raises:
+        SetupError: there is no herd in the home folder.
+    """
+    if elsewhere is not None:
         from herder.remote.sync import RemoteHerd
 
-        if not url.startswith(("http://", "https://")):
-            raise SetupError(
-                "HERD_URL must be the address of a gateway, such as https://herd.example."
-            )
-        if not api_key:
-            raise SetupError("HERD_URL is set; HERD_API_KEY must hold an API key for it.")
-        return RemoteHerd(url, api_key)
+        return RemoteHerd(elsewhere.url, elsewhere.api_key)
     from herder.local import LocalHerd
     from herder.settings import load_settings
 

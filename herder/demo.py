@@ -19,7 +19,6 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from herder.accounts import NamedBalance
 from herder.demo_story import (
     DEPOSITS,
     FIRST,
@@ -35,6 +34,7 @@ from herder.embedded import embedded_model
 from herder.errors import HerdError
 from herder.local import LocalHerd
 from herder.plan import Plan, make_plan
+from herder.receipts import NamedBalance
 from herder.store.herd import Worker
 from herder.supervisor import Supervisor
 from herder.tables import event

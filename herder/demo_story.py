@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from herder.accounts import NamedBalance
-from herder.receipts import Receipt
+from herder.receipts import NamedBalance, Receipt
 from herder.store.herd import Worker
 from ledger import AuditReport
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import RedisError
 
 from herder import home
-from herder.accounts import Accounts
+from herder.accounts import Accounts, shown_entry
 from herder.api_keys import ApiKeys
 from herder.calling import Caller, ErrorCallback, TextCallback
 from herder.database import Database
@@ -27,14 +27,18 @@ from herder.errors import (
     WorkerNotFound,
 )
 from herder.grants import Grants
+from herder.interface import require_page
 from herder.nudge import Nudger
+from herder.operator import serving
 from herder.orders import Order, State
 from herder.quotes import Quotes
 from herder.receipts import (
     Info,
+    NamedBalance,
     Quote,
     Receipt,
     Result,
+    StatementEntry,
     raise_if_not_completed,
     receipt_of,
     result_of,
@@ -55,9 +59,6 @@ _log = logging.getLogger("herder.local")
 ASKED_AT_ONCE = 500
 FOLLOW_MS = 1000
 """How long a reader waits for text before it looks into the database again."""
-
-MAX_PAGE = 1000
-"""The most orders that one call lists."""
 
 
 class LocalHerd:
@@ -116,6 +117,10 @@ class LocalHerd:
         """Who serves here, at what rates, and how it stands."""
         return self.quotes.info()
 
+    def attended(self, model: str) -> bool:
+        """Whether a worker of this model was heard within a lease."""
+        return serving(self.database, model, self.settings.lease_s)
+
     def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
         given = dict(call)
         account = given.pop("account", None)
@@ -126,6 +131,32 @@ class LocalHerd:
             max_prompt_bytes=self.settings.max_prompt_bytes,
             **given,
         )
+
+    def balance(self, account: str | None = None) -> NamedBalance:
+        """What an account has; None: `HERD_ACCOUNT`.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        return self.accounts.balance(self.settings.account if account is None else account)
+
+    def statement(
+        self, account: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StatementEntry]:
+        """What moved an account's money, oldest first; None: `HERD_ACCOUNT`.
+
+        Args:
+            account: whose.
+            after: only what came after the entry with this `seq`.
+            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InvalidRequest: the limit or the cursor is none.
+        """
+        require_page(limit)
+        name = self.settings.account if account is None else account
+        return [shown_entry(one) for one in self.accounts.statement(name, after, limit)]
 
     # Orders
 
@@ -181,7 +212,7 @@ class LocalHerd:
             account: only this account's.
             state: only those that stand so.
             before: only those that came before this order: the last one of the page before.
-            limit: how many at most, 1 to `MAX_PAGE`.
+            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
 
         Raises:
             InvalidRequest: there is no such state, or the limit is out of its range.
@@ -189,8 +220,7 @@ class LocalHerd:
         """
         if state is not None and state not in list(State):
             raise InvalidRequest(f"A state is {', '.join(State)}; not {state[:40]!r}.")
-        if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {str(limit)[:40]}.")
+        require_page(limit)
         before_seq = None if before is None else self.order(before, account=account).seq
         with self.database.read() as connection:
             found = order_sql.list_orders(

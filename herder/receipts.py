@@ -225,6 +225,43 @@ class Result:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedBalance:
+    """An account with what it has, in winston."""
+
+    account: str
+    posted: int
+    held: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementEntry:
+    """What moved an account's money, seen from its side, in winston.
+
+    Attributes:
+        seq: its place: the cursor for the next page.
+        transfer: the id of the transfer behind it.
+        at_us: when, in microseconds since the epoch.
+        kind: `deposit`, `grant`, `withdrawal`, `sent`, `received`, `hold`, `charge`, `release`, `refund`.
+        amount: what it changed of what the account has.
+        held: what it changed of what of that is held.
+        order: the order that it was for.
+        counterparty: of `sent` and `received`: the other account.
+        note: the operator's words; of a grant, its period before them.
+    """
+
+    seq: int
+    transfer: str
+    at_us: int
+    kind: str
+    amount: int
+    held: int
+    order: str | None
+    counterparty: str | None
+    note: str | None
+
+
 def receipt_of(order: Order) -> Receipt:
     """An order's receipt, as it stands now."""
     started, ended = order.started_us, order.ended_us

@@ -13,6 +13,7 @@ from herder.cli.base import (
     Note,
     TransferId,
     amount_of,
+    buying,
     opened,
     optional_whole,
     transfer_id_of,
@@ -21,8 +22,7 @@ from herder.cli.base import (
 from herder.cli.show import complain, print_json, print_table, say, when
 
 if TYPE_CHECKING:
-    from herder.accounts import NamedBalance
-    from ledger import Entry
+    from herder.receipts import NamedBalance, StatementEntry
 
 app = typer.Typer(help="Accounts: open them, fill them, see what happened.")
 
@@ -89,8 +89,8 @@ def list_(json: Json = False) -> None:
 @app.command(epilog="Example: herd account balance ada")
 def balance(name: NameOrDefault = None, json: Json = False) -> None:
     """Show what an account has, and what of it is held for orders."""
-    with opened() as herd:
-        _show(herd.accounts.balance(name or herd.settings.account), json)
+    with buying() as herd:
+        _show(herd.balance(name or None), json)
 
 
 @app.command(context_settings=MONEY, epilog="Example: herd account deposit ada 1000 --note March")
@@ -152,15 +152,16 @@ def statement(
 ) -> None:
     """Show what moved an account's money, oldest first."""
     most: Any = whole(limit)
-    with opened() as herd:
-        account = name or herd.settings.account
-        entries = herd.accounts.statement(account, whole(after), most)  # type: ignore[arg-type]
+    begin: Any = whole(after)
+    with buying() as herd:
+        account = herd.balance(name or None).account
+        entries = herd.statement(account, after=begin, limit=most)
     more = len(entries) == most
     if json:
         print_json(
             {
                 "account": account,
-                "entries": [asdict(one) | {"tags": dict(one.tags)} for one in entries],
+                "entries": [asdict(one) for one in entries],
                 "next_after": entries[-1].seq if more else None,
             }
         )
@@ -190,19 +191,11 @@ def _moved(after: list[NamedBalance], said: str, winston: int, key: str, json: b
     print_table(_COLUMNS, (_cells(one) for one in after))
 
 
-def _line(entry: Entry) -> tuple[object, ...]:
-    from herder.accounts import what
-
-    about = [
-        entry.tags.get("order", ""),
-        entry.tags.get("period", ""),
-        entry.counterparty.removeprefix("client:") if what(entry) in ("sent", "received") else "",
-        entry.tags.get("note") or entry.tags.get("reason") or "",
-    ]
+def _line(entry: StatementEntry) -> tuple[object, ...]:
     return (
         when(entry.at_us),
-        what(entry),
+        entry.kind,
         f"{entry.amount:+d}" if entry.amount else "",
-        f"{entry.pending:+d}" if entry.pending else "",
-        " ".join(part for part in about if part),
+        f"{entry.held:+d}" if entry.held else "",
+        " ".join(part for part in (entry.order, entry.counterparty, entry.note) if part),
     )

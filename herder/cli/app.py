@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +23,17 @@ from herder.cli import (
     usage,
     workers,
 )
-from herder.cli.base import NOT_DONE, HerdGroup, Json, amount_of, opened
+from herder.cli.base import (
+    NOT_DONE,
+    HerdGroup,
+    Json,
+    Named,
+    amount_of,
+    buying,
+    name_herder,
+    opened,
+    require_home,
+)
 from herder.cli.show import complain, print_facts, print_json, print_table, say
 from herder.receipts import PLACE_COUNTED, ModelInfo
 
@@ -35,7 +46,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that does not balance, "
     "a herd that is unavailable, a limit that was reached; 2 bad input or a refusal, which one "
     "line on standard error explains; 130 after Ctrl-C.\n\n"
-    "The herd is the one of HERD_HOME (~/.llama-herder). Amounts are whole winston.\n\n"
+    "The herd is the one of HERD_HOME (~/.llama-herder), or, to buy from over HTTP, that of --url "
+    "or HERD_URL, with the key in HERD_API_KEY. Amounts are whole winston.\n\n"
     'Example: herd init --deposit 1000, herd up, herd submit "Hello" -n 20',
 )
 
@@ -62,8 +74,24 @@ def herd(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="A herder elsewhere, by its gateway's address; HERD_URL unless given. "
+            "HERD_API_KEY holds the key.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file", metavar="FILE", help="A file with the API key, for HERD_API_KEY."
+        ),
+    ] = None,
 ) -> None:
     """A shared herd of machines for LLM inference: the best-paid prompt runs first."""
+    name_herder(Named(url, api_key_file))
     if context.invoked_subcommand is None:
         context.get_help()  # Typer prints it itself
 
@@ -77,6 +105,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Make the home folder: database, keys, settings, an account; what is there stays."""
+    require_home()
     from herder import home
     from herder.settings import load_policy, load_settings
 
@@ -115,7 +144,7 @@ def _length(model: ModelInfo) -> str:
 @app.command(epilog="Example: herd info --json")
 def info(json: Json = False) -> None:
     """Say who serves here, at what rates, and how the queues and the herd stand."""
-    with opened() as herd:
+    with buying() as herd:
         found = herd.info()
     if json:
         print_json(found.to_dict())

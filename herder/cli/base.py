@@ -6,10 +6,13 @@ Heavy modules (the database's, the keys') are loaded by the command that needs t
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -26,9 +29,11 @@ from herder.errors import (
     OrderEnded,
     RateLimited,
     ResultTimeout,
+    SetupError,
 )
 
 if TYPE_CHECKING:
+    from herder.interface import Herd
     from herder.local import LocalHerd
 
 NOT_DONE = 1
@@ -178,13 +183,53 @@ def read_text(path: Path, what: str, most_bytes: int) -> str:
         raise InvalidRequest(f"The {what} {str(path)!r} is no UTF-8 text.") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The herder that the command line names; the environment may name one too.
+
+    Attributes:
+        url: of `--url`.
+        key_file: of `--api-key-file`.
+    """
+
+    url: str | None = None
+    key_file: Path | None = None
+
+
+_named: ContextVar[Named] = ContextVar("named", default=Named())  # noqa: B039 (it is frozen)
+
+
+def name_herder(named: Named) -> None:
+    """What this command line says of the herder that is meant."""
+    _named.set(named)
+
+
 @contextmanager
-def opened() -> Iterator[LocalHerd]:
-    """The herd of `HERD_HOME`.
+def buying() -> Iterator[Herd]:
+    """The herd to buy from: that of `--url` or `HERD_URL`, else that of `HERD_HOME`.
 
     Raises:
         SetupError: there is none; the sentence says `herd init`.
     """
+    from herder.client import open_herd
+    from herder.remote.address import named_address
+
+    named = _named.get()
+    herd = open_herd(named_address(named.url, named.key_file))
+    try:
+        yield herd
+    finally:
+        herd.close()
+
+
+@contextmanager
+def opened() -> Iterator[LocalHerd]:
+    """The herd of `HERD_HOME`, for what is no buyer's business.
+
+    Raises:
+        SetupError: there is none, or another herder is meant.
+    """
+    require_home()
     from herder.local import LocalHerd
     from herder.settings import load_settings
 
@@ -193,3 +238,17 @@ def opened() -> Iterator[LocalHerd]:
         yield herd
     finally:
         herd.close()
+
+
+def require_home() -> None:
+    """Refuse a command that works on the herder's machine alone where another one is named.
+
+    Raises:
+        SetupError: another herder is named.
+    """
+    named = "--url" if _named.get().url is not None else "HERD_URL"
+    if named == "--url" or os.environ.get("HERD_URL"):
+        raise SetupError(
+            f"This command works on the herder's own machine, with its HERD_HOME; {named} names a "
+            f"herder elsewhere. Leave {named} out there."
+        )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from herder.cli.base import Json, opened, optional_whole
+from herder.cli.base import Json, buying, opened, optional_whole
 from herder.cli.show import print_json, print_table, say
 
 app = typer.Typer(help="Models and their rates.")
@@ -16,7 +16,7 @@ app = typer.Typer(help="Models and their rates.")
 @app.command("list", epilog="Example: herd model list")
 def list_(json: Json = False) -> None:
     """Show the models that were configured or that workers announced, with their rates."""
-    with opened() as herd:
+    with buying() as herd:
         info = herd.info()
     if json:
         models = [asdict(one) for one in info.models]

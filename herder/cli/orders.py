@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import MONEY, Json, TransferId, amount_of, opened, transfer_id_of, whole
+from herder.cli.base import (
+    MONEY,
+    Json,
+    TransferId,
+    amount_of,
+    buying,
+    opened,
+    transfer_id_of,
+    whole,
+)
 from herder.cli.show import complain, print_json, print_receipt, print_table, say, write_text
 
 if TYPE_CHECKING:
@@ -51,9 +60,9 @@ def orders(
     if context.invoked_subcommand is not None:
         return
     most: Any = whole(limit)
-    with opened() as herd:
+    with buying() as herd:
         if account is not None:
-            herd.accounts.balance(account)  # an unknown account is an error, not an empty list
+            herd.balance(account)  # an unknown account is an error, not an empty list
         found = herd.orders(account=account, state=state, before=before, limit=most)
     more = found[-1].order if len(found) == most else None
     if json:
@@ -97,7 +106,7 @@ def purge(
 @app.command(epilog="Example: herd order cancel 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11")
 def cancel(order: OrderId, json: Json = False) -> None:
     """End an order: all comes back while it waits; what was delivered is charged once it runs."""
-    with opened() as herd:
+    with buying() as herd:
         receipt = herd.cancel(order)
     if json:
         print_json(receipt.to_dict())
@@ -122,7 +131,7 @@ def rebid(
 ) -> None:
     """Raise the fee of an order that is queued; it moves to its new place at once."""
     offered: Any = whole(fee)
-    with opened() as herd:
+    with buying() as herd:
         receipt = herd.rebid(order, offered)
     if json:
         print_json(receipt.to_dict())
@@ -139,7 +148,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show an order's receipt, or its answer, as it stands now."""
-    with opened() as herd:
+    with buying() as herd:
         result = herd.answer(order)
     if json:
         document = result.to_dict()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from herder.cli.base import Json, opened, read_text
+from herder.cli.base import Json, buying, read_text
 from herder.cli.show import print_json, say
+
+if TYPE_CHECKING:
+    from workers.wire import PublicKey
 
 app = typer.Typer(help="Signed receipts: get one, check one.")
 
@@ -20,7 +24,7 @@ def get(
     order: Annotated[str, typer.Argument(metavar="ID", help="The order.")], json: Json = False
 ) -> None:
     """Print an order's receipt as it stands now, signed by the herder."""
-    with opened() as herd:
+    with buying() as herd:
         token = herd.signed_receipt(order)
     if json:
         print_json({"order": order, "jws": token})
@@ -36,8 +40,8 @@ def verify(
         typer.Option(
             "--keys",
             metavar="FILE",
-            help="The herder's public keys, as /.well-known/jwks.json gives them; those of "
-            "HERD_HOME unless given.",
+            help="The herder's public keys, as /.well-known/jwks.json gives them; asked of "
+            "the herd unless given.",
         ),
     ] = None,
     json: Json = False,
@@ -47,9 +51,9 @@ def verify(
 
     token = read_text(file, "receipt", MAX_BYTES).strip()
     if keys is not None:
-        known = from_jwks(read_text(keys, "file of keys", MAX_BYTES))
+        known: Mapping[str, PublicKey] = from_jwks(read_text(keys, "file of keys", MAX_BYTES))
     else:
-        with opened() as herd:
+        with buying() as herd:
             known = herd.public_keys()
     claims = read_receipt(token, known)
     if json:

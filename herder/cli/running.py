@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from herder.cli.base import Json
+from herder.cli.base import Json, require_home
 from herder.errors import SetupError
 
 
@@ -30,6 +30,7 @@ def up(
     What dies is started again. When all workers are ready it says how to submit, and how a
     further worker joins; with --json that is one JSON document, and the logs go to standard error.
     """
+    require_home()
     with _extras():
         from herder.up import up as run
     raise typer.Exit(run(workers, as_json=json))
@@ -50,6 +51,7 @@ def gateway(
 
     It speaks plain HTTP: put a proxy with TLS before it. `herd key create` makes API keys.
     """
+    require_home()
     with _extras("herder,gateway"):
         from herder.gateway.app import serve
         from herder.gateway.settings import load_settings

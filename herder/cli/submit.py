@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import INTERRUPTED, Json, opened, optional_whole, read_text, whole
+from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, read_text, whole
 from herder.cli.show import (
     complain,
     print_facts,
@@ -24,11 +24,11 @@ from herder.errors import InvalidPrompt, OrderEnded, ResultTimeout, StreamRestar
 from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
 
 if TYPE_CHECKING:
-    from herder.local import LocalHerd
+    from herder.interface import Herd
     from herder.receipts import Bid, Quote, Receipt
 
 MOST_FILE_BYTES = 4 * 2**20
-"""The longest file of messages or grammar that is read; the herd's own bounds are lower."""
+"""The longest prompt, messages or grammar that is read; the herd's own bounds are lower."""
 CANCEL_WAIT_S = 15
 """How long a cancelled order's end is waited for."""
 
@@ -107,9 +107,9 @@ def quote(
     And what other bids would buy. The "quote" that --json shows, given to `herd submit --quote`
     within a minute, binds the herd to its rates and its fee.
     """
-    with opened() as herd:
+    with buying() as herd:
         found = herd.quote(
-            _prompt(prompt, herd.settings.max_prompt_bytes),
+            _prompt(prompt),
             whole(tokens),
             fee=optional_whole(fee),
             multiplier=multiplier,
@@ -197,7 +197,7 @@ def submit(
     Unused tokens are not paid. With --json the answer and its receipt are one JSON document.
     Ctrl-C asks whether to cancel the order; without a terminal to ask, it goes on.
     """
-    with opened() as herd:
+    with buying() as herd:
         call = {
             "fee": optional_whole(fee),
             "multiplier": multiplier,
@@ -225,7 +225,7 @@ def submit(
                 "json_schema": _file(json_schema, "JSON schema"),
             },
         }
-        words = _prompt(prompt, herd.settings.max_prompt_bytes)
+        words = _prompt(prompt)
         try:
             receipt = herd.submit(words, whole(tokens), **call)
         except KeyboardInterrupt:
@@ -234,7 +234,7 @@ def submit(
         _after(herd, receipt, no_wait=no_wait, json=json)
 
 
-def _after(herd: LocalHerd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
+def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
     """What there is to show of an order that was taken."""
     if no_wait:
         if json:
@@ -260,7 +260,7 @@ def _can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _interrupted(herd: LocalHerd, order_id: str) -> None:
+def _interrupted(herd: Herd, order_id: str) -> None:
     """Ask whether the order is to be cancelled; a second Ctrl-C leaves it as it is."""
     try:
         if _can_ask() and typer.confirm(f"\nCancel order {order_id}?", err=True):
@@ -277,19 +277,15 @@ def _interrupted(herd: LocalHerd, order_id: str) -> None:
     complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
 
 
-def _say_who_is_away(herd: LocalHerd, receipt: Receipt) -> None:
-    from herder.operator import serving
-
-    if receipt.state == "queued" and not serving(
-        herd.database, receipt.model, herd.settings.lease_s
-    ):
+def _say_who_is_away(herd: Herd, receipt: Receipt) -> None:
+    if receipt.state == "queued" and not herd.attended(receipt.model):
         complain(
             f"Order {receipt.order} waits for workers: none with {receipt.model} is here; "
-            f"`herd up` starts some."
+            f"`herd up` on the herder's machine starts some."
         )
 
 
-def _wait_for_json(herd: LocalHerd, order_id: str) -> None:
+def _wait_for_json(herd: Herd, order_id: str) -> None:
     try:
         result = herd.result(order_id, None)
     except OrderEnded as error:
@@ -298,7 +294,7 @@ def _wait_for_json(herd: LocalHerd, order_id: str) -> None:
     print_json(result.to_dict())
 
 
-def _follow(herd: LocalHerd, order_id: str) -> None:
+def _follow(herd: Herd, order_id: str) -> None:
     """Show an order's text as it comes; a text that began again is shown again."""
     last = "\n"
     while True:
@@ -319,13 +315,14 @@ def _follow(herd: LocalHerd, order_id: str) -> None:
 # What is read from files
 
 
-def _prompt(prompt: str | None, most_bytes: int) -> str | None:
+def _prompt(prompt: str | None) -> str | None:
     if prompt != "-":
         return prompt
-    content = sys.stdin.buffer.read(most_bytes + 1)
-    if len(content) > most_bytes:
+    content = sys.stdin.buffer.read(MOST_FILE_BYTES + 1)
+    if len(content) > MOST_FILE_BYTES:
         raise InvalidPrompt(
-            f"The prompt has more than the {most_bytes} bytes that are taken.", most=most_bytes
+            f"The prompt has more than {MOST_FILE_BYTES} bytes; no herd takes that many.",
+            most=MOST_FILE_BYTES,
         )
     try:
         return content.decode()

@@ -117,14 +117,17 @@ class AccountAnswer(BaseModel):
 
 
 class EntryAnswer(BaseModel):
-    """One entry of a statement."""
+    """One entry of a statement; fields as of `herder.receipts.StatementEntry`."""
 
     seq: int
+    transfer: str
     at: datetime
     kind: str
     amount: int
     held: int
     order: str | None
+    counterparty: str | None
+    note: str | None
 
 
 class StatementAnswer(BaseModel):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 
-from herder.accounts import what
 from herder.errors import HerdError
 from herder.gateway.bodies import AccountAnswer, StatementAnswer
 from herder.gateway.calling import READS, AtHome, House, Reader
 from herder.gateway.errors import Answer
 from herder.operator import serving
 from herder.signed import to_jwks
+from herder.submission import EPOCH
 
 router = APIRouter(tags=["herd"], default_response_class=Answer)
 
@@ -84,20 +84,10 @@ async def statement(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> dict[str, Any]:
     """What moved the account's money, oldest first, a page at a time."""
-    entries = await run_sync(
-        partial(house.herd.accounts.statement, key.account, after_seq=after, limit=limit)
-    )
+    entries = await run_sync(partial(house.herd.statement, key.account, after=after, limit=limit))
     return {
         "entries": [
-            {
-                "seq": one.seq,
-                "at": datetime.fromtimestamp(one.at_us / 1e6, UTC),
-                "kind": what(one),
-                "amount": one.amount,
-                "held": one.pending,
-                "order": one.tags.get("order"),
-            }
-            for one in entries
+            asdict(one) | {"at": EPOCH + timedelta(microseconds=one.at_us)} for one in entries
         ],
         "next": entries[-1].seq if len(entries) == limit else None,
     }

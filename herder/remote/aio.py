@@ -6,13 +6,15 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Self, Unpack
 from uuid import uuid4
 
 import httpx
 
-from herder.errors import ResultTimeout
+from herder.errors import HerdError, ResultTimeout, SetupError
 from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
+from herder.remote.address import Address
 from herder.remote.calls import (
     ANSWER_S,
     ENDED,
@@ -23,18 +25,21 @@ from herder.remote.calls import (
     EventReader,
     QuoteOptions,
     TextOf,
-    away,
-    error_of,
+    decoded,
     held_s,
     info_of,
+    of_order,
     order_call,
     passes,
     pause_s,
     quote_call,
     quote_of,
     receipt_of,
+    require_events,
     result_of,
+    taken_of,
 )
+from herder.remote.failures import PASSING, Refused, away, certificates, error_of, lasts
 
 
 class AsyncOrder:
@@ -80,29 +85,30 @@ class AsyncOrder:
         """Its text as it is generated; errors as `herder.Order.stream`."""
         text, failed = TextOf(self.id), 0
         while True:
-            broken: httpx.TransportError | None = None
+            broken: HerdError | None = None
             try:
                 async for more in self._client.listen(self.id, text):
                     failed = 0
                     yield more
-            except httpx.TransportError as error:
-                broken = error
+            except httpx.RequestError as error:
+                broken = away(error, self._client.url)
+            except Refused as refused:
+                broken = refused.error
             if text.ended:
                 break
             failed += 1
-            if failed >= STREAM_TRIES:
-                raise away(broken)
+            if failed >= STREAM_TRIES or isinstance(broken, SetupError):
+                raise broken or away(None, self._client.url)
             await asyncio.sleep(self._client.pause_s(failed))
         raise_if_not_completed(await self._client.answer(self.id))
 
     async def cancel(self) -> Receipt:
         """End it; as `herder.Order.cancel`."""
-        call = Call("POST", f"/v1/orders/{self.id}/cancel")
-        return receipt_of(await self._client.send(call))
+        return receipt_of(await self._client.send(of_order("POST", self.id, "/cancel")))
 
     async def rebid(self, fee: int) -> Receipt:
         """Raise its fee while it is queued; as `herder.Order.rebid`."""
-        call = Call("POST", f"/v1/orders/{self.id}/rebid", {"fee": fee})
+        call = of_order("POST", self.id, "/rebid", {"fee": fee})
         receipt = receipt_of(await self._client.send(call))
         self.fee = receipt.fee
         return receipt
@@ -125,14 +131,22 @@ class AsyncClient:
     def __init__(
         self, url: str, api_key: str, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        """Prepare it; nothing is sent yet.
+
+        Raises:
+            SetupError: the address or the key is none.
+        """
+        where = Address.of(url, api_key, called="The address")
+        self.url = where.url
         self._chance = random.Random()  # noqa: S311 (it only spreads retries)
-        self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=ANSWER_S,
-            transport=transport,
-            limits=httpx.Limits(max_connections=None),
-        )
+        with certificates():
+            self._http = httpx.AsyncClient(
+                base_url=where.url,
+                headers={"Authorization": f"Bearer {where.api_key}"},
+                timeout=ANSWER_S,
+                transport=transport,
+                limits=httpx.Limits(max_connections=None),
+            )
 
     async def submit(
         self,
@@ -143,7 +157,7 @@ class AsyncClient:
         """Submit a paid prompt; arguments and errors as `herder.submit`."""
         key = options.get("idempotency_key") or str(uuid4())
         found = await self.send(order_call(prompt, tokens, options, key))
-        return AsyncOrder(self, receipt_of(found["receipt"]))
+        return AsyncOrder(self, taken_of(found))
 
     async def quote(
         self,
@@ -168,7 +182,7 @@ class AsyncClient:
 
     async def answer(self, order_id: str, wait_s: int = 0) -> Result:
         """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
-        call = Call("GET", f"/v1/orders/{order_id}", query={"wait": wait_s})
+        call = replace(of_order("GET", order_id), query={"wait": wait_s})
         return result_of(await self.send(call, timeout_s=ANSWER_S + wait_s))
 
     async def send(self, call: Call, *, timeout_s: float = ANSWER_S) -> Any:
@@ -185,15 +199,15 @@ class AsyncClient:
                     params=dict(call.query or {}),
                     timeout=timeout_s,
                 )
-            except httpx.TransportError as error:
-                if tried >= TRIES:
-                    raise away(error) from error
+            except httpx.RequestError as error:
+                if tried >= TRIES or lasts(error):
+                    raise away(error, self.url) from error
                 await asyncio.sleep(self.pause_s(tried))
                 continue
             if answer.is_success:
-                return answer.json()
+                return decoded(answer.content)
             if not passes(answer.status_code, tried):
-                raise error_of(answer.status_code, answer.content)
+                raise error_of(answer.status_code, answer.content, answer.headers, self.url)
             await asyncio.sleep(self.pause_s(tried, answer.headers.get("retry-after")))
 
     def pause_s(self, tried: int, retry_after: str | None = None) -> float:
@@ -203,11 +217,14 @@ class AsyncClient:
     async def listen(self, order_id: str, text: TextOf) -> AsyncIterator[str]:
         """The text of an order's events, until the line ends or breaks."""
         headers = {"Last-Event-ID": text.last} if text.last else {}
-        path, reader = f"/v1/orders/{order_id}/events", EventReader()
+        path, reader = of_order("GET", order_id, "/events").path, EventReader()
         line_s = 2 * ANSWER_S
         async with self._http.stream("GET", path, headers=headers, timeout=line_s) as answer:
             if not answer.is_success:
-                raise error_of(answer.status_code, await answer.aread())
+                content = await answer.aread()
+                error = error_of(answer.status_code, content, answer.headers, self.url)
+                raise Refused(error) if answer.status_code in PASSING else error
+            require_events(answer.headers)
             async for line in answer.aiter_lines():
                 for event in reader.take(line):
                     if more := text.take(event):

@@ -5,16 +5,32 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any, TypedDict, TypeVar
 
 from herder import errors
-from herder.receipts import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
+from herder.receipts import (
+    Bid,
+    Info,
+    ModelInfo,
+    NamedBalance,
+    Quote,
+    Rate,
+    Receipt,
+    Result,
+    StatementEntry,
+    Usage,
+)
+from herder.remote.failures import PASSING
 
 TRIES = 6
 """Times that a call is sent before its failure is told: some five seconds."""
+PAGE = 100
+"""The most that a gateway lists in one answer."""
 STREAM_TRIES = 9
 """Times in a row that a stream may break and bring nothing: most of a minute."""
 LONGEST_PAUSE_S = 20.0
@@ -23,9 +39,6 @@ ANSWER_S = 30.0
 WAIT_S = 30
 """How long a line is held for an order's end before it is asked for anew."""
 ENDED = {"completed", "failed", "cancelled", "expired"}
-PASSING = {502, 503, 504}
-"""Statuses after which the same call may succeed."""
-
 T = TypeVar("T")
 
 
@@ -104,6 +117,19 @@ def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: st
     return Call("POST", "/v1/orders", body, {"Idempotency-Key": key})
 
 
+def of_order(
+    method: str, order_id: str, rest: str = "", body: dict[str, Any] | None = None
+) -> Call:
+    """A call about an order.
+
+    Raises:
+        OrderNotFound: no order is called so; what is no id is not put into a path.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", order_id):
+        raise errors.OrderNotFound(errors.shown(order_id))
+    return Call(method, f"/v1/orders/{order_id}{rest}", body)
+
+
 def quote_call(prompt: object, tokens: object, given: Mapping[str, Any]) -> Call:
     """A question for the price."""
     return Call("POST", "/v1/quotes", _asked(prompt, tokens, given))
@@ -148,38 +174,50 @@ def passes(status: int, tried: int) -> bool:
     return tried < TRIES and status in PASSING
 
 
-_CODES: dict[str, type[errors.HerdError]] = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.HerdError)
-}
-
-
-def error_of(status: int, body: bytes) -> errors.HerdError:
-    """The error that an answer tells: the same as on the herder's machine."""
-    try:
-        told = json.loads(body)["error"]
-        code, message = str(told["code"]), str(told["message"])
-        data = {str(name): value for name, value in (told.get("data") or {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return errors.HerdUnavailable(f"The gateway answered {status}, and no herd's error.")
-    kind = _CODES.get(code, errors.InvalidRequest if status < 500 else errors.HerdUnavailable)
-    if issubclass(kind, errors.OrderEnded):
-        kind = errors.HerdError
-    error = kind.__new__(kind, message)
-    errors.HerdError.__init__(error, message, **data)
-    for name, value in data.items():
-        setattr(error, name, value)
-    return error
-
-
-def away(error: Exception | None) -> errors.HerdUnavailable:
-    """The error of a gateway that does not answer, or cuts its lines."""
-    why = type(error).__name__ if error is not None else "it ends each line"
-    return errors.HerdUnavailable(f"The gateway is out of reach ({why}); try again.")
-
-
 # What comes back
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def decoded(content: bytes) -> Any:
+    """An answer's JSON.
+
+    Raises:
+        SetupError: it is none.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise _no_answer() from None
+
+
+def require_events(headers: Mapping[str, str]) -> None:
+    """Refuse an answer that is no stream of events.
+
+    Raises:
+        SetupError: it is something else.
+    """
+    if not headers.get("content-type", "").startswith("text/event-stream"):
+        raise _no_answer()
+
+
+def _no_answer() -> errors.SetupError:
+    return errors.SetupError(
+        "What answers there is no herd's gateway: it answers in another form; is the address right?"
+    )
+
+
+def _shaped(read: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Have an answer of another form told as what it is."""
+
+    @wraps(read)
+    def read_safely(found: Any) -> T:
+        try:
+            return read(found)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise _no_answer() from None
+
+    return read_safely
 
 
 def _built(kind: type[T], found: Mapping[str, Any], **more: Any) -> T:
@@ -190,11 +228,13 @@ def _built(kind: type[T], found: Mapping[str, Any], **more: Any) -> T:
     )
 
 
+@_shaped
 def receipt_of(found: Mapping[str, Any]) -> Receipt:
     """A receipt."""
     return _built(Receipt, found, rates=Rate(**found["rates"]))
 
 
+@_shaped
 def result_of(found: Mapping[str, Any]) -> Result:
     """An order's answer, of `GET /v1/orders/{id}`."""
     receipt = receipt_of(found["receipt"])
@@ -210,16 +250,47 @@ def result_of(found: Mapping[str, Any]) -> Result:
     )
 
 
+@_shaped
 def quote_of(found: Mapping[str, Any]) -> Quote:
     """A quote."""
     curve = [_built(Bid, one) for one in found["curve"]]
     return _built(Quote, found, rates=Rate(**found["rates"]), curve=curve)
 
 
+@_shaped
 def info_of(found: Mapping[str, Any]) -> Info:
     """What serves there."""
     models = [_built(ModelInfo, one, rates=Rate(**one["rates"])) for one in found["models"]]
     return _built(Info, found, models=models)
+
+
+@_shaped
+def taken_of(found: Mapping[str, Any]) -> Receipt:
+    """The receipt of an order that was taken, of `POST /v1/orders`."""
+    return receipt_of(found["receipt"])
+
+
+@_shaped
+def orders_of(found: Mapping[str, Any]) -> tuple[list[Receipt], str | None]:
+    """A page of orders, and the cursor of the next one."""
+    return [receipt_of(one) for one in found["orders"]], found["next"]
+
+
+@_shaped
+def balance_of(found: Mapping[str, Any]) -> NamedBalance:
+    """What an account has."""
+    return _built(NamedBalance, found)
+
+
+@_shaped
+def statement_of(found: Mapping[str, Any]) -> tuple[list[StatementEntry], int | None]:
+    """A page of a statement, and the cursor of the next one."""
+    entries = [_built(StatementEntry, one, at_us=_us_of(one["at"])) for one in found["entries"]]
+    return entries, found["next"]
+
+
+def _us_of(moment: str) -> int:
+    return (datetime.fromisoformat(moment) - _EPOCH) // timedelta(microseconds=1)
 
 
 # Server-sent events
@@ -246,7 +317,7 @@ class EventReader:
         """One line; gives the event that it ends, if it does."""
         if not line:
             if self._data:
-                yield Event(self._kind, json.loads("\n".join(self._data)), self._id)
+                yield Event(self._kind, decoded("\n".join(self._data).encode()), self._id)
             self.__init__()  # type: ignore[misc]
             return
         name, _, value = line.partition(":")

@@ -5,18 +5,30 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Self, Unpack
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from uuid import uuid4
 
 import httpx
 
 from herder.client import Order
-from herder.errors import HerdError, ResultTimeout
-from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
+from herder.errors import HerdError, InvalidRequest, ResultTimeout, SetupError
+from herder.interface import require_page
+from herder.receipts import (
+    Info,
+    NamedBalance,
+    Quote,
+    Receipt,
+    Result,
+    StatementEntry,
+    raise_if_not_completed,
+)
+from herder.remote.address import Address
 from herder.remote.calls import (
     ANSWER_S,
     ENDED,
+    PAGE,
     STREAM_TRIES,
     TRIES,
     Call,
@@ -24,18 +36,27 @@ from herder.remote.calls import (
     EventReader,
     QuoteOptions,
     TextOf,
-    away,
-    error_of,
+    balance_of,
+    decoded,
     held_s,
     info_of,
+    of_order,
     order_call,
+    orders_of,
     passes,
     pause_s,
     quote_call,
     quote_of,
     receipt_of,
+    require_events,
     result_of,
+    statement_of,
+    taken_of,
 )
+from herder.remote.failures import PASSING, Refused, away, certificates, error_of, lasts
+
+if TYPE_CHECKING:
+    from workers.wire import PublicKey
 
 
 class RemoteHerd:
@@ -50,16 +71,27 @@ class RemoteHerd:
     def __init__(
         self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
     ) -> None:
+        """Prepare it; nothing is sent yet.
+
+        Raises:
+            SetupError: the address or the key is none.
+        """
+        where = Address.of(url, api_key, called="The address")
+        self._url = where.url
         self._chance = random.Random()  # noqa: S311 (it only spreads retries)
-        self._http = httpx.Client(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=ANSWER_S,
-            transport=transport,
-            limits=httpx.Limits(max_connections=None),
-        )
+        with certificates():
+            self._http = httpx.Client(
+                base_url=where.url,
+                headers={"Authorization": f"Bearer {where.api_key}"},
+                timeout=ANSWER_S,
+                transport=transport,
+                limits=httpx.Limits(max_connections=None),
+            )
 
     def _send(self, call: Call, *, timeout_s: float = ANSWER_S) -> Any:
+        return decoded(self._ask(call, timeout_s).content)
+
+    def _ask(self, call: Call, timeout_s: float = ANSWER_S) -> httpx.Response:
         tried = 0
         while True:
             tried += 1
@@ -72,23 +104,25 @@ class RemoteHerd:
                     params=dict(call.query or {}),
                     timeout=timeout_s,
                 )
-            except httpx.TransportError as error:
-                if tried >= TRIES:
-                    raise away(error) from error
+            except httpx.RequestError as error:
+                if tried >= TRIES or lasts(error):
+                    raise away(error, self._url) from error
                 time.sleep(pause_s(tried, None, self._chance))
                 continue
             if answer.is_success:
-                return answer.json()
+                return answer
             if not passes(answer.status_code, tried):
-                raise error_of(answer.status_code, answer.content)
+                raise self._error_of(answer)
             time.sleep(pause_s(tried, answer.headers.get("retry-after"), self._chance))
+
+    def _error_of(self, answer: httpx.Response) -> HerdError:
+        return error_of(answer.status_code, answer.read(), answer.headers, self._url)
 
     def submit(self, prompt: object, tokens: object, **given: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
         # Sent again after a lost answer, it is still one order.
         key = given.get("idempotency_key") or str(uuid4())
-        found = self._send(order_call(prompt, tokens, given, key))
-        return receipt_of(found["receipt"])
+        return taken_of(self._send(order_call(prompt, tokens, given, key)))
 
     def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
         """What an order would cost and wait for, as it would stand now."""
@@ -98,13 +132,27 @@ class RemoteHerd:
         """Who serves there, at what rates, and how it stands."""
         return info_of(self._send(Call("GET", "/v1/info")))
 
+    def attended(self, model: str) -> bool:
+        """Whether that herd counts a worker of this model."""
+        return any(one.workers for one in self.info().models if one.name == model)
+
     def receipt(self, order_id: str) -> Receipt:
         """An order's receipt, as it stands now."""
         return self.answer(order_id).receipt
 
+    def signed_receipt(self, order_id: str) -> str:
+        """The same as a JWS that the herder signed."""
+        return self._ask(of_order("GET", order_id, "/receipt")).text
+
+    def public_keys(self) -> Mapping[str, PublicKey]:
+        """What signed receipts of that herd are checked with, by `kid`."""
+        from herder.signed import from_jwks
+
+        return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
+
     def answer(self, order_id: str, wait_s: int = 0) -> Result:
         """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
-        call = Call("GET", f"/v1/orders/{order_id}", query={"wait": wait_s})
+        call = replace(of_order("GET", order_id), query={"wait": wait_s})
         return result_of(self._send(call, timeout_s=ANSWER_S + wait_s))
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
@@ -128,39 +176,93 @@ class RemoteHerd:
         """
         text, failed = TextOf(order_id), 0
         while True:
-            broken: httpx.TransportError | None = None
+            broken: HerdError | None = None
             try:
                 for more in self._listen(order_id, text):
                     failed = 0
                     yield more
-            except httpx.TransportError as error:
-                broken = error
+            except httpx.RequestError as error:
+                broken = away(error, self._url)
+            except Refused as refused:
+                broken = refused.error
             if text.ended:
                 break
             failed += 1
-            if failed >= STREAM_TRIES:
-                raise away(broken)
+            if failed >= STREAM_TRIES or isinstance(broken, SetupError):
+                raise broken or away(None, self._url)
             time.sleep(pause_s(failed, None, self._chance))
         raise_if_not_completed(self.answer(order_id))
 
     def _listen(self, order_id: str, text: TextOf) -> Iterator[str]:
         headers = {"Last-Event-ID": text.last} if text.last else {}
-        path, reader = f"/v1/orders/{order_id}/events", EventReader()
+        path, reader = of_order("GET", order_id, "/events").path, EventReader()
         with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
+            if answer.status_code in PASSING:
+                raise Refused(self._error_of(answer))
             if not answer.is_success:
-                raise error_of(answer.status_code, answer.read())
+                raise self._error_of(answer)
+            require_events(answer.headers)
             for line in answer.iter_lines():
                 for event in reader.take(line):
                     if more := text.take(event):
                         yield more
 
+    def orders(
+        self,
+        *,
+        account: str | None = None,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Receipt]:
+        """The account's orders, the newest first; as `herder.local.LocalHerd.orders`."""
+        require_page(limit)
+        self._require_own(account)
+        found: list[Receipt] = []
+        while len(found) < limit:
+            asked = {"state": state, "before": before, "limit": min(PAGE, limit - len(found))}
+            query = {name: value for name, value in asked.items() if value is not None}
+            page, before = orders_of(self._send(Call("GET", "/v1/orders", query=query)))
+            found += page
+            if before is None:
+                break
+        return found
+
     def cancel(self, order_id: str) -> Receipt:
         """End an order."""
-        return receipt_of(self._send(Call("POST", f"/v1/orders/{order_id}/cancel")))
+        return receipt_of(self._send(of_order("POST", order_id, "/cancel")))
 
     def rebid(self, order_id: str, fee: int) -> Receipt:
         """Raise the fee of a queued order."""
-        return receipt_of(self._send(Call("POST", f"/v1/orders/{order_id}/rebid", {"fee": fee})))
+        return receipt_of(self._send(of_order("POST", order_id, "/rebid", {"fee": fee})))
+
+    def balance(self, account: str | None = None) -> NamedBalance:
+        """What the API key's account has."""
+        found = balance_of(self._send(Call("GET", "/v1/account")))
+        if account is not None and account != found.account:
+            raise InvalidRequest(
+                f"The API key is that of account {found.account!r}; it shows no other."
+            )
+        return found
+
+    def statement(
+        self, account: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StatementEntry]:
+        """What moved that account's money; as `herder.local.LocalHerd.statement`."""
+        require_page(limit)
+        self._require_own(account)
+        found: list[StatementEntry] = []
+        cursor: int | None = after
+        while cursor is not None and len(found) < limit:
+            query = {"after": cursor, "limit": min(PAGE, limit - len(found))}
+            call = Call("GET", "/v1/account/statement", query=query)
+            page, cursor = statement_of(self._send(call))
+            found += page
+        return found
+
+    def _require_own(self, account: str | None) -> None:
+        if account is not None:
+            self.balance(account)
 
     def call_back(
         self,

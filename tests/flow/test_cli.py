@@ -4,28 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-from typing import Any
 
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from herder.cli import main; main()"
-)
-"""Python ignores Ctrl-C where whoever started it did; the test must not depend on that."""
-
-
-def typed(herd: Any, *words: str) -> subprocess.Popen[str]:
-    """A command that has been typed."""
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=herd.env,
-        cwd=herd.folder,
-    )
+from support.typed import typed
 
 
 def test_the_answer_streams_and_the_receipt_follows(herd):

@@ -224,7 +224,7 @@ def test_what_makes_no_sense_is_refused_before_money_moves(cli, more, said):
         (["submit", "", "-n", "1"], None, "empty"),
         (["submit", "-", "-n", "1"], "", "empty"),
         (["submit", "x" * 65_537, "-n", "1"], None, "65537 bytes"),
-        (["submit", "-", "-n", "1"], "é" * 40_000, "65536 bytes"),
+        (["submit", "-", "-n", "1"], "é" * 40_000, "80000 bytes"),
         (["submit", "-", "-n", "1"], b"\xff\xfe", "UTF-8"),
         (["submit", "\udcff", "-n", "1"], None, "UTF-8"),
         (["submit", "-n", "1"], None, "prompt or messages"),

@@ -1,0 +1,102 @@
+"""What a buyer may ask of a herd, beside it or over HTTP.
+
+`herder.local.LocalHerd` and `herder.remote.sync.RemoteHerd` both are such a herd; the library and
+the `herd` command are written against this, and ask neither where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from herder.errors import HerdError, InvalidRequest, shown
+from herder.receipts import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+
+if TYPE_CHECKING:
+    from workers.wire import PublicKey
+
+MAX_PAGE = 1000
+"""The most orders or entries that one call lists."""
+
+
+class Herd(Protocol):
+    """A herd as a buyer sees it.
+
+    Errors are those of `herder.errors` wherever it is. An account that is None is the buyer's
+    own: `HERD_ACCOUNT` beside the herd, that of the API key over HTTP.
+    """
+
+    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+        """Take an order; arguments as `herder.submit`."""
+
+    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+        """What an order would cost."""
+
+    def info(self) -> Info:
+        """How the herd stands."""
+
+    def attended(self, model: str) -> bool:
+        """Whether a worker of this model is there, as far as can be told."""
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt as it stands."""
+
+    def signed_receipt(self, order_id: str) -> str:
+        """The same as a JWS that the herder signed."""
+
+    def public_keys(self) -> Mapping[str, PublicKey]:
+        """What signed receipts are checked with, by `kid`."""
+
+    def answer(self, order_id: str) -> Result:
+        """What there is of an order's answer now, however it ended."""
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end."""
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it comes."""
+
+    def orders(
+        self,
+        *,
+        account: str | None = None,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Receipt]:
+        """Orders, the newest first, at most `MAX_PAGE`."""
+
+    def cancel(self, order_id: str) -> Receipt:
+        """End an order."""
+
+    def rebid(self, order_id: str, fee: int) -> Receipt:
+        """Raise an order's fee."""
+
+    def balance(self, account: str | None = None) -> NamedBalance:
+        """What an account has."""
+
+    def statement(
+        self, account: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StatementEntry]:
+        """What moved an account's money, oldest first, at most `MAX_PAGE` entries."""
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: Callable[[str], object] | None,
+        on_error: Callable[[HerdError], object] | None,
+    ) -> None:
+        """Call one of them at an order's end."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+
+
+def require_page(limit: object) -> None:
+    """Refuse a page that is none.
+
+    Raises:
+        InvalidRequest: it is no whole number from 1 to `MAX_PAGE`.
+    """
+    if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
+        raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
