@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from herder.gateway.settings import GatewaySettings
+from herder.room.settings import RoomSettings
 from herder.settings import InitialPolicy, Settings
 from workers.settings import WorkerSettings
 
@@ -25,17 +26,18 @@ def table() -> str:
         kind.model_fields for kind in (Settings, WorkerSettings, InitialPolicy, GatewaySettings)
     )
     gateway = {name: field for name, field in gateway.items() if name not in herder}
+    room = {name: field for name, field in RoomSettings.model_fields.items() if name not in herder}
     rows = ["| setting | default | read by | what it is |", "|---|---|---|---|"]
-    for name in sorted({*herder, *worker, *policy, *gateway}):
+    for name in sorted({*herder, *worker, *policy, *gateway, *room}):
         by = [
             who
             for who, fields in (
-                *(("herder", herder), ("gateway", gateway)),
+                *(("herder", herder), ("gateway", gateway), ("room", room)),
                 *(("worker", worker), ("`herd init`", policy)),
             )
             if name in fields
         ]
-        field: FieldInfo = {**policy, **worker, **gateway, **herder}[name]
+        field: FieldInfo = {**policy, **worker, **room, **gateway, **herder}[name]
         rows.append(
             f"| `HERD_{name.upper()}` | {_default(field)} | {', '.join(by)} | {field.description} |"
         )

@@ -1,4 +1,4 @@
-"""The commands that run a herd on this machine: `herd up`, `herd gateway` and `herd demo`."""
+"""The commands that run a herd on this machine: `herd up`, `gateway`, `room` and `demo`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
     app.command(epilog="Example: herd up --workers 2")(up)
     app.command(epilog="Example: herd gateway --port 8080")(gateway)
+    app.command(epilog="Example: herd room --port 8081")(room)
     app.command(epilog="Example: herd demo --json | head")(demo)
 
 
@@ -74,6 +75,44 @@ def gateway(
         serve(herd, settings, said)
     finally:
         herd.close()
+
+
+def room(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="HERD_ROOM_HOST unless given."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", help="HERD_ROOM_PORT unless given; 0 for any."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="PATH", help="What was said; HERD_ROOM_FILE unless given."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Serve a chat room that programs can join, until Ctrl-C; it needs no herd.
+
+    What was said is kept in a file of its own. Whoever reaches the address may read and join.
+    """
+    with _extras("gateway"):
+        from herder.room.app import serve
+        from herder.room.settings import load_settings
+    from herder.cli.show import print_json, say
+    from workers.transport.logs import configure_logging
+
+    given: dict[str, Any] = {"room_host": host, "room_port": port, "room_file": file}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    configure_logging(settings.log_level)
+
+    def said(url: str) -> None:
+        if json:
+            print_json({"url": url, "rooms": settings.rooms})
+        else:
+            say(f"The room listens on {url}; in it: {', '.join(settings.rooms)}. Ctrl-C stops it.")
+
+    serve(settings, said)
 
 
 def demo(json: Json = False) -> None:
