@@ -243,7 +243,8 @@ class StatementEntry:
         seq: its place: the cursor for the next page.
         transfer: the id of the transfer behind it.
         at_us: when, in microseconds since the epoch.
-        kind: `deposit`, `grant`, `withdrawal`, `sent`, `received`, `hold`, `charge`, `release`, `refund`.
+        kind: `deposit`, `grant`, `withdrawal`, `sent`, `received`, `hold`, `charge`, `release` or
+            `refund`.
         amount: what it changed of what the account has.
         held: what it changed of what of that is held.
         order: the order that it was for.

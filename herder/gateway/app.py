@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from herder.gateway import errors, herd, openai, orders
 from herder.gateway.calling import House
+from herder.gateway.described import describe
 from herder.gateway.errors import Answer
 from herder.gateway.following import Follower
 from herder.gateway.serving import BoundedBody, listen, run
@@ -51,6 +52,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     errors.register(app)
     for router in (orders.router, openai.router, herd.router):
         app.include_router(router)
+    describe(app)
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)
     return app
 

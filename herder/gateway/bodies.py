@@ -9,11 +9,25 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic.config import JsonDict
 
 from herder.receipts import Place, Receipt, Usage
+from herder.submission import MAX_REFERENCE_CHARS, MAX_RUN_LIMIT_S
+from workers.wire import (
+    MAX_GRAMMAR_CHARS,
+    MAX_MESSAGES,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOKENS,
+)
 
 Winston = Annotated[StrictInt, Field(ge=1, description="Whole winston.")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+def _shown(**schema: Any) -> Any:
+    """Bounds that the desk keeps, for those who read the document."""
+    return Field(None, json_schema_extra=schema)
 
 
 class _Body(BaseModel):
@@ -27,28 +41,41 @@ class Message(_Body):
     content: StrictStr
 
 
+_PROMPTED: JsonDict = {
+    "oneOf": [
+        {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+        {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+    ],
+    "examples": [{"prompt": "What is a llama?", "tokens": 20}],
+}
+
+
 class SamplingBody(_Body):
     """How tokens are chosen; what is left out is as the herd has it."""
 
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: StrictInt | None = None
-    min_p: Number | None = None
-    repeat_penalty: Number | None = None
-    frequency_penalty: Number | None = None
-    presence_penalty: Number | None = None
-    seed: StrictInt | None = None
-    logit_bias: dict[str, Number] | None = None
-    grammar: StrictStr | None = None
-    json_schema: StrictStr | None = None
+    temperature: Number | None = _shown(minimum=0, maximum=10)
+    top_p: Number | None = _shown(exclusiveMinimum=0, maximum=1)
+    top_k: StrictInt | None = _shown(minimum=0, maximum=1_000_000)
+    min_p: Number | None = _shown(minimum=0, maximum=1)
+    repeat_penalty: Number | None = _shown(exclusiveMinimum=0, maximum=10)
+    frequency_penalty: Number | None = _shown(minimum=-2, maximum=2)
+    presence_penalty: Number | None = _shown(minimum=-2, maximum=2)
+    seed: StrictInt | None = _shown(minimum=0, maximum=2**32 - 1)
+    logit_bias: dict[str, Number] | None = _shown(
+        propertyNames={"pattern": "^[0-9]{1,9}$"}, maxProperties=1024
+    )
+    grammar: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
+    json_schema: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
 
 
 class _AskedBody(_Body):
     """What an order, or a quote of one, is about."""
 
-    prompt: StrictStr | None = None
-    messages: list[Message] | None = None
-    tokens: StrictInt
+    model_config = ConfigDict(json_schema_extra=_PROMPTED)
+
+    prompt: StrictStr | None = _shown(minLength=1)
+    messages: list[Message] | None = _shown(minItems=1, maxItems=MAX_MESSAGES)
+    tokens: Annotated[StrictInt, Field(json_schema_extra={"minimum": 1, "maximum": MAX_TOKENS})]
     fee: Winston | None = None
     multiplier: Number | StrictStr | None = None
     max_fee: Winston | None = None
@@ -72,12 +99,18 @@ class OrderBody(_AskedBody):
     """An order."""
 
     quote: StrictStr | None = Field(None, description="The text of a quote that still holds.")
-    raw: StrictBool = False
-    stop: StrictStr | list[StrictStr] | None = None
+    raw: StrictBool = Field(False, description="The prompt reaches the model as it is.")
+    stop: StrictStr | list[StrictStr] | None = _shown(
+        minLength=1, maxLength=MAX_STOP_CHARS, maxItems=MAX_STOPS
+    )
     sampling: SamplingBody | None = None
-    reference: StrictStr | None = None
-    start_by: StrictStr | None = Field(None, description="A time with its zone (RFC 3339).")
-    run_limit_s: StrictInt | None = None
+    reference: StrictStr | None = _shown(maxLength=MAX_REFERENCE_CHARS)
+    start_by: StrictStr | None = Field(
+        None,
+        description="A time with its zone (RFC 3339).",
+        json_schema_extra={"format": "date-time"},
+    )
+    run_limit_s: StrictInt | None = _shown(minimum=1, maximum=MAX_RUN_LIMIT_S)
 
 
 class RebidBody(_Body):
@@ -106,6 +139,17 @@ class OrdersAnswer(BaseModel):
     next: str | None
 
 
+class KeyAnswer(BaseModel):
+    """What the key that asks may do."""
+
+    id: str
+    scopes: list[str]
+    max_fee: int | None
+    spending_limit: int | None
+    held: int
+    charged: int
+
+
 class AccountAnswer(BaseModel):
     """An account's money, and what the key that asks may still spend of it."""
 
@@ -113,7 +157,7 @@ class AccountAnswer(BaseModel):
     posted: int
     held: int
     available: int
-    key: dict[str, Any]
+    key: KeyAnswer
 
 
 class EntryAnswer(BaseModel):

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from herder import errors
 
@@ -112,6 +113,17 @@ def answer_to(error: errors.HerdError) -> Answer:
     return Answer(body, status, headers=headers)
 
 
+def _methods_of(request: Request) -> str:
+    """What a path takes, of all its routes: Starlette names only the methods of the first."""
+    found = {
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
+    return ", ".join(sorted(found))
+
+
 def register(app: FastAPI) -> None:
     """Have every error of the app answered so."""
 
@@ -129,13 +141,14 @@ def register(app: FastAPI) -> None:
         message = f"{param} is wrong: {str(first['msg'])[:200].rstrip('.').lower()}."
         return Answer(body_of(message, 400, "invalid_request", param), 400)
 
-    async def http(_: Request, error: Exception) -> Answer:
+    async def http(request: Request, error: Exception) -> Answer:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         message = f"{str(error.detail).rstrip('.')}."
-        return Answer(
-            body_of(message, error.status_code, code), error.status_code, headers=error.headers
-        )
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (takes := _methods_of(request)):
+            headers["Allow"] = takes
+        return Answer(body_of(message, error.status_code, code), error.status_code, headers=headers)
 
     async def broken(_: Request, error: Exception) -> Answer:
         _log.error("call_broke", error=type(error).__name__)

@@ -11,10 +11,13 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 
 from herder.errors import HerdError
-from herder.gateway.bodies import AccountAnswer, StatementAnswer
+from herder.gateway.answers import HealthAnswer, KeysAnswer, ModelCard, ModelsAnswer, ReadyAnswer
+from herder.gateway.bodies import AccountAnswer, KeyAnswer, StatementAnswer
 from herder.gateway.calling import READS, AtHome, House, Reader
+from herder.gateway.described import refusals
 from herder.gateway.errors import Answer
 from herder.operator import serving
+from herder.receipts import Info
 from herder.signed import to_jwks
 from herder.submission import EPOCH
 
@@ -24,39 +27,36 @@ MAX_PAGE = 100
 
 
 @router.get("/v1/info", dependencies=[READS])
-async def info(house: AtHome) -> dict[str, Any]:
+async def info(house: AtHome) -> Info:
     """Who serves here, at what rates, and how the queues and the herd stand."""
-    found = await run_sync(house.herd.info)
-    return found.to_dict()
+    return await run_sync(house.herd.info)
 
 
 @router.get("/v1/models", dependencies=[READS])
-async def models(house: AtHome) -> dict[str, Any]:
+async def models(house: AtHome) -> ModelsAnswer:
     """The models, in OpenAI's form, with their rates; other names for them too."""
     found = await run_sync(house.herd.info)
     cards = [
-        {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": found.name,
-            "alias_of": one.name if name != one.name else None,
-            "default": name == found.default_model,
-            "context": one.context,
-            "default_tokens": house.settings.default_tokens,
-            "rates": asdict(one.rates),
-            "weights": one.weights,
-            "queue_length": one.queue_length,
-            "wait_s": one.wait_s,
-            "workers": one.workers,
-        }
+        ModelCard(
+            id=name,
+            owned_by=found.name,
+            alias_of=one.name if name != one.name else None,
+            default=name == found.default_model,
+            context=one.context,
+            default_tokens=house.settings.default_tokens,
+            rates=one.rates,
+            weights=one.weights,
+            queue_length=one.queue_length,
+            wait_s=one.wait_s,
+            workers=one.workers,
+        )
         for one in found.models
         for name in (
             one.name,
             *(alias for alias, model in house.settings.aliases.items() if model == one.name),
         )
     ]
-    return {"object": "list", "data": cards}
+    return ModelsAnswer(data=cards)
 
 
 @router.get("/v1/account", response_model=AccountAnswer)
@@ -65,14 +65,14 @@ async def account(house: AtHome, key: Reader) -> dict[str, Any]:
     found = await run_sync(house.herd.accounts.balance, key.account)
     return {
         **asdict(found),
-        "key": {
-            "id": key.id,
-            "scopes": list(key.scopes),
-            "max_fee": key.max_fee,
-            "spending_limit": key.spending_limit,
-            "held": key.held,
-            "charged": key.charged,
-        },
+        "key": KeyAnswer(
+            id=key.id,
+            scopes=list(key.scopes),
+            max_fee=key.max_fee,
+            spending_limit=key.spending_limit,
+            held=key.held,
+            charged=key.charged,
+        ),
     }
 
 
@@ -93,19 +93,23 @@ async def statement(
     }
 
 
-@router.get("/.well-known/jwks.json")
+@router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(503))
 async def keys(house: AtHome) -> dict[str, Any]:
     """What signed receipts are checked with."""
     return to_jwks((await run_sync(house.herd.public_keys)).values())
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> HealthAnswer:
     """Whether this process answers."""
-    return {"status": "ok"}
+    return HealthAnswer()
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    response_model=ReadyAnswer,
+    responses={503: {"model": ReadyAnswer, "description": "Something is missing."}},
+)
 async def readyz(house: AtHome) -> Answer:
     """Whether orders that come in now would be run: 503 with what is missing, else 200."""
     checks = await run_sync(_checks, house)

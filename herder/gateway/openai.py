@@ -15,12 +15,23 @@ from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import ClientDisconnect
 
 from herder import errors
 from herder.gateway.calling import AtHome, Buyer, House
+from herder.gateway.described import streamed, takes
 from herder.gateway.errors import Answer, BadRequest, answer_to, body_of
 from herder.gateway.following import Happened
 from herder.gateway.openai_bodies import Asked, Kind, read
+from herder.gateway.openai_schemas import (
+    PRICED,
+    ChatBody,
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionBody,
+    CompletionChunk,
+)
 from herder.receipts import Receipt, Result, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 
@@ -37,13 +48,23 @@ _OBJECTS: dict[Kind, tuple[str, str]] = {
 _IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk)}},
+    openapi_extra=takes(ChatBody, PRICED),
+)
 async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
     """A chat completion."""
     return await _complete("chat", request, house, key)
 
 
-@router.post("/completions", response_model=None)
+@router.post(
+    "/completions",
+    response_model=None,
+    responses={200: {"model": Completion, "content": streamed(CompletionChunk)}},
+    openapi_extra=takes(CompletionBody, PRICED),
+)
 async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
     """A completion: the prompt reaches the model as it is."""
     return await _complete("completion", request, house, key)
@@ -76,10 +97,17 @@ async def _complete(
 
 async def _json(request: Request) -> object:
     try:
-        found: object = json.loads(await request.body())
+        found: object = json.loads(await request.body(), parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise BadRequest("The body is no JSON.") from None
+    except ClientDisconnect:
+        raise BadRequest("The body is shorter than it said.") from None
     return found
+
+
+def _no_number(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON has not."""
+    raise ValueError(name)
 
 
 async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
@@ -161,7 +189,8 @@ def _failed(result: Result) -> Answer | None:
             code = "context_length_exceeded"
         # A permanent failure is the request's own; any other may pass.
         status = 400 if failure.get("permanent") else 503 if failure else 409
-        return Answer(body_of(error.message, status, code), status)
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return Answer(body_of(error.message, status, code), status, headers)
     return None
 
 

@@ -20,6 +20,11 @@ _SAMPLING = (
     # Not OpenAI's; they come in `extra_body`.
     *("top_k", "min_p", "repeat_penalty", "grammar"),
 )
+_NUMBER = ((int, float), "a number")
+_WHOLE = ((int,), "a whole number")
+_KINDS = {"seed": _WHOLE, "top_k": _WHOLE, "grammar": ((str,), "text")}
+"""What JSON has to have for each, where it is no number: "7" and true are none."""
+
 _PLAIN = ("fee", "multiplier", "max_fee", "reference", "start_by", "run_limit_s", "stop")
 _COMMON = {
     *(*_SAMPLING, *_PLAIN, "model", "max_tokens", "logit_bias", "response_format"),
@@ -187,7 +192,12 @@ def _content(content: object, where: str) -> str:
                 f"{where}.{place} is of type {kind}; only text is supported here.",
                 f"{where}.{place}",
             )
-        texts.append(_text(part, "text"))
+        if extra := set(part) - {"type", "text"}:
+            name = f"{where}.{place}.{min(extra)[:40]}"
+            raise BadRequest(f"{name} is not supported here.", name)
+        if not isinstance(part.get("text"), str):
+            raise BadRequest(f"{where}.{place}.text must be text.", f"{where}.{place}.text")
+        texts.append(part["text"])
     return "".join(texts)
 
 
@@ -201,6 +211,10 @@ def _prompt(prompt: object) -> str:
 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: given[name] for name in _SAMPLING if name in given}
+    for name, value in found.items():
+        kinds, what = _KINDS.get(name, _NUMBER)
+        if type(value) not in kinds:
+            raise BadRequest(f"{name} must be {what}.", name)
     if "logit_bias" in given:
         found["logit_bias"] = _bias(given["logit_bias"])
     schema = _schema(given.get("response_format"))
@@ -211,7 +225,8 @@ def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bias(bias: object) -> dict[int, Any]:
     if not isinstance(bias, dict) or not all(
-        str(token).isascii() and str(token).isdigit() and len(str(token)) <= 9 for token in bias
+        token.isascii() and token.isdigit() and len(token) <= 9 and type(value) in (int, float)
+        for token, value in bias.items()
     ):
         raise BadRequest("logit_bias must map token numbers to numbers.", "logit_bias")
     return {int(token): value for token, value in bias.items()}
@@ -230,7 +245,10 @@ def _schema(wanted: object) -> str | None:
         return json.dumps({"type": "object"})
     inner = wanted.get("json_schema")
     if kind == "json_schema" and isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
-        return json.dumps(inner["schema"])
+        try:
+            return json.dumps(inner["schema"], allow_nan=False)
+        except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
+            raise BadRequest("The schema is no JSON, or too deep.", "response_format") from None
     raise BadRequest(
         "response_format must be of type text, json_object, or json_schema with a schema.",
         "response_format",

@@ -12,13 +12,15 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from herder.gateway.answers import EndData, RestartData, StartData, TextData
 from herder.gateway.bodies import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
 from herder.gateway.calling import AtHome, Buyer, House, Reader
+from herder.gateway.described import LOCATION, streamed
 from herder.gateway.errors import Answer
 from herder.gateway.following import Mark
 from herder.gateway.looking import look
 from herder.orders import Order
-from herder.receipts import Quote, Receipt, receipt_of
+from herder.receipts import Place, Quote, Receipt, receipt_of
 
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
 
@@ -28,7 +30,17 @@ PING_S = 15
 """Seconds of silence after which a stream says that it is still there."""
 
 
-@router.post("/orders", status_code=202)
+EVENTS = (Place, StartData, TextData, RestartData, EndData, Receipt)
+"""What the data of an order's events may be."""
+
+
+class Signed(PlainTextResponse):
+    """A JWS in its compact form (RFC 7515)."""
+
+    media_type = "application/jose"
+
+
+@router.post("/orders", status_code=202, responses={202: {"headers": LOCATION}})
 async def submit(
     body: OrderBody,
     house: AtHome,
@@ -94,7 +106,11 @@ async def order(
     return await look(house.herd.database, shown)
 
 
-@router.get("/orders/{order_id}/events", response_class=EventSourceResponse)
+@router.get(
+    "/orders/{order_id}/events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": streamed(*EVENTS)}},
+)
 async def events(
     order_id: str,
     house: AtHome,
@@ -122,11 +138,11 @@ async def events(
     return EventSourceResponse(happening(), ping=PING_S)
 
 
-@router.get("/orders/{order_id}/receipt", response_class=PlainTextResponse)
-async def receipt(order_id: str, house: AtHome, key: Reader) -> PlainTextResponse:
+@router.get("/orders/{order_id}/receipt", response_class=Signed)
+async def receipt(order_id: str, house: AtHome, key: Reader) -> Signed:
     """The order's receipt as it stands now, signed: a JWS; its keys: /.well-known/jwks.json."""
     token = await run_sync(partial(house.herd.signed_receipt, order_id, account=key.account))
-    return PlainTextResponse(token, media_type="application/jose")
+    return Signed(token)
 
 
 @router.post("/orders/{order_id}/cancel")

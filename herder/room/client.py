@@ -10,7 +10,8 @@ from typing import Any, Self
 import httpx
 
 from herder.errors import HerdUnavailable
-from herder.remote.calls import ANSWER_S, PASSING, TRIES, error_of, pause_s
+from herder.remote.calls import ANSWER_S, TRIES, pause_s
+from herder.remote.failures import PASSING, error_of
 from herder.room.rules import NameTaken, Said
 
 WAIT_S = 30

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from herder.gateway import openai_bodies
 from herder.gateway.errors import BadRequest
 from herder.gateway.openai_bodies import read
+from herder.gateway.openai_schemas import ChatBody, CompletionBody
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -124,6 +126,12 @@ def test_texts_in_parts_are_one_text_and_developers_are_the_system():
         ("user", 5),
         ("logit_bias", {"a": 1}),
         ("logit_bias", [1]),
+        ("logit_bias", {"1": "1"}),
+        ("temperature", "0.5"),
+        ("temperature", True),
+        ("seed", 1.0),
+        ("top_k", "5"),
+        ("grammar", 5),
         ("response_format", {"type": "xml"}),
         ("response_format", {"type": "json_schema"}),
         ("response_format", "json"),
@@ -133,6 +141,8 @@ def test_texts_in_parts_are_one_text_and_developers_are_the_system():
         ("messages.0.role", [{"role": "tool", "content": "x"}]),
         ("messages.0.content", [{"role": "user", "content": None}]),
         ("messages.0.content.0", [{"role": "user", "content": [{"type": "image_url"}]}]),
+        ("messages.0.content.0.text", [{"role": "user", "content": [{"type": "text"}]}]),
+        ("messages.0.content.0.x", [{"role": "user", "content": [{"type": "text", "x": 1}]}]),
         ("messages.0.tool_calls", [{"role": "assistant", "content": "", "tool_calls": [1]}]),
     ],
 )
@@ -177,3 +187,23 @@ def test_completions_have_their_own(param):
     with pytest.raises(BadRequest) as refused:
         completion(**{param: values[param]})
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("chat", ChatBody), ("completion", CompletionBody)])
+def test_the_document_shows_what_is_read(kind, shape):
+    assert set(shape.model_fields) == openai_bodies._KNOWN[kind] | set(openai_bodies._SAME)
+
+
+def test_a_schema_that_is_no_json_is_refused():
+    for schema in ({"minimum": float("inf")}, deep(500_000)):
+        wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+        with pytest.raises(BadRequest) as refused:
+            chat(response_format=wanted)
+        assert refused.value.param == "response_format"
+
+
+def deep(levels):
+    found: dict = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
