@@ -54,6 +54,7 @@ def test_the_exported_names_are_these():
         "FeeAboveMax",
         "FeeTooLow",
         "Forbidden",
+        "GrantNotFound",
         "HerdError",
         "HerdUnavailable",
         "Info",
