@@ -20,6 +20,7 @@ from herder.errors import (
 )
 from herder.receipts import NamedBalance, StatementEntry
 from herder.store import accounts as account_sql
+from herder.store.accounts import Standing
 from herder.submission import parse_account
 from herder.tables import account
 from ledger import AuditReport, Balance, Entry, Ledger
@@ -107,6 +108,31 @@ class Accounts:
                 _named(name, self._ledger.get_balance(connection, client_account(name)))
                 for name in names
             ]
+
+    def page(self, after: str = "", limit: int = 100) -> list[NamedBalance]:
+        """Accounts with their balances, by name, a page at a time.
+
+        Args:
+            after: begin after this name.
+            limit: how many at most.
+        """
+        with self._database.read() as connection:
+            return [
+                _named(name, self._ledger.get_balance(connection, client_account(name)))
+                for name in account_sql.names(connection, after, limit)
+            ]
+
+    def standing(self, name: str) -> Standing:
+        """An account's limits, its own or the herd's, and where it stands against them.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        with self._database.read() as connection:
+            found = account_sql.standing(connection, name)
+        if found is None:
+            raise AccountNotFound(name)
+        return found
 
     def balance(self, name: str) -> NamedBalance:
         """What an account has.
@@ -221,7 +247,6 @@ def shown_entry(entry: Entry) -> StatementEntry:
     """An entry of a statement as the account's owner sees it."""
     kind = what(entry)
     other = entry.counterparty.removeprefix("client:") if kind in ("sent", "received") else None
-    said = entry.tags.get("note") or entry.tags.get("reason")
     return StatementEntry(
         seq=entry.seq,
         transfer=entry.transfer_id,
@@ -231,5 +256,6 @@ def shown_entry(entry: Entry) -> StatementEntry:
         held=entry.pending,
         order=entry.tags.get("order"),
         counterparty=other,
-        note=" ".join(filter(None, (entry.tags.get("period"), said))) or None,
+        period=entry.tags.get("period"),
+        note=entry.tags.get("note") or entry.tags.get("reason"),
     )

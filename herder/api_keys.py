@@ -133,10 +133,24 @@ class ApiKeys:
         self._database.transact(step)
         return key, f"herd_{key.id}_{secret}"
 
-    def list(self, account: str | None = None) -> list[ApiKey]:
-        """The keys of an account, or all of them, oldest first."""
+    def list(
+        self, account: str | None = None, *, after: str | None = None, limit: int | None = None
+    ) -> list[ApiKey]:
+        """The keys of an account, or all of them, oldest first.
+
+        Args:
+            account: whose; None: anybody's.
+            after: begin after this one: the last one of the page before.
+            limit: how many at most; None: all.
+
+        Raises:
+            ApiKeyNotFound: there is no key `after`.
+        """
         with self._database.read() as connection:
-            return key_sql.of_account(connection, account)
+            last = None if after is None else key_sql.get(connection, after)
+            if after is not None and last is None:
+                raise ApiKeyNotFound(after)
+            return key_sql.of_account(connection, account, after=last, limit=limit)
 
     def revoke(self, key_id: str, *, account: str | None = None) -> ApiKey:
         """End a key, at once and for good; one that has ended stays as it is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID, uuid4, uuid5
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,13 +21,15 @@ from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store.herd import Worker
 from herder.store.models import Model
-from herder.submission import parse_model
+from herder.submission import parse_key, parse_model
 from workers.transport.settings import WrongSetting, read_settings
 
 MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""
 MAX_NOTE_CHARS = 1000
 MAX_POLICY = 10**9
+_CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
+"""What the ids of operators' calls follow from; drawn once, and the same for ever."""
 
 
 class _ModelFile(BaseSettings):
@@ -140,13 +143,30 @@ def parse_note(name: str, text: str | None) -> str:
         text: the words, or None for none.
 
     Raises:
-        InvalidRequest: they are empty or too long.
+        InvalidRequest: they are empty, too long, or no text.
     """
     if text is None:
         return ""
-    if not text.strip() or len(text) > MAX_NOTE_CHARS:
+    # A lone surrogate is no character: no database takes it.
+    surrogate = any("\ud800" <= char <= "\udfff" for char in text)
+    if not text.strip() or len(text) > MAX_NOTE_CHARS or surrogate:
         raise InvalidRequest(f"{name} must be 1 to {MAX_NOTE_CHARS} characters.")
     return text
+
+
+def call_id(operator: str, what: str, key: object) -> str:
+    """The id of what a call makes: the same for the same idempotency key, so that it is made once.
+
+    Args:
+        operator: the account whose API key calls; each has keys of its own.
+        what: the kind of call; each has keys of its own.
+        key: the idempotency key, or None for a call that is made for the first time.
+
+    Raises:
+        InvalidKey: the key is none.
+    """
+    parsed = parse_key(key)
+    return str(uuid4()) if parsed is None else str(uuid5(_CALLS, f"{operator}\n{what}\n{parsed}"))
 
 
 # The herd

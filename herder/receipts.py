@@ -249,7 +249,8 @@ class StatementEntry:
         held: what it changed of what of that is held.
         order: the order that it was for.
         counterparty: of `sent` and `received`: the other account.
-        note: the operator's words; of a grant, its period before them.
+        period: of a grant: the day, week or month that it is for.
+        note: the operator's words.
     """
 
     seq: int
@@ -260,6 +261,7 @@ class StatementEntry:
     held: int
     order: str | None
     counterparty: str | None
+    period: str | None
     note: str | None
 
 

@@ -156,7 +156,7 @@ def parse_submission(
         stop=_parse_stop(stop),
         sampling=_parse_sampling(sampling or {}),
         reference=_parse_reference(reference),
-        idempotency_key=_parse_key(idempotency_key),
+        idempotency_key=parse_key(idempotency_key),
         start_by_us=_parse_start_by(start_by),
         run_limit_s=run_limit_s,
         api_key=api_key,
@@ -332,7 +332,12 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _parse_key(key: object) -> str | None:
+def parse_key(key: object) -> str | None:
+    """An idempotency key as a caller gives it, or None.
+
+    Raises:
+        InvalidKey: it is none.
+    """
     if key is None:
         return None
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():

@@ -197,5 +197,9 @@ def _line(entry: StatementEntry) -> tuple[object, ...]:
         entry.kind,
         f"{entry.amount:+d}" if entry.amount else "",
         f"{entry.held:+d}" if entry.held else "",
-        " ".join(part for part in (entry.order, entry.counterparty, entry.note) if part),
+        " ".join(part for part in _about(entry) if part),
     )
+
+
+def _about(entry: StatementEntry) -> tuple[str | None, ...]:
+    return entry.order, entry.counterparty, entry.period, entry.note

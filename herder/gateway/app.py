@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
-from herder.gateway import errors, herd, openai, orders
+from herder.gateway import errors, herd, openai, operate, orders, usage
 from herder.gateway.calling import House
 from herder.gateway.described import describe
 from herder.gateway.errors import Answer
@@ -50,7 +50,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         default_response_class=Answer,
     )
     errors.register(app)
-    for router in (orders.router, openai.router, herd.router):
+    for router in (orders.router, openai.router, herd.router, operate.router, usage.router):
         app.include_router(router)
     describe(app)
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)

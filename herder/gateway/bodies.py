@@ -171,6 +171,7 @@ class EntryAnswer(BaseModel):
     held: int
     order: str | None
     counterparty: str | None
+    period: str | None = Field(description="What a grant is for: a day, a week or a month.")
     note: str | None
 
 

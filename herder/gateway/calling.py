@@ -60,11 +60,11 @@ async def _shown_key(
     )
 
 
-def _with(scope: str) -> Any:
-    """What a route asks for whose callers need this scope."""
+def _with(scope: str, *others: str) -> Any:
+    """What a route asks for whose callers need this scope, or one of the others."""
 
     async def scoped(key: Annotated[ApiKey, Depends(_shown_key)]) -> ApiKey:
-        return require(key, scope)
+        return key if set(others) & set(key.scopes) else require(key, scope)
 
     return Depends(scoped)
 
@@ -72,3 +72,5 @@ def _with(scope: str) -> Any:
 READS = _with("read")
 Buyer = Annotated[ApiKey, _with("buy")]
 Reader = Annotated[ApiKey, READS]
+Operator = Annotated[ApiKey, _with("operate")]
+ReaderOrOperator = Annotated[ApiKey, _with("read", "operate")]

@@ -84,7 +84,12 @@ async def statement(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> dict[str, Any]:
     """What moved the account's money, oldest first, a page at a time."""
-    entries = await run_sync(partial(house.herd.statement, key.account, after=after, limit=limit))
+    return await statement_of(house, key.account, after, limit)
+
+
+async def statement_of(house: House, name: str, after: int, limit: int) -> dict[str, Any]:
+    """A page of an account's statement, as it is answered."""
+    entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit))
     return {
         "entries": [
             asdict(one) | {"at": EPOCH + timedelta(microseconds=one.at_us)} for one in entries

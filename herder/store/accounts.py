@@ -64,6 +64,12 @@ def add_account(connection: Connection, name: str, now_us: int) -> None:
     connection.execute(insert(account).values(name=name, created_us=now_us))
 
 
+def names(connection: Connection, after: str, limit: int) -> list[str]:
+    """Names of accounts that come after one, in their order."""
+    query = select(account.c.name).where(account.c.name > after).order_by(account.c.name)
+    return list(connection.execute(query.limit(limit)).scalars())
+
+
 def lock(connection: Connection, name: str) -> None:
     """Let no other submission of this account run beside this one.
 

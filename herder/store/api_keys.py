@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
 
 from herder.tables import api_key
 
@@ -92,11 +92,27 @@ def get(connection: Connection, key_id: str, *, lock: bool = False) -> ApiKey | 
     return None if row is None else _to_key(row)
 
 
-def of_account(connection: Connection, account: str | None) -> list[ApiKey]:
-    """The keys of an account, or all of them, oldest first."""
-    query = select(api_key).order_by(api_key.c.created_us, api_key.c.id)
+def of_account(
+    connection: Connection,
+    account: str | None,
+    *,
+    after: ApiKey | None = None,
+    limit: int | None = None,
+) -> list[ApiKey]:
+    """The keys of an account, or all of them, oldest first.
+
+    Args:
+        connection: a transaction.
+        account: whose; None: anybody's.
+        after: begin after this one.
+        limit: how many at most; None: all.
+    """
+    query = select(api_key).order_by(api_key.c.created_us, api_key.c.id).limit(limit)
     if account is not None:
         query = query.where(api_key.c.account == account)
+    if after is not None:
+        same = and_(api_key.c.created_us == after.created_us, api_key.c.id > after.id)
+        query = query.where(or_(api_key.c.created_us > after.created_us, same))
     return [_to_key(row) for row in connection.execute(query)]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, update
 
 from herder import usage as usage_module
 from herder.errors import InvalidName, InvalidRequest
+from herder.gateway.usage import prefers_csv
 from herder.periods import day_of, start_us
 from herder.pricing import Rates
 from herder.retention import purge
@@ -205,6 +206,28 @@ def test_an_accounts_usage_is_found_by_its_end(house):
             nothing = (None,) * statement.count("?")
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", nothing).all()
             assert "ix_orders_ended (account=? AND ended_us>? AND ended_us<?)" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("accept", "csv"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/csv", True),
+        ("Text/CSV; charset=utf-8", True),
+        ("text/*", True),
+        ("text/csv, */*;q=0.1", True),
+        ("application/json, text/csv;q=0.9", False),
+        ("text/csv;q=0.5, */*", False),
+        ("text/csv;q=0", False),
+        ("text/csv;q=x", False),
+        ("text/csv;q=nan", False),
+        (",;,=", False),
+    ],
+)
+def test_csv_is_for_those_who_would_rather_have_it(accept, csv):
+    assert prefers_csv(accept) is csv
 
 
 # The command
