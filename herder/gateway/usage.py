@@ -91,6 +91,8 @@ async def usage(
     header `Link`.
     """
     whose = _whose(key, account)
+    if whose not in (None, key.account):
+        await run_sync(house.herd.accounts.balance, whose)  # an unknown one is an error
     report = await run_sync(
         partial(
             read_usage,
@@ -104,8 +106,6 @@ async def usage(
             limit=limit,
         )
     )
-    if whose is not None:
-        await run_sync(house.herd.accounts.balance, whose)  # an unknown one is an error
     if prefers_csv(accept or ""):
         return _sheet(report, limit)
     response.headers["Vary"] = "Accept"
