@@ -6,10 +6,9 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from herder.accounts import NamedBalance
 from herder.gateway.bodies import Winston
 from herder.periods import Every, moment
-from herder.receipts import Receipt
+from herder.receipts import NamedBalance, Receipt
 from herder.store.accounts import Standing
 from herder.store.api_keys import ApiKey
 from herder.store.grants import Grant

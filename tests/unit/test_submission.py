@@ -147,6 +147,8 @@ def test_a_stop_may_be_one_string_or_several():
         ("seed", 2**32),
         ("seed", -1),
         ("logit_bias", {"a": 1.0}),
+        ("logit_bias", {-1: 1.0}),
+        ("logit_bias", {2**31: 1.0}),
         ("grammar", "x" * 20_000),
         ("grammar", SURROGATE),
         ("presence_penalty", 3),

@@ -43,6 +43,10 @@ class Body(BaseModel):
     """Whether the envelope carries `exp`: only what a worker would otherwise run too late."""
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+"""A token, as llama.cpp numbers them: with 32 bits and a sign."""
+
+
 class ChatMessage(BaseModel):
     """One turn of a conversation."""
 
@@ -63,7 +67,7 @@ class Sampling(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    logit_bias: Annotated[dict[int, float], Field(max_length=1024)] = {}
+    logit_bias: Annotated[dict[TokenId, float], Field(max_length=1024)] = {}
     grammar: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
     json_schema: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
 
