@@ -29,6 +29,17 @@ def same(herd: Any, elsewhere: dict[str, str], *words: str) -> Any:
     return json.loads(here.stdout) if "--json" in words and here.returncode == 0 else here
 
 
+def quoted(herd: Any, **env: str) -> tuple[dict[str, Any], list[str]]:
+    """What `herd quote` says beside its time and its signature."""
+    document, text = (
+        answered(herd, "quote", "Hi", "-n", "5", *more, **env).stdout for more in (["--json"], [])
+    )
+    found = json.loads(document)
+    assert found.pop("quote")
+    assert found.pop("expires")
+    return found, [line for line in text.splitlines() if not line.startswith("binding")]
+
+
 def test_every_command_of_a_buyer_answers_as_it_does_beside_the_herder(herd, elsewhere, tmp_path):
     herd.start_worker(HERD_STUB_STEP_MS="1")
     bought = answered(
@@ -40,9 +51,13 @@ def test_every_command_of_a_buyer_answers_as_it_does_beside_the_herder(herd, els
     (order,) = herd.client.orders()
     assert bought.stdout == herd.client.answer(order.order).text + "\n"
 
-    for words in (["order", "show", order.order], ["info"], ["quote", "Hi", "-n", "5"]):
+    for words in (["order", "show", order.order], ["info"]):
         same(herd, elsewhere, *words)
         same(herd, elsewhere, *words, "--json")
+    # A quote is signed anew each time, for a minute from then on.
+    here, there = (quoted(herd, **env) for env in ({}, elsewhere))
+    assert there == here
+    assert here[0]["needed"] == 7
     shown = same(herd, elsewhere, "order", "show", order.order, "--text", "--json")
     assert shown["text"] + "\n" == bought.stdout
     for words in (["orders"], ["model", "list"], ["account", "balance"]):
