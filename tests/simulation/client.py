@@ -17,6 +17,7 @@ from herder.errors import (
     HerdUnavailable,
     InsufficientBalance,
     KeyReused,
+    QuoteExpired,
     RateLimited,
 )
 from herder.home import open_ledger
@@ -26,6 +27,7 @@ from tests.simulation.database import MODEL
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.owners import ACCOUNTS, LIMITED, POOR, RICH, Owners
+from tests.simulation.quoting import Quoting
 from tests.simulation.shadow import Shadow
 from tests.simulation.truth import Truth
 from tests.simulation.weather import Layout
@@ -41,7 +43,6 @@ class Call:
 
     submission: Submission
     words: int
-    needed: int
     order_id: str | None = None
     tries: int = 0
 
@@ -61,7 +62,9 @@ class Clients:
         self._programs = 0
         self._pending = 0
         self.calls: list[Call] = []
-        self._owners = Owners(room, truth, shadow, self._soon)
+        self._quoting = Quoting(room, truth)
+        self._owners = Owners(room, truth, shadow, self._soon, self._quoting.set_rates)
+        truth.rates.add(layout.rates)
 
     def open_accounts(self) -> None:
         """Before anything goes wrong."""
@@ -116,6 +119,11 @@ class Clients:
         call = self._draw(process)
         self.calls.append(call)
         self._time.count("an order arrives")
+        if self._time.rng.random() < 0.2:
+            quoted = self._quoting.ask(process, call.submission)
+            call.submission = quoted or call.submission
+            self._soon(1_500_000, process.machine, lambda p: self._submit(p, call))
+            return
         self._submit(process, call)
 
     def _draw(self, process: Process) -> Call:
@@ -142,7 +150,7 @@ class Clients:
             start_by_us=now_us + rng.randint(200_000, 8_000_000) if rng.random() < 0.15 else None,
             run_limit_s=rng.randint(1, 2) if rng.random() < 0.15 else None,
         )
-        return Call(submission, words, need)
+        return Call(submission, words)
 
     # Submissions
 
@@ -166,7 +174,7 @@ class Clients:
             self._again(call, 300_000)
             return
         except HerdError as error:
-            self._refused(call, error, before)
+            self._refused(process, call, error, before)
             return
         except Exception as error:
             raise Broken("unexpected", f"submit: {error!r}"[:300]) from error
@@ -177,7 +185,7 @@ class Clients:
         if call.submission.idempotency_key and call.tries < RETRIES:
             self._soon(mean_us, call.submission.account, lambda p: self._submit(p, call))
 
-    def _refused(self, call: Call, error: HerdError, before: int) -> None:
+    def _refused(self, process: Process, call: Call, error: HerdError, before: int) -> None:
         self._time.note(f"is refused: {error.code}")
         # If it was undone at first, others may have gone on before it was taken again.
         if self._shadow.commits != before and not self._time.troubled:
@@ -186,13 +194,17 @@ class Clients:
         match error:
             case FeeTooLow():
                 self._time.count("a call is refused for its fee")
-                right = asked.fee is not None and asked.fee * asked.bid_factor < call.needed
+                need = error.data["needed"]
+                right = asked.fee is not None and asked.fee * asked.bid_factor < need
+                right = right and self._quoting.needs(asked, call.words, need)
             case FeeAboveMax():
                 self._time.count("a call is refused for its fee")
                 right = asked.max_fee is not None
             case InsufficientBalance():
                 self._time.count("a call is refused for the balance")
                 right = self._fill(call)
+            case QuoteExpired():
+                right = self._quoting.is_over(process, asked.quote) and call.order_id is None
             case RateLimited():
                 self._time.count("a call is refused for the account's limits")
                 right = self._is_limited(call, error)
@@ -235,8 +247,9 @@ class Clients:
         first = call.order_id is None
         call.order_id = order.id
         self._truth.accepted.add(order.id)
-        if order.needed != call.needed or row.words != call.words:
-            raise Broken("price", f"{order.id[:8]} needs {call.needed}, not {order.needed}")
+        if row.words != call.words:
+            raise Broken("price", f"{order.id[:8]} has {call.words} words, not {row.words}")
+        self._quoting.accepted(asked, order, first_bid=order.holds == 1)
         if (
             asked.fee is not None
             and row.holds == 1

@@ -42,12 +42,20 @@ class Soon(Protocol):
 class Owners:
     """Those whose orders they are."""
 
-    def __init__(self, room: Room, truth: Truth, shadow: Shadow, soon: Soon) -> None:
+    def __init__(
+        self,
+        room: Room,
+        truth: Truth,
+        shadow: Shadow,
+        soon: Soon,
+        set_rates: Callable[[Process], None],
+    ) -> None:
         self._room = room
         self._time = room.time
         self._truth = truth
         self._shadow = shadow
         self._soon = soon
+        self._set_rates = set_rates
 
     def plan(self, order: Order, account: str) -> None:
         """Draw what its owner will do about an order."""
@@ -66,6 +74,8 @@ class Owners:
         if rng.random() < 0.03:
             other = rng.choice([name for name in ACCOUNTS if name != account])
             self._soon(400_000, other, lambda p: self._meddle(p, order.id))
+        if rng.random() < 0.03:
+            self._soon(1_000_000, account, self._set_rates)
 
     def _desk(self, process: Process) -> Any:
         books = open_ledger(process.clock_us)

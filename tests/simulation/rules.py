@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from herder.pricing import Rates
 from tests.simulation.clockwork import Broken, Clockwork
 from tests.simulation.endings import Endings
 from tests.simulation.money import Money
@@ -31,6 +32,7 @@ STEPS = {
     RUNNING: {QUEUED} | ENDED,
 }
 
+_RATES = "SELECT prompt_fee, fee_per_token FROM model WHERE name = ?"
 _WORKERS = "SELECT instance, slots, strays FROM worker WHERE state = 'alive' AND model = ?"
 
 
@@ -88,6 +90,7 @@ class Rules:
             if (new.state, new.attempt, new.tries, new.charged) != (QUEUED, 0, 0, 0):
                 raise Broken("steps", f"order {new.seq} was born {new.state}")
             self._judge_rank(new)
+            self._judge_rates(new)
             return
         if not old.open:
             same = old._replace(refunded=new.refunded) == new
@@ -156,6 +159,22 @@ class Rules:
             raise Broken("price", f"order {row.seq} offers {row.fee} and needs {need}")
         if self._layout.policy.aging_s == 0 and row.rank != min(2**62, row.fee * 2**40 // need):
             raise Broken("rank", f"order {row.seq} ranks {row.rank}")
+
+    def _judge_rates(self, row: Row) -> None:
+        """A new order has the rates that stand, or those of a quote for just this order."""
+        mine = Rates(row.prompt_fee, row.fee_per_token)
+        stand = Rates(*self._shadow.rows(_RATES, row.model)[0])
+        quoted = (
+            quote
+            for quote in self._truth.quotes
+            if (quote.account, quote.words, quote.tokens) == (row.account, row.words, row.tokens)
+        )
+        if mine == stand or any(
+            quote.rates == mine and row.submitted_us < quote.expires_s * 1_000_000
+            for quote in quoted
+        ):
+            return
+        raise Broken("price", f"order {row.seq} has rates that neither stand nor were quoted")
 
     def _judge_dispatch(self, sent: Sequence[Row]) -> None:
         for model in sorted({row.model for row in sent}):

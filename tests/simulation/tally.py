@@ -10,6 +10,9 @@ KINDS: dict[str, tuple[str, ...]] = {
         "an order arrives",
         "a call is repeated",
         "a key is used for another call",
+        "a quote is asked for",
+        "an order names its quote",
+        "a call is refused for its quote's age",
         "a call is refused for its fee",
         "a call is refused for the balance",
         "a call is refused for the account's limits",
@@ -19,6 +22,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "an order is cancelled while it runs",
         "another's order is asked for",
         "the operator refunds",
+        "the operator sets rates",
         "texts are purged",
     ),
     "crashes": (

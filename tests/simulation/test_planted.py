@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from herder import desk as desk_module
+from herder import priced as priced_module
 from herder import settlement as settlement_module
 from herder import withdrawal as withdrawal_module
 from herder.desk import Desk
@@ -68,9 +70,9 @@ def test_a_settlement_without_the_binding(monkeypatch):
         return judge(order, outcome, instance)
 
     monkeypatch.setattr(settlement_module, "judge", trusting)
-    # The wrong worker's word ends the attempt; if the right one has spoken too, only the answer
-    # that the wrong one is given shows it.
-    assert found(prepare=often(repeat=0.5)) in {"binding", "confirm"}
+    # The wrong worker's word ends the attempt, or fails the order, which the right one did not; if
+    # the right one has spoken too, only the answer that the wrong one is given shows it.
+    assert found(prepare=often(repeat=0.5)) in {"binding", "charge", "confirm"}
 
 
 class _LaterHold(Ledger):
@@ -360,3 +362,26 @@ def test_a_purge_of_what_still_runs(monkeypatch):
 
     monkeypatch.setattr(order_sql, "ended_with_text", too_many)
     assert found() == "purge"
+
+
+# Quotes
+
+
+def test_a_quote_whose_rates_are_forgotten(monkeypatch):
+    price = priced_module.price
+
+    def forgetful(connection, call, now_us):
+        return price(connection, replace(call, quote=None), now_us)
+
+    monkeypatch.setattr(desk_module, "price", forgetful)
+    assert found() == "quote"
+
+
+def test_a_quote_that_holds_for_ever(monkeypatch):
+    require = priced_module.require_quoted
+
+    def patient(terms, *, now_us, **order):
+        require(terms, now_us=0, **order)
+
+    monkeypatch.setattr(priced_module, "require_quoted", patient)
+    assert found() in ("price", "quote")

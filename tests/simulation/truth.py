@@ -7,6 +7,8 @@ from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from typing import Any
 
+from herder.pricing import Rates
+from herder.terms import Terms
 from tests.simulation.shadow import Row
 from workers.wire import Outcome
 
@@ -31,6 +33,8 @@ class Truth:
         revoked: worker instances whose key is believed no more.
         accepted: orders that a client was told of.
         announced: orders whose end was announced.
+        rates: that stood at some time.
+        quotes: that clients were given.
     """
 
     taken: set[Done] = field(default_factory=set)
@@ -42,6 +46,8 @@ class Truth:
     revoked: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
     announced: set[str] = field(default_factory=set)
+    rates: set[Rates] = field(default_factory=set)
+    quotes: list[Terms] = field(default_factory=list)
 
     def came_to_nothing(self, row: Row) -> bool:
         """Whether an order's worker gave it back, or failed it for now."""
