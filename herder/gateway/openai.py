@@ -96,6 +96,9 @@ async def _complete(
 
 
 async def _json(request: Request) -> object:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BadRequest("Send JSON, and say so: Content-Type: application/json.", "Content-Type")
     try:
         found: object = json.loads(await request.body(), parse_constant=_no_number)
     except (ValueError, RecursionError):

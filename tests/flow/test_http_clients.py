@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import pytest
 from support.wait import wait_for
@@ -89,25 +87,6 @@ def test_callbacks_are_called(herd, web):
     wait_for(lambda: answers and failures, "both are called")
     assert answers == [order.result().text]
     assert isinstance(failures[0], OrderFailed)
-
-
-def test_a_gateway_that_is_started_again_costs_a_reader_nothing(herd, key):
-    herd.start_worker(HERD_STUB_STEP_MS="40")
-    gateway, url = herd.start_gateway()
-    with herder.Client(url, key) as web:
-        order = web.submit("Tell me", 80, fee=200)
-        pieces = []
-
-        def read():
-            pieces.extend(order.stream())
-
-        reading = threading.Thread(target=read)
-        reading.start()
-        wait_for(lambda: herd.client.receipt(order.id).state == "running", "it runs")
-        gateway.kill()
-        herd.start_gateway(urlsplit(url).port)
-        reading.join(timeout=60)
-        assert "".join(pieces) == order.result(timeout=60).text
 
 
 def test_a_lost_worker_is_told_to_who_has_read(herd, web):

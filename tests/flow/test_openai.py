@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -132,6 +133,20 @@ def test_the_fee_may_come_in_headers_and_stays_within_the_keys_limit(herd, clien
         model="stub", messages=HI, max_tokens=7, extra_headers={"X-Fee": "30"}
     )
     assert answer.receipt["fee"] == 30
+    twice = client.chat.completions.create(
+        model="stub", messages=HI, max_tokens=7, extra_headers={"X-Multiplier": "2"}
+    )
+    assert twice.receipt["bid_factor"] == "2"
+    assert twice.receipt["automatic"]
+    both = client.chat.completions.create(
+        model="stub", messages=HI, max_tokens=7, extra_body={"multiplier": 1.5, "max_fee": 500}
+    )
+    assert both.receipt["bid_factor"] == "1.5"
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(
+            model="stub", messages=HI, max_tokens=7, extra_headers={"X-Max-Fee": "2"}
+        )
+    assert (refused.value.status_code, refused.value.code) == (402, "fee_above_max")
     _, shown = herd.client.api_keys.create("default", max_fee=20)
     bounded = openai.OpenAI(base_url=f"{gateway}/v1", api_key=shown, max_retries=0)
     with pytest.raises(openai.APIStatusError) as refused:
@@ -156,16 +171,99 @@ def test_errors_are_those_that_the_package_knows(herd, client, gateway):
         ask(model="gpt-99")
     assert refused.value.code == "model_not_found"
     stranger = openai.OpenAI(base_url=f"{gateway}/v1", api_key="sk-no", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
+    with pytest.raises(openai.AuthenticationError) as refused:
         stranger.models.list()
+    assert (refused.value.status_code, refused.value.type) == (401, "authentication_error")
+    _, shown = herd.client.api_keys.create("default", scopes=["read"])
+    reader = openai.OpenAI(base_url=f"{gateway}/v1", api_key=shown, max_retries=0)
+    assert list(reader.models.list())
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        reader.completions.create(model="stub", prompt="a")
+    assert refused.value.code == "forbidden"
+    once = {"model": "stub", "stream": True, "extra_headers": {"Idempotency-Key": "once"}}
+    client.completions.create(prompt="a", **once).close()
+    with pytest.raises(openai.ConflictError) as refused:
+        client.completions.create(prompt="b", **once)
+    assert refused.value.code == "idempotency_key_reused"
     with pytest.raises(openai.APIStatusError) as refused:
-        ask(extra_body={"fee": 1})
-    assert refused.value.status_code == 402
+        ask(messages=[{"role": "user", "content": "a" * 2_000_000}])
+    assert (refused.value.status_code, refused.value.code) == (413, "body_too_long")
+    for price in ({"extra_body": {"fee": 1}}, {"extra_headers": {"X-Fee": "1"}}):
+        with pytest.raises(openai.APIStatusError) as refused:
+            ask(**price)
+        assert (refused.value.status_code, refused.value.code) == (402, "fee_too_low")
+        assert refused.value.type == "insufficient_quota"
+    with pytest.raises(openai.APIStatusError) as refused:
+        ask(extra_body={"max_fee": 2})
+    assert (refused.value.status_code, refused.value.code) == (402, "fee_above_max")
+    with pytest.raises(openai.APIStatusError) as refused:
+        ask(extra_body={"fee": 10_000_000})
+    assert (refused.value.status_code, refused.value.code) == (402, "insufficient_balance")
     herd.client.accounts.set_limits("default", max_open_orders=None, tokens_per_minute=10)
     client.completions.create(model="stub", prompt="a", max_tokens=6, stream=True).close()
     with pytest.raises(openai.RateLimitError) as refused:
         client.completions.create(model="stub", prompt="a", max_tokens=6)
     assert int(refused.value.response.headers["retry-after"]) > 0
+
+
+IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+
+
+@pytest.mark.parametrize(
+    ("param", "given"),
+    [
+        ("n", {"n": 2}),
+        ("tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        ("functions", {"functions": [{"name": "f"}]}),
+        ("logprobs", {"logprobs": True}),
+        ("top_logprobs", {"top_logprobs": 3}),
+        ("messages.0.content.0", {"messages": [{"role": "user", "content": IMAGE}]}),
+        ("audio", {"audio": {"format": "wav", "voice": "alloy"}}),
+        ("reasoning_effort", {"reasoning_effort": "high"}),
+        ("verbosity", {"verbosity": "low"}),
+        ("web_search_options", {"web_search_options": {}}),
+        ("invented", {"extra_body": {"invented": 1}}),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_its_name(herd, client, param, given):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "stub", "messages": HI, **given})
+    assert refused.value.param == param
+    assert herd.client.orders() == []
+
+
+def test_a_refusal_for_being_too_many_says_when_to_come_back_and_the_package_does(
+    herd, gateway, key
+):
+    herd.start_worker()
+    herd.client.accounts.set_limits("default", max_open_orders=1, tokens_per_minute=None)
+    first = herd.submit("[[hang]]", 5, account="default")
+    herd.running(first)
+    hasty = openai.OpenAI(base_url=f"{gateway}/v1", api_key=key, max_retries=0)
+    with pytest.raises(openai.RateLimitError) as refused:
+        hasty.completions.create(model="stub", prompt="a", max_tokens=5)
+    assert refused.value.code == "rate_limited"
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+    with ThreadPoolExecutor(1) as pool:
+        patient = openai.OpenAI(base_url=f"{gateway}/v1", api_key=key, max_retries=20)
+        answer = pool.submit(patient.completions.create, model="stub", prompt="a", max_tokens=5)
+        first.cancel()
+        assert answer.result(timeout=60).usage.completion_tokens == 5
+
+
+def test_a_herd_that_fails_is_not_the_callers_fault(herd, client):
+    herd.start_worker()
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model="stub", prompt="[[fail]]", max_tokens=5)
+    assert refused.value.code == "stub_failure"
+    with pytest.raises(openai.InternalServerError) as refused:
+        client.completions.create(model="stub", prompt="[[trouble]]", max_tokens=5)
+    assert refused.value.status_code == 503
+    assert refused.value.response.headers["retry-after"] == "1"
+    with pytest.raises(openai.APIError) as broken:
+        list(client.completions.create(model="stub", prompt="[[fail:3]]", stream=True))
+    assert broken.value.code == "stub_failure"
+    assert herd.client.accounts.balance("default").available == 1_000_000
 
 
 def test_a_prompt_that_does_not_fit_is_a_bad_request_and_costs_nothing(herd, client):
