@@ -9,6 +9,7 @@ from herder_cli_support import Cli
 
 from herder.errors import StreamRestarted
 from herder.local import LocalHerd
+from herder.store import herd as herd_sql
 
 KEY = "2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11"
 
@@ -51,6 +52,11 @@ def test_a_quote_binds_the_order_that_names_it(cli):
     assert "words of this quote and of the order differ (2 and 3)" in cli.refused(*other)
     broken = found["quote"][:-9] + "A" * 9
     assert "was changed" in cli.refused("submit", *words, "--quote", broken, "--no-wait")
+    house = cli.house
+    with house.database.write() as connection:
+        herd_sql.revoke_key(connection, house.key.kid, house.now_us)
+    named = ("submit", *words, "--quote", found["quote"], "--no-wait")
+    assert "not among" in cli.refused(*named)
 
 
 def test_an_order_is_taken_without_waiting(cli):
