@@ -23,7 +23,7 @@ from herder.store import accounts as account_sql
 from herder.store.accounts import Standing
 from herder.submission import parse_account
 from herder.tables import account
-from ledger import AuditReport, Balance, Entry, Ledger
+from ledger import AuditReport, Balance, Entry, Ledger, Totals
 
 OUTSIDE = "outside"
 """The ledger's account for the world: deposits come from it, withdrawals go to it."""
@@ -220,6 +220,11 @@ class Accounts:
         """Every balance against the sum of its transfers, and all of them against zero."""
         with self._database.read() as connection:
             return self._ledger.audit(connection)
+
+    def totals(self) -> Totals:
+        """The sums over all accounts, which say cheaply whether money is conserved."""
+        with self._database.read() as connection:
+            return self._ledger.totals(connection)
 
 
 def _tags(note: str) -> dict[str, str] | None:

@@ -49,6 +49,12 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def named_id(text: str) -> str:
+    """The id that the text of a key bears, whether or not there is such a key; empty if none."""
+    parts = _SHAPE.fullmatch(text)
+    return "" if parts is None else parts[1]
+
+
 class ApiKeys:
     """Makes, ends and recognises API keys."""
 

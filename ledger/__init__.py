@@ -49,6 +49,7 @@ from ledger.model import (
     Drift,
     Entry,
     NewTransfer,
+    Totals,
     Transfer,
 )
 from ledger.schema import TABLE_PREFIX
@@ -64,6 +65,7 @@ __all__ = [
     "Drift",
     "Entry",
     "NewTransfer",
+    "Totals",
     "Transfer",
     # Ids that follow from others
     "derive",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from ledger.border import fetch
-from ledger.model import AuditReport, Drift
+from ledger.model import AuditReport, Drift, Totals
 
 # Each check gives a row for each thing that is wrong: check, subject, expected, found.
 
@@ -127,6 +127,23 @@ SELECT count(*),
     coalesce(sum(debits_pending), 0)
 FROM ledger_account
 """
+
+
+_SUMS = """
+SELECT count(*),
+    coalesce(sum(CASE allow_overdraft WHEN 0 THEN credits_posted - debits_posted END), 0),
+    coalesce(sum(CASE allow_overdraft WHEN 1 THEN credits_posted - debits_posted END), 0),
+    coalesce(sum(debits_pending), 0),
+    coalesce(sum(credits_pending), 0),
+    coalesce(sum(CASE WHEN allow_overdraft = 0 AND debits_posted + debits_pending > credits_posted
+        THEN 1 ELSE 0 END), 0)
+FROM ledger_account
+"""
+
+
+def totals(conn: Connection) -> Totals:
+    """The sums over all accounts; see `Ledger.totals`."""
+    return Totals(*map(int, fetch(conn, _SUMS)[0]))
 
 
 def audit(conn: Connection) -> AuditReport:

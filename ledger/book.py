@@ -30,6 +30,7 @@ from ledger.model import (
     Balance,
     Entry,
     NewTransfer,
+    Totals,
     Transfer,
 )
 from ledger.requests import draft_refund, draft_resolution, draft_transfer, within
@@ -364,6 +365,14 @@ class Ledger:
         that nobody waits for it.
         """
         return audit.audit(conn)
+
+    def totals(self, conn: Connection) -> Totals:
+        """The sums over all accounts: whether money is conserved, without the journal.
+
+        It reads every account and no transfer, so that it may be asked often. What the audit finds
+        beyond that it does not: balances that are wrong on both sides alike.
+        """
+        return audit.totals(conn)
 
     def _resolve(
         self,

@@ -172,3 +172,34 @@ class AuditReport:
     def clean(self) -> bool:
         """Whether nothing was found."""
         return not self.drifts
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums over all accounts, in winston, which say cheaply whether money is conserved.
+
+    Attributes:
+        accounts: How many there are.
+        circulating: The sum of the balances of all accounts that may not overdraw.
+        outside: The sum of the balances of those that may: `-circulating` when all is well.
+        held: The part of the balances that is held.
+        held_for: What the accounts that would be credited with it have noted of that.
+        overdrawn: Accounts that have less than nothing, and may not; 0 when all is well.
+    """
+
+    accounts: int
+    circulating: int
+    outside: int
+    held: int
+    held_for: int
+    overdrawn: int
+
+    @property
+    def imbalance(self) -> int:
+        """What all accounts together have: each transfer gives one side what another loses."""
+        return self.circulating + self.outside
+
+    @property
+    def imbalance_of_holds(self) -> int:
+        """What is held on one side and not on the other."""
+        return self.held_for - self.held

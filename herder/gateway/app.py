@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
 
+from herder import home
 from herder.gateway import errors, herd, openai, operate, orders, usage
 from herder.gateway.calling import House
 from herder.gateway.described import describe
 from herder.gateway.errors import Answer
 from herder.gateway.following import Follower
+from herder.gateway.limits import Guard, Limits
+from herder.gateway.metrics import Measured, Metrics
+from herder.gateway.once import Once
+from herder.gateway.protocol import make_protocol
+from herder.gateway.rates import RedisAdder, keep_sharing
 from herder.gateway.serving import BoundedBody, listen, run
 from herder.gateway.settings import GatewaySettings
+from herder.health import check
 from herder.local import LocalHerd
+from herder.monitor import Monitor
 from herder.version import __version__
 from workers.transport.reading import TextReader
 
@@ -31,12 +41,24 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         local: the herd that it sells.
         settings: of the gateway.
     """
+    limits = Limits(settings)
+    monitor = Monitor(local.database, local.accounts.totals, clock_us=home.clock_us)
+    metrics = Metrics(monitor)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         reader = TextReader(settings.redis_url, settings.max_streams + SPARE_READS)
-        app.state.house = House(local, Follower(local, reader, settings.max_streams), settings)
+        follower = Follower(
+            local, reader, settings.max_streams, settings.max_streams_per_key, metrics.began
+        )
+        metrics.streams.set_function(lambda: float(follower.open))
+        ready = Once(partial(check, local))
+        app.state.house = House(local, follower, settings, limits, ready, metrics)
+        adder = RedisAdder(settings.redis_url)
+        sharing = asyncio.create_task(keep_sharing(limits.rates, adder))
         yield
+        sharing.cancel()
+        await adder.close()
         await reader.close()
 
     app = FastAPI(
@@ -53,7 +75,10 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     for router in (orders.router, openai.router, herd.router, operate.router, usage.router):
         app.include_router(router)
     describe(app)
+    # The last is the first that a call comes to.
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)
+    app.add_middleware(Guard, limits=limits, settings=settings)
+    app.add_middleware(Measured, metrics=metrics)
     return app
 
 
@@ -74,5 +99,12 @@ def serve(
     host, port = listening.getsockname()[:2]
     said(f"http://{host}:{port}")
     _log.info("gateway_ready", host=host, port=port)
-    run(make_app(local, settings), listening)
+    run(
+        make_app(local, settings),
+        listening,
+        http=make_protocol(settings),
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+    )
     _log.info("gateway_ended")

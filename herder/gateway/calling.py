@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from herder.api_keys import require
+from herder.api_keys import named_id, require
 from herder.errors import Unauthorized
 from herder.gateway.following import Follower
+from herder.gateway.limits import Limits, address_of
 from herder.gateway.looking import look
+from herder.gateway.metrics import Metrics
+from herder.gateway.once import Once
 from herder.gateway.settings import GatewaySettings
 from herder.local import LocalHerd
 from herder.store.api_keys import ApiKey
@@ -26,11 +29,17 @@ class House:
         herd: the herd.
         follower: the lines that are held.
         settings: of this gateway.
+        limits: on what callers may ask of it.
+        ready: what is missing, as `herder.health.check` finds it.
+        metrics: what is counted here.
     """
 
     herd: LocalHerd
     follower: Follower
     settings: GatewaySettings
+    limits: Limits
+    ready: Once[dict[str, str]]
+    metrics: Metrics
 
     def model(self, name: str | None) -> str | None:
         """A model by its own name or another one that stands for it."""
@@ -47,17 +56,53 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `herd key create
 AtHome = Annotated[House, Depends(house_of)]
 
 
-async def _shown_key(
-    house: AtHome, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+async def recognised(
+    request: Request,
+    house: AtHome,
+    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> ApiKey:
-    if shown is None:
+    """The key that a caller shows; who shows none is counted as a stranger.
+
+    Raises:
+        Unauthorized: he shows none that opens anything.
+        TooManyRequests: he showed too many of those.
+    """
+    address = address_of(request.scope)
+    text = shown.credentials if shown is not None else ""
+    house.limits.may_show(address, named_id(text))
+    try:
+        key = await _look_up(house, text)
+    except Unauthorized:
+        house.limits.was_none(address)
+        raise
+    house.limits.was_good(address, key.id)
+    return key
+
+
+async def _look_up(house: House, text: str) -> ApiKey:
+    if not text:
         raise Unauthorized(
             "Send an API key as `Authorization: Bearer herd_…`; `herd key create ACCOUNT` makes "
             "one."
         )
-    return await look(
-        house.herd.database, partial(house.herd.api_keys.recognise, shown.credentials)
-    )
+    return await look(house.herd.database, partial(house.herd.api_keys.recognise, text))
+
+
+async def _shown_key(house: AtHome, key: Annotated[ApiKey, Depends(recognised)]) -> ApiKey:
+    house.limits.key(key.id)
+    return key
+
+
+async def scraper(
+    request: Request,
+    house: AtHome,
+    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Whoever may read `/metrics`, as `HERD_METRICS` says; a key is not counted for it."""
+    if house.settings.metrics == "off":
+        raise HTTPException(404)
+    if house.settings.metrics == "key":
+        require(await recognised(request, house, shown), "operate")
 
 
 def _with(scope: str, *others: str) -> Any:

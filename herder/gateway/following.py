@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -85,6 +86,30 @@ class _Wake:
             self._loop.call_soon_threadsafe(self.event.set)
 
 
+class Line:
+    """A line that a caller holds, until it is closed; it may be closed more than once."""
+
+    def __init__(self, holders: Counter[str], key_id: str) -> None:
+        self._holders = holders
+        self._key_id: str | None = key_id
+        holders[key_id] += 1
+
+    def close(self) -> None:
+        """Give it back."""
+        key_id, self._key_id = self._key_id, None
+        if key_id is None:
+            return
+        self._holders[key_id] -= 1
+        if not self._holders[key_id]:
+            del self._holders[key_id]
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Follower:
     """The lines of one gateway.
 
@@ -92,31 +117,51 @@ class Follower:
         herd: whose orders.
         reader: of their texts.
         most: lines at once.
+        most_per_key: those of one API key.
+        began: is told, once for each text that is read from its beginning, the order's model and
+            the seconds from its submission to that beginning.
     """
 
-    def __init__(self, herd: LocalHerd, reader: TextReader, most: int) -> None:
+    def __init__(
+        self,
+        herd: LocalHerd,
+        reader: TextReader,
+        most: int,
+        most_per_key: int,
+        began: Callable[[str, float], None] = lambda _model, _seconds: None,
+    ) -> None:
         self._herd = herd
         self._reader = reader
         self._most = most
-        self._open = 0
+        self._most_per_key = most_per_key
+        self._began = began
+        self._holders: Counter[str] = Counter()
 
-    @contextmanager
-    def line(self) -> Iterator[None]:
-        """Take one of the lines.
+    @property
+    def open(self) -> int:
+        """Lines that are held now."""
+        return self._holders.total()
+
+    def line(self, key_id: str) -> Line:
+        """Take one of the lines for an API key; whoever takes it closes it.
 
         Raises:
-            TooManyStreams: all are taken.
+            TooManyStreams: all are taken, or all that this key may have.
         """
-        if self._open >= self._most:
+        if self._holders[key_id] >= self._most_per_key:
+            raise TooManyStreams(
+                f"API key {key_id} has {self._most_per_key} streams open here, as many as it may; "
+                "try again when one has ended.",
+                retry_after_s=1,
+                streams=self._most_per_key,
+            )
+        if self.open >= self._most:
             raise TooManyStreams(
                 f"{self._most} streams are open here already; try again in a second.",
                 retry_after_s=1,
+                streams=self._most,
             )
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
+        return Line(self._holders, key_id)
 
     async def _look(self, read: Callable[[], Found]) -> Found:
         return await look(self._herd.database, read)
@@ -148,6 +193,7 @@ class Follower:
         """
         text = _Text(mark)
         after, reading, waits, started = "0", 0, None, 0
+        fresh = mark is None  # nothing of any attempt's text was read yet
         while True:
             order = await self._look(partial(self._herd.order, order_id, account=account))
             if order.state.ended:
@@ -165,6 +211,9 @@ class Follower:
                 yield Happened("place", asdict(place))
             async for more in self._read(order_id, attempt, after, text):
                 if isinstance(more, str):
+                    if fresh:
+                        fresh = False
+                        self._began(order.model, _since(order, more))
                     after = more
                     continue
                 if started != attempt:
@@ -239,6 +288,12 @@ class _Text:
         self._shown += len(text)
         self._hash.update(text.encode())
         return Happened("text", {"text": text}, Mark(self._attempt, self._shown))
+
+
+def _since(order: Order, entry_id: str) -> float:
+    """Seconds from an order's submission to an entry of its text, by Redis's own clock."""
+    written_us = int(entry_id.partition("-")[0]) * 1000
+    return max(0.0, (written_us - order.submitted_us) / 1e6)
 
 
 def _start(order: Order) -> Happened:

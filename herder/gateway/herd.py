@@ -8,15 +8,15 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import PlainTextResponse
 
-from herder.errors import HerdError
 from herder.gateway.answers import HealthAnswer, KeysAnswer, ModelCard, ModelsAnswer, ReadyAnswer
 from herder.gateway.bodies import AccountAnswer, KeyAnswer, StatementAnswer
-from herder.gateway.calling import READS, AtHome, House, Reader
+from herder.gateway.calling import READS, AtHome, House, Reader, scraper
 from herder.gateway.described import refusals
 from herder.gateway.errors import Answer
-from herder.operator import serving
+from herder.health import OK
 from herder.receipts import Info
 from herder.signed import to_jwks
 from herder.submission import EPOCH
@@ -98,7 +98,7 @@ async def statement_of(house: House, name: str, after: int, limit: int) -> dict[
     }
 
 
-@router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(503))
+@router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(429, 503))
 async def keys(house: AtHome) -> dict[str, Any]:
     """What signed receipts are checked with."""
     return to_jwks((await run_sync(house.herd.public_keys)).values())
@@ -117,18 +117,20 @@ async def healthz() -> HealthAnswer:
 )
 async def readyz(house: AtHome) -> Answer:
     """Whether orders that come in now would be run: 503 with what is missing, else 200."""
-    checks = await run_sync(_checks, house)
-    ready = all(found == "ok" for found in checks.values())
+    checks = await house.ready()
+    ready = all(found == OK for found in checks.values())
     return Answer({"ready": ready, "checks": checks}, 200 if ready else 503)
 
 
-def _checks(house: House) -> dict[str, str]:
-    herd = house.herd
-    try:
-        default = herd.info().default_model
-        here = serving(herd.database, default, herd.settings.lease_s)
-    except HerdError as error:
-        return {"database": error.message}
-    checks = {"database": "ok", "redis": "ok" if herd.redis_answers() else "Redis does not answer."}
-    checks["worker"] = "ok" if here else f"No worker of {default} was heard lately."
-    return checks
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Depends(scraper)],
+    responses=refusals(404),
+)
+async def metrics(
+    house: AtHome, accept: Annotated[str, Header(include_in_schema=False)] = ""
+) -> Response:
+    """How the gateway and the herd are, in Prometheus form."""
+    page, content_type = await house.metrics.page(accept)
+    return Response(page, headers={"Content-Type": content_type})

@@ -1,6 +1,7 @@
 """OpenAI's routes: `/v1/chat/completions` and `/v1/completions`, for programs written for those.
 
-A caller who goes away cancels the order: nobody would read what it costs.
+A caller who goes away cancels the order, unless he said otherwise (`on_disconnect`): nobody would
+read what it costs.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
 
 from herder import errors
@@ -32,6 +34,7 @@ from herder.gateway.openai_schemas import (
     CompletionBody,
     CompletionChunk,
 )
+from herder.gateway.streaming import EventStream
 from herder.receipts import Receipt, Result, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 
@@ -54,7 +57,7 @@ _IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
     responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk)}},
     openapi_extra=takes(ChatBody, PRICED),
 )
-async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
+async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
     """A chat completion."""
     return await _complete("chat", request, house, key)
 
@@ -65,18 +68,19 @@ async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventSou
     responses={200: {"model": Completion, "content": streamed(CompletionChunk)}},
     openapi_extra=takes(CompletionBody, PRICED),
 )
-async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventSourceResponse:
+async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
     """A completion: the prompt reaches the model as it is."""
     return await _complete("completion", request, house, key)
 
 
 async def _complete(
     kind: Kind, request: Request, house: House, key: ApiKey
-) -> Answer | EventSourceResponse:
+) -> Answer | EventStream:
     asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
     call = {**asked.call, "model": house.model(asked.call["model"])}
     prompt, tokens = call.pop("prompt", None), call.pop("tokens")
-    with house.follower.line():
+    with ExitStack() as held:
+        line = held.enter_context(house.follower.line(key.id))
         receipt = await run_sync(
             partial(
                 house.herd.submit,
@@ -91,8 +95,10 @@ async def _complete(
         )
         if not asked.stream:
             return await _whole(request, house, asked, receipt)
-    chunks = _chunks(house, asked, receipt)
-    return EventSourceResponse(chunks, sep="\n", headers={"X-Order": receipt.order})
+        held.pop_all()  # the response gives it back
+    stream = _Stream(house, asked, receipt)
+    head = {"X-Order": receipt.order}
+    return EventStream(stream.chunks(), line, after=stream.after, sep="\n", headers=head)
 
 
 async def _json(request: Request) -> object:
@@ -116,14 +122,17 @@ def _no_number(name: str) -> None:
 async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
     """The answer in one piece."""
     order_id = receipt.order
+    cancels = asked.on_disconnect == "cancel"
     try:
         while not await house.follower.wait(order_id, LOOK_S):
             if await request.is_disconnected():
-                await run_sync(house.herd.cancel, order_id)
+                if cancels:
+                    await run_sync(house.herd.cancel, order_id)
                 return Answer({}, 499)
     except asyncio.CancelledError:
-        with CancelScope(shield=True):
-            await run_sync(house.herd.cancel, order_id)
+        if cancels:
+            with CancelScope(shield=True):
+                await run_sync(house.herd.cancel, order_id)
         raise
     result = await run_sync(house.herd.answer, order_id)
     if (failed := _failed(result)) is not None:
@@ -136,31 +145,44 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
     return Answer(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
 
 
-async def _chunks(house: House, asked: Asked, receipt: Receipt) -> AsyncIterator[ServerSentEvent]:
-    """The answer as it is generated."""
-    order_id, ended = receipt.order, False
-    head = _head(asked, receipt, 1)
-    try:
-        with house.follower.line():
+class _Stream:
+    """The answer as it is generated, and what becomes of its order when it is cut."""
+
+    def __init__(self, house: House, asked: Asked, receipt: Receipt) -> None:
+        self._house = house
+        self._asked = asked
+        self._receipt = receipt
+        self._ended = False
+        self._restarted = False
+
+    async def chunks(self) -> AsyncIterator[ServerSentEvent]:
+        """What is sent."""
+        asked, order_id = self._asked, self._receipt.order
+        head = _head(asked, self._receipt, 1)
+        try:
             if asked.kind == "chat":
                 yield _chunk(head, asked, {"role": "assistant", "content": ""})
-            async for one in house.follower.follow(order_id, account=receipt.account):
+            follower = self._house.follower
+            async for one in follower.follow(order_id, account=self._receipt.account):
                 if one.kind == "text":
                     yield _chunk(head, asked, {"content": one.data["text"]})
                 elif one.kind == "restart":
+                    self._restarted = True  # what was shown cannot be taken back
                     yield _broken(errors.StreamRestarted(order_id, one.data["shown"]))
-                    return  # what was shown cannot be taken back; its order is cancelled below
+                    return
                 elif one.result is not None:
-                    ended = True
+                    self._ended = True
                     for last in _last(head, asked, one):
                         yield last
-        yield ServerSentEvent("[DONE]", sep="\n")
-    except errors.HerdError as error:
-        yield _broken(error)
-    finally:
-        if not ended:
-            with CancelScope(shield=True):
-                await run_sync(house.herd.cancel, order_id)
+            yield ServerSentEvent("[DONE]", sep="\n")
+        except errors.HerdError as error:
+            yield _broken(error)
+
+    async def after(self, _left: bool) -> None:
+        """Cancel the order, if nobody will read what it costs, or should."""
+        if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
+            return
+        await run_sync(self._house.herd.cancel, self._receipt.order)
 
 
 def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:

@@ -28,7 +28,7 @@ _KINDS = {"seed": _WHOLE, "top_k": _WHOLE, "grammar": ((str,), "text")}
 _PLAIN = ("fee", "multiplier", "max_fee", "reference", "start_by", "run_limit_s", "stop")
 _COMMON = {
     *(*_SAMPLING, *_PLAIN, "model", "max_tokens", "logit_bias", "response_format"),
-    *("stream", "stream_options", "user"),
+    *("stream", "stream_options", "user", "on_disconnect"),
 }
 _KNOWN: dict[Kind, set[str]] = {
     "chat": {*_COMMON, "messages", "max_completion_tokens"},
@@ -62,6 +62,7 @@ class Asked:
         call: arguments of `LocalHerd.submit`, the model as the caller names it.
         stream: whether the text is to come as it is generated.
         include_usage: whether a stream ends with the counts.
+        on_disconnect: what becomes of the order when the caller goes away.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class Asked:
     stream: bool = False
     include_usage: bool = False
     sampling: dict[str, Any] = field(default_factory=dict)
+    on_disconnect: Literal["cancel", "continue"] = "cancel"
 
 
 def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: int) -> Asked:
@@ -78,7 +80,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
         kind: of which route.
         body: the request's, as JSON gave it.
         headers: the request's; `X-Fee`, `X-Multiplier` and `X-Max-Fee` price it as the fields
-            of the same names do.
+            of the same names do, and so does `X-On-Disconnect`.
         default_tokens: where the call says no number.
 
     Raises:
@@ -109,6 +111,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
         stream=_flag(given.get("stream", False), "stream"),
         include_usage=_flag(options.get("include_usage", False), "stream_options.include_usage"),
         sampling=_sampling(given),
+        on_disconnect=_on_disconnect(given, headers),
     )
 
 
@@ -133,6 +136,17 @@ def _priced(headers: Mapping[str, str], call: Mapping[str, Any]) -> dict[str, An
         else:
             raise BadRequest(f"{header} must be a whole number of winston.", header)
     return found
+
+
+def _on_disconnect(
+    given: Mapping[str, Any], headers: Mapping[str, str]
+) -> Literal["cancel", "continue"]:
+    found = given.get("on_disconnect", headers.get("x-on-disconnect", "cancel"))
+    if found == "cancel":
+        return "cancel"
+    if found == "continue":
+        return "continue"
+    raise BadRequest("on_disconnect must be cancel or continue.", "on_disconnect")
 
 
 def _flag(value: object, name: str) -> bool:

@@ -89,6 +89,10 @@ class _Body(_Shown):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     grammar: str | None = None
+    on_disconnect: Annotated[
+        Literal["cancel", "continue"] | None,
+        Field(description="What becomes of the order when the caller goes away: cancelled."),
+    ] = None
     # These are taken where they ask for what happens anyway.
     n: Literal[1] | None = None
     best_of: Literal[1] | None = None
@@ -253,6 +257,7 @@ PRICED = [
         ("X-Fee", "^[0-9]{1,20}$", "As `fee`."),
         ("X-Max-Fee", "^[0-9]{1,20}$", "As `max_fee`."),
         ("X-Multiplier", "^[0-9.]{1,20}$", "As `multiplier`."),
+        ("X-On-Disconnect", "^(cancel|continue)$", "As `on_disconnect`."),
         ("Idempotency-Key", "^[!-~]{1,255}$", "The same key with the same call is one order."),
     )
 ]

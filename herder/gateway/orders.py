@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from herder.api_keys import require
 from herder.gateway.answers import EndData, RestartData, StartData, TextData
 from herder.gateway.bodies import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
 from herder.gateway.calling import AtHome, Buyer, House, Reader
@@ -19,6 +20,7 @@ from herder.gateway.described import LOCATION, streamed
 from herder.gateway.errors import Answer
 from herder.gateway.following import Mark
 from herder.gateway.looking import look
+from herder.gateway.streaming import EventStream, OnDisconnect
 from herder.orders import Order
 from herder.receipts import Place, Quote, Receipt, receipt_of
 
@@ -101,7 +103,7 @@ async def order(
     found = await look(house.herd.database, shown)
     if wait == 0 or found.text is not None:
         return found
-    with house.follower.line():
+    with house.follower.line(key.id):
         await house.follower.wait(order_id, wait)
     return await look(house.herd.database, shown)
 
@@ -115,27 +117,37 @@ async def events(
     order_id: str,
     house: AtHome,
     key: Reader,
+    on_disconnect: Annotated[
+        OnDisconnect, Query(description="What becomes of the order when the caller goes away.")
+    ] = "continue",
     last_event_id: Annotated[str | None, Header()] = None,
-) -> EventSourceResponse:
+) -> EventStream:
     """What happens to an order, as server-sent events, until its end.
 
     `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
     caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
-    leaves the order running.
+    leaves the order running, or cancels it with `on_disconnect=cancel`, for which the key needs
+    the scope `buy`; a gateway that ends cuts its lines and cancels nothing.
     """
+    cancels = on_disconnect == "cancel"
+    if cancels:
+        require(key, "buy")
     mark = Mark.parse(last_event_id)
     await run_sync(partial(house.herd.order, order_id, account=key.account))
 
     async def happening() -> AsyncIterator[ServerSentEvent]:
-        with house.follower.line():
-            async for one in house.follower.follow(order_id, account=key.account, mark=mark):
-                identity = str(one.mark) if one.mark else None
-                yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
-                if one.result is not None:
-                    paid = json.dumps(one.result.receipt.to_dict())
-                    yield ServerSentEvent(paid, event="receipt")
+        async for one in house.follower.follow(order_id, account=key.account, mark=mark):
+            identity = str(one.mark) if one.mark else None
+            yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
+            if one.result is not None:
+                paid = json.dumps(one.result.receipt.to_dict())
+                yield ServerSentEvent(paid, event="receipt")
 
-    return EventSourceResponse(happening(), ping=PING_S)
+    async def after(left: bool) -> None:
+        if left and cancels:
+            await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+
+    return EventStream(happening(), house.follower.line(key.id), after=after, ping=PING_S)
 
 
 @router.get("/orders/{order_id}/receipt", response_class=Signed)

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -94,7 +95,10 @@ def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
 
 
 def run(
-    app: ASGIApp, listening: socket.socket, stopping: Callable[[], None] = lambda: None
+    app: ASGIApp,
+    listening: socket.socket,
+    stopping: Callable[[], None] = lambda: None,
+    **more: Any,
 ) -> None:
     """Serve an app until told to stop (SIGTERM, SIGINT).
 
@@ -102,14 +106,16 @@ def run(
         app: the app.
         listening: as `listen` gave it.
         stopping: called, in a signal's handler, when it is told to stop.
+        more: of `uvicorn.Config`, in place of what stands here.
     """
+    how = {"h11_max_incomplete_event_size": MAX_HEADER_BYTES} | more
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        **how,
     )
     # uvicorn raises the signal again once it has ended well: nobody is left to be told.
     signals = (signal.SIGINT, signal.SIGTERM)

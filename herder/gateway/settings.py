@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -43,6 +43,69 @@ class GatewaySettings(Settings):
         int,
         Field(ge=1, le=10_000, description="Streams and held lines that a gateway has at once."),
     ] = 1000
+    max_streams_per_key: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="Those of one API key, at one gateway."),
+    ] = 500
+    max_header_bytes: Annotated[
+        int,
+        Field(ge=1024, le=2**20, description="The longest head of a request, its path included."),
+    ] = 32_768
+    max_request_s: Annotated[
+        int,
+        Field(ge=1, le=3600, description="Seconds in which a request has to have come in whole."),
+    ] = 60
+    slow_reader_s: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=86_400,
+            description="Seconds that an answer waits for a caller who does not read it; then the "
+            "line is cut, as if he had gone away.",
+        ),
+    ] = 60
+    requests_per_minute_per_key: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**6,
+            description="Requests that an API key may make in a minute, at all gateways of the "
+            "herd together; 0: any number.",
+        ),
+    ] = 6000
+    requests_per_minute_per_address: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**6,
+            description="The same of an address (of IPv6: a network of 64 bits), whatever keys it "
+            "shows; 0: any number.",
+        ),
+    ] = 6000
+    unauthorized_per_minute: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**6,
+            description="Calls without a good API key that an address may make in a minute, before "
+            "it is heard only with keys that were good there lately; 0: any number.",
+        ),
+    ] = 600
+    trusted_proxies: Annotated[
+        str,
+        Field(
+            description="Addresses and networks of proxies, with commas between, whose "
+            "`X-Forwarded-For` is believed: behind any other, all callers are one address. "
+            "`*`: of everybody; empty: of nobody."
+        ),
+    ] = "127.0.0.1,::1"
+    metrics: Annotated[
+        Literal["key", "open", "off"],
+        Field(
+            description="Who may read `/metrics`: who shows an API key with the scope `operate`, "
+            "anybody, or nobody."
+        ),
+    ] = "key"
 
     @field_validator("model_aliases")
     @classmethod

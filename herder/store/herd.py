@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
@@ -216,6 +216,26 @@ _CLOCK = select(clock)
 def heard_s(connection: Connection) -> int:
     """Seconds in which somebody listened, since the beginning."""
     return int(connection.execute(_CLOCK).one().heard_s)
+
+
+class Heard(NamedTuple):
+    """The listening clock.
+
+    Attributes:
+        heard_s: seconds in which somebody listened, since the beginning.
+        marked_us: when a herder, whichever, last sent a marker: each does about each second.
+        heard_us: when the last marker came that was read, by the clock of whoever carried it.
+    """
+
+    heard_s: int
+    marked_us: int
+    heard_us: int
+
+
+def listening(connection: Connection) -> Heard:
+    """Whether herders work, and hear anything."""
+    row = connection.execute(_CLOCK).one()
+    return Heard(row.heard_s, row.marked_us, row.heard_us)
 
 
 def take_mark(connection: Connection, now_us: int, every_us: int) -> int | None:

@@ -41,6 +41,11 @@ from tests.bench.servers import (
 CONNECTIONS = 8
 AIMS = {"post_vs_bare_route": 0.5, "get_vs_bare_route": 0.5, "first_token_added_ms": 15.0}
 QUIET = {"HERD_EVENTS": "false", "HERD_LOG_LEVEL": "WARNING"}
+COUNTED = {
+    "HERD_REQUESTS_PER_MINUTE_PER_KEY": "1000000",
+    "HERD_REQUESTS_PER_MINUTE_PER_ADDRESS": "1000000",
+}
+"""Calls are counted as they are by default, and none is refused."""
 Ask = Callable[[http.client.HTTPConnection, int], None]
 
 
@@ -137,7 +142,12 @@ class Place:
         redis = stack.enter_context(redis_server(folder))
         self.settings = load_settings(folder / "home", redis_url=redis)
         home.init(self.settings, load_policy(folder / "home"), deposit=10**12)
-        self.env = {**QUIET, "HERD_HOME": str(self.settings.home), "HERD_REDIS_URL": redis}
+        self.env = {
+            **QUIET,
+            **COUNTED,
+            "HERD_HOME": str(self.settings.home),
+            "HERD_REDIS_URL": redis,
+        }
         self.herd = LocalHerd(self.settings)
         stack.callback(self.herd.close)
         self.herd.accounts.set_limits("default", max_open_orders=0, tokens_per_minute=0)

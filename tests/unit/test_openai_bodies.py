@@ -207,3 +207,14 @@ def deep(levels):
     for _ in range(levels):
         found = {"a": found}
     return found
+
+
+def test_what_becomes_of_an_order_whose_caller_went_away_may_be_chosen():
+    assert chat().on_disconnect == "cancel"
+    assert chat(on_disconnect="continue").on_disconnect == "continue"
+    assert chat({"x-on-disconnect": "continue"}).on_disconnect == "continue"
+    assert chat({"x-on-disconnect": "continue"}, on_disconnect="cancel").on_disconnect == "cancel"
+    for wrong in ({"on_disconnect": "stop"}, {"on_disconnect": True}):
+        with pytest.raises(BadRequest) as refused:
+            chat(**wrong)
+        assert refused.value.param == "on_disconnect"
