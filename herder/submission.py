@@ -262,9 +262,15 @@ def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
     if (
         isinstance(messages, (str, bytes, Mapping))
         or not isinstance(messages, Sequence)
-        or not 1 <= len(messages) <= MAX_MESSAGES
+        or not messages
     ):
         raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} turns.")
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidPrompt(
+            f"messages must be a list of 1 to {MAX_MESSAGES} turns, not {len(messages)}.",
+            turns=len(messages),
+            most=MAX_MESSAGES,
+        )
     turns = []
     for place, message in enumerate(messages, 1):
         try:

@@ -12,6 +12,7 @@ import typer
 
 from herder.cli import (
     accounts,
+    chat,
     grants,
     keys,
     models,
@@ -206,6 +207,7 @@ grants.register(accounts.app)
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
 submit.register(app)
+chat.register(app)
 orders.register(app)
 usage.register(app)
 app.add_typer(receipts.app, name="receipt")

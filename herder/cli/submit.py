@@ -244,7 +244,7 @@ def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
             complain(receipt_line(receipt))
         return
     try:
-        _say_who_is_away(herd, receipt)
+        say_who_is_away(herd, receipt)
         if json:
             _wait_for_json(herd, receipt.order)
         else:
@@ -277,7 +277,8 @@ def _interrupted(herd: Herd, order_id: str) -> None:
     complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
 
 
-def _say_who_is_away(herd: Herd, receipt: Receipt) -> None:
+def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
+    """Tell whoever waits for an order that there is nobody to run it."""
     if receipt.state == "queued" and not herd.attended(receipt.model):
         complain(
             f"Order {receipt.order} waits for workers: none with {receipt.model} is here; "

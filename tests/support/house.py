@@ -154,9 +154,10 @@ class FakeWorker:
         """Send an outcome, and have it settled."""
         return self.house.settlement.settle([self.answer(job, **fields)])
 
-    def fail(self, job: Job, *, permanent: bool) -> Settled:
+    def fail(self, job: Job, *, permanent: bool, **more: Any) -> Settled:
         """Send an outcome that failed."""
-        failure = Failure(code="stub_trouble", message="It went wrong.", permanent=permanent)
+        said = {"code": "stub_trouble", "message": "It went wrong.", **more}
+        failure = Failure(permanent=permanent, **said)
         return self.finish(job, result="failed", failure=failure)
 
     def hand_back(self, job: Job) -> Settled:

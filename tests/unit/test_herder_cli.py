@@ -40,7 +40,7 @@ def test_the_commands_are_these():
     names = {" ".join(path) for path in COMMANDS}
     accounts = "create list deposit withdraw transfer balance statement"
     assert names >= {
-        *("init", "up", "demo", "quote", "info", "submit", "audit"),
+        *("init", "up", "demo", "quote", "info", "submit", "chat", "audit"),
         *(f"account {one}" for one in accounts.split()),
         *("order show", "order refund", "order cancel", "order rebid", "orders purge"),
         *("model list", "model set", "policy show", "policy set", "account limit"),
