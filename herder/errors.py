@@ -365,7 +365,7 @@ class RefundRefused(HerdError):
 
 
 class RateLimited(HerdError):
-    """The account has as much open, or ordered lately, as it may; nothing was held."""
+    """The account, its key or its address asked for as much as it may for now; nothing was held."""
 
     code = "rate_limited"
 

@@ -103,6 +103,7 @@ def serve(
         make_app(local, settings),
         listening,
         http=make_protocol(settings),
+        ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,

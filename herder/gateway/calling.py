@@ -65,7 +65,7 @@ async def recognised(
 
     Raises:
         Unauthorized: he shows none that opens anything.
-        TooManyRequests: he showed too many of those.
+        RateLimited: he showed too many of those.
     """
     address = address_of(request.scope)
     text = shown.credentials if shown is not None else ""

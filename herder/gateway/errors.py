@@ -78,12 +78,6 @@ class TooManyStreams(errors.RateLimited):
     code = "too_many_streams"
 
 
-class TooManyRequests(errors.RateLimited):
-    """The key, or the address that calls, called as often as it may; nothing was held."""
-
-    code = "too_many_requests"
-
-
 def status_of(error: errors.HerdError) -> int:
     """The HTTP status of an error."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from herder.gateway.errors import Answer, TooManyRequests, answer_to, body_of
+from herder.errors import RateLimited
+from herder.gateway.errors import Answer, answer_to, body_of
 from herder.gateway.rates import Rate
 from herder.gateway.settings import GatewaySettings
 
@@ -57,12 +58,12 @@ class Limits:
         """Count a call of an address.
 
         Raises:
-            TooManyRequests: it made as many as it may.
+            RateLimited: it made as many as it may.
         """
         wait_s = self._addresses.take(address)
         if wait_s:
             most = self._addresses.per_minute
-            raise TooManyRequests(
+            raise RateLimited(
                 f"Your address may make {most} requests a minute; try again in {wait_s} s.",
                 retry_after_s=wait_s,
                 requests_per_minute=most,
@@ -76,11 +77,11 @@ class Limits:
             key_id: the id that the key bears, be it one or not.
 
         Raises:
-            TooManyRequests: too many that it showed lately were none, and this was not good there.
+            RateLimited: too many that it showed lately were none, and this was not good there.
         """
         wait_s = self._strangers.wait_s(address)
         if wait_s and (address, key_id) not in self._known:
-            raise TooManyRequests(
+            raise RateLimited(
                 "Your address made too many calls without a good API key; "
                 f"try again in {wait_s} s.",
                 retry_after_s=wait_s,
@@ -101,12 +102,12 @@ class Limits:
         """Count a call that shows a key.
 
         Raises:
-            TooManyRequests: it was used as often as it may be.
+            RateLimited: it was used as often as it may be.
         """
         wait_s = self._keys.take(key_id)
         if wait_s:
             most = self._keys.per_minute
-            raise TooManyRequests(
+            raise RateLimited(
                 f"API key {key_id} may be used {most} times a minute; try again in {wait_s} s.",
                 retry_after_s=wait_s,
                 requests_per_minute=most,
@@ -136,7 +137,7 @@ class Guard:
         if scope["path"] not in UNCOUNTED:
             try:
                 self._limits.address(address_of(scope))
-            except TooManyRequests as error:
+            except RateLimited as error:
                 return answer_to(error)
         return None
 

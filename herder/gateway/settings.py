@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,6 +107,19 @@ class GatewaySettings(Settings):
             "anybody, or nobody."
         ),
     ] = "key"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        value = value.strip()
+        for one in filter(None, map(str.strip, value.split(",")) if value != "*" else ()):
+            try:
+                ip_network(one)
+            except ValueError:
+                raise ValueError(
+                    "it must be addresses or networks (10.0.0.0/8), with commas between, or *"
+                ) from None
+        return value
 
     @field_validator("model_aliases")
     @classmethod

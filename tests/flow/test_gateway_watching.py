@@ -144,7 +144,7 @@ def own_rabbit(tmp_path):
     server.close()
 
 
-def test_each_server_that_is_away_is_named(make_herd, own_postgres, own_redis, own_rabbit):
+def test_each_server_that_is_away_is_named(own_postgres, own_redis, own_rabbit, make_herd):
     address = own_postgres.url(own_postgres.new_database())
     herd = make_herd(own_redis, HERD_DATABASE_URL=address, HERD_BROKER_URL=own_rabbit.url())
     _, url = herd.start_gateway()

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from herder.errors import SetupError
+from herder.gateway.settings import load_settings as load_gateway_settings
 from herder.pricing import Policy, Rates
 from herder.settings import load_policy, load_settings
 from workers.errors import SettingsError
@@ -126,3 +127,14 @@ def test_a_missing_key_file_says_how_to_get_one(tmp_path):
     with pytest.raises(SettingsError, match="herd init") as caught:
         read_join_file(tmp_path / "worker.json")
     assert "HERD_WORKER_KEY" in str(caught.value)
+
+
+@pytest.mark.parametrize("right", ["", "*", "10.0.0.0/8, 192.0.2.1,2001:db8::/32"])
+def test_proxies_that_are_trusted_are_networks(home, right):
+    assert load_gateway_settings(trusted_proxies=right).trusted_proxies == right
+
+
+@pytest.mark.parametrize("wrong", ["proxy.example", "10.0.0.1/8", "10.0.0.1,*"])
+def test_a_proxy_that_would_never_be_recognised_is_refused(home, wrong):
+    with pytest.raises(SetupError, match="HERD_TRUSTED_PROXIES"):
+        load_gateway_settings(trusted_proxies=wrong)
