@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import structlog
 from fastapi import FastAPI
+from redis import RedisError
 
 from herder import home
 from herder.gateway import errors, herd, openai, operate, orders, usage
@@ -32,6 +33,8 @@ from workers.transport.reading import TextReader
 _log = structlog.get_logger("herder.gateway")
 
 SPARE_READS = 8
+TRIM_S = 10.0
+"""How often connections to Redis that nobody needs are closed."""
 
 
 def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
@@ -55,9 +58,13 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         ready = Once(partial(check, local))
         app.state.house = House(local, follower, settings, limits, ready, metrics)
         adder = RedisAdder(settings.redis_url)
-        sharing = asyncio.create_task(keep_sharing(limits.rates, adder))
+        beside = [
+            asyncio.create_task(keep_sharing(limits.rates, adder)),
+            asyncio.create_task(_trim(reader)),
+        ]
         yield
-        sharing.cancel()
+        for one in beside:
+            one.cancel()
         await adder.close()
         await reader.close()
 
@@ -80,6 +87,14 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(Guard, limits=limits, settings=settings)
     app.add_middleware(Measured, metrics=metrics)
     return app
+
+
+async def _trim(reader: TextReader) -> None:
+    """Give back, now and then, the connections that many streams at once needed."""
+    while True:
+        await asyncio.sleep(TRIM_S)
+        with suppress(RedisError):
+            await reader.trim()
 
 
 def serve(

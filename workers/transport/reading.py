@@ -12,6 +12,9 @@ from workers.wire import text_stream
 AT_ONCE = 500
 """Pieces that one read takes at most; what there is beyond them the next one takes."""
 
+FEW = 16
+"""Connections that may stay open, whether or not they are needed."""
+
 
 class TextReader:
     """Reads texts, each read on a connection of its own while it waits.
@@ -33,7 +36,11 @@ class TextReader:
             health_check_interval=10,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
         )
+        self._pool = pool
         self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._reading = 0
+        self._most_lately = 0
+        self._open = 0
 
     async def read(self, order: str, attempt: int, after: str, *, block_ms: int) -> list[TextPiece]:
         """Pieces of an attempt's text after an id; empty when none came in time.
@@ -42,7 +49,21 @@ class TextReader:
             RedisError: Redis is out of reach.
         """
         key = text_stream(order, attempt)
-        return pieces_of(await self._redis.xread({key: after}, count=AT_ONCE, block=block_ms))
+        self._reading += 1
+        self._most_lately = max(self._most_lately, self._reading)
+        try:
+            return pieces_of(await self._redis.xread({key: after}, count=AT_ONCE, block=block_ms))
+        finally:
+            self._reading -= 1
+
+    async def trim(self) -> None:
+        """Close connections that nobody needed since the last call: the pool itself keeps all."""
+        self._open = max(self._open, self._most_lately)
+        if self._open > FEW and self._most_lately <= self._open // 2:
+            # The idle ones; they come back one by one as they are needed.
+            await self._pool.disconnect(inuse_connections=False)
+            self._open = self._most_lately
+        self._most_lately = self._reading
 
     async def close(self) -> None:
         """Give the connections back."""
