@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from herder.errors import HerdError
+from herder.extras import needing
 from herder.interface import Herd
 from herder.receipts import Info, Quote, Receipt, Result
 
@@ -62,14 +63,15 @@ def open_herd(elsewhere: Address | None) -> Herd:
     """A herd to buy from: the one at an address, or this machine's.
 
     Raises:
-        SetupError: there is no herd in the home folder.
+        SetupError: there is no herd in the home folder, or only the client is installed.
     """
     if elsewhere is not None:
         from herder.remote.sync import RemoteHerd
 
         return RemoteHerd(elsewhere.url, elsewhere.api_key)
-    from herder.local import LocalHerd
-    from herder.settings import load_settings
+    with needing("herder", "; or name a herder elsewhere, with HERD_URL and HERD_API_KEY"):
+        from herder.local import LocalHerd
+        from herder.settings import load_settings
 
     return LocalHerd(load_settings())
 

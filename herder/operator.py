@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
 from uuid import UUID, uuid4, uuid5
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Connection
 
 from herder import home
 from herder.database import Database
-from herder.embedded import embedded_model
-from herder.errors import InvalidRequest, SetupError, shown
+from herder.errors import InvalidRequest, shown
 from herder.pricing import Rates, rank
 from herder.settings import Settings
 from herder.store import book as book_sql
@@ -22,7 +17,6 @@ from herder.store import models as model_sql
 from herder.store.herd import Worker
 from herder.store.models import Model
 from herder.submission import parse_key, parse_model
-from workers.transport.settings import WrongSetting, read_settings
 
 MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""
@@ -30,13 +24,6 @@ MAX_NOTE_CHARS = 1000
 MAX_POLICY = 10**9
 _CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
 """What the ids of operators' calls follow from; drawn once, and the same for ever."""
-
-
-class _ModelFile(BaseSettings):
-    """The one setting of a worker that the operator's command needs too."""
-
-    model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
-    model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
 
 
 def set_rates(
@@ -211,18 +198,3 @@ def add_worker(database: Database, settings: Settings, name: str) -> dict[str, s
         "HERD_WORKER_NAME": name,
         "HERD_MODEL": default_model,
     }
-
-
-def model_file() -> Path:
-    """The GGUF file that a worker here would load: `HERD_MODEL_PATH`, else the demo's model.
-
-    Raises:
-        SetupError: there is neither.
-    """
-    try:
-        chosen = read_settings(_ModelFile).model_path
-    except WrongSetting as error:
-        raise SetupError(str(error), name=error.name) from None
-    if chosen:
-        return Path(chosen)
-    return embedded_model()

@@ -83,7 +83,7 @@ class Postgres:
         except ImportError:
             raise SetupError(
                 "HERD_DATABASE_URL names PostgreSQL, whose driver is not installed; "
-                "`pip install 'psycopg[binary]'` installs it."
+                "`pip install 'llama-herder[postgres]'` installs it."
             ) from None
         # The same connections, each set as it is taken.
         self._reader = self._writer.execution_options(

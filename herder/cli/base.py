@@ -31,6 +31,7 @@ from herder.errors import (
     ResultTimeout,
     SetupError,
 )
+from herder.extras import missing
 
 if TYPE_CHECKING:
     from herder.interface import Herd
@@ -77,6 +78,12 @@ class HerdGroup(TyperGroup):
         except HerdError as error:
             complain(error.message)
             code = exit_code(error)
+        except ModuleNotFoundError as error:
+            told = _away_from_home() or missing(error)
+            if told is None:
+                raise
+            complain(told.message)
+            code = exit_code(told)
         except Exception as error:
             # Typer's own refusals; whatever else there is, is a defect and keeps its traceback.
             code = _usage_code(error)
@@ -246,9 +253,17 @@ def require_home() -> None:
     Raises:
         SetupError: another herder is named.
     """
+    told = _away_from_home()
+    if told is not None:
+        raise told
+
+
+def _away_from_home() -> SetupError | None:
+    """What a command that needs the herder's machine says where another herder is named."""
     named = "--url" if _named.get().url is not None else "HERD_URL"
-    if named == "--url" or os.environ.get("HERD_URL"):
-        raise SetupError(
-            f"This command works on the herder's own machine, with its HERD_HOME; {named} names a "
-            f"herder elsewhere. Leave {named} out there."
-        )
+    if named == "HERD_URL" and not os.environ.get("HERD_URL"):
+        return None
+    return SetupError(
+        f"This command works on the herder's own machine, with its HERD_HOME; {named} names a "
+        f"herder elsewhere. Leave {named} out there."
+    )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from herder.cli.base import Json, require_home
-from herder.errors import SetupError
+from herder.extras import needing
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +30,7 @@ def up(
     further worker joins; with --json that is one JSON document, and the logs go to standard error.
     """
     require_home()
-    with _extras():
+    with needing("herder,worker,demo"):
         from herder.up import up as run
     raise typer.Exit(run(workers, as_json=json))
 
@@ -53,12 +51,12 @@ def gateway(
     It speaks plain HTTP: put a proxy with TLS before it. `herd key create` makes API keys.
     """
     require_home()
-    with _extras("herder,gateway"):
+    with needing("herder,gateway"):
         from herder.gateway.app import serve
         from herder.gateway.settings import load_settings
+        from herder.local import LocalHerd
+        from workers.transport.logs import configure_logging
     from herder.cli.show import print_json, say
-    from herder.local import LocalHerd
-    from workers.transport.logs import configure_logging
 
     given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
@@ -96,7 +94,7 @@ def room(
 
     What was said is kept in a file of its own. Whoever reaches the address may read and join.
     """
-    with _extras("gateway"):
+    with needing("herder,gateway"):
         from herder.room.app import serve
         from herder.room.settings import load_settings
     from herder.cli.show import print_json, say
@@ -120,21 +118,7 @@ def demo(json: Json = False) -> None:
 
     It takes well under two minutes, touches no herd that you have, and leaves nothing behind.
     """
-    with _extras():
+    with needing("herder,worker,demo"):
         from herder.demo import demo as run
         from herder.demo_show import Machine, People
     raise typer.Exit(run(Machine() if json else People()))
-
-
-@contextmanager
-def _extras(extras: str = "herder,worker,demo") -> Iterator[None]:
-    """Say which extra brings a package that is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("herder", "ledger", "workers"):
-            raise
-        raise SetupError(
-            f"This needs the package {package}: pip install 'llama-herder[{extras}]'"
-        ) from None

@@ -15,6 +15,7 @@ import typer
 from herder.cli.base import INTERRUPTED, NOT_DONE, REFUSED, Json, opened, whole
 from herder.cli.show import complain, print_json, print_table, say, when
 from herder.errors import InvalidRequest
+from herder.extras import require
 
 app = typer.Typer(help="Workers: who is here, and who may join.")
 
@@ -109,7 +110,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Load a model here and measure it, as a worker with these settings would; needs no herd."""
-    from herder.operator import model_file
+    require("llama_cpp")
+    from herder.embedded import model_file
 
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.check", "--model-path", str(file)]
@@ -161,7 +163,8 @@ def tune(
     It starts from the settings as they are and changes one thing at a time. Ctrl-C ends it, and
     shows what was found until then.
     """
-    from herder.operator import model_file
+    require("llama_cpp")
+    from herder.embedded import model_file
 
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.tune", "--model-path", str(file)]

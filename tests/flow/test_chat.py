@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.typed import Terminal, answered
+from support.typed import Terminal, answered, typed
 from support.wait import wait_for
 
 from herder.pricing import count_words
@@ -118,3 +120,19 @@ def test_an_answer_that_waits_is_told_and_costs_nothing_once_it_is_cancelled(her
     chat.type("\x04")
     assert chat.ended() == 0
     assert herd.client.balance("default").available == 1_000_000
+
+
+def test_ctrl_c_ends_a_pipe_with_what_was_said(herd, reach):
+    herd.start_worker(HERD_STUB_STEP_MS="100")
+    left = typed(herd, "chat", "--json", "-n", "200", stdin=subprocess.PIPE, **reach)
+    assert left.stdin is not None
+    left.stdin.write("Tell me a story\nNever said\n")
+    left.stdin.flush()
+    order = newest(herd, "running")
+    left.send_signal(signal.SIGINT)
+    out, said = left.communicate(timeout=60)
+    assert (left.returncode, said) == (130, "")
+    turn = json.loads(out)
+    assert (turn["order"], turn["interrupted"]) == (order.order, True)
+    assert turn["text"] == herd.client.answer(order.order).text
+    assert [one.state for one in herd.client.orders()] == ["cancelled"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,6 +199,37 @@ def test_an_answer_that_began_again_is_kept_as_it_ended(cli, worker, monkeypatch
     assert (done.exit_code, done.stdout) == (0, "so it w\nso it is\nyes\n")
     assert "begins again" in done.stderr
     assert said(worker.jobs[-1])[1] == "assistant: so it is"
+
+
+def test_ctrl_c_while_an_order_is_taken_cancels_it(cli, monkeypatch):
+    """It is kept until the order is known: one that nobody knows of would go on and be paid."""
+    real = LocalHerd.submit
+
+    def submit(herd: LocalHerd, *given: Any, **call: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return real(herd, *given, **call)
+
+    monkeypatch.setattr(LocalHerd, "submit", submit)
+    before = signal.getsignal(signal.SIGINT)
+    done = cli.run("chat", "--json", stdin="Hi\nAgain\n")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert done.exit_code == 130
+    turn = json.loads(done.stdout)
+    assert (turn["interrupted"], turn["charged"], turn["text"]) == (True, 0, "")
+    (order,) = cli.json("orders")["orders"]
+    assert (order["order"], order["state"]) == (turn["order"], "cancelled")
+
+
+def test_a_second_ctrl_c_counts_at_once(cli, monkeypatch):
+    def submit(*_: object, **__: object) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one ends it")
+
+    monkeypatch.setattr(LocalHerd, "submit", submit)
+    done = cli.run("chat", stdin="Hi\nAgain\n")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert "`herd orders` tells whether the order was taken" in done.stderr
 
 
 def test_a_refusal_that_says_nothing_of_length_forgets_nothing(cli, worker, monkeypatch):

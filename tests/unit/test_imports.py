@@ -30,6 +30,7 @@ HEAVY = ["celery", "kombu", "llama_cpp", "numpy"]
         ("herder", [*HEAVY, "redis", "sqlalchemy", "httpx"]),
         ("herder.remote.sync", [*HEAVY, "redis", "sqlalchemy", "fastapi"]),
         ("herder.remote.aio", [*HEAVY, "redis", "sqlalchemy", "fastapi"]),
+        ("herder.cli.app", [*HEAVY, "redis", "sqlalchemy", "httpx", "pydantic", "jwt"]),
         ("herder.errors", [*HEAVY, "sqlalchemy", "pydantic"]),
         ("herder.local", HEAVY),
         ("herder.service", HEAVY),
