@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from herder.cli.base import INTERRUPTED, Json, buying, exit_code, optional_whole, whole
 from herder.cli.chat_screen import HELP, Keyboard, Machine, People, Pipe, Spent
+from herder.cli.interrupts import one_interrupt_held
 from herder.cli.show import complain
 from herder.cli.submit import CANCEL_WAIT_S, Account, Fee, MaxFee, Model, Multiplier
 from herder.conversation import Conversation, too_long
@@ -211,7 +210,7 @@ class Chat:
         """
         call = {"messages": self._conversation.asking(text), **self._call}
         tokens = call.pop("tokens")
-        with _one_interrupt_held() as interrupted:
+        with one_interrupt_held() as interrupted:
             try:
                 receipt = self._herd.submit(None, tokens, **call)
             except KeyboardInterrupt:  # the second one
@@ -286,27 +285,3 @@ class _Shown:
 
 def _turns(count: int) -> str:
     return "1 turn is" if count == 1 else f"{count} turns are"
-
-
-@contextmanager
-def _one_interrupt_held() -> Iterator[Callable[[], bool]]:
-    """Keep a Ctrl-C until the end: an order that is being taken would be lost sight of.
-
-    A second one counts at once. What is given says whether there was one.
-    """
-    held: list[int] = []
-
-    def hold(number: int, _: object) -> None:
-        if held:
-            raise KeyboardInterrupt
-        held.append(number)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before in (signal.SIG_IGN, None):
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield lambda: bool(held)
-    finally:
-        signal.signal(signal.SIGINT, before)
