@@ -79,9 +79,10 @@ class HerdGroup(TyperGroup):
             complain(error.message)
             code = exit_code(error)
         except ModuleNotFoundError as error:
-            told = _away_from_home() or missing(error)
+            told = missing(error)
             if told is None:
                 raise
+            told = _away_from_home() or told
             complain(told.message)
             code = exit_code(told)
         except Exception as error:
