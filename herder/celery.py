@@ -31,6 +31,9 @@ from herder.settings import Settings, load_settings
 from herder.settlement import Settlement
 from herder.store import models as model_sql
 from herder.survey import Surveyor
+from herder.webhooks.deliverer import Deliverer, Limits
+from herder.webhooks.sending import HttpSender
+from herder.webhooks.signing import Sealer
 from herder.withdrawal import Withdrawal
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
@@ -71,6 +74,24 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
     )
 
 
+def make_deliverer(settings: Settings, database: Database) -> Deliverer:
+    """What sends this herder's share of the webhooks."""
+    limits = Limits(
+        at_once=settings.webhook_at_once,
+        each=max(1, settings.webhook_at_once // 2),
+        timeout_s=settings.webhook_timeout_s,
+        retries_s=settings.webhook_retries,
+        keep_s=settings.webhook_keep_days * 86_400,
+    )
+    return Deliverer(
+        database,
+        Sealer(home.load_herder_key(settings)),
+        HttpSender(settings.webhook_rules, timeout_s=limits.timeout_s),
+        limits,
+        clock_us=home.clock_us,
+    )
+
+
 def _forgetter(settings: Settings, database: Database) -> Callable[[], object] | None:
     days = settings.keep_text_days
     if days == 0:
@@ -107,6 +128,7 @@ class _Process:
     database: Database
     keys: Keys
     service: Service
+    deliverer: Deliverer
     sender: CelerySender
 
 
@@ -148,7 +170,11 @@ def _on_worker_init(**_: Any) -> None:
         _await(database)
         sender = CelerySender(app)
         _process = _Process(
-            database, Keys(database), make_service(settings, database, sender), sender
+            database,
+            Keys(database),
+            make_service(settings, database, sender),
+            make_deliverer(settings, database),
+            sender,
         )
     except HerdError as error:
         _die(error)
@@ -158,6 +184,7 @@ def _on_worker_init(**_: Any) -> None:
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.service.start()
+        _process.deliverer.start()
         _log.info("herder_ready", home=str(settings.home))
 
 
@@ -165,5 +192,6 @@ def _on_worker_ready(**_: Any) -> None:
 def _on_shutdown(**_: Any) -> None:
     if _process is not None:
         _process.service.stop()
+        _process.deliverer.stop()
         _process.sender.close()
         _process.database.close()

@@ -19,6 +19,7 @@ from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
+from herder.webhooks import events as webhooks
 from ledger import Ledger
 from workers.wire import Failure, Held, Outcome
 
@@ -64,6 +65,7 @@ class Plan:
 
     ended: list[str] = field(default_factory=list)
     ends: list[dict[str, Any]] = field(default_factory=list)
+    told: list[Order] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
@@ -129,6 +131,7 @@ class Plan:
             }
         )
         self.ended.append(order.id)
+        self.told.append(ended)
         self.accounts[order.account] += 1
         if order.api_key is not None:
             held, spent = self.keys.get(order.api_key, (0, 0))
@@ -185,6 +188,7 @@ class Plan:
             order_sql.add_events(connection, kind, now_us, subjects)
         account_sql.count_out(connection, self.accounts)
         key_sql.count(connection, self.keys)
+        webhooks.queue_ends(connection, self.told, now_us)
         # The ledger comes last: what it locks, others wait for until the commit.
         books.lock_holds(connection, [*(hold for hold, _ in self.posts), *self.voids])
         books.post_many(connection, self.posts)

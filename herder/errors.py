@@ -4,14 +4,14 @@ HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
 │   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
-│   ├── InvalidStartBy, InvalidReceipt, InvalidBids
+│   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook
 │   ├── InvalidQuote           no quote of this herd
 │   ├── QuoteMismatch          the quote is for another order
 │   ├── TooManyTokens         more than the model's context
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
 ├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound,
-│   └── GrantNotFound
+│   └── GrantNotFound, WebhookNotFound
 ├── Unauthorized, Forbidden   no API key, or not for this
 ├── KeyLimitReached           the API key may not spend that
 ├── AccountExists, KeyReused, RefundRefused
@@ -140,6 +140,12 @@ class InvalidBids(InvalidRequest):
     """The bids to be compared are no list of fees and multipliers, or too many."""
 
     code = "invalid_bids"
+
+
+class InvalidWebhook(InvalidRequest):
+    """A webhook's address, event or secret is none, or may not be had here."""
+
+    code = "invalid_webhook"
 
 
 class InvalidFee(InvalidRequest):
@@ -298,6 +304,15 @@ class GrantNotFound(NotFound):
 
     def __init__(self, grant: str) -> None:
         super().__init__(f"There is no grant {shown(grant)!r}.", grant=shown(grant))
+
+
+class WebhookNotFound(NotFound):
+    """No webhook or message of one has this id, or it is another account's."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook: str) -> None:
+        super().__init__(f"There is no webhook {shown(webhook)!r}.", webhook=shown(webhook))
 
 
 class Unauthorized(HerdError):

@@ -50,6 +50,8 @@ from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.submission import parse_bids, parse_submission
 from herder.watch import Watcher
+from herder.webhooks.endpoints import Webhooks
+from herder.webhooks.signing import Sealer
 from herder.withdrawal import Withdrawal, held_of
 from workers.transport.streams import Streams, connect
 from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
@@ -77,6 +79,13 @@ class LocalHerd:
         self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
         self.api_keys = ApiKeys(self.database, clock_us=home.clock_us)
         self.grants = Grants(self.database, books, clock_us=home.clock_us)
+        self.webhooks = Webhooks(
+            self.database,
+            Sealer(key),
+            settings.webhook_rules,
+            overlap_s=settings.webhook_overlap_s,
+            clock_us=home.clock_us,
+        )
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
         self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key

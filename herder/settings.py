@@ -7,6 +7,7 @@ changes it, so that no process prices from an environment of its own.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from herder.errors import HerdError, SetupError
 from herder.pricing import Policy, Rates, parse_multiplier
+from herder.webhooks.addresses import Rules, parse_networks
 from workers.transport.settings import (
     MODEL_NAME,
     TransportSettings,
@@ -79,6 +81,72 @@ class Settings(TransportSettings):
             "Receipts and transfers stay.",
         ),
     ] = 0
+    webhook_allow_networks: Annotated[
+        str,
+        Field(
+            description="Networks beside the public ones that webhooks may be sent to, with commas "
+            "between: 10.1.0.0/16, 127.0.0.1."
+        ),
+    ] = ""
+    webhook_allow_http: Annotated[
+        bool, Field(description="Whether webhooks may go over plain HTTP.")
+    ] = False
+    webhook_timeout_s: Annotated[
+        int, Field(ge=1, le=60, description="Seconds that a webhook's receiver has to answer.")
+    ] = 15
+    webhook_at_once: Annotated[
+        int, Field(ge=1, le=256, description="Webhooks that a herder sends at once.")
+    ] = 16
+    webhook_retries_s: Annotated[
+        str,
+        Field(
+            description="Seconds between the tries at a webhook, with commas between; after the "
+            "last it is given up until it is replayed."
+        ),
+    ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
+    webhook_overlap_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=31_536_000,
+            description="Seconds for which a webhook's old secret signs beside the new one.",
+        ),
+    ] = 86_400
+    webhook_keep_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=36_500,
+            description="Days that webhooks are kept that were delivered or given up; 0: for ever.",
+        ),
+    ] = 30
+
+    @field_validator("webhook_allow_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            parse_networks(value)
+        except ValueError:
+            raise ValueError("it must be networks with commas between") from None
+        return value
+
+    @field_validator("webhook_retries_s")
+    @classmethod
+    def _waits(cls, value: str) -> str:
+        waits = [one.strip() for one in value.split(",")]
+        if len(waits) > 50 or not all(re.fullmatch(r"[0-9]{1,7}", one) for one in waits):
+            raise ValueError("it must be whole numbers of seconds with commas between, 50 at most")
+        return value
+
+    @property
+    def webhook_retries(self) -> tuple[int, ...]:
+        """Seconds between the tries at a webhook."""
+        return tuple(int(one) for one in self.webhook_retries_s.split(","))
+
+    @property
+    def webhook_rules(self) -> Rules:
+        """Where webhooks may be sent."""
+        return Rules(parse_networks(self.webhook_allow_networks), self.webhook_allow_http)
 
     @property
     def database(self) -> str:

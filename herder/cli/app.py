@@ -22,6 +22,7 @@ from herder.cli import (
     running,
     submit,
     usage,
+    webhooks,
     workers,
 )
 from herder.cli.base import (
@@ -214,4 +215,5 @@ app.add_typer(receipts.app, name="receipt")
 app.add_typer(models.app, name="model")
 app.add_typer(policy.app, name="policy")
 app.add_typer(workers.app, name="worker")
+app.add_typer(webhooks.app, name="webhooks")
 running.register(app)

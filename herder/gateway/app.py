@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from redis import RedisError
 
 from herder import home
-from herder.gateway import errors, herd, openai, operate, orders, usage
+from herder.gateway import errors, herd, openai, operate, orders, usage, webhooks
 from herder.gateway.calling import House
 from herder.gateway.described import describe
 from herder.gateway.errors import Answer
@@ -79,7 +79,14 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         default_response_class=Answer,
     )
     errors.register(app)
-    for router in (orders.router, openai.router, herd.router, operate.router, usage.router):
+    for router in (
+        orders.router,
+        openai.router,
+        herd.router,
+        operate.router,
+        usage.router,
+        webhooks.router,
+    ):
         app.include_router(router)
     describe(app)
     # The last is the first that a call comes to.

@@ -5,7 +5,8 @@ Workers, broker and clock are the test's own, so that every step is taken by han
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -35,6 +36,11 @@ from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders, outbox
+from herder.webhooks.deliverer import Deliverer, Limits
+from herder.webhooks.endpoints import Webhooks
+from herder.webhooks.messages import Request
+from herder.webhooks.schedule import Reply
+from herder.webhooks.signing import Sealer
 from herder.withdrawal import Withdrawal
 from workers.transport.tasks import NewTask
 from workers.wire import (
@@ -76,6 +82,32 @@ class FakePublisher:
             assert message.task_id.partition(".")[0] in message.label
             self.tokens.append(message.token)
             self.levels.append(message.level)
+
+
+class FakeReceiver:
+    """Takes what a deliverer sends: each try is answered as the test says, at once or later."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.replies: list[Reply] = []
+        self.reply = Reply(200)
+        self.later: list[Callable[[], None]] | None = None
+        """Where set, what answers each try, to be called by the test."""
+
+    def send(self, request: Request, done: Callable[[Reply], None]) -> None:
+        self.requests.append(request)
+        reply = self.replies.pop(0) if self.replies else self.reply
+        if self.later is None:
+            done(reply)
+        else:
+            self.later.append(lambda: done(reply))
+
+    def close(self) -> None:
+        self.later = None
+
+    @property
+    def ids(self) -> list[str]:
+        return [one.headers["webhook-id"] for one in self.requests]
 
 
 @dataclass
@@ -196,6 +228,14 @@ class House:
         self.publisher = FakePublisher()
         self.dispatcher = self.new_dispatcher(self.publisher)
         self.herd = Herd(self.database, self.settings, clock_us=self.clock)
+        self.sealer = Sealer(self.key)
+        self.webhooks = Webhooks(
+            self.database,
+            self.sealer,
+            self.settings.webhook_rules,
+            overlap_s=self.settings.webhook_overlap_s,
+            clock_us=self.clock,
+        )
         self._names = count(1)
 
     def on(self, database: Database) -> House:
@@ -210,6 +250,17 @@ class House:
     def new_dispatcher(self, publisher: Any) -> Dispatcher:
         """A dispatcher beside the first: another herder, or the same after a crash."""
         return Dispatcher(self.database, self.settings, self.key, publisher, clock_us=self.clock)
+
+    def new_deliverer(self, receiver: FakeReceiver, **limits: Any) -> Deliverer:
+        """What sends a herder's share of the webhooks, step by step."""
+        return Deliverer(
+            self.database,
+            self.sealer,
+            receiver,
+            Limits(**limits),
+            clock_us=self.clock,
+            rng=random.Random(1),
+        )
 
     # Given
 

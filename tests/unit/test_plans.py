@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, event
+from support.house import FakeReceiver
 
 from herder.errors import OrderNotWaiting
 from herder.monitor import Monitor
@@ -18,13 +19,17 @@ from herder.quotes import Quotes
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
 from herder.usage import read_usage
+from herder.webhooks.schedule import Reply
 from ledger import audit
 
-GROWS = {"orders", "order_text", "event", "account", "ledger_transfer", "ledger_account", "grants"}
+GROWS = {
+    "orders", "order_text", "event", "account", "ledger_transfer", "ledger_account", "grants",
+    "webhook_endpoint", "webhook_delivery",
+}  # fmt: skip
 """Tables with a row for each order or client; the others stay small."""
 
-PARTIAL = {"ix_orders_out", "ix_orders_book", "ix_orders_start_by"}
-"""Indexes that hold none of the orders that ended: they may be read from end to end."""
+PARTIAL = {"ix_orders_out", "ix_orders_book", "ix_orders_start_by", "ix_webhook_delivery_due"}
+"""Indexes that hold nothing of what has ended: they may be read from end to end."""
 
 
 ONCE_A_MINUTE = {audit._SUMS}
@@ -50,6 +55,10 @@ def all_steps(house):
     """What clients, workers and herders do all day."""
     quotes = Quotes(house.database, house.key, clock_us=house.clock)
     surveyor = Surveyor(house.database, clock_us=house.clock)
+    receiver = FakeReceiver()
+    deliverer = house.new_deliverer(receiver, retries_s=(), keep_s=1)
+    webhook = house.webhooks.create("default", "https://ada.example/", include_text=True)[0].id
+    gone = house.webhooks.create("default", "https://bob.example/")[0].id
     worker = house.worker(slots=2)
     first = house.submit(fee=20, idempotency_key="key", start_by_us=house.now_us + 10**9)
     second = house.submit()
@@ -86,6 +95,21 @@ def all_steps(house):
     monitor._cursor.missed[1] = 0.0
     house.submit()
     assert len(monitor.look().happened) == 2
+    receiver.replies = [Reply(200), Reply(500), Reply(410)]
+    while deliverer.step(0):
+        pass
+    for one in (webhook, gone):
+        house.webhooks.enable(one)
+        house.webhooks.rotate(one)
+        house.webhooks.deliveries(one, state="dead")
+        house.webhooks.replay(one, since_us=1, until_us=2)
+        house.webhooks.replay(one)
+        house.webhooks.test(one)
+    house.webhooks.disable(gone)
+    assert deliverer.step(0)
+    house.now_us += 10_000_000
+    assert deliverer.forget()
+    house.webhooks.delete(webhook)
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
 

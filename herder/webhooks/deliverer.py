@@ -1,0 +1,311 @@
+"""Delivers: claims what is due, has it sent, writes down what came of it.
+
+On threads of its own, so that no receiver, however slow, holds up a settlement. Any number of
+herders share the work: a claim is a row's `claim` and a time until which nobody else takes it, and
+what a herder that was killed had claimed is due again after that. A message may so be sent twice,
+under the same id, and is never lost.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.database import Database
+from herder.errors import HerdUnavailable, SetupError
+from herder.store import deliveries as delivery_sql
+from herder.store import webhooks as webhook_sql
+from herder.store.deliveries import Delivery
+from herder.store.webhooks import Endpoint
+from herder.webhooks.messages import Request, data_of, make_request
+from herder.webhooks.schedule import (
+    DISABLE_AFTER_S,
+    RETRIES_S,
+    Reply,
+    Verdict,
+    judge,
+)
+from herder.webhooks.sending import Sender
+from herder.webhooks.signing import Sealer
+
+_log = structlog.get_logger("herder.webhooks")
+
+POLL_S = 0.5
+"""How often what is due is looked for: one look into an index."""
+GATHER_S = 0.02
+"""How long replies are gathered that are written together: each commit delays settlements."""
+CLAIM_SPARE_S = 30
+"""A claim outlives the longest try by this: by the writing of its reply, and clocks that differ."""
+FORGET_EVERY_S = 600
+FORGOTTEN_AT_ONCE = 500
+STOP_S = 3.0
+"""How long a herder that ends waits for the tries under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a deliverer goes about it.
+
+    Attributes:
+        at_once: messages under way at most.
+        each: for one endpoint: one that is slow holds up no other.
+        timeout_s: the longest that a try takes.
+        retries_s: seconds between tries.
+        keep_s: how long what is delivered or given up is kept; 0: for ever.
+    """
+
+    at_once: int = 16
+    each: int = 8
+    timeout_s: int = 15
+    retries_s: tuple[int, ...] = RETRIES_S
+    keep_s: int = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    delivery: Delivery
+    endpoint: Endpoint
+    claim: str
+    request: Request | None
+
+
+class Deliverer:
+    """One herder's part in the deliveries."""
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        sender: Sender,
+        limits: Limits,
+        *,
+        clock_us: Callable[[], int],
+        rng: random.Random | None = None,
+        new_claim: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._sender = sender
+        self._limits = limits
+        self._clock_us = clock_us
+        self._rng = rng or random.SystemRandom()
+        self._new_claim = new_claim
+        self._changed = threading.Condition()
+        self._replies: list[tuple[_Claimed, Reply]] = []
+        self._under_way: Counter[str] = Counter()
+        self._forgot_us = 0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def under_way(self) -> int:
+        """Messages that are being sent, or whose reply is not written down yet."""
+        return self._under_way.total()
+
+    def step(self, wait_s: float) -> bool:
+        """Write down what came back, and send what is due; False if there was neither.
+
+        Args:
+            wait_s: how long to wait for a reply, first.
+        """
+        with self._changed:
+            if wait_s > 0:
+                self._changed.wait_for(self._has_news, wait_s)
+            if self._replies and self.under_way > len(self._replies) and wait_s > 0:
+                self._changed.wait_for(self._stopping.is_set, GATHER_S)
+            replies, self._replies = self._replies, []
+        try:
+            claimed = self._exchange(replies)
+        except BaseException:
+            with self._changed:
+                self._replies = replies + self._replies
+            raise
+        for done, _ in replies:
+            self._under_way[done.endpoint.id] -= 1
+        self._under_way.update(one.endpoint.id for one in claimed)
+        for one in claimed:
+            self._send(one)
+        return bool(replies or claimed)
+
+    def _has_news(self) -> bool:
+        return bool(self._replies) or self._stopping.is_set()
+
+    def _send(self, one: _Claimed) -> None:
+        def done(reply: Reply) -> None:
+            with self._changed:
+                self._replies.append((one, reply))
+                self._changed.notify()
+
+        if one.request is None:
+            done(Reply(None, "secret_unreadable"))
+        else:
+            self._sender.send(one.request, done)
+
+    def _exchange(self, replies: list[tuple[_Claimed, Reply]]) -> list[_Claimed]:
+        """Replies in, claims out, in one transaction; none where there is neither."""
+        rooms = Counter(self._under_way)
+        rooms.subtract(done.endpoint.id for done, _ in replies)
+        free = 0 if self._stopping.is_set() else self._limits.at_once - rooms.total()
+        if not replies:
+            if free <= 0:
+                return []
+            with self._database.read() as connection:
+                if not delivery_sql.is_due(connection, self._clock_us()):
+                    return []
+        left = {one: self._limits.each - count for one, count in rooms.items() if count > 0}
+
+        def step(connection: Connection) -> list[_Claimed]:
+            now_us = self._clock_us()
+            if replies:
+                self._write_down(connection, replies, now_us)
+            return self._claim(connection, now_us, free, left) if free > 0 else []
+
+        return self._database.transact(step)
+
+    def _claim(
+        self, connection: Connection, now_us: int, free: int, rooms: dict[str, int]
+    ) -> list[_Claimed]:
+        by = self._new_claim()
+        found = delivery_sql.claim(
+            connection,
+            now_us=now_us,
+            until_us=now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000,
+            by=by,
+            kid=self._sealer.kid,
+            limit=free,
+            rooms=rooms,
+            room=self._limits.each,
+        )
+        return [
+            _Claimed(one, endpoint, by, self._request(connection, one, endpoint, now_us))
+            for one, endpoint in found
+        ]
+
+    def _request(
+        self, connection: Connection, one: Delivery, endpoint: Endpoint, now_us: int
+    ) -> Request | None:
+        data = data_of(connection, one, endpoint)
+        try:
+            return make_request(one, endpoint, data, self._sealer, now_us)
+        except SetupError as error:
+            _log.error("webhook_secret_unreadable", endpoint=endpoint.id, reason=error.message)
+            return None
+
+    def _write_down(
+        self, connection: Connection, replies: list[tuple[_Claimed, Reply]], now_us: int
+    ) -> None:
+        rows = []
+        reached: set[str] = set()
+        given_up: set[str] = set()
+        gone: set[str] = set()
+        for done, reply in replies:
+            one = done.delivery
+            verdict = judge(
+                reply, one.failures, now_us, rng=self._rng, retries_s=self._limits.retries_s
+            )
+            if verdict.state == "delivered":
+                reached.add(one.endpoint)
+            elif reply.gone:
+                gone.add(one.endpoint)
+            elif verdict.state == "dead":
+                given_up.add(one.endpoint)
+            rows.append(
+                {
+                    "which": one.seq,
+                    "by": done.claim,
+                    "now_state": verdict.state,
+                    "now_due_us": verdict.due_us,
+                    "now_failures": verdict.failures,
+                    "at_us": now_us,
+                    "now_status": reply.status,
+                    "now_trouble": reply.trouble,
+                }
+            )
+            self._tell(done, reply, verdict)
+        delivery_sql.finish(connection, sorted(rows, key=lambda row: row["which"]))
+        if reached:
+            webhook_sql.mark_reached(connection, reached)
+        if given_up - reached:
+            webhook_sql.mark_failing(
+                connection, given_up - reached, now_us, DISABLE_AFTER_S * 1_000_000
+            )
+        for endpoint in sorted(gone):
+            webhook_sql.change_endpoint(connection, endpoint, {"enabled": False, "why": "gone"})
+
+    def _tell(self, done: _Claimed, reply: Reply, verdict: Verdict) -> None:
+        """One line for what failed; neither address nor content, which are the account's."""
+        if verdict.state == "delivered":
+            return
+        _log.warning(
+            "webhook_given_up" if verdict.state == "dead" else "webhook_failed",
+            message=done.delivery.id,
+            endpoint=done.endpoint.id,
+            status=reply.status,
+            trouble=reply.trouble,
+            failures=verdict.failures,
+        )
+
+    def forget(self) -> int:
+        """Delete what was delivered or given up, and kept long enough; says how many."""
+        if self._limits.keep_s == 0:
+            return 0
+        before_us = self._clock_us() - self._limits.keep_s * 1_000_000
+        forgotten = 0
+        while True:
+            with self._database.read() as connection:
+                found = delivery_sql.old(connection, before_us, FORGOTTEN_AT_ONCE)
+            if not found:
+                return forgotten
+
+            def step(connection: Connection, found: list[int] = found) -> None:
+                delivery_sql.forget_ended(connection, found)
+
+            self._database.transact(step)
+            forgotten += len(found)
+
+    # Life
+
+    def start(self) -> None:
+        """Deliver, on a thread."""
+        self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.step(POLL_S)
+                now_us = self._clock_us()
+                if now_us - self._forgot_us >= FORGET_EVERY_S * 1_000_000:
+                    self._forgot_us = now_us
+                    self.forget()
+            except (HerdUnavailable, OSError) as error:
+                _log.warning("out_of_reach", step="webhooks", reason=str(error)[:200])
+                self._stopping.wait(1.0)
+            except Exception:  # noqa: BLE001
+                # A herder that delivered no more would look alive: log it, and go on.
+                _log.exception("step_failed", step="webhooks")
+                self._stopping.wait(1.0)
+
+    def stop(self) -> None:
+        """End: tries under way get a moment, and what is left is due again after its claim."""
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._replies) == self.under_way, STOP_S)
+        self._sender.close()
+        if self._thread is not None and self._thread.is_alive():
+            return  # it waits for the database; so would this
+        try:
+            self.step(0)
+        except (HerdUnavailable, OSError) as error:
+            _log.warning("out_of_reach", step="webhooks", reason=str(error)[:200])

@@ -1,0 +1,122 @@
+"""What accounts are told, written down in the transaction in which it happens.
+
+An event costs an account without endpoints one look into an index, for all the orders that end in
+a transaction together; one with endpoints, an insert besides. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection
+
+from herder.orders import ENDED, Order
+from herder.receipts import result_of
+from herder.store import deliveries as delivery_sql
+from herder.store import webhooks as webhook_sql
+
+ORDER_TYPES = tuple(f"order.{state.value}" for state in sorted(ENDED))
+"""One for each way in which an order ends."""
+
+TYPES = ORDER_TYPES
+"""What an endpoint may listen to."""
+
+TEST_TYPE = "webhook.test"
+"""What is sent when somebody asks for a test, whatever the endpoint listens to."""
+
+_MESSAGES = UUID("6f0b7a2e-0e57-4c0e-9a43-3c6a1d1f7b52")
+
+
+def message_id(kind: str, subject: str, endpoint: str) -> str:
+    """The id of the message that tells an endpoint of something: always the same.
+
+    A receiver that takes each id once is told of each thing once.
+
+    Args:
+        kind: the event's type.
+        subject: what it happened to: an order ends once, so that its id will do.
+        endpoint: who is told.
+    """
+    return f"msg_{uuid5(_MESSAGES, f'{kind} {subject} {endpoint}').hex}"
+
+
+def queue(
+    connection: Connection,
+    account: str,
+    kind: str,
+    data: Mapping[str, Any],
+    subject: str,
+    now_us: int,
+) -> list[str]:
+    """Have the endpoints of an account that listen to a type told of something.
+
+    Args:
+        connection: the transaction in which it happens.
+        account: whose endpoints.
+        kind: the event's type, one of `TYPES`.
+        data: what they are told. It is kept as it is: texts of orders do not belong here.
+        subject: what it happened to, by an id under which this type of event happens once.
+        now_us: the time.
+
+    Returns:
+        The messages' ids.
+    """
+    rows = [
+        _row(endpoint, kind, data, subject, now_us)
+        for endpoint, types in webhook_sql.listeners(connection, [account]).get(account, ())
+        if kind in types
+    ]
+    delivery_sql.add_deliveries(connection, rows)
+    return [str(row["id"]) for row in rows]
+
+
+def queue_for(
+    connection: Connection,
+    endpoint: str,
+    kind: str,
+    data: Mapping[str, Any],
+    subject: str,
+    now_us: int,
+) -> str:
+    """Have one endpoint told of something, whatever it listens to; the message's id."""
+    row = _row(endpoint, kind, data, subject, now_us)
+    delivery_sql.add_deliveries(connection, [row])
+    return str(row["id"])
+
+
+def queue_ends(connection: Connection, ended: Sequence[Order], now_us: int) -> None:
+    """Have accounts told how their orders ended, all those of a transaction at once."""
+    if not ended:
+        return
+    listening = webhook_sql.listeners(connection, {order.account for order in ended})
+    rows = []
+    for order in ended if listening else ():
+        kind = f"order.{order.state.value}"
+        told = [one for one, types in listening.get(order.account, ()) if kind in types]
+        if told:
+            data = told_of(order)
+            rows += [_row(endpoint, kind, data, order.id, now_us) for endpoint in told]
+    delivery_sql.add_deliveries(connection, rows)
+
+
+def told_of(order: Order) -> dict[str, Any]:
+    """What an event says of an order: its result without the text, which stands elsewhere."""
+    told = result_of(order, None).to_dict()
+    del told["text"], told["text_deleted"]
+    return told
+
+
+def _row(
+    endpoint: str, kind: str, data: Mapping[str, Any], subject: str, now_us: int
+) -> dict[str, Any]:
+    return {
+        "id": message_id(kind, subject, endpoint),
+        "endpoint": endpoint,
+        "type": kind,
+        "subject": subject,
+        "data": dict(data),
+        "created_us": now_us,
+        "due_us": now_us,
+    }

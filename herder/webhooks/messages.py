@@ -1,0 +1,94 @@
+"""What is sent: a message's body and headers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from herder.store import orders as order_sql
+from herder.store.deliveries import Delivery
+from herder.store.webhooks import Endpoint
+from herder.version import __version__
+from herder.webhooks.events import ORDER_TYPES
+from herder.webhooks.signing import Sealer, sign
+
+MAX_TEXT_BYTES = 262_144
+"""The longest text that a message carries; the order's own route has all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One try at a message.
+
+    Attributes:
+        url: where it goes, as the account gave it.
+        headers: those of the specification, and the kind of the body.
+        body: what is signed.
+    """
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> dict[str, Any]:
+    """What a message says, with the order's text where the endpoint asked for it.
+
+    The text is looked up at each try: it stands in one place only, from which it may be deleted.
+    """
+    data = dict(delivery.data)
+    if endpoint.include_text and delivery.type in ORDER_TYPES:
+        text = order_sql.get_answer(connection, delivery.subject)
+        kept = _cut(text or "")
+        data |= {"text": kept, "text_deleted": text is None, "text_cut": kept != (text or "")}
+    return data
+
+
+def _cut(text: str) -> str:
+    raw = text.encode(errors="surrogatepass")
+    if len(raw) <= MAX_TEXT_BYTES:
+        return text
+    return raw[:MAX_TEXT_BYTES].decode(errors="ignore")
+
+
+def make_request(
+    delivery: Delivery, endpoint: Endpoint, data: dict[str, Any], sealer: Sealer, now_us: int
+) -> Request:
+    """A message as it is sent now.
+
+    Args:
+        delivery: the message.
+        endpoint: to whom.
+        data: as `data_of` found it.
+        sealer: opens the endpoint's secrets.
+        now_us: the time.
+
+    Raises:
+        SetupError: the secret was sealed under another key.
+    """
+    happened = datetime.fromtimestamp(delivery.created_us // 1_000_000, UTC).replace(
+        microsecond=delivery.created_us % 1_000_000
+    )
+    document = {
+        "type": delivery.type,
+        "timestamp": happened.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "data": data,
+    }
+    # ASCII: a lone surrogate, which no UTF-8 holds, is escaped like any other.
+    body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    keys = [sealer.open(endpoint.secret, endpoint.id)]
+    if endpoint.old_secret is not None and now_us < (endpoint.old_until_us or 0):
+        keys.append(sealer.open(endpoint.old_secret, endpoint.id))
+    now_s = now_us // 1_000_000
+    headers = {
+        "content-type": "application/json",
+        "user-agent": f"llama-herder/{__version__}",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(now_s),
+        "webhook-signature": sign(delivery.id, now_s, body, keys),
+    }
+    return Request(endpoint.url, headers, body)
