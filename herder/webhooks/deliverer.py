@@ -41,7 +41,7 @@ POLL_S = 0.5
 """How often what is due is looked for: one look into an index."""
 GATHER_S = 0.02
 """How long replies are gathered that are written together: each commit delays settlements."""
-CLAIM_SPARE_S = 30
+CLAIM_SPARE_S = 15
 """A claim outlives the longest try by this: by the writing of its reply, and clocks that differ."""
 FORGET_EVERY_S = 600
 FORGOTTEN_AT_ONCE = 500

@@ -15,6 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from typing import Protocol
 
@@ -34,6 +35,9 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 CONNECT_S = 5.0
 """The longest that one address of a name gets."""
+
+CLOSE_S = 3.0
+"""How long whoever closes waits for connections to be closed."""
 
 COURTESY_BYTES = 16_384
 COURTESY_S = 1.0
@@ -140,7 +144,7 @@ async def _on_a_thread(call: Callable[[], Sequence[str]]) -> Sequence[str]:
             answer = call()
         except Exception as error:  # noqa: BLE001  (raised where it is awaited)
             answer = error
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(settle, answer)
 
     threading.Thread(target=run, name="webhook-name", daemon=True).start()
@@ -183,15 +187,12 @@ class HttpSender:
             target=self._loop.run_forever, name="webhook-sender", daemon=True
         )
         self._thread.start()
-        self._under_way: set[Future[Reply]] = set()
 
     def send(self, request: Request, done: Callable[[Reply], None]) -> None:
         """As `Sender.send`."""
         future = asyncio.run_coroutine_threadsafe(self.post(request), self._loop)
-        self._under_way.add(future)
 
         def ended(one: Future[Reply]) -> None:
-            self._under_way.discard(one)
             if not one.cancelled():
                 done(one.result())
 
@@ -244,10 +245,22 @@ class HttpSender:
 
     def close(self) -> None:
         """As `Sender.close`."""
-        for future in list(self._under_way):
-            future.cancel()
+        if self._loop.is_closed():
+            return
+        ending = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
+        with suppress(TimeoutError):
+            ending.result(CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join(CLOSE_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for one in others:
+        one.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _read_a_little(response: httpcore.Response) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.simulation import webhooks
 from tests.simulation.clockwork import Broken, Clockwork
 from tests.simulation.shadow import (
     DISPATCHED,
@@ -51,6 +52,7 @@ class Endings:
             if old is not None and old.open:
                 if not new.open:
                     self._judge_end(old, new)
+                    webhooks.judge_end(self._shadow, new)
                     self._count_end(old, new)
                 elif old.state in OUT and new.state == QUEUED and new.attempt_open:
                     self._judge_lapse(old)

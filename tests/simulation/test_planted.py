@@ -24,6 +24,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
+from herder.webhooks import events
 from herder.withdrawal import Withdrawal
 from ledger import Ledger
 from tests.simulation.clockwork import Clockwork
@@ -385,3 +386,18 @@ def test_a_quote_that_holds_for_ever(monkeypatch):
 
     monkeypatch.setattr(priced_module, "require_quoted", patient)
     assert found() in ("price", "quote")
+
+
+def test_a_plan_that_tells_nobody(monkeypatch):
+    monkeypatch.setattr(events, "queue_ends", lambda *_: None)
+    assert found() == "webhooks"
+
+
+def test_a_plan_that_tells_of_failures_and_cancellations_alone(monkeypatch):
+    queue_ends = events.queue_ends
+
+    def most(connection, ended, now_us):
+        queue_ends(connection, [one for one in ended if one.charged == 0], now_us)
+
+    monkeypatch.setattr(events, "queue_ends", most)
+    assert found() == "webhooks"

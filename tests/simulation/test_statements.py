@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from tests.simulation.run import run_seed
 from tests.simulation.world import World
 
-GROWING = ("orders", "order_text", "event", "ledger_transfer")
+GROWING = ("orders", "order_text", "event", "ledger_transfer", "webhook_delivery")
 _NO_PLAN = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")
 PARTIAL = {f"SCAN orders USING INDEX ix_orders_{name}" for name in ("out", "book", "start_by")}
 """Indexes of the orders that wait or are out, and of no others."""

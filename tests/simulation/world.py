@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from herder.home import open_ledger
 from herder.settings import load_settings
 from herder.store import herd as herd_sql
+from tests.simulation import webhooks
 from tests.simulation.client import Clients
 from tests.simulation.clockwork import Broken, Clockwork, Environment, Log, Thread
 from tests.simulation.database import NOWHERE, SimDatabase, set_policy
@@ -94,6 +95,8 @@ class World:
             for key in (*(WORKER_KEYS[number] for number in self._keys), FORGERS_KEY):
                 self._believe(connection, key)
         self.clients.open_accounts()
+        with self.database.write() as connection:
+            webhooks.listen(connection)
         self.database.rules = self.rules
         self.rules.begin()
         for number in range(self.layout.herders):
@@ -288,6 +291,7 @@ class World:
         )
         if live:
             raise Broken("outbox", f"{live} messages were never forgotten")
+        webhooks.judge_all(self.shadow)
         self.database.rules = None
         try:
             check_money(self.database, open_ledger(lambda: self.time.now_us))

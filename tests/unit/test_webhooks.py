@@ -339,7 +339,7 @@ def test_what_a_killed_herder_had_claimed_is_sent_by_another(house, receiver):
     other = house.new_deliverer(receiver)
     work_off(other)
     assert receiver.requests == [], "it may still be sending"
-    house.now_us += 46_000_000
+    house.now_us += 31_000_000
     work_off(other)
     assert receiver.ids == killed.ids
     assert [one.state for one in house.webhooks.deliveries(endpoint.id)] == ["delivered"]
@@ -352,7 +352,7 @@ def test_a_late_reply_does_not_undo_what_another_herder_did_meanwhile(house, rec
     stalled.later = []
     one = house.new_deliverer(stalled)
     one.step(0)
-    house.now_us += 46_000_000
+    house.now_us += 31_000_000
     work_off(house.new_deliverer(receiver))
     stalled.reply = Reply(None, "timeout")
     for answer in stalled.later:
