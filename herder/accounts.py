@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, select
 
 import ledger
+from herder import api_keys
 from herder.database import Database
 from herder.errors import (
     AccountExists,
@@ -140,8 +141,8 @@ class Accounts:
         Raises:
             AccountNotFound: there is none of that name.
         """
-        with self._database.read() as connection, money_errors(name):
-            return _named(name, self._ledger.get_balance(connection, client_account(name)))
+        with self._database.read() as connection:
+            return self.balance_now(connection, name)
 
     def deposit(self, name: str, amount: int, transfer_id: str, note: str = "") -> NamedBalance:
         """Bring money in from the outside.
@@ -196,6 +197,46 @@ class Accounts:
                 _tags(note),
             ),
         )
+
+    def pay(
+        self,
+        connection: Connection,
+        payer: str,
+        payee: str,
+        amount: int,
+        transfer_id: str,
+        *,
+        api_key: str | None,
+    ) -> None:
+        """Move money from one client's account to another, in the caller's transaction.
+
+        Args:
+            connection: the transaction; a caller who goes on after a refusal does so from a
+                savepoint. The accounts' own rows are locked already: their keys come after them,
+                the ledger last.
+            payer: who pays.
+            payee: who is paid.
+            amount: winston.
+            transfer_id: a UUID, the idempotency key.
+            api_key: the id of the key that it is spent with, if any: its limits count.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InsufficientBalance: the payer has less available.
+            InvalidRequest: the amount is none, or both are the same account.
+            KeyLimitReached, Unauthorized: the key may not spend that, or nothing any more.
+        """
+        api_keys.spend(connection, api_key, amount, self._clock_us())
+        tags = None if api_key is None else {"api_key": api_key}
+        with money_errors(payer):
+            self._ledger.transfer(
+                connection, transfer_id, client_account(payer), client_account(payee), amount, tags
+            )
+
+    def balance_now(self, connection: Connection, name: str) -> NamedBalance:
+        """As `balance`, in the caller's transaction."""
+        with money_errors(name):
+            return _named(name, self._ledger.get_balance(connection, client_account(name)))
 
     def _move(self, name: str, move: Callable[[Connection], object]) -> NamedBalance:
         """Move money, and say what an account has then."""

@@ -204,6 +204,17 @@ class ApiKeys:
             raise Unauthorized(f"API key {found.id} has expired.")
         return found
 
+    def require_live(self, key: ApiKey) -> None:
+        """Look again at a key that was recognised, on behalf of a line that is held for long.
+
+        Raises:
+            Unauthorized: it was revoked since, or has expired.
+        """
+        with self._database.read() as connection:
+            found = key_sql.get(connection, key.id)
+        if found is None or not found.lives(self._clock_us()):
+            raise Unauthorized(f"API key {key.id} opens nothing any more.")
+
 
 def require(key: ApiKey, scope: str) -> ApiKey:
     """The key, if it may be used so.
@@ -230,8 +241,26 @@ def count_in(connection: Connection, key_id: str | None, fee: int, more: int, no
         Unauthorized: it was revoked or has expired.
         KeyLimitReached: the fee is above what it may offer, or it would spend more than it may.
     """
-    if key_id is None:
-        return
+    if key_id is not None:
+        _require_room(connection, key_id, fee, more, now_us)
+        key_sql.count(connection, {key_id: (more, 0)})
+
+
+def spend(connection: Connection, key_id: str | None, amount: int, now_us: int) -> None:
+    """Count a transfer against its key, in the transaction that moves the money.
+
+    It is bounded as a fee is: `max_fee` is the most that the key may give away at once.
+
+    Raises:
+        Unauthorized: it was revoked or has expired.
+        KeyLimitReached: the amount is above what it may offer, or it would spend more than it may.
+    """
+    if key_id is not None:
+        _require_room(connection, key_id, amount, amount, now_us)
+        key_sql.count(connection, {key_id: (0, amount)})
+
+
+def _require_room(connection: Connection, key_id: str, fee: int, more: int, now_us: int) -> None:
     key = key_sql.get(connection, key_id, lock=True)
     if key is None or not key.lives(now_us):
         raise Unauthorized(f"API key {key_id} opens nothing any more.")
@@ -250,4 +279,3 @@ def count_in(connection: Connection, key_id: str | None, fee: int, more: int, no
             required=more,
             spending_limit=key.spending_limit,
         )
-    key_sql.count(connection, {key_id: (more, 0)})

@@ -84,22 +84,32 @@ class Desk:
             RateLimited: the account has as much open, or ordered lately, as it may.
             KeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
         """
-        marks = _fingerprint(call) if call.idempotency_key else None
         order_id = self._new_id()
+        return self._database.transact(lambda connection: self.take(connection, order_id, call))
 
-        def step(connection: Connection) -> Order:
-            model_sql.share_policy(connection)
-            if call.idempotency_key and marks:
-                # Two calls with one key, at once: the second has to find the first one's order.
-                account_sql.lock(connection, call.account)
-                found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
-                if found is not None:
-                    _require_same(call.idempotency_key, marks, found[1])
-                    return found[0]
-            priced = price(connection, call, self._clock_us())
-            return self._place(connection, order_id, call, priced, marks)
+    def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
+        """Take an order in the caller's transaction: `submit`, with what else belongs to it.
 
-        return self._database.transact(step)
+        Args:
+            connection: the transaction. A caller who goes on after a refusal does so from a
+                savepoint that was set before.
+            order_id: a fresh UUID, drawn before the transaction.
+            call: what the client asks, parsed.
+
+        Raises:
+            HerdError: as `submit`.
+        """
+        marks = _fingerprint(call) if call.idempotency_key else None
+        model_sql.share_policy(connection)
+        if call.idempotency_key and marks:
+            # Two calls with one key, at once: the second has to find the first one's order.
+            account_sql.lock(connection, call.account)
+            found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
+            if found is not None:
+                _require_same(call.idempotency_key, marks, found[1])
+                return found[0]
+        priced = price(connection, call, self._clock_us())
+        return self._place(connection, order_id, call, priced, marks)
 
     def _place(
         self,
@@ -143,6 +153,7 @@ class Desk:
             "idempotency_key": call.idempotency_key,
             "fingerprint": json.dumps(marks) if marks else None,
             "api_key": call.api_key,
+            "message": call.message,
             "hold_id": hold_id,
             "start_by_us": call.start_by_us,
             "run_limit_s": call.run_limit_s,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from herder.inbox import Letter, deliver, told_end
 from herder.orders import STEPS, Order, State
 from herder.pricing import charge
 from herder.store import accounts as account_sql
@@ -34,12 +35,14 @@ class Settled:
         confirmed: (instance, attempt) whose outcome is settled: the worker may forget it.
         stops: (instance, attempt, why) that a worker is to stop; `void` ones count for nothing.
         ended: orders that ended here.
+        inboxes: accounts that were sent a message.
         models: models whose slots came free or whose book grew.
     """
 
     confirmed: list[tuple[str, Held]] = field(default_factory=list)
     stops: list[tuple[str, Held, WhyStop]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    inboxes: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
 
     @property
@@ -52,7 +55,13 @@ class Settled:
         self.confirmed += other.confirmed
         self.stops += other.stops
         self.ended += other.ended
+        self.inboxes |= other.inboxes
         self.models |= other.models
+
+    def note(self, plan: Plan) -> None:
+        """What a plan ended, and whom it told."""
+        self.ended += plan.ended
+        self.inboxes |= {letter.account for letter in plan.letters}
 
 
 @dataclass(slots=True)
@@ -61,12 +70,14 @@ class Plan:
 
     Attributes:
         ended: the orders that it ends.
+        letters: what it tells those who ordered by a message.
     """
 
     ended: list[str] = field(default_factory=list)
     ends: list[dict[str, Any]] = field(default_factory=list)
     told: list[Order] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
     requeues: list[dict[str, Any]] = field(default_factory=list)
@@ -142,6 +153,8 @@ class Plan:
             self.voids.append(order.hold_id)
         if outcome and outcome.text:
             self.answers.append((order.id, outcome.text))
+        if order.message is not None:
+            self.letters.append(told_end(ended))
         self.note(
             state.value, replace(ended, instance=order.instance), failure.code if failure else None
         )
@@ -187,6 +200,7 @@ class Plan:
         for kind, subjects in self.events.items():
             order_sql.add_events(connection, kind, now_us, subjects)
         account_sql.count_out(connection, self.accounts)
+        deliver(connection, self.letters, now_us)
         key_sql.count(connection, self.keys)
         webhooks.queue_ends(connection, self.told, now_us)
         # The ledger comes last: what it locks, others wait for until the commit.

@@ -4,7 +4,7 @@ HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
 │   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
-│   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook
+│   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook, InvalidMessage
 │   ├── InvalidQuote           no quote of this herd
 │   ├── QuoteMismatch          the quote is for another order
 │   ├── TooManyTokens         more than the model's context
@@ -146,6 +146,16 @@ class InvalidWebhook(InvalidRequest):
     """A webhook's address, event or secret is none, or may not be had here."""
 
     code = "invalid_webhook"
+
+
+class InvalidMessage(InvalidRequest):
+    """What should be a message of tags is none; `param` is the tag that is wrong."""
+
+    code = "invalid_message"
+
+    def __init__(self, message: str, tag: str | None = None) -> None:
+        super().__init__(message, tag=tag)
+        self.param = tag
 
 
 class InvalidFee(InvalidRequest):

@@ -27,7 +27,9 @@ from herder.errors import (
     WorkerNotFound,
 )
 from herder.grants import Grants
+from herder.inbox import Message, News, read_inbox
 from herder.interface import require_page
+from herder.messages import Messages, Taken
 from herder.nudge import Nudger
 from herder.operator import serving
 from herder.orders import Order, State
@@ -53,7 +55,7 @@ from herder.watch import Watcher
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from herder.withdrawal import Withdrawal, held_of
-from workers.transport.streams import Streams, connect
+from workers.transport.streams import INBOX, Streams, connect
 from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
 
 _log = logging.getLogger("herder.local")
@@ -90,6 +92,15 @@ class LocalHerd:
         self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key
         self.quotes = Quotes(self.database, key, clock_us=home.clock_us)
+        self._messages = Messages(
+            self.database,
+            self.desk,
+            self.accounts,
+            self.quotes,
+            max_prompt_bytes=settings.max_prompt_bytes,
+            clock_us=home.clock_us,
+        )
+        self._news = News(self.database)
         try:
             client = connect(settings.redis_url)
         except ValueError:
@@ -166,6 +177,36 @@ class LocalHerd:
         require_page(limit)
         name = self.settings.account if account is None else account
         return [shown_entry(one) for one in self.accounts.statement(name, after, limit)]
+
+    # Messages
+
+    def send_message(self, tags: object, **call: Any) -> Taken:
+        """Take a message; arguments and errors as `herder.messages.Messages.send`."""
+        taken = self._messages.send(tags, **call)
+        if taken.model is not None:
+            self._nudger.nudge(taken.model)
+        if taken.told:
+            try:
+                self._streams.announce_inboxes(taken.told)
+            except RedisError as error:
+                _log.info("a message without Redis: %s", type(error).__name__)
+        return taken
+
+    def inbox(self, account: str, after: int, limit: int) -> list[Message]:
+        """Messages of an account; arguments and errors as `herder.inbox.read_inbox`.
+
+        `watcher` tells of new ones to who waits for `inbox_topic`.
+        """
+        return read_inbox(self.database, account, after, limit)
+
+    @staticmethod
+    def inbox_topic(account: str) -> str:
+        """What who waits for messages of an account gives to `watcher`.
+
+        A waiter may be woken for nothing. It has to be added before the inbox is read, and to read
+        again each time.
+        """
+        return f"{INBOX}{account}"
 
     # Orders
 
@@ -255,6 +296,8 @@ class LocalHerd:
         try:
             if order.state.ended:
                 self._streams.announce_ended([order.id])
+                if order.message is not None:
+                    self._streams.announce_inboxes([order.account])
             elif order.instance is not None and (held := held_of(order)) is not None:
                 stop = StopAttempt(held=held, reason="cancelled")
                 audience = control_stream(order.instance)
@@ -324,8 +367,14 @@ class LocalHerd:
         return told
 
     def _ended(self, orders: Iterable[str]) -> set[str]:
-        asked = list(orders)
+        """Those that ended, of some orders; and the topics of inboxes that changed."""
+        topics = set(orders)
+        inboxes = {topic for topic in topics if topic.startswith(INBOX)}
+        asked = sorted(topics - inboxes)
         found: set[str] = set()
+        if inboxes:
+            changed = self._news.changed(topic.removeprefix(INBOX) for topic in inboxes)
+            found |= {self.inbox_topic(account) for account in changed}
         with self.database.read() as connection:
             for start in range(0, len(asked), ASKED_AT_ONCE):
                 page = order_sql.get_orders(connection, asked[start : start + ASKED_AT_ONCE])

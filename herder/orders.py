@@ -95,6 +95,8 @@ class Submission:
     """The id of the API key that it was bought with; None for a program on the herder's machine."""
     quote: Terms | None = None
     """The quote that it names, whose signature was checked; `herder.terms` says what it does."""
+    message: str | None = None
+    """The id of the message that it came by, which its end answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Order:
     failure: dict[str, object] | None
     api_key: str | None = None
     """The id of the API key that it was bought with."""
+    message: str | None = None
+    """The id of the message that it came by."""
 
     @property
     def multiplier(self) -> Fraction:

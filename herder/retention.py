@@ -1,4 +1,8 @@
-"""Forgetting: prompts and texts of ended orders are deleted; receipts and transfers stay."""
+"""Forgetting: prompts and texts of ended orders are deleted; receipts and transfers stay.
+
+The text of an order is nowhere else, so that a message which tells of its end has lost it too.
+Messages as old go with the texts; those of one order stay, without its text.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from functools import partial
 
 from herder.database import Database
 from herder.errors import InvalidRequest
+from herder.store import messages as message_sql
 from herder.store import orders as order_sql
 
 AT_ONCE = 500
@@ -23,7 +28,7 @@ def purge(
     account: str | None = None,
     order_id: str | None = None,
 ) -> int:
-    """Delete the prompts and texts of ended orders.
+    """Delete the prompts and texts of ended orders, and messages that came as long ago.
 
     Args:
         database: where they stand.
@@ -46,6 +51,8 @@ def purge(
             f"older_than_days must be a whole number from 0 to {MOST_DAYS}, not {str(days)[:40]}."
         )
     before_us = None if days is None else now_us - days * DAY_US
+    if order_id is None:
+        _purge_messages(database, before_us, account)
     deleted = 0
     while True:
         with database.read() as connection:
@@ -56,3 +63,12 @@ def purge(
             return deleted
         database.transact(partial(order_sql.delete_texts, ids=found))
         deleted += len(found)
+
+
+def _purge_messages(database: Database, before_us: int | None, account: str | None) -> None:
+    while True:
+        with database.read() as connection:
+            found = message_sql.older(connection, before_us=before_us, name=account, limit=AT_ONCE)
+        if not found:
+            return
+        database.transact(partial(message_sql.delete_messages, found=found))

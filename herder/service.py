@@ -215,6 +215,8 @@ class Service:
         if settled.ended:
             try:
                 self._streams.announce_ended(settled.ended)
+                if settled.inboxes:
+                    self._streams.announce_inboxes(sorted(settled.inboxes))
             except RedisError as error:
                 _log.warning("redis_out_of_reach", reason=type(error).__name__)
 

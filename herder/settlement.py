@@ -98,7 +98,7 @@ class Settlement:
                     orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
                     done.models.add(order.model)
             plan.write(connection, self._ledger, now_us)
-            done.ended = plan.ended
+            done.note(plan)
             return done
 
         return self._database.transact(step)
@@ -160,7 +160,7 @@ class Settlement:
                     "lapsed", order=order.id, attempt=order.attempt, instance=order.instance
                 )
             plan.write(connection, self._ledger, now_us)
-            done.ended = plan.ended
+            done.note(plan)
             return done
 
         return self._database.transact(step)

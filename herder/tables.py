@@ -77,6 +77,8 @@ account = Table(
     Column("tokens_per_minute", BigInteger),
     Column("open_orders", BigInteger, nullable=False, server_default="0"),
     Column("tokens_until_us", BigInteger, nullable=False, server_default="0"),
+    # The number of the newest message in its inbox.
+    Column("messages", BigInteger, nullable=False, server_default="0"),
 )
 
 api_key = Table(
@@ -168,6 +170,8 @@ orders = Table(
     Column("returned", BigInteger, nullable=False, server_default="0"),
     Column("refunded", BigInteger, nullable=False, server_default="0"),
     Column("failure", JSON(none_as_null=True)),
+    # The message that it came by, which its end answers.
+    Column("message", Text),
     UniqueConstraint("account", "idempotency_key"),
 )
 
@@ -228,6 +232,33 @@ order_text = Table(
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("request", JSON, nullable=False),
     Column("answer", Text),
+)
+
+# The inboxes. A number is drawn under the lock of the account's row: of two messages to one account
+# the one with the lower number was committed first, so that who reads on after one misses none.
+message = Table(
+    "message",
+    metadata,
+    Column("account", Text, ForeignKey("account.name"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("in_reply_to", Text),
+    # The order whose end it tells: at most one message does. Its text stays in `order_text`.
+    Column("order_id", Text, ForeignKey("orders.id"), unique=True),
+    Column("tags", JSON, nullable=False),
+    Index("ix_message_at_us", "at_us"),
+)
+
+# Messages that came with an idempotency key: the same key is the same message.
+message_key = Table(
+    "message_key",
+    metadata,
+    Column("account", Text, ForeignKey("account.name"), primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("order_id", Text),
+    Column("created_us", BigInteger, nullable=False),
 )
 
 # How long a book was that is too long to be counted for each caller: `herder/survey.py`.

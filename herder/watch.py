@@ -62,8 +62,7 @@ class Watcher:
                 self._thread = threading.Thread(target=self._loop, name="herd-watch", daemon=True)
                 self._thread.start()
         # Looked up after it was noted: an end in between is announced, or seen here.
-        if self._ended([order_id]):
-            waiter.set()
+        self._wake(self._ended([order_id]))
 
     def remove(self, order_id: str, waiter: Waiter) -> None:
         """Call a waiter no more."""

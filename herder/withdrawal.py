@@ -110,7 +110,7 @@ class Withdrawal:
                     continue  # something else ended it, or began it, a moment ago
                 done.models.add(order.model)
             plan.write(connection, self._ledger, now_us)
-            done.ended = plan.ended
+            done.note(plan)
             return done
 
         return self._database.transact(step)

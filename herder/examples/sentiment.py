@@ -126,7 +126,7 @@ def run(agent: Agent, receive: Callable[[], Iterator[Tags]], every_s: float) -> 
 
 def main() -> None:
     """Run it until Ctrl-C."""
-    from herder.examples import messages  # type: ignore[attr-defined]
+    from herder.examples import messages
 
     name, raw = "python -m herder.examples.sentiment", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=raw)

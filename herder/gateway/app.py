@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from redis import RedisError
 
 from herder import home
-from herder.gateway import errors, herd, openai, operate, orders, usage, webhooks
+from herder.gateway import errors, herd, messages, openai, operate, orders, usage, webhooks
 from herder.gateway.calling import House
 from herder.gateway.described import describe
 from herder.gateway.errors import Answer
@@ -81,6 +81,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     errors.register(app)
     for router in (
         orders.router,
+        messages.router,
         openai.router,
         herd.router,
         operate.router,

@@ -180,3 +180,28 @@ class StatementAnswer(BaseModel):
 
     entries: list[EntryAnswer]
     next: int | None
+
+
+class SentAnswer(BaseModel):
+    """A message that was taken; its answer comes into the inbox, with `in_reply_to` its id."""
+
+    id: str
+    order: str | None = Field(description="The order that it became, if it was a paid prompt.")
+
+
+class MessageAnswer(BaseModel):
+    """A message in the inbox."""
+
+    seq: int
+    at: datetime
+    in_reply_to: str | None
+    order: str | None
+    tags: dict[str, str]
+    text_deleted: bool = False
+
+
+class InboxAnswer(BaseModel):
+    """Messages, oldest first; `next` is the cursor of what comes after them, now or later."""
+
+    messages: list[MessageAnswer]
+    next: int

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -73,7 +73,7 @@ class Happened:
     result: Result | None = None
 
 
-class _Wake:
+class Wake:
     """Passes a word of another thread on to the event loop."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class _Wake:
         self.event = asyncio.Event()
 
     def set(self) -> None:
-        """The order has ended. Called on another thread."""
+        """What is waited for is there. Called on another thread."""
         with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(self.event.set)
 
@@ -168,15 +168,22 @@ class Follower:
 
     async def wait(self, order_id: str, seconds: float) -> bool:
         """Wait for an order's end; False if it did not come in time."""
-        wake = _Wake()
-        await self._look(partial(self._herd.watcher.add, order_id, wake))
-        try:
-            await asyncio.wait_for(wake.event.wait(), seconds)
-        except TimeoutError:
-            return False
-        finally:
-            self._herd.watcher.remove(order_id, wake)
+        async with self.waking(order_id) as ended:
+            try:
+                await asyncio.wait_for(ended.wait(), seconds)
+            except TimeoutError:
+                return False
         return True
+
+    @asynccontextmanager
+    async def waking(self, topic: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever there may be news of a topic, while the block lasts."""
+        wake = Wake()
+        await self._look(partial(self._herd.watcher.add, topic, wake))
+        try:
+            yield wake.event
+        finally:
+            self._herd.watcher.remove(topic, wake)
 
     async def follow(
         self, order_id: str, *, account: str | None, mark: Mark | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
@@ -75,8 +75,14 @@ def lock(connection: Connection, name: str) -> None:
 
     On SQLite the write lock does that already.
     """
+    lock_all(connection, [name])
+
+
+def lock_all(connection: Connection, names: Iterable[str]) -> None:
+    """As `lock`, of several accounts; the unknown are passed over. Locks go by name, always."""
     if connection.dialect.name != "sqlite":
-        connection.execute(_LOCK, {"which": name})
+        for name in sorted(set(names)):
+            connection.execute(_LOCK, {"which": name})
 
 
 def standing(connection: Connection, name: str, *, lock: bool = False) -> Standing | None:

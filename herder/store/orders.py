@@ -90,6 +90,7 @@ def to_order(row: Row[Any]) -> Order:
         refunded=row.refunded,
         failure=row.failure,
         api_key=row.api_key,
+        message=row.message,
     )
 
 

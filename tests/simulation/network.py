@@ -236,6 +236,10 @@ class Redis(Network):
         self.rules.announced(orders)
         self._call(lambda: None, "the end of orders")
 
+    def announce_inboxes(self, accounts: Sequence[str]) -> None:
+        assert accounts
+        self._call(lambda: None, "that messages came")
+
     def first_nudge(self, model: str) -> bool:
         if self._away():
             self.time.fault("finds no Redis for a nudge")

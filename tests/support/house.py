@@ -5,7 +5,9 @@ Workers, broker and clock are the test's own, so that every step is taken by han
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
@@ -28,7 +30,10 @@ from herder.endings import Settled
 from herder.errors import AccountExists
 from herder.grants import Grants
 from herder.herd import Heard, Herd
+from herder.inbox import read_inbox
+from herder.messages import Messages, Taken
 from herder.orders import Order, Prompt, Submission
+from herder.quotes import Quotes
 from herder.settings import InitialPolicy, load_settings
 from herder.settlement import Answer, Settlement
 from herder.store import api_keys as key_sql
@@ -36,6 +41,7 @@ from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders, outbox
+from herder.tables import message as message_rows
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.messages import Request
@@ -236,6 +242,14 @@ class House:
             overlap_s=self.settings.webhook_overlap_s,
             clock_us=self.clock,
         )
+        self.messages = Messages(
+            self.database,
+            self.desk,
+            self.accounts,
+            Quotes(self.database, self.key, clock_us=self.clock),
+            max_prompt_bytes=self.settings.max_prompt_bytes,
+            clock_us=self.clock,
+        )
         self._names = count(1)
 
     def on(self, database: Database) -> House:
@@ -292,6 +306,16 @@ class House:
     def submit(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> Order:
         """Take an order."""
         return self.desk.submit(self.call(prompt, tokens, **fields))
+
+    def send(self, *, account: str = "default", key: str | None = None, **tags: str) -> Taken:
+        """Send a message; `X_Prompt` stands for `X-Prompt`."""
+        named = {name.replace("_", "-"): value for name, value in tags.items()}
+        return self.messages.send(named, account=account, idempotency_key=key)
+
+    def ask(self, quantity: int, prompt: str = "two words", **more: str) -> Taken:
+        """Send a paid prompt of ten tokens."""
+        tags = {"Recipient": "herder", "Quantity": str(quantity), "X_Prompt": prompt}
+        return self.send(**{"Action": "Transfer", **tags, "X_Tokens": "10", **more})
 
     # When
 
@@ -375,6 +399,10 @@ class House:
     def held(self, account: str = "default") -> int:
         return self.accounts.balance(account).held
 
+    def inbox(self, account: str = "default", after: int = 0) -> list[dict[str, str]]:
+        """The tags of an account's messages."""
+        return [one.tags for one in read_inbox(self.database, account, after, 100)]
+
     def traces(self) -> tuple[int, int, int, int, int]:
         """Rows that a submission leaves: orders, texts, events, outbox, holds."""
         with self.database.read() as connection:
@@ -407,17 +435,42 @@ def check_money(database: Database, books: ledger.Ledger) -> None:
         assert report.open_holds == sum(not order.state.ended for order in found)
         for order in found:
             _check_hold(connection, books, order)
+        _check_answers(connection, found)
         held: dict[str, int] = {}
         for order in found:
             held[order.account] = held.get(order.account, 0) + order.held
         for key in key_sql.of_account(connection, None):
             bought = [order for order in found if order.api_key == key.id]
             assert key.held == sum(order.held for order in bought), f"held with {key.id}"
-            assert key.charged == sum(order.charged for order in bought), f"charged to {key.id}"
+            charged = sum(order.charged for order in bought)
+            assert key.charged == charged + _paid_with(connection, key.id), f"charged to {key.id}"
         for account, amount in held.items():
             balance = books.get_balance(connection, client_account(account))
             assert balance.pending == amount, f"held of {account}"
             assert balance.available >= 0
+
+
+def _paid_with(connection: Any, key_id: str) -> int:
+    """What was transferred to other accounts with an API key, by the ledger."""
+    rows = connection.execute(
+        text("SELECT amount FROM ledger_transfer WHERE kind = 'direct' AND tags = :tags"),
+        {"tags": json.dumps({"api_key": key_id}, separators=(",", ":"))},
+    )
+    return sum(int(amount) for (amount,) in rows)
+
+
+def _check_answers(connection: Any, found: Sequence[Order]) -> None:
+    """Every order that came by a message and ended is answered once, and no other is.
+
+    Messages are forgotten with the texts of their time.
+    """
+    told = Counter(connection.execute(select(message_rows.c.order_id)).scalars())
+    del told[None]
+    with_text = set(connection.execute(select(order_text.c.order_id)).scalars())
+    ended = {order.id for order in found if order.message is not None and order.state.ended}
+    assert set(told) <= ended, "an order was answered that had none coming"
+    assert ended & with_text <= set(told), "an order ended and its message was not answered"
+    assert set(told.values()) <= {1}
 
 
 def _check_hold(connection: Any, books: ledger.Ledger, order: Order) -> None:

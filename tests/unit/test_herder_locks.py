@@ -68,6 +68,16 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
             house.accounts.deposit(payee, 1, _uuid(chance))
             done["moved"] += 1
 
+    def messenger(number: int) -> None:
+        """Pays for prompts and other accounts by messages, whose answers fill inboxes."""
+        chance = random.Random(f"{SEED} messenger {number}")
+        while not over.is_set():
+            sender, payee = chance.sample(ACCOUNTS, 2)
+            house.ask(chance.randint(5, 60), account=sender)
+            house.send(account=sender, Action="Transfer", Recipient=payee, Quantity="1")
+            house.send(account=sender, Action="Balance")
+            done["sent"] += 1
+
     def herder(number: int) -> None:
         """Dispatches, and settles what comes back in batches, with repeats and in any order."""
         chance = random.Random(f"{SEED} herder {number}")
@@ -91,8 +101,9 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
             house.settlement.settle(answers)
             done["settled"] += len(jobs)
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(10) as pool:
         serving = [pool.submit(herder, number) for number in range(3)] + [pool.submit(banker)]
+        serving += [pool.submit(messenger, number) for number in range(2)]
         asking = [pool.submit(clients, number) for number in range(4)]
         for one in asking:
             one.result()  # raises HerdUnavailable, had it been undone
@@ -100,7 +111,7 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
         for one in serving:
             one.result()
     print(done)
-    assert all(done[what] for what in ("submitted", "moved", "settled"))
+    assert all(done[what] for what in ("submitted", "moved", "settled", "sent"))
 
 
 def _uuid(chance: random.Random) -> str:

@@ -64,6 +64,7 @@ def test_the_exported_names_are_these():
         "InvalidBids",
         "InvalidFee",
         "InvalidKey",
+        "InvalidMessage",
         "InvalidMultiplier",
         "InvalidName",
         "InvalidPrompt",

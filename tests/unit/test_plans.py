@@ -14,8 +14,10 @@ from sqlalchemy import Engine, event
 from support.house import FakeReceiver
 
 from herder.errors import OrderNotWaiting
+from herder.inbox import News, read_inbox
 from herder.monitor import Monitor
 from herder.quotes import Quotes
+from herder.store import messages as message_sql
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
 from herder.usage import read_usage
@@ -24,7 +26,7 @@ from ledger import audit
 
 GROWS = {
     "orders", "order_text", "event", "account", "ledger_transfer", "ledger_account", "grants",
-    "webhook_endpoint", "webhook_delivery",
+    "webhook_endpoint", "webhook_delivery", "message", "message_key",
 }  # fmt: skip
 """Tables with a row for each order or client; the others stay small."""
 
@@ -112,6 +114,25 @@ def all_steps(house):
     house.webhooks.delete(webhook)
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
+    send_messages(house, worker)
+
+
+def send_messages(house, worker):
+    """What those do who send messages."""
+    house.accounts.create("ada")
+    for tags in ({"Action": "Info"}, {"Action": "Balance"}):
+        house.send(key=tags["Action"], **tags)
+    house.send(Action="Transfer", Recipient="ada", Quantity="5")
+    house.ask(5)
+    house.ask(500, key="k")
+    worker.finish(house.dispatched())
+    read_inbox(house.database, "default", 0, 10)
+    News(house.database).changed(["default", "ada"])
+    with house.database.write() as connection:
+        message_sql.trim(connection, "default", 1)
+        for before_us, name in ((1, None), (None, "ada"), (1, "ada")):
+            found = message_sql.older(connection, before_us=before_us, name=name, limit=10)
+        message_sql.delete_messages(connection, [*found, ("ada", 1)])
 
 
 def sqlite_readings(connection, statement):

@@ -25,6 +25,8 @@ GROUP = "herders"
 
 Entry = tuple[str, dict[str, str]]
 ENDED_CHANNEL = "ended"
+INBOX = "@"
+"""What an account's name has before it on that channel; no order's id begins so."""
 NUDGE_TTL_MS = 1000
 """After which a nudge counts as lost; the herders' sweep looks as often by itself."""
 
@@ -161,6 +163,10 @@ class Streams:
     def announce_ended(self, orders: Sequence[str]) -> None:
         """Wake the clients that wait for these orders. Whoever misses it looks again anyway."""
         self._redis.publish(ENDED_CHANNEL, " ".join(orders))
+
+    def announce_inboxes(self, accounts: Sequence[str]) -> None:
+        """Wake the clients that wait for messages to these accounts; who misses it looks again."""
+        self._redis.publish(ENDED_CHANNEL, " ".join(f"{INBOX}{name}" for name in accounts))
 
     def first_nudge(self, model: str) -> bool:
         """Whether nobody else's nudge about a model is on its way: then one has to be sent."""
