@@ -51,8 +51,15 @@ def purge(
             f"older_than_days must be a whole number from 0 to {MOST_DAYS}, not {str(days)[:40]}."
         )
     before_us = None if days is None else now_us - days * DAY_US
+    deleted = _purge_texts(database, before_us, account, order_id)
     if order_id is None:
         _purge_messages(database, before_us, account)
+    return deleted
+
+
+def _purge_texts(
+    database: Database, before_us: int | None, account: str | None, order_id: str | None
+) -> int:
     deleted = 0
     while True:
         with database.read() as connection:
@@ -66,9 +73,12 @@ def purge(
 
 
 def _purge_messages(database: Database, before_us: int | None, account: str | None) -> None:
+    """After the texts: the answer of an order that ended only now stays with its text."""
     while True:
         with database.read() as connection:
-            found = message_sql.older(connection, before_us=before_us, name=account, limit=AT_ONCE)
+            found = message_sql.forgettable(
+                connection, before_us=before_us, name=account, limit=AT_ONCE
+            )
         if not found:
             return
         database.transact(partial(message_sql.delete_messages, found=found))

@@ -13,7 +13,7 @@ Sent, and answered in the inbox:
   is too low that is `Insufficient payment`, and `X-Needed` says what was needed. Nothing was held.
 - `Transfer` without `X-Prompt`: money for another account, told as the original's token did by
   `Debit-Notice` to who pays and `Credit-Notice` to the `Recipient`, both with all `X-` tags of the
-  message; or `Transfer-Error`.
+  message; or `Transfer-Error`. (An account that is called `herder` cannot be paid so.)
 
 What is no message (an action that nobody knows, a tag that is missing or no text, a number that is
 none) is an error at once; what is one and is not granted, for whatever reason, is answered in the

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from herder.tables import account, message, message_key, order_text
 
@@ -155,11 +155,23 @@ def add_key(
     )
 
 
-def older(
+_FORGETTABLE = select(message.c.account, message.c.number).where(
+    ~exists().where(order_text.c.order_id == message.c.order_id)
+)
+
+
+def forgettable(
     connection: Connection, *, before_us: int | None, name: str | None, limit: int
 ) -> list[tuple[str, int]]:
-    """(account, number) of messages that came before, of any account or one; no orders' texts."""
-    query = select(message.c.account, message.c.number).limit(limit)
+    """(account, number) of messages that go with the texts of their time.
+
+    Args:
+        connection: a transaction.
+        before_us: only those that came before; None for any.
+        name: only this account's.
+        limit: how many at most. None is among them whose order still has its text.
+    """
+    query = _FORGETTABLE.limit(limit)
     if before_us is not None:
         query = query.where(message.c.at_us < before_us)
     if name is not None:

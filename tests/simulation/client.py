@@ -150,6 +150,8 @@ class Clients:
             start_by_us=now_us + rng.randint(200_000, 8_000_000) if rng.random() < 0.15 else None,
             run_limit_s=rng.randint(1, 2) if rng.random() < 0.15 else None,
         )
+        # Who has an idempotency key sends messages, and is answered in the inbox.
+        submission = replace(submission, message=submission.idempotency_key)
         return Call(submission, words)
 
     # Submissions

@@ -80,6 +80,7 @@ class Rules:
         for order_id in commit.purged:
             if self._shadow.by_id[order_id].open:
                 raise Broken("purge", f"{order_id[:8]} is open and its text was deleted")
+        self._judge_answers(commit)
         self._money.judge(commit)
         self._endings.judge(commit)
 
@@ -242,6 +243,15 @@ class Rules:
             ):
                 raise Broken("outbox", f"order {row.seq}: #{attempt} was forgotten and never sent")
 
+    def _judge_answers(self, commit: Commit) -> None:
+        """Who ordered by a message is told of the end with it, once, and nobody else is."""
+        ended = [new for old, new in commit.changes if old is not None and old.open > new.open]
+        due = sorted(row.id for row in ended if row.message is not None)
+        if sorted(commit.told) != due:
+            raise Broken("answer", f"{len(due)} orders were to be told of, and {commit.told} were")
+        for _ in due:
+            self._time.count("a message is answered")
+
     def _judge_clock(self) -> None:
         """The listening clock goes no faster than Redis's, whose clock may be set."""
         heard_s = self._shadow.one("SELECT heard_s FROM clock")
@@ -315,6 +325,11 @@ class Rules:
             if self.inside or row is None or row.open:
                 raise Broken("announced", f"{order_id[:8]} has not ended")
             self._truth.announced.add(order_id)
+
+    def told_of(self, accounts: Iterable[str]) -> None:
+        """Only what was committed is in an inbox."""
+        if self.inside:
+            raise Broken("announced", f"messages to {sorted(accounts)} were not committed")
 
     # For the history
 

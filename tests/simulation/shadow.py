@@ -51,6 +51,7 @@ class Row(NamedTuple):
     returned: int
     refunded: int
     failure: str | None
+    message: str | None
 
     @property
     def open(self) -> bool:
@@ -109,17 +110,20 @@ class Commit:
     """(order, attempt) of outbox rows that were deleted."""
     purged: list[str]
     """Orders whose texts were."""
+    told: list[str]
+    """Orders whose end was told by a message."""
 
     @property
     def anything(self) -> bool:
         """Whether anything that the rules look at changed."""
-        return bool(self.changes or self.moves or self.events or self.unsent or self.purged)
+        return any((self.changes, self.moves, self.events, self.unsent, self.purged, self.told))
 
 
 _SETUP = """
 CREATE TEMP TABLE touched (seq INTEGER);
 CREATE TEMP TABLE unsent (order_id TEXT, attempt INTEGER);
 CREATE TEMP TABLE purged (order_id TEXT);
+CREATE TEMP TABLE told (order_id TEXT);
 CREATE TEMP TRIGGER orders_born AFTER INSERT ON main.orders
     BEGIN INSERT INTO touched VALUES (NEW.seq); END;
 CREATE TEMP TRIGGER orders_moved AFTER UPDATE ON main.orders
@@ -128,6 +132,8 @@ CREATE TEMP TRIGGER outbox_cleared AFTER DELETE ON main.outbox
     BEGIN INSERT INTO unsent VALUES (OLD.order_id, OLD.attempt); END;
 CREATE TEMP TRIGGER texts_purged AFTER DELETE ON main.order_text
     BEGIN INSERT INTO purged VALUES (OLD.order_id); END;
+CREATE TEMP TRIGGER messages_came AFTER INSERT ON main.message
+    BEGIN INSERT INTO told VALUES (NEW.order_id); END;
 """
 _COLUMNS = ", ".join(Row._fields)
 _TOUCHED = f"SELECT {_COLUMNS} FROM orders WHERE seq IN (SELECT seq FROM touched) ORDER BY seq"
@@ -181,6 +187,7 @@ class Shadow:
         events = [Event(*values) for values in self.rows(_EVENTS, self._events)]
         unsent = self.rows("SELECT order_id, attempt FROM unsent ORDER BY rowid")
         purged = [order_id for (order_id,) in self.rows("SELECT order_id FROM purged")]
+        told = [order_id for (order_id,) in self.rows("SELECT order_id FROM told")]
         if moves:
             self._moves = moves[-1].seq
         if events:
@@ -190,8 +197,10 @@ class Shadow:
             self.raw.execute("DELETE FROM unsent")
         if purged:
             self.raw.execute("DELETE FROM purged")
+        if told:
+            self.raw.execute("DELETE FROM told")
         self._changes = self.raw.total_changes
-        return Commit(changes, moves, events, unsent, purged)
+        return Commit(changes, moves, events, unsent, purged, told)
 
     def _put(self, row: Row) -> None:
         self.by_seq[row.seq] = self.by_id[row.id] = row

@@ -89,6 +89,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "a called-off order ends without its worker",
         "an order fails after too many tries",
         "an order fails after too many times out",
+        "a message is answered",
     ),
 }
 """Every kind of thing that a seed may bring about."""

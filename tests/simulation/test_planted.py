@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from herder import desk as desk_module
+from herder import endings as endings_module
 from herder import priced as priced_module
 from herder import settlement as settlement_module
 from herder import withdrawal as withdrawal_module
@@ -401,3 +402,19 @@ def test_a_plan_that_tells_of_failures_and_cancellations_alone(monkeypatch):
 
     monkeypatch.setattr(events, "queue_ends", most)
     assert found() == "webhooks"
+
+
+def test_an_answer_that_is_forgotten(monkeypatch):
+    monkeypatch.setattr(endings_module, "deliver", lambda *_: None)
+    assert found() == "answer"
+
+
+def test_an_answer_in_a_transaction_of_its_own(monkeypatch):
+    deliver, late = endings_module.deliver, []
+
+    def later(connection, letters, now_us):
+        deliver(connection, late, now_us)
+        late[:] = letters
+
+    monkeypatch.setattr(endings_module, "deliver", later)
+    assert found() == "answer"

@@ -131,7 +131,7 @@ def send_messages(house, worker):
     with house.database.write() as connection:
         message_sql.trim(connection, "default", 1)
         for before_us, name in ((1, None), (None, "ada"), (1, "ada")):
-            found = message_sql.older(connection, before_us=before_us, name=name, limit=10)
+            found = message_sql.forgettable(connection, before_us=before_us, name=name, limit=10)
         message_sql.delete_messages(connection, [*found, ("ada", 1)])
 
 

@@ -388,6 +388,19 @@ def test_a_text_that_is_forgotten_is_forgotten_in_the_inbox(house):
     take(message.tags, Data="", X_Reference="mine", Action="Inference-Response")
 
 
+def test_the_answers_of_an_account_whose_texts_are_purged_go_with_them(house):
+    worker = house.worker()
+    house.ask(26)
+    worker.finish(house.dispatched())
+    house.ask(26)
+    house.submit(account="default")
+    house.send(Action="Balance")
+    assert purge(house.database, house.now_us, account="default") == 1
+    assert house.inbox() == []
+    worker.finish(house.dispatched())
+    assert [one["Action"] for one in house.inbox()] == ["Inference-Response"]
+
+
 def test_old_messages_go_with_the_texts_of_their_time(house):
     house.fund(100, "ada")
     house.send(Action="Balance")
