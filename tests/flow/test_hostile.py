@@ -18,7 +18,7 @@ import httpx
 import jsonschema_rs
 import pytest
 from support.hostile import bodies
-from support.running import RunningHerd
+from support.running import UNCOUNTED, RunningHerd
 from support.wait import wait_for
 
 SEED = 20260101
@@ -67,7 +67,7 @@ def target(tmp_path_factory, redis_server):
     _, key = herd.client.api_keys.create("default", scopes=["buy", "read", "operate"])
     herd.client.accounts.create("poor")
     _, poor = herd.client.api_keys.create("poor")
-    _, url = herd.start_gateway(HERD_MAX_BODY_BYTES="1048576")
+    _, url = herd.start_gateway(HERD_MAX_BODY_BYTES="1048576", **UNCOUNTED)
     order = herd.client.submit("Hi", 10, fee=20, account="default").order
     document = httpx.get(f"{url}/openapi.json").json()
     yield Target(herd, url, key, poor, order, document)

@@ -16,6 +16,7 @@ import httpx
 import jsonschema_rs
 import pytest
 from support.house import MODEL
+from support.running import UNCOUNTED
 
 SEED = "20260101"
 CONFIG = """
@@ -44,7 +45,7 @@ def served(herd):
     herd.start_worker(HERD_SLOTS="8")
     herd.client.accounts.deposit("default", 10**12, str(uuid4()))
     _, key = herd.client.api_keys.create("default")
-    _, url = herd.start_gateway(HERD_MODEL_ALIASES=f"smollm2-135m-instruct={MODEL}")
+    _, url = herd.start_gateway(HERD_MODEL_ALIASES=f"smollm2-135m-instruct={MODEL}", **UNCOUNTED)
     return url, key
 
 

@@ -35,6 +35,13 @@ QUICK = {
 """Times that let a test see a worker lost within seconds."""
 
 
+UNCOUNTED = {
+    "HERD_REQUESTS_PER_MINUTE_PER_KEY": "0",
+    "HERD_REQUESTS_PER_MINUTE_PER_ADDRESS": "0",
+    "HERD_UNAUTHORIZED_PER_MINUTE": "0",
+}
+"""Of a gateway that a test calls by the thousand: each call is to be answered for what it asks."""
+
 HERD = ("-c", "from herder.cli import main; main()")
 """The `herd` command, as Python's arguments."""
 
