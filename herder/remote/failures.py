@@ -45,7 +45,7 @@ def error_of(
         data = {str(name): value for name, value in (told.get("data") or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _foreign(status, headers or {}, url)
-    kind = _CODES.get(code, errors.InvalidRequest if status < 500 else errors.HerdUnavailable)
+    kind = _CODES.get(code) or _unknown(status)
     if issubclass(kind, errors.OrderEnded):
         kind = errors.HerdError
     error = kind.__new__(kind, message)
@@ -53,6 +53,13 @@ def error_of(
     for name, value in data.items():
         setattr(error, name, value)
     return error
+
+
+def _unknown(status: int) -> type[errors.HerdError]:
+    """What an error is by its status alone: a gateway may be newer than who calls it."""
+    if status == 429:
+        return errors.RateLimited
+    return errors.InvalidRequest if status < 500 else errors.HerdUnavailable
 
 
 def _foreign(status: int, headers: Mapping[str, str], url: str) -> errors.HerdError:

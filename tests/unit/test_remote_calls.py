@@ -144,6 +144,7 @@ def test_after_enough_tries_it_is_told(slept):
         (429, told("rate_limited", "Later.", retry_after_s=7), errors.RateLimited),
         (404, told("order_not_found", order="o1"), errors.OrderNotFound),
         (400, told("something_new"), errors.InvalidRequest),
+        (429, told("something_new", retry_after_s=7), errors.RateLimited),
         (500, told("something_new"), errors.HerdUnavailable),
         (502, {"detail": "a proxy's own"}, errors.HerdUnavailable),
         (403, told("forbidden", key="k", scope="buy"), errors.Forbidden),
