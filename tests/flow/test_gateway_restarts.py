@@ -1,7 +1,7 @@
 """A gateway that is killed, or told to stop, in the middle of streams: no text is lost or doubled.
 
-Each is done up to three times in the life of one answer, and once at least, to a program that speaks HTTP by itself, to
-`herder.Client` and to `herder.AsyncClient`.
+Each is done up to three times in the life of one answer, and once at least, to a program that
+speaks HTTP by itself, to `herder.Client` and to `herder.AsyncClient`.
 """
 
 from __future__ import annotations
