@@ -24,6 +24,11 @@ def made(herd: LocalHerd, call: dict[str, Any]) -> dict[str, Any]:
             match call["do"]:
                 case "submit":
                     receipt = herd.submit(**call["call"], idempotency_key=call["key"])
+                case "message":
+                    taken = herd.send_message(
+                        call["tags"], account="default", idempotency_key=call["key"]
+                    )
+                    return {"order": taken.order, "id": taken.id}
                 case "rebid":
                     receipt = herd.rebid(call["order"], call["fee"])
                 case "cancel":

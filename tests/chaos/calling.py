@@ -36,6 +36,7 @@ class Calls:
         until = time.monotonic() + REACH_S
         while self._points.left:
             assert time.monotonic() < until, f"never reached: {self._points.left}"
+            self._message()
             self._bid()
             for when in ("queued", "dispatched", "running"):
                 self._cancel(when)
@@ -56,6 +57,21 @@ class Calls:
         for _ in range(2):
             answer = self._made({"do": "cancel", "order": order, "when": when})
             assert answer["order"] == order
+
+    def _message(self) -> None:
+        """Order by a message, which the judge wants answered once."""
+        tags = {
+            "Action": "Transfer",
+            "Recipient": "herder",
+            "Quantity": "20",
+            "X-Prompt": "Wait for the others",
+            "X-Tokens": "10",
+        }
+        call = {"do": "message", "key": f"message-{next(self._numbers)}", "tags": tags}
+        answer = self._made(call)
+        acked_us = home.clock_us()
+        assert self._made(call) == answer, "one key is one message"
+        self._world.note(self._world.herd.client.receipt(answer["order"]), acked_us)
 
     def _submit(self, *, tokens: int, fee: int) -> str:
         key = f"call-{next(self._numbers)}"

@@ -99,8 +99,24 @@ class Client(threading.Thread):
         key = str(UUID(int=self._random.getrandbits(128)))
         fee = int((tokens + 3) * self._random.uniform(2, 6))
 
+        client = self._herd.client
+        by_message = not terms and self._random.random() < 0.5
+
         def submit() -> Any:
-            return self._herd.client.submit("Say so", tokens, fee=fee, idempotency_key=key, **terms)
+            if not by_message:
+                return client.submit("Say so", tokens, fee=fee, idempotency_key=key, **terms)
+            taken = client.send_message(
+                {
+                    "Action": "Transfer",
+                    "Recipient": "herder",
+                    "Quantity": str(fee),
+                    "X-Prompt": "Say so",
+                    "X-Tokens": str(tokens),
+                },
+                account="default",
+                idempotency_key=key,
+            )
+            return client.receipt(str(taken.order))
 
         try:
             receipt = answered(submit)

@@ -45,6 +45,7 @@ ON_BEHALF = {
     "Service.listen": "hear",
     "Service.tick": "sweep",
     "LocalHerd.submit": "submit",
+    "LocalHerd.send_message": "message",
     "LocalHerd.cancel": "cancel",
 }
 """The functions that have something to tell others, and the names under which they do."""

@@ -122,6 +122,12 @@ def test_a_herd_that_is_right_is_found_right(house, seen):
             "winston were charged, and",
         ),
         ("UPDATE orders SET fee = 39 WHERE id = :best", "and 40 was acknowledged"),
+        ("UPDATE orders SET message = 'm' WHERE id = :plain", "its message was not answered"),
+        (
+            "INSERT INTO message (account, number, at_us, order_id, tags)"
+            " VALUES ('default', 1, 1, :gone, '{}')",
+            "answered that had none coming",
+        ),
     ],
 )
 def test_a_wrong_in_the_database_is_reported(wrong, reported, house, seen):
@@ -221,7 +227,7 @@ def test_each_commit_that_moves_an_order_has_its_points():
     }
     openers = {"self._database.write", "self._database.transact"}
     commits = set()
-    for name in ("desk", "dispatch", "settlement", "withdrawal", "herd"):
+    for name in ("desk", "dispatch", "settlement", "withdrawal", "herd", "messages"):
         tree = ast.parse((HERDER / f"{name}.py").read_text())
         for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):

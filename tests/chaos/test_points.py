@@ -29,7 +29,7 @@ WORKERS = [
 ]
 CLIENTS = [
     *both("Desk.submit", "submit nudges"),
-    *both("Desk.rebid"),
+    *both("Desk.rebid", "Messages.send"),
     *both("Withdrawal.cancel", "cancel tells", "cancel announces", "cancel nudges"),
 ]
 
