@@ -51,6 +51,8 @@ def test_every_command_of_a_buyer_answers_as_it_does_beside_the_herder(herd, els
     (order,) = herd.client.orders()
     assert bought.stdout == herd.client.answer(order.order).text + "\n"
 
+    # What a beat reports comes a moment later.
+    wait_for(lambda: herd.client.info().model.free_slots == 2, "its slots are free")
     for words in (["order", "show", order.order], ["info"]):
         same(herd, elsewhere, *words)
         same(herd, elsewhere, *words, "--json")

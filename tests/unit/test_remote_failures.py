@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import json
 import socket
 import ssl
 import threading
@@ -221,25 +222,72 @@ def test_what_is_no_herds_answer(pauses, status, content, headers, kind, said):
         assert told.retry_after_s == (7 if headers["Retry_After"] == "7" else 1)
 
 
-def test_a_stream_that_is_refused_for_now_is_asked_for_again(pauses):
-    answers = iter([page(502), page(503)])
+RECEIPT = {
+    **dict.fromkeys(("order", "account", "model"), "x"),
+    **dict.fromkeys(("needed", "fee", "words", "tokens", "generated", "charged", "returned"), 1),
+    **dict.fromkeys(("held", "refunded", "attempts", "submitted_us", "waited_ms", "took_ms"), 1),
+    **dict.fromkeys(("worker", "weights", "reference", "failure"), None),
+    "state": "completed",
+    "multiplier": "1",
+    "bid_factor": "1",
+    "automatic": True,
+    "rates": {"prompt_fee": 1, "fee_per_token": 1},
+}
+ORDER = {
+    "id": "o1",
+    "state": "completed",
+    "receipt": RECEIPT,
+    "text": "so it is",
+    "text_deleted": False,
+    "finish_reason": "stop",
+    "usage": None,
+}
+
+
+def pieces(url: str) -> list[list[str]]:
+    """What both clients read of an order's stream there."""
+    one = list(sync.RemoteHerd(url, KEY).stream("o1"))
+
+    async def read() -> list[str]:
+        async with AsyncClient(url, KEY) as herd:
+            return [piece async for piece in (await herd.order("o1")).stream()]
+
+    return [one, asyncio.run(read())]
+
+
+@pytest.mark.parametrize("refusal", [page(502), page(503), lambda it: it.connection.close()])
+def test_a_stream_that_is_refused_for_now_is_asked_for_again(pauses, refusal):
     good = page(
         200,
         'event: text\ndata: {"text": "so it is"}\nid: 1.8\n\nevent: receipt\ndata: {}\n\n',
         Content_Type="text/event-stream",
     )
-    with serving(lambda handler: next(answers, good)(handler)) as where:
-        reading = sync.RemoteHerd(f"http://{where}", KEY).stream("o1")
-        assert next(reading) == "so it is"
-    assert len(pauses) == 2
+    streams = iter([refusal, refusal, good] * 2)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked = page(200, json.dumps(ORDER))
+        (next(streams) if handler.path.endswith("/events") else asked)(handler)
+
+    with serving(answer) as where:
+        assert pieces(f"http://{where}") == [["so it is"], ["so it is"]]
+    assert len(pauses) == 4
 
 
 def test_a_stream_of_something_else_is_told_at_once(pauses):
-    with (
-        serving(page(200)) as where,
-        pytest.raises(errors.SetupError, match="no herd's gateway"),
-    ):
-        next(sync.RemoteHerd(f"http://{where}", KEY).stream("o1"))
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        page(200, "<html>" if handler.path.endswith("/events") else json.dumps(ORDER))(handler)
+
+    with serving(answer) as where:
+        url = f"http://{where}"
+        with pytest.raises(errors.SetupError, match="no herd's gateway"):
+            next(sync.RemoteHerd(url, KEY).stream("o1"))
+
+        async def read() -> None:
+            async with AsyncClient(url, KEY) as herd:
+                await anext((await herd.order("o1")).stream())
+
+        with pytest.raises(errors.SetupError, match="no herd's gateway"):
+            asyncio.run(read())
     assert pauses == []
 
 
