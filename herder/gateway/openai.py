@@ -20,6 +20,7 @@ from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
 
 from herder import errors
+from herder.gateway.answers import ErrorAnswer
 from herder.gateway.calling import AtHome, Buyer, House
 from herder.gateway.described import streamed, takes
 from herder.gateway.errors import Answer, BadRequest, answer_to, body_of
@@ -54,7 +55,7 @@ _IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
 @router.post(
     "/chat/completions",
     response_model=None,
-    responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk)}},
+    responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk, ErrorAnswer)}},
     openapi_extra=takes(ChatBody, PRICED),
 )
 async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
@@ -65,7 +66,7 @@ async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStr
 @router.post(
     "/completions",
     response_model=None,
-    responses={200: {"model": Completion, "content": streamed(CompletionChunk)}},
+    responses={200: {"model": Completion, "content": streamed(CompletionChunk, ErrorAnswer)}},
     openapi_extra=takes(CompletionBody, PRICED),
 )
 async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:

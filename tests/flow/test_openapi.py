@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,7 +45,7 @@ def served(herd):
     """The address of a gateway of a herd that answers, and a key of an account that can pay."""
     herd.start_worker(HERD_SLOTS="8")
     herd.client.accounts.deposit("default", 10**12, str(uuid4()))
-    _, key = herd.client.api_keys.create("default")
+    _, key = herd.client.api_keys.create("default", scopes=["buy", "read", "operate"])
     _, url = herd.start_gateway(HERD_MODEL_ALIASES=f"smollm2-135m-instruct={MODEL}", **UNCOUNTED)
     return url, key
 
@@ -89,7 +90,8 @@ def test_every_answer_is_one_that_the_document_tells(herd, served, tmp_path):
     )
     print(done.stdout[-20_000:], done.stderr[-2000:])
     assert done.returncode == 0
-    told = [json.loads(line) for line in answers.read_text().splitlines()]
+    told = [tuple(json.loads(line)) for line in answers.read_text().splitlines()]
+    print(*Counter(told).most_common(), sep="\n")
     assert {call for call, _ in told} == set(operations(document(url)))
     assert not BUYING - {call for call, status in told if status < 300}, "these were never taken"
 
