@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -56,15 +57,22 @@ def test_arrivals_keep_the_rate_and_the_order() -> None:
 
 
 class Fake:
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
+        self.at_once = at_once
         self.running = self.most = 0
+        self.changed = threading.Condition()
 
     def run(self, request: Request) -> Timing:
         sent_s = time.perf_counter()
-        self.running += 1
-        self.most = max(self.most, self.running)
+        with self.changed:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.changed.notify_all()
+            # None ends before as many run as should: who would let more run at once shows it.
+            assert self.changed.wait_for(lambda: self.most >= self.at_once, timeout=60)
         time.sleep(0.005)
-        self.running -= 1
+        with self.changed:
+            self.running -= 1
         assert request.text != "wrong"
         return Timing(sent_s, sent_s + 0.001, time.perf_counter(), request.new)
 
@@ -72,7 +80,7 @@ class Fake:
 def test_a_load_has_as_many_at_once_as_it_says() -> None:
     loads = make_loads(tokenize, ["w1", "w3_burst", "w4"])
     for name, at_once in (("w1", 16), ("w3_burst", 48), ("w4", 1)):
-        fake = Fake()
+        fake = Fake(at_once)
         found = put(fake, name, loads[name])
         assert fake.most == at_once
         assert found.tokens_per_s > 0
