@@ -20,8 +20,9 @@ from herder.store import messages as message_sql
 from herder.store.messages import Stored
 
 MOST_KEPT = 100_000
-"""Messages that an inbox keeps; a newer one takes the place of the oldest. More than an account
-may have orders open (`HERD_MAX_OPEN_ORDERS`), so that no answer is lost to who reads at all."""
+"""How many messages back an inbox remembers what costs nothing or little to send: a newer message
+takes the place of the oldest. Answers of orders stay as the orders do: nobody who sends an account
+much can have it lose one."""
 
 MOST_ON_PAGE = 100
 MOST_CHARACTERS = 4_000_000

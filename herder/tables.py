@@ -244,9 +244,27 @@ message = Table(
     Column("at_us", BigInteger, nullable=False),
     Column("in_reply_to", Text),
     # The order whose end it tells: at most one message does. Its text stays in `order_text`.
-    Column("order_id", Text, ForeignKey("orders.id"), unique=True),
+    Column("order_id", Text, ForeignKey("orders.id")),
     Column("tags", JSON, nullable=False),
     Index("ix_message_at_us", "at_us"),
+)
+
+_with_order, _without_order = text("order_id IS NOT NULL"), text("order_id IS NULL")
+# Not of those without an order: SQLite would take it for the one row of them that there is.
+Index(
+    "ix_message_order_id",
+    message.c.order_id,
+    unique=True,
+    sqlite_where=_with_order,
+    postgresql_where=_with_order,
+)
+# What an inbox forgets when it is full: all but the answers of orders.
+Index(
+    "ix_message_passing",
+    message.c.account,
+    message.c.number,
+    sqlite_where=_without_order,
+    postgresql_where=_without_order,
 )
 
 # Messages that came with an idempotency key: the same key is the same message.

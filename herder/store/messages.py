@@ -47,7 +47,9 @@ _DRAW = (
 )
 _INSERT = insert(message)
 _TRIM = delete(message).where(
-    message.c.account == bindparam("which"), message.c.number <= bindparam("upto")
+    message.c.account == bindparam("which"),
+    message.c.number <= bindparam("upto"),
+    message.c.order_id.is_(None),
 )
 _PAGE = (
     select(
@@ -92,7 +94,7 @@ def insert_messages(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
 
 
 def trim(connection: Connection, name: str, upto: int) -> None:
-    """Delete an account's messages up to a number."""
+    """Delete an account's messages up to a number, but for the answers of its orders."""
     connection.execute(_TRIM, {"which": name, "upto": upto})
 
 

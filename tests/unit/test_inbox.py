@@ -371,11 +371,27 @@ def test_long_texts_make_short_pages(house, monkeypatch):
     assert pages == [[60], [60], [500], [10]]
 
 
-def test_an_inbox_keeps_its_newest_messages(house, monkeypatch):
+def test_an_inbox_that_is_full_forgets_the_oldest_but_no_answer_of_an_order(house, monkeypatch):
     monkeypatch.setattr("herder.inbox.MOST_KEPT", 3)
+    worker = house.worker()
+    house.send(Action="Balance")
+    house.ask(26)
+    worker.finish(house.dispatched())
     for _ in range(5):
         house.send(Action="Balance")
-    assert [one.number for one in read_inbox(house.database, "default", 0, 100)] == [3, 4, 5]
+    found = read_inbox(house.database, "default", 0, 100)
+    assert [one.number for one in found] == [2, 5, 6, 7]
+    assert found[0].tags["Action"] == "Inference-Response"
+
+
+def test_what_a_full_inbox_forgets_is_found_without_reading_the_answers(house):
+    with house.database.write() as connection:
+        explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+        plan = connection.exec_driver_sql(
+            f"{explain} DELETE FROM message"
+            " WHERE account = 'default' AND number <= 5 AND order_id IS NULL"
+        )
+        assert "ix_message_passing" in str(plan.all())
 
 
 def test_a_text_that_is_forgotten_is_forgotten_in_the_inbox(house):

@@ -28,9 +28,24 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account"], ["account.name"], name=op.f("fk_message_account")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_message_order_id")),
         sa.PrimaryKeyConstraint("account", "number", name=op.f("pk_message")),
-        sa.UniqueConstraint("order_id", name=op.f("uq_message_order_id")),
     )
     op.create_index("ix_message_at_us", "message", ["at_us"], unique=False)
+    op.create_index(
+        "ix_message_order_id",
+        "message",
+        ["order_id"],
+        unique=True,
+        sqlite_where=sa.text("order_id IS NOT NULL"),
+        postgresql_where=sa.text("order_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_message_passing",
+        "message",
+        ["account", "number"],
+        unique=False,
+        sqlite_where=sa.text("order_id IS NULL"),
+        postgresql_where=sa.text("order_id IS NULL"),
+    )
     op.create_table(
         "message_key",
         sa.Column("account", sa.Text(), nullable=False),
