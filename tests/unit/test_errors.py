@@ -39,7 +39,8 @@ def a_result() -> Result:
 def an(kind: type[Exception]) -> Exception:
     """An example: each argument by its annotation."""
     given = {
-        "int": 7, "str": "why", "str | None": "where", "object": "what", "list[str]": ["a", "b"], "Result": a_result(),
+        "int": 7, "str": "why", "str | None": "where", "object": "what", "list[str]": ["a", "b"],
+        "Result": a_result(),
     }  # fmt: skip
     if kind.__init__ is Exception.__init__:
         return kind()

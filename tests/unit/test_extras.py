@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from herder import errors, extras
 
 ROOT = Path(__file__).parents[2]
-CLIENT = {"httpx", "pydantic", "jwt", "cryptography", "rich", "typer"}
+CLIENT = {"httpx", "httpcore", "h11", "certifi", "pydantic", "jwt", "cryptography", "rich", "typer"}
 """What the client alone brings, as it is imported."""
 
 WITHOUT = """
