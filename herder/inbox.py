@@ -8,8 +8,9 @@ The text of an order is not copied here; it is read from the order, and is gone 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -18,6 +19,7 @@ from herder.errors import AccountNotFound, InvalidRequest, shown
 from herder.orders import Order, State
 from herder.store import messages as message_sql
 from herder.store.messages import Stored
+from herder.webhooks.events import queue_messages
 
 MOST_KEPT = 100_000
 """How many messages back an inbox remembers what costs nothing or little to send: a newer message
@@ -70,20 +72,21 @@ class Message:
 def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> None:
     """Put messages into inboxes: the one way in, in the transaction that they tell of.
 
-    A webhook that carries messages is queued here. Accounts' rows are locked by name, as
+    Webhooks that carry messages are queued here. Accounts' rows are locked by name, as
     everywhere, and have to be before any key's or the ledger's.
 
     Raises:
         AccountNotFound: there is no such account.
     """
     by_account: dict[str, list[Letter]] = {}
+    told: list[tuple[str, int, dict[str, Any]]] = []
     for letter in letters:
         by_account.setdefault(letter.account, []).append(letter)
     for name, mine in sorted(by_account.items()):
         last = message_sql.draw_numbers(connection, name, len(mine))
         if last is None:
             raise AccountNotFound(name)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "account": name,
                 "number": number,
@@ -95,8 +98,21 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
             for number, letter in enumerate(mine, last - len(mine) + 1)
         ]
         message_sql.insert_messages(connection, rows)
+        told += [(name, row["number"], _told(row)) for row in rows]
         if last > MOST_KEPT:
             message_sql.trim(connection, name, last - MOST_KEPT)
+    queue_messages(connection, told, now_us)
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a webhook says of a message: as the inbox shows it, but for the text of an order."""
+    return {
+        "account": row["account"],
+        "seq": row["number"],
+        "in_reply_to": row["in_reply_to"],
+        "order": row["order_id"],
+        "tags": row["tags"],
+    }
 
 
 def told_end(order: Order) -> Letter:

@@ -34,8 +34,8 @@ def create(
         typer.Option(
             "--types",
             metavar="LIST",
-            help="Of order.completed, order.failed, order.cancelled and order.expired, with commas "
-            "between; all unless given.",
+            help="Of order.completed, order.failed, order.cancelled, order.expired and "
+            "message.created, with commas between; the ends of orders unless given.",
         ),
     ] = None,
     include_text: Annotated[

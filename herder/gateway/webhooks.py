@@ -23,7 +23,7 @@ class WebhookBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: StrictStr
-    types: list[StrictStr] | None = Field(None, description="All events unless given.")
+    types: list[StrictStr] | None = Field(None, description="The ends of orders unless given.")
     include_text: StrictBool = False
 
 

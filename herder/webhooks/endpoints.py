@@ -18,7 +18,7 @@ from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.submission import parse_account
 from herder.webhooks.addresses import Rules
-from herder.webhooks.events import TEST_TYPE, TYPES, queue_for
+from herder.webhooks.events import ORDER_TYPES, TEST_TYPE, TYPES, queue_for
 from herder.webhooks.signing import Sealer, new_secret
 
 MAX_ENDPOINTS = 10
@@ -68,7 +68,7 @@ class Webhooks:
         Args:
             account: whose orders.
             url: where to: `https://host[:port]/path`.
-            types: some of `TYPES`; None for all of them.
+            types: some of `TYPES`; None for the ends of orders.
             include_text: whether it is told the text of an order as well.
 
         Returns:
@@ -350,7 +350,7 @@ class Webhooks:
 
 def _parse_types(types: Iterable[str] | None) -> tuple[str, ...]:
     if types is None:
-        return TYPES
+        return ORDER_TYPES
     given = set(types)
     wanted = tuple(one for one in TYPES if one in given)
     if not wanted or given - set(TYPES):

@@ -20,7 +20,10 @@ from herder.store import webhooks as webhook_sql
 ORDER_TYPES = tuple(f"order.{state.value}" for state in sorted(ENDED))
 """One for each way in which an order ends."""
 
-TYPES = ORDER_TYPES
+MESSAGE_TYPE = "message.created"
+"""A message came into the account's inbox."""
+
+TYPES = (*ORDER_TYPES, MESSAGE_TYPE)
 """What an endpoint may listen to."""
 
 TEST_TYPE = "webhook.test"
@@ -40,36 +43,6 @@ def message_id(kind: str, subject: str, endpoint: str) -> str:
         endpoint: who is told.
     """
     return f"msg_{uuid5(_MESSAGES, f'{kind} {subject} {endpoint}').hex}"
-
-
-def queue(
-    connection: Connection,
-    account: str,
-    kind: str,
-    data: Mapping[str, Any],
-    subject: str,
-    now_us: int,
-) -> list[str]:
-    """Have the endpoints of an account that listen to a type told of something.
-
-    Args:
-        connection: the transaction in which it happens.
-        account: whose endpoints.
-        kind: the event's type, one of `TYPES`.
-        data: what they are told. It is kept as it is: texts of orders do not belong here.
-        subject: what it happened to, by an id under which this type of event happens once.
-        now_us: the time.
-
-    Returns:
-        The messages' ids.
-    """
-    rows = [
-        _row(endpoint, kind, data, subject, now_us)
-        for endpoint, types in webhook_sql.listeners(connection, [account]).get(account, ())
-        if kind in types
-    ]
-    delivery_sql.add_deliveries(connection, rows)
-    return [str(row["id"]) for row in rows]
 
 
 def queue_for(
@@ -98,6 +71,28 @@ def queue_ends(connection: Connection, ended: Sequence[Order], now_us: int) -> N
         if told:
             data = told_of(order)
             rows += [_row(endpoint, kind, data, order.id, now_us) for endpoint in told]
+    delivery_sql.add_deliveries(connection, rows)
+
+
+def queue_messages(
+    connection: Connection, messages: Sequence[tuple[str, int, Mapping[str, Any]]], now_us: int
+) -> None:
+    """Have accounts told of messages that came into their inboxes, all those of a transaction.
+
+    Args:
+        connection: the transaction in which they come.
+        messages: account, number in its inbox, and what is told, of each.
+        now_us: the time.
+    """
+    if not messages:
+        return
+    listening = webhook_sql.listeners(connection, {account for account, _, _ in messages})
+    rows = [
+        _row(endpoint, MESSAGE_TYPE, data, f"{account} {number}", now_us)
+        for account, number, data in messages
+        for endpoint, types in listening.get(account, ())
+        if MESSAGE_TYPE in types
+    ]
     delivery_sql.add_deliveries(connection, rows)
 
 

@@ -13,7 +13,7 @@ from herder.store import orders as order_sql
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.version import __version__
-from herder.webhooks.events import ORDER_TYPES
+from herder.webhooks.events import MESSAGE_TYPE, ORDER_TYPES
 from herder.webhooks.signing import Sealer, sign
 
 MAX_TEXT_BYTES = 262_144
@@ -41,11 +41,21 @@ def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> d
     The text is looked up at each try: it stands in one place only, from which it may be deleted.
     """
     data = dict(delivery.data)
-    if endpoint.include_text and delivery.type in ORDER_TYPES:
-        text = order_sql.get_answer(connection, delivery.subject)
-        kept = _cut(text or "")
-        data |= {"text": kept, "text_deleted": text is None, "text_cut": kept != (text or "")}
+    if not endpoint.include_text:
+        return data
+    if delivery.type in ORDER_TYPES:
+        kept, about = _text_of(connection, delivery.subject)
+        data |= {"text": kept, **about}
+    elif delivery.type == MESSAGE_TYPE and data["order"] is not None:
+        kept, about = _text_of(connection, data["order"])
+        data |= {"tags": {**data["tags"], "Data": kept}, **about}
     return data
+
+
+def _text_of(connection: Connection, order_id: str) -> tuple[str, dict[str, bool]]:
+    text = order_sql.get_answer(connection, order_id)
+    kept = _cut(text or "")
+    return kept, {"text_deleted": text is None, "text_cut": kept != (text or "")}
 
 
 def _cut(text: str) -> str:

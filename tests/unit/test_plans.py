@@ -61,6 +61,7 @@ def all_steps(house):
     deliverer = house.new_deliverer(receiver, retries_s=(), keep_s=1)
     webhook = house.webhooks.create("default", "https://ada.example/", include_text=True)[0].id
     gone = house.webhooks.create("default", "https://bob.example/")[0].id
+    house.webhooks.create("default", "https://cat.example/", types=["message.created"])
     worker = house.worker(slots=2)
     first = house.submit(fee=20, idempotency_key="key", start_by_us=house.now_us + 10**9)
     second = house.submit()

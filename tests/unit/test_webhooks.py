@@ -13,6 +13,7 @@ from support.house import FakeReceiver
 
 from herder.database import Database
 from herder.errors import AccountNotFound, InvalidRequest, InvalidWebhook, WebhookNotFound
+from herder.inbox import read_inbox
 from herder.retention import purge
 from herder.store import deliveries as delivery_sql
 from herder.tables import webhook_delivery, webhook_endpoint
@@ -438,18 +439,29 @@ def test_messages_are_replayed_by_one_by_time_and_delivered_ones_too(house, deli
     assert again == [2, 1, 2, 2, 1]
 
 
-def test_another_event_is_queued_for_whom_listens(house, deliverer, receiver, monkeypatch):
-    monkeypatch.setattr("herder.webhooks.endpoints.TYPES", (*events.TYPES, "message.created"))
-    house.webhooks.create("default", URL)
-    house.webhooks.create("default", URL + "/orders", types=["order.failed"])
-    given = ("default", "message.created", {"Action": "Info-Response"}, "m1", house.now_us)
-    with house.database.write() as connection:
-        first = events.queue(connection, *given)
-    with house.database.write() as connection:
-        assert events.queue(connection, *given) == first, "told once, however often it is queued"
+def test_a_message_of_the_inbox_is_told_to_who_listens_to_those(house, deliverer, receiver):
+    house.webhooks.create("default", URL, types=["message.created"])
+    house.webhooks.create("default", URL + "/text", types=["message.created"], include_text=True)
+    house.webhooks.create("default", URL + "/orders")
+    house.send(Action="Info")
+    worker = house.worker()
+    house.ask(500)
+    worker.finish(house.dispatched())
     work_off(deliverer)
-    assert receiver.ids == first
-    assert sent(receiver.requests[0])["data"] == {"Action": "Info-Response"}
+    told = {}
+    for request in receiver.requests:
+        told.setdefault(request.url.removeprefix(URL), []).append(sent(request))
+    assert [one["type"] for one in told["/orders"]] == ["order.completed"]
+    kept = read_inbox(house.database, "default", 0, 10)
+    for where, shown in (("", False), ("/text", True)):
+        found = sorted(told[where], key=lambda one: one["data"]["seq"])
+        assert {one["type"] for one in found} == {"message.created"}
+        info, answer = (one["data"] for one in found)
+        assert (info["account"], info["order"], info["tags"]) == ("default", None, kept[0].tags)
+        assert answer["in_reply_to"] == kept[1].in_reply_to
+        assert answer["tags"].get("Data") == (kept[1].tags["Data"] if shown else None)
+        assert "text_deleted" not in info
+    assert len(set(receiver.ids)) == len(receiver.ids) == 5
 
 
 def test_what_may_not_be_is_refused_by_name(house):
