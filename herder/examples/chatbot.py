@@ -26,7 +26,7 @@ from herder.room.rules import Said
 
 HISTORY = 4  # messages that it remembers
 TOKENS = 15  # the longest answer
-STOP = "STOP"  # what it is told to end with
+STOP = "STOP"  # what it is told to end with; the end of the line ends it too
 YOU = "YOU"  # what its own messages are shown to it as
 
 
@@ -53,9 +53,9 @@ def should_answer(said: Said, me: str, busy: bool, draw: int, chance: int) -> bo
 
 
 def cut(text: str) -> str:
-    """What it says of an answer: one line, up to STOP, and without its own name before it."""
-    line = " ".join(text.partition(STOP)[0].split()).removeprefix(f"{YOU}:")
-    return "".join(filter(str.isprintable, line)).strip()
+    """What it says of an answer: its first line, up to STOP, without its own name before it."""
+    said = text.partition(STOP)[0].strip().removeprefix(f"{YOU}:").strip()
+    return "".join(filter(str.isprintable, said.partition("\n")[0])).strip()
 
 
 class Chatbot:
@@ -68,9 +68,8 @@ class Chatbot:
         self.orders = self.paid = 0
         self._open: Any = None  # the order that it waits for
         self._answering: threading.Thread | None = None
-        self._role = (
-            f"You are {character}, in a chat room. Your own messages are marked {YOU}. "
-            f"Say one short sentence, then {STOP}."
+        self._about = (
+            f"A chat with {character}, who is {YOU}. {YOU} says one short sentence, then {STOP}."
         )
 
     def listen(self, chance: int, draw: Callable[[], int]) -> None:
@@ -86,9 +85,9 @@ class Chatbot:
                 self._answering.start()
 
     def _answer(self, prompt: str) -> None:
-        messages = [{"role": "system", "content": self._role}, {"role": "user", "content": prompt}]
-        try:
-            self._open = self.submit(messages=messages, tokens=TOKENS, stop=STOP)
+        try:  # raw: the model goes on with the chat as with any text
+            whole = f"{self._about}\n\n{prompt}"
+            self._open = self.submit(whole, TOKENS, stop=[STOP, "\n"], raw=True)
             result = self._open.result()
             self.orders, self.paid = self.orders + 1, self.paid + result.receipt.charged
             if reply := cut(result.text):
@@ -100,9 +99,11 @@ class Chatbot:
 
     def stop(self) -> None:
         """Give up the answer that is on its way, and the name."""
-        if (order := self._open) is not None:
-            order.cancel()
-        self.room.leave()
+        try:
+            if (order := self._open) is not None:
+                order.cancel()
+        finally:
+            self.room.leave()
 
 
 def main() -> int:

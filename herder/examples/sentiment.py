@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from uuid import uuid4
@@ -26,6 +27,7 @@ from uuid import uuid4
 import httpx
 
 from herder import HerdError
+from herder.examples import messages
 from herder.examples.exchange import ChatRoom, Exchange, LedgerExchange, Tags
 from herder.room.client import Room
 from herder.room.rules import Said
@@ -37,8 +39,9 @@ Decision = Enum("Decision", ["BUY", "SKIP", "ERROR"])
 
 def prompt_of(history: Sequence[Said]) -> str:
     """What the herd is asked."""
-    lines = [f"{said.name}: {' '.join(said.text.split())[:MAX_CHARS]}" for said in history]
-    return "\n".join(["Grade sentiment 1 to 5:", *lines])
+    words = " ".join(" ".join(said.text.split())[:MAX_CHARS] for said in history)
+    how = "Reply with only a number from 1 to 5, where 5 is the happiest."
+    return f"Grade sentiment 1 to 5: '{words}' {how}"
 
 
 def decide(answer: str) -> Decision:
@@ -88,10 +91,7 @@ class Agent:
 
     def _count(self, name: str, why: str) -> None:
         self.counts[name] += 1
-        print(f"{self} ({why})", flush=True)
-
-    def __str__(self) -> str:
-        return " ".join(f"{name}={count}" for name, count in self.counts.items())
+        print(*(f"{name}={count}" for name, count in self.counts.items()), f"({why})", flush=True)
 
 
 def run(agent: Agent, receive: Callable[[], Iterator[Tags]], every_s: float) -> None:
@@ -126,8 +126,6 @@ def run(agent: Agent, receive: Callable[[], Iterator[Tags]], every_s: float) -> 
 
 def main() -> None:
     """Run it until Ctrl-C."""
-    from herder.examples import messages
-
     name, raw = "python -m herder.examples.sentiment", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=raw)
     option = partial(parser.add_argument, metavar="X")
@@ -142,12 +140,9 @@ def main() -> None:
     herd = messages.connect(url, key)
     send = partial(messages.send, herd)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
-    with Room(given.room_url, given.room) as room:
+    with Room(given.room_url, given.room) as room, suppress(KeyboardInterrupt):
         agent = Agent(send, room, LedgerExchange(send, given.exchange, given.price))
-        try:
-            run(agent, partial(messages.receive, herd), given.every)
-        except KeyboardInterrupt:
-            print(agent, flush=True)
+        run(agent, partial(messages.receive, herd), given.every)
 
 
 if __name__ == "__main__":

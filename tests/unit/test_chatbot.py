@@ -60,8 +60,9 @@ def test_it_answers_with_its_chance_never_itself_and_never_twice_at_once(
     [
         ("Ahoy! STOP", "Ahoy!"),
         ("Ahoy!STOP and more STOP", "Ahoy!"),
-        ("  Ahoy,\n\tmatey  ", "Ahoy, matey"),
+        (" \n Ahoy, matey \nada: Hi!\nYOU: Ahoy!", "Ahoy, matey"),
         ("YOU: Ahoy!", "Ahoy!"),
+        ("YOU:\nAhoy!\nYOU: And more.", "Ahoy!"),
         ("STOP", ""),
         ("", ""),
         ("stop it", "stop it"),
@@ -106,8 +107,8 @@ class PlayedHerd:
         self.taken = threading.Event()
         self.cancelled = False
 
-    def submit(self, **call):
-        self.asked.append(call)
+    def submit(self, prompt, tokens, **call):
+        self.asked.append((prompt, tokens, call))
         self.taken.set()
         return self
 
@@ -142,11 +143,12 @@ def test_it_pays_for_an_answer_and_says_it():
     thread.join(30)
     assert room.said == ["Ahoy!"]
     assert room.after == 8, "from the last that it knew"
-    (call,) = herd.asked
-    assert (call["tokens"], call["stop"]) == (TOKENS, STOP) == (15, "STOP")
-    role, asked = call["messages"]
-    assert "a sailor" in role["content"]
-    assert asked["content"] == "bob: 6\nbob: 7\nbob: 8\nada: Hi there!\nYOU:"
+    ((prompt, tokens, call),) = herd.asked
+    assert tokens == TOKENS == 15
+    assert call == {"stop": [STOP, "\n"], "raw": True}
+    about, _, chat = prompt.partition("\n\n")
+    assert "a sailor" in about
+    assert chat == "bob: 6\nbob: 7\nbob: 8\nada: Hi there!\nYOU:"
     assert HISTORY == 4
 
 
@@ -181,7 +183,7 @@ def test_at_its_end_it_gives_up_what_it_waits_for_and_its_name():
 def test_without_money_it_says_so_and_goes_on_listening(capsys):
     room, tried = PlayedRoom(), threading.Semaphore(0)
 
-    def submit(**_):
+    def submit(*_, **__):
         tried.release()
         raise InsufficientBalance("bots", 0, 20)
 

@@ -42,13 +42,13 @@ def test_the_first_number_decides_above_three_it_buys(answer, decision):
     assert decide(answer) is decision
 
 
-def test_the_prompt_is_the_question_and_the_messages_a_line_each():
-    history = [said("ada", "I love\nit!"), said("bob", "x " * 500)]
-    first, ada, bob = prompt_of(history).split("\n")
-    assert first == "Grade sentiment 1 to 5:"
-    assert ada == "ada: I love it!"
-    assert bob == "bob: " + ("x " * 60)
-    assert len(history[1].text) > 120
+def test_the_prompt_is_the_question_and_what_was_said():
+    history = [said("ada", "I love\nit!"), said("bob", "x " * 500), said("cyd", "Me too.")]
+    words = "I love it! " + "x " * 60 + " Me too."
+    assert prompt_of(history) == (
+        f"Grade sentiment 1 to 5: '{words}' "
+        "Reply with only a number from 1 to 5, where 5 is the happiest."
+    )
 
 
 class Room:
@@ -93,7 +93,7 @@ def test_it_asks_with_a_fee_of_100_and_10_tokens_about_the_last_three(agent, sen
         "Recipient": "herder",
         "Quantity": "100",
         "X-Tokens": "10",
-        "X-Prompt": "Grade sentiment 1 to 5:\nada: It is 2.\nada: It is 3.\nada: It is 4.",
+        "X-Prompt": prompt_of([said("ada", f"It is {n}.") for n in (2, 3, 4)]),
     }
     assert counts(agent) == {"requests": 2}
 
