@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -46,11 +47,21 @@ POLL_S = 0.05
 CONTEXT = 2048
 
 
+class Failing(Protocol):
+    """What tells how a demo ends."""
+
+    def failed(self, reason: str, tail: list[str]) -> None:
+        """It cannot go on."""
+
+    def stopping(self) -> None:
+        """It begins to stop what it started."""
+
+
 class DemoFailed(Exception):
     """The demo cannot go on; the sentence says why."""
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """Ctrl-C, SIGTERM, or a closed terminal."""
 
     def __init__(self, number: int) -> None:
@@ -69,17 +80,17 @@ def demo(shown: Shown) -> int:
         HerdError: it cannot start; the sentence says what to do.
     """
     model = embedded_model()
-    _forget_settings()
+    forget_settings()
     story = Story()
     try:
-        with _signals_raise(), _temporary_home() as folder:
+        with signals_raise(), temporary_home() as folder:
             with only_one(folder):
                 shown.starting(model)
                 os.environ.update(_settings(model))
-                with _running(make_plan(WORKERS, folder), shown) as (plan, supervisor):
+                with running(make_plan(WORKERS, folder), shown) as (plan, supervisor):
                     _play(plan, supervisor, story, shown)
             shown.finished(story)
-    except _Stopped as stopped:
+    except Stopped as stopped:
         shown.interrupted()
         return stopped.exit_code
     except DemoFailed:
@@ -89,7 +100,7 @@ def demo(shown: Shown) -> int:
     return 1 if story.trouble else 0
 
 
-def _forget_settings() -> None:
+def forget_settings() -> None:
     """Take the settings of a herd that you have out of this process's environment."""
     for name in [name for name in os.environ if name.startswith("HERD_")]:
         del os.environ[name]
@@ -106,12 +117,12 @@ def _settings(model: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """Let what ends this process end it once, by way of its `finally` clauses."""
 
     def stop(number: int) -> None:
         _on_signals(lambda _number: None)
-        raise _Stopped(number)
+        raise Stopped(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     _on_signals(stop)
@@ -128,7 +139,8 @@ def _on_signals(act: Callable[[int], None]) -> None:
 
 
 @contextmanager
-def _temporary_home() -> Iterator[Path]:
+def temporary_home() -> Iterator[Path]:
+    """A folder that is gone at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="herd-demo-"))
     try:
         yield folder
@@ -137,7 +149,7 @@ def _temporary_home() -> Iterator[Path]:
 
 
 @contextmanager
-def _running(plan: Plan, shown: Shown) -> Iterator[tuple[Plan, Supervisor]]:
+def running(plan: Plan, shown: Failing) -> Iterator[tuple[Plan, Supervisor]]:
     """Keep the herd running beside the block; at its end, and at any failure, stop it."""
     logs = plan.settings.home / "logs"
     logs.mkdir()

@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: herd up --workers 2")(up)
     app.command(epilog="Example: herd gateway --port 8080")(gateway)
     app.command(epilog="Example: herd room --port 8081")(room)
-    app.command(epilog="Example: herd demo --json | head")(demo)
+    demos = typer.Typer(invoke_without_command=True)
+    demos.callback(epilog="Example: herd demo --json | head")(demo)
+    demos.command(epilog="Example: herd demo agents --seconds 60 --json")(agents)
+    app.add_typer(demos, name="demo")
 
 
 def up(
@@ -113,12 +116,30 @@ def room(
     serve(settings, said)
 
 
-def demo(json: Json = False) -> None:
+def demo(context: typer.Context, json: Json = False) -> None:
     """Show a herd at work, on a real model: three clients, two workers, a queue by price.
 
     It takes well under two minutes, touches no herd that you have, and leaves nothing behind.
     """
+    if context.invoked_subcommand is not None:
+        return
     with needing("herder,worker,demo"):
         from herder.demo import demo as run
         from herder.demo_show import Machine, People
     raise typer.Exit(run(Machine() if json else People()))
+
+
+def agents(
+    seconds: Annotated[
+        int, typer.Option("--seconds", metavar="N", min=5, max=3600, help="How long they run.")
+    ] = 60,
+    json: Json = False,
+) -> None:
+    """Show programs that buy: two chatbots in a room, and an agent that has it graded and trades.
+
+    It touches no herd that you have, and leaves nothing behind.
+    """
+    with needing("herder,gateway,worker,demo"):
+        from herder.demo_agents import demo_agents as run
+        from herder.demo_agents_show import Machine, People
+    raise typer.Exit(run(seconds, Machine() if json else People()))

@@ -30,7 +30,8 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
     inner = getattr(command, "commands", None)
     if inner is None:
         return [path]
-    return [one for name in inner for one in _commands(inner[name], (*path, name))]
+    own = [path] if command.invoke_without_command and path else []
+    return own + [one for name in inner for one in _commands(inner[name], (*path, name))]
 
 
 COMMANDS = _commands(get_command(app))
@@ -40,7 +41,19 @@ def test_the_commands_are_these():
     names = {" ".join(path) for path in COMMANDS}
     accounts = "create list deposit withdraw transfer balance statement"
     assert names >= {
-        *("init", "up", "demo", "quote", "info", "submit", "chat", "audit"),
+        *(
+            "init",
+            "up",
+            "gateway",
+            "room",
+            "demo",
+            "demo agents",
+            "quote",
+            "info",
+            "submit",
+            "chat",
+            "audit",
+        ),
         *(f"account {one}" for one in accounts.split()),
         *("order show", "order refund", "order cancel", "order rebid", "orders purge"),
         *("model list", "model set", "policy show", "policy set", "account limit"),
