@@ -71,6 +71,7 @@ class Plan:
     Attributes:
         ended: the orders that it ends.
         letters: what it tells those who ordered by a message.
+        told: these orders as they ended, for whoever is to be told.
     """
 
     ended: list[str] = field(default_factory=list)

@@ -40,6 +40,7 @@ COMMANDS = _commands(get_command(app))
 def test_the_commands_are_these():
     names = {" ".join(path) for path in COMMANDS}
     accounts = "create list deposit withdraw transfer balance statement"
+    webhooks = "create list show rotate disable enable delete replay test"
     assert names >= {
         *(
             "init",
@@ -58,6 +59,7 @@ def test_the_commands_are_these():
         *("order show", "order refund", "order cancel", "order rebid", "orders purge"),
         *("model list", "model set", "policy show", "policy set", "account limit"),
         *("worker list", "worker add", "worker check", "worker drain"),
+        *(f"webhooks {one}" for one in webhooks.split()),
     }
 
 
