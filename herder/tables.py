@@ -346,11 +346,18 @@ webhook_delivery = Table(
 )
 
 _pending = text("state = 'pending'")
-# The endpoint is here so that whoever looks past the busy ones reads no deliveries.
 Index(
     "ix_webhook_delivery_due",
     webhook_delivery.c.due_us,
+    webhook_delivery.c.state,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+# From one endpoint that has anything pending to the next, however much it is.
+Index(
+    "ix_webhook_delivery_waiting",
     webhook_delivery.c.endpoint,
+    webhook_delivery.c.due_us,
     webhook_delivery.c.state,
     sqlite_where=_pending,
     postgresql_where=_pending,

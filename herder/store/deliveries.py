@@ -9,11 +9,10 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Row,
+    Select,
     bindparam,
     delete,
-    exists,
     func,
-    or_,
     select,
     update,
 )
@@ -71,27 +70,40 @@ def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
         )
 
 
-_IS_DUE = select(exists().where(IS_PENDING, webhook_delivery.c.due_us <= bindparam("now_us")))
+_WITH_ENDPOINT = webhook_delivery.outerjoin(
+    webhook_endpoint, webhook_endpoint.c.id == webhook_delivery.c.endpoint
+)
 _DUE = (
-    select(webhook_delivery.c.seq, webhook_delivery.c.endpoint, webhook_endpoint.c.enabled)
-    .select_from(
-        webhook_delivery.outerjoin(
-            webhook_endpoint, webhook_endpoint.c.id == webhook_delivery.c.endpoint
-        )
+    select(
+        webhook_delivery.c.seq,
+        webhook_delivery.c.endpoint,
+        webhook_endpoint.c.enabled,
+        webhook_endpoint.c.sealed_by,
     )
-    .where(
-        IS_PENDING,
-        webhook_delivery.c.due_us <= bindparam("now_us"),
-        webhook_delivery.c.endpoint.not_in(bindparam("busy", expanding=True)),
-        # A secret that another key sealed is for another herder to use.
-        or_(
-            webhook_endpoint.c.id.is_(None),
-            webhook_endpoint.c.sealed_by == bindparam("kid"),
-        ),
-    )
+    .select_from(_WITH_ENDPOINT)
+    .where(IS_PENDING, webhook_delivery.c.due_us <= bindparam("now_us"))
     .order_by(webhook_delivery.c.due_us)
-    .limit(LOOKED_AT)
-    .with_for_update(of=webhook_delivery, skip_locked=True)
+    .limit(bindparam("limit"))
+)
+_DUE_OF = _DUE.where(webhook_delivery.c.endpoint == bindparam("endpoint"))
+# Each endpoint that has anything pending, from one to the next by the index: a backlog of one is
+# passed over in one step.
+_FIRST = select(func.min(webhook_delivery.c.endpoint).label("endpoint")).where(IS_PENDING)
+_WAITING = _FIRST.cte("waiting", recursive=True)
+_WAITING = _WAITING.union_all(
+    select(
+        select(func.min(webhook_delivery.c.endpoint))
+        .where(IS_PENDING, webhook_delivery.c.endpoint > _WAITING.c.endpoint)
+        .scalar_subquery()
+    ).where(_WAITING.c.endpoint.is_not(None))
+)
+_SINCE = (
+    select(func.min(webhook_delivery.c.due_us))
+    .where(IS_PENDING, webhook_delivery.c.endpoint == _WAITING.c.endpoint)
+    .scalar_subquery()
+)
+_ENDPOINTS_DUE = select(_WAITING.c.endpoint, _SINCE.label("since_us")).where(
+    _WAITING.c.endpoint.is_not(None)
 )
 _CLAIM = (
     update(webhook_delivery)
@@ -131,21 +143,30 @@ _FINISH = (
 )
 
 
-def is_due(connection: Connection, now_us: int) -> bool:
-    """Whether anything is to be sent now."""
-    return bool(connection.execute(_IS_DUE, {"now_us": now_us}).scalar_one())
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What a herder may have under way.
+
+    Attributes:
+        kid: the key whose secrets it opens; what another sealed is for another herder.
+        free: how many more messages it may send.
+        rooms: how many more each endpoint may get that gets some already.
+        room: how many any other may get.
+    """
+
+    kid: str
+    free: int
+    rooms: Mapping[str, int]
+    room: int
+
+
+def is_due(connection: Connection, now_us: int, places: Places) -> bool:
+    """Whether there is anything to send, or to give up, that a herder has a place for."""
+    return any(_choose(connection, now_us, places, lock=False))
 
 
 def claim(
-    connection: Connection,
-    *,
-    now_us: int,
-    until_us: int,
-    by: str,
-    kid: str,
-    limit: int,
-    rooms: Mapping[str, int],
-    room: int,
+    connection: Connection, now_us: int, places: Places, *, until_us: int, by: str
 ) -> list[tuple[Delivery, Endpoint]]:
     """Take deliveries that are due; nobody else takes them before the claim's end.
 
@@ -154,33 +175,52 @@ def claim(
     Args:
         connection: the transaction.
         now_us: the time.
+        places: how many, and whose.
         until_us: when the claim ends, if nothing is heard of it.
         by: who claims: drawn anew for each claim.
-        kid: the key whose secrets this herder opens.
-        limit: how many at most.
-        rooms: how many more each endpoint may get that gets some already.
-        room: how many any other may get.
     """
-    left = dict(rooms)
-    taken: list[int] = []
-    while len(taken) < limit:
-        busy = sorted(endpoint for endpoint, more in left.items() if more <= 0)
-        rows = connection.execute(_DUE, {"now_us": now_us, "busy": busy, "kid": kid}).all()
-        chosen: list[int] = []
+    chosen, dropped = _choose(connection, now_us, places, lock=True)
+    if dropped:
+        connection.execute(_DROP, {"seqs": sorted(dropped)})
+    if not chosen:
+        return []
+    connection.execute(_CLAIM, {"seqs": sorted(chosen), "by": by, "until_us": until_us})
+    return _claimed(connection, chosen)
+
+
+def _choose(
+    connection: Connection, now_us: int, places: Places, *, lock: bool
+) -> tuple[list[int], list[int]]:
+    """(what is to be sent now, what is to be given up), those that are due longest first."""
+    left = dict(places.rooms)
+    chosen: list[int] = []
+    dropped: list[int] = []
+    looked_at: set[str] = set()
+
+    def look(query: Select[Any], values: dict[str, Any]) -> int:
+        if lock:
+            query = query.with_for_update(of=webhook_delivery, skip_locked=True)
+        rows = connection.execute(query, {"now_us": now_us, **values}).all()
         for row in rows:
-            more = left.get(row.endpoint, room)
-            if row.enabled and more > 0 and len(taken) + len(chosen) < limit:
-                left[row.endpoint] = more - 1
+            looked_at.add(row.endpoint)
+            room = left.get(row.endpoint, places.room)
+            if not row.enabled:
+                dropped.append(row.seq)
+            elif row.sealed_by == places.kid and room > 0 and len(chosen) < places.free:
+                left[row.endpoint] = room - 1
                 chosen.append(row.seq)
-        if dropped := [row.seq for row in rows if not row.enabled]:
-            connection.execute(_DROP, {"seqs": sorted(dropped)})
-        if chosen:
-            values = {"seqs": sorted(chosen), "by": by, "until_us": until_us}
-            connection.execute(_CLAIM, values)
-        taken += chosen
-        if len(rows) < LOOKED_AT or not (chosen or dropped):
+        return len(rows)
+
+    if look(_DUE, {"limit": LOOKED_AT}) < LOOKED_AT or len(chosen) >= places.free:
+        return chosen, dropped
+    # The backlog of a few may hide all the others.
+    waiting = [row for row in connection.execute(_ENDPOINTS_DUE) if row.since_us <= now_us]
+    others = sorted((row.since_us, row.endpoint) for row in waiting)
+    for _, endpoint in [one for one in others if one[1] not in looked_at][:LOOKED_AT]:
+        if len(chosen) >= places.free:
             break
-    return _claimed(connection, taken) if taken else []
+        look(_DUE_OF, {"endpoint": endpoint, "limit": places.room})
+    return chosen, dropped
 
 
 def _claimed(connection: Connection, seqs: Sequence[int]) -> list[tuple[Delivery, Endpoint]]:

@@ -22,7 +22,7 @@ from herder.database import Database
 from herder.errors import HerdUnavailable, SetupError
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
-from herder.store.deliveries import Delivery
+from herder.store.deliveries import Delivery, Places
 from herder.store.webhooks import Endpoint
 from herder.webhooks.messages import Request, data_of, make_request
 from herder.webhooks.schedule import (
@@ -127,9 +127,9 @@ class Deliverer:
             with self._changed:
                 self._replies = replies + self._replies
             raise
-        for done, _ in replies:
-            self._under_way[done.endpoint.id] -= 1
+        self._under_way.subtract(done.endpoint.id for done, _ in replies)
         self._under_way.update(one.endpoint.id for one in claimed)
+        self._under_way = +self._under_way  # without those that have nothing left
         for one in claimed:
             self._send(one)
         return bool(replies or claimed)
@@ -150,39 +150,35 @@ class Deliverer:
 
     def _exchange(self, replies: list[tuple[_Claimed, Reply]]) -> list[_Claimed]:
         """Replies in, claims out, in one transaction; none where there is neither."""
-        rooms = Counter(self._under_way)
-        rooms.subtract(done.endpoint.id for done, _ in replies)
-        free = 0 if self._stopping.is_set() else self._limits.at_once - rooms.total()
+        places = self._places(replies)
         if not replies:
-            if free <= 0:
+            if places.free <= 0:
                 return []
             with self._database.read() as connection:
-                if not delivery_sql.is_due(connection, self._clock_us()):
+                if not delivery_sql.is_due(connection, self._clock_us(), places):
                     return []
-        left = {one: self._limits.each - count for one, count in rooms.items() if count > 0}
 
         def step(connection: Connection) -> list[_Claimed]:
             now_us = self._clock_us()
             if replies:
                 self._write_down(connection, replies, now_us)
-            return self._claim(connection, now_us, free, left) if free > 0 else []
+            return self._claim(connection, now_us, places) if places.free > 0 else []
 
         return self._database.transact(step)
 
-    def _claim(
-        self, connection: Connection, now_us: int, free: int, rooms: dict[str, int]
-    ) -> list[_Claimed]:
+    def _places(self, replies: list[tuple[_Claimed, Reply]]) -> Places:
+        """What may be sent besides what is under way, once these replies are written down."""
+        under_way = Counter(self._under_way)
+        under_way.subtract(done.endpoint.id for done, _ in replies)
+        free = 0 if self._stopping.is_set() else self._limits.at_once - under_way.total()
+        each = self._limits.each
+        rooms = {one: each - count for one, count in under_way.items() if count > 0}
+        return Places(self._sealer.kid, free, rooms, each)
+
+    def _claim(self, connection: Connection, now_us: int, places: Places) -> list[_Claimed]:
         by = self._new_claim()
-        found = delivery_sql.claim(
-            connection,
-            now_us=now_us,
-            until_us=now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000,
-            by=by,
-            kid=self._sealer.kid,
-            limit=free,
-            rooms=rooms,
-            room=self._limits.each,
-        )
+        until_us = now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000
+        found = delivery_sql.claim(connection, now_us, places, until_us=until_us, by=by)
         return [
             _Claimed(one, endpoint, by, self._request(connection, one, endpoint, now_us))
             for one, endpoint in found

@@ -17,6 +17,7 @@ from herder.errors import OrderNotWaiting
 from herder.inbox import News, read_inbox
 from herder.monitor import Monitor
 from herder.quotes import Quotes
+from herder.store import deliveries as delivery_sql
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
@@ -30,7 +31,10 @@ GROWS = {
 }  # fmt: skip
 """Tables with a row for each order or client; the others stay small."""
 
-PARTIAL = {"ix_orders_out", "ix_orders_book", "ix_orders_start_by", "ix_webhook_delivery_due"}
+PARTIAL = {
+    "ix_orders_out", "ix_orders_book", "ix_orders_start_by",
+    "ix_webhook_delivery_due", "ix_webhook_delivery_waiting",
+}  # fmt: skip
 """Indexes that hold nothing of what has ended: they may be read from end to end."""
 
 
@@ -53,7 +57,7 @@ def listening() -> Iterator[set[str]]:
         event.remove(Engine, "before_cursor_execute", hear)
 
 
-def all_steps(house):
+def all_steps(house, monkeypatch):
     """What clients, workers and herders do all day."""
     quotes = Quotes(house.database, house.key, clock_us=house.clock)
     surveyor = Surveyor(house.database, clock_us=house.clock)
@@ -98,6 +102,7 @@ def all_steps(house):
     monitor._cursor.missed[1] = 0.0
     house.submit()
     assert len(monitor.look().happened) == 2
+    monkeypatch.setattr(delivery_sql, "LOOKED_AT", 1)  # as if there were a backlog
     receiver.replies = [Reply(200), Reply(500), Reply(410)]
     while deliverer.step(0):
         pass
@@ -170,9 +175,9 @@ def postgres_readings(connection, statement):
             yield node["Relation Name"], node.get("Index Name")
 
 
-def test_no_step_reads_all_orders_or_clients(house):
+def test_no_step_reads_all_orders_or_clients(house, monkeypatch):
     with listening() as heard:
-        all_steps(house)
+        all_steps(house, monkeypatch)
     told = [text for text in sorted(heard) if re.match(r"\s*(SELECT|UPDATE|DELETE|WITH)", text)]
     told = [text for text in told if GROWS & set(re.findall(r"\w+", text))]
     assert len(told) > 25

@@ -512,5 +512,13 @@ def test_a_backlog_of_one_endpoint_hides_no_other(house, receiver):
         connection.execute(update(webhook_delivery).values(due_us=house.now_us - 5))
     house.withdrawal.cancel(house.submit(account="ada").id)
     receiver.later = []
-    house.new_deliverer(receiver, at_once=8, each=3).step(0)
+    deliverer = house.new_deliverer(receiver, at_once=8, each=3)
+    deliverer.step(0)
     assert sorted(one.url for one in receiver.requests) == [URL] * 3 + [URL + "/ada"]
+    # And while the full one's places are taken, nobody writes for nothing.
+    house.now_us += 1_000_000
+    asked = statements(lambda: deliverer.step(0))
+    assert not [one for one in asked if "UPDATE" in one]
+    house.withdrawal.cancel(house.submit(account="ada").id)
+    deliverer.step(0)
+    assert [one.url for one in receiver.requests[4:]] == [URL + "/ada"]

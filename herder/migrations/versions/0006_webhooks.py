@@ -63,11 +63,15 @@ def upgrade() -> None:
         "ix_webhook_delivery_endpoint", "webhook_delivery", ["endpoint", "seq"], unique=False
     )
     op.create_index("ix_webhook_delivery_created", "webhook_delivery", ["created_us"], unique=False)
-    op.create_index(
-        "ix_webhook_delivery_due",
-        "webhook_delivery",
-        ["due_us", "endpoint", "state"],
-        unique=False,
-        sqlite_where=sa.text("state = 'pending'"),
-        postgresql_where=sa.text("state = 'pending'"),
-    )
+    for name, columns in (
+        ("ix_webhook_delivery_due", ["due_us", "state"]),
+        ("ix_webhook_delivery_waiting", ["endpoint", "due_us", "state"]),
+    ):
+        op.create_index(
+            name,
+            "webhook_delivery",
+            columns,
+            unique=False,
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
