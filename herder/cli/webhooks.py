@@ -88,8 +88,8 @@ def show(
     """Show a webhook, and what was sent there last."""
     with opened() as herd:
         one = herd.webhooks.get(webhook)
-        counts = herd.webhooks.counts(webhook)
-        found = herd.webhooks.deliveries(webhook, state=state, before=before, limit=limit)
+        counts = herd.webhooks.deliveries.counts(webhook)
+        found = herd.webhooks.deliveries.page(webhook, state=state, before=before, limit=limit)
     if json:
         print_json(
             shown(one) | {"messages": counts, "deliveries": [shown_delivery(d) for d in found]}
@@ -180,7 +180,7 @@ def replay(
 ) -> None:
     """Send again, under their old ids, the messages that were given up."""
     with opened() as herd:
-        count = herd.webhooks.replay(
+        count = herd.webhooks.deliveries.replay(
             webhook,
             message=message,
             since_us=moment_us("--since", since),
@@ -203,7 +203,7 @@ def try_out(
 ) -> None:
     """Have a herder send a message of type webhook.test; exit code 1 if it was not taken."""
     with opened() as herd:
-        found = _awaited(herd, webhook, herd.webhooks.test(webhook), wait_s)
+        found = _awaited(herd, webhook, herd.webhooks.deliveries.test(webhook), wait_s)
     if json:
         print_json(shown_delivery(found))
     elif found.state == "delivered":
@@ -225,7 +225,7 @@ def _awaited(
 ) -> Delivery:
     until_s = time.monotonic() + wait_s
     while True:
-        found = herd.webhooks.delivery(webhook, message)
+        found = herd.webhooks.deliveries.get(webhook, message)
         if found.tries or time.monotonic() >= until_s:
             return found
         sleep(POLL_S)

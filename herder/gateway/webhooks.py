@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, St
 
 from herder.gateway.calling import AtHome, Buyer, Reader
 from herder.gateway.errors import Answer
-from herder.webhooks.endpoints import MAX_PAGE
+from herder.webhooks.deliveries import MAX_PAGE
 from herder.webhooks.views import shown, shown_delivery
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=Answer)
@@ -105,7 +105,7 @@ async def deliveries(
     """What was sent there, or is to be; the newest first, a page at a time."""
     found = await run_sync(
         partial(
-            house.herd.webhooks.deliveries,
+            house.herd.webhooks.deliveries.page,
             webhook,
             account=key.account,
             state=state,
@@ -127,7 +127,7 @@ async def replay(
     asked = body or ReplayBody()
     count = await run_sync(
         partial(
-            house.herd.webhooks.replay,
+            house.herd.webhooks.deliveries.replay,
             webhook,
             account=key.account,
             message=asked.message,
@@ -142,7 +142,9 @@ async def replay(
 @router.post("/{webhook}/test", status_code=202)
 async def send_test(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
     """Have a message of type `webhook.test` sent; its id."""
-    message = await run_sync(partial(house.herd.webhooks.test, webhook, account=key.account))
+    message = await run_sync(
+        partial(house.herd.webhooks.deliveries.test, webhook, account=key.account)
+    )
     return {"message": message}
 
 

@@ -20,9 +20,11 @@ from sqlalchemy import Connection
 
 from herder.database import Database
 from herder.errors import HerdUnavailable, SetupError
+from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
-from herder.store.deliveries import Delivery, Places
+from herder.store.claims import Places
+from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.webhooks.messages import Request, data_of, make_request
 from herder.webhooks.schedule import (
@@ -155,7 +157,7 @@ class Deliverer:
             if places.free <= 0:
                 return []
             with self._database.read() as connection:
-                if not delivery_sql.is_due(connection, self._clock_us(), places):
+                if not claim_sql.is_due(connection, self._clock_us(), places):
                     return []
 
         def step(connection: Connection) -> list[_Claimed]:
@@ -178,7 +180,7 @@ class Deliverer:
     def _claim(self, connection: Connection, now_us: int, places: Places) -> list[_Claimed]:
         by = self._new_claim()
         until_us = now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000
-        found = delivery_sql.claim(connection, now_us, places, until_us=until_us, by=by)
+        found = claim_sql.claim(connection, now_us, places, until_us=until_us, by=by)
         return [
             _Claimed(one, endpoint, by, self._request(connection, one, endpoint, now_us))
             for one, endpoint in found
@@ -225,7 +227,7 @@ class Deliverer:
                 }
             )
             self._tell(done, reply, verdict)
-        delivery_sql.finish(connection, sorted(rows, key=lambda row: row["which"]))
+        claim_sql.finish(connection, sorted(rows, key=lambda row: row["which"]))
         if reached:
             webhook_sql.mark_reached(connection, reached)
         if given_up - reached:

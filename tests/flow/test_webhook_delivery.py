@@ -136,6 +136,8 @@ def test_a_name_of_this_machine_gets_nothing_unless_it_is_allowed(make_herd, rec
     herd.env["HERD_WEBHOOK_ALLOW_NETWORKS"] = "127.0.0.0/8, ::1"
     herd.start_herder()
     wait_for(lambda: receiver.taken, "it is allowed, and arrives")
+    tried = typed(herd, "webhooks", "test", webhook)
+    assert (tried["state"], tried["status"]) == ("delivered", 204)
 
 
 def test_an_accounts_own_program_manages_its_webhooks_over_http(make_herd, receiver):

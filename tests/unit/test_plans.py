@@ -17,7 +17,7 @@ from herder.errors import OrderNotWaiting
 from herder.inbox import News, read_inbox
 from herder.monitor import Monitor
 from herder.quotes import Quotes
-from herder.store import deliveries as delivery_sql
+from herder.store import claims as claim_sql
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql
 from herder.survey import Surveyor
@@ -102,17 +102,17 @@ def all_steps(house, monkeypatch):
     monitor._cursor.missed[1] = 0.0
     house.submit()
     assert len(monitor.look().happened) == 2
-    monkeypatch.setattr(delivery_sql, "LOOKED_AT", 1)  # as if there were a backlog
+    monkeypatch.setattr(claim_sql, "LOOKED_AT", 1)  # as if there were a backlog
     receiver.replies = [Reply(200), Reply(500), Reply(410)]
     while deliverer.step(0):
         pass
     for one in (webhook, gone):
         house.webhooks.enable(one)
         house.webhooks.rotate(one)
-        house.webhooks.deliveries(one, state="dead")
-        house.webhooks.replay(one, since_us=1, until_us=2)
-        house.webhooks.replay(one)
-        house.webhooks.test(one)
+        house.webhooks.deliveries.page(one, state="dead")
+        house.webhooks.deliveries.replay(one, since_us=1, until_us=2)
+        house.webhooks.deliveries.replay(one)
+        house.webhooks.deliveries.test(one)
     house.webhooks.disable(gone)
     assert deliverer.step(0)
     house.now_us += 10_000_000

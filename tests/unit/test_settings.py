@@ -11,6 +11,8 @@ from herder.errors import SetupError
 from herder.gateway.settings import load_settings as load_gateway_settings
 from herder.pricing import Policy, Rates
 from herder.settings import load_policy, load_settings
+from herder.webhooks.addresses import Rules
+from herder.webhooks.schedule import RETRIES_S
 from workers.errors import SettingsError
 from workers.settings import load_settings as load_worker_settings
 from workers.settings import read_join_file
@@ -138,3 +140,25 @@ def test_proxies_that_are_trusted_are_networks(home, right):
 def test_a_proxy_that_would_never_be_recognised_is_refused(home, wrong):
     with pytest.raises(SetupError, match="HERD_TRUSTED_PROXIES"):
         load_gateway_settings(trusted_proxies=wrong)
+
+
+def test_where_and_when_webhooks_are_sent_is_read_once_or_refused_by_name(home, monkeypatch):
+    found = load_settings()
+    assert found.webhook_retries == RETRIES_S
+    assert found.webhook_rules == Rules()
+    found = load_settings(webhook_allow_networks="10.1.0.0/16,::1", webhook_retries_s="1, 2")
+    assert found.webhook_retries == (1, 2)
+    assert found.webhook_rules.may_reach("10.1.2.3")
+    for name, value in (
+        ("HERD_WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8"),
+        ("HERD_WEBHOOK_ALLOW_NETWORKS", SECRET),
+        ("HERD_WEBHOOK_RETRIES_S", ""),
+        ("HERD_WEBHOOK_RETRIES_S", "5,-1"),
+        ("HERD_WEBHOOK_RETRIES_S", "5,x"),
+        ("HERD_WEBHOOK_RETRIES_S", ",".join(["1"] * 51)),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            with pytest.raises(SetupError, match=name) as refused:
+                load_settings()
+            assert SECRET not in str(refused.value)

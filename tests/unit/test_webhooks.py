@@ -15,6 +15,7 @@ from herder.database import Database
 from herder.errors import AccountNotFound, InvalidRequest, InvalidWebhook, WebhookNotFound
 from herder.inbox import read_inbox
 from herder.retention import purge
+from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
 from herder.tables import webhook_delivery, webhook_endpoint
 from herder.webhooks import events, messages
@@ -89,7 +90,7 @@ def test_each_end_of_an_order_is_told_once_with_its_receipt(house, deliverer, re
         kind = f"order.{order.state.value}"
         assert request.headers["webhook-id"] == events.message_id(kind, order.id, endpoint.id)
         assert request.headers["content-type"] == "application/json"
-    assert {one.state for one in house.webhooks.deliveries(endpoint.id)} == {"delivered"}
+    assert {one.state for one in house.webhooks.deliveries.page(endpoint.id)} == {"delivered"}
     work_off(deliverer)
     assert len(receiver.requests) == 4
 
@@ -121,9 +122,9 @@ def test_a_step_that_is_undone_leaves_nothing_to_be_told(house, deliverer, recei
         patched.setattr(house.books, "void_many", die)
         with pytest.raises(RuntimeError, match="away"):
             house.withdrawal.cancel(order.id)
-    assert house.webhooks.deliveries(endpoint.id) == []
+    assert house.webhooks.deliveries.page(endpoint.id) == []
     house.withdrawal.cancel(order.id)
-    assert len(house.webhooks.deliveries(endpoint.id)) == 1
+    assert len(house.webhooks.deliveries.page(endpoint.id)) == 1
 
 
 def statements(step):
@@ -192,7 +193,7 @@ def test_what_fails_is_tried_again_under_the_same_id_until_it_is_given_up(
     for number in range(len(RETRIES_S)):
         work_off(deliverer)
         assert len(receiver.requests) == number + 1
-        (one,) = house.webhooks.deliveries(endpoint.id)
+        (one,) = house.webhooks.deliveries.page(endpoint.id)
         assert (one.state, one.tries, one.status) == ("pending", number + 1, 500)
         house.now_us = one.due_us - 1
         work_off(deliverer)
@@ -200,7 +201,7 @@ def test_what_fails_is_tried_again_under_the_same_id_until_it_is_given_up(
         house.now_us = one.due_us
     assert house.webhooks.get(endpoint.id).failing_since_us is None
     work_off(deliverer)
-    (one,) = house.webhooks.deliveries(endpoint.id, state="dead")
+    (one,) = house.webhooks.deliveries.page(endpoint.id, state="dead")
     assert one.tries == len(RETRIES_S) + 1
     assert len(set(receiver.ids)) == 1
     assert len({request.body for request in receiver.requests}) == 1
@@ -210,13 +211,13 @@ def test_what_fails_is_tried_again_under_the_same_id_until_it_is_given_up(
     assert found.enabled
 
     receiver.reply = Reply(204)
-    assert house.webhooks.replay(endpoint.id) == 1
+    assert house.webhooks.deliveries.replay(endpoint.id) == 1
     work_off(deliverer)
     assert receiver.ids[-1] == receiver.ids[0]
-    (one,) = house.webhooks.deliveries(endpoint.id)
+    (one,) = house.webhooks.deliveries.page(endpoint.id)
     assert (one.state, one.failures, one.tries) == ("delivered", 0, len(RETRIES_S) + 2)
     assert house.webhooks.get(endpoint.id).failing_since_us is None
-    assert house.webhooks.replay(endpoint.id) == 0, "nothing is dead any more"
+    assert house.webhooks.deliveries.replay(endpoint.id) == 0, "nothing is dead any more"
 
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(house, deliverer, receiver):
@@ -236,16 +237,16 @@ def test_a_receiver_that_is_gone_is_told_nothing_more(house, deliverer, receiver
     complete(house, worker)
     work_off(deliverer)
     assert len(receiver.requests) == before
-    assert [one.state for one in house.webhooks.deliveries(endpoint.id)] == ["dead", "dead"]
+    assert [one.state for one in house.webhooks.deliveries.page(endpoint.id)] == ["dead", "dead"]
     with pytest.raises(InvalidWebhook, match="disabled"):
-        house.webhooks.replay(endpoint.id)
+        house.webhooks.deliveries.replay(endpoint.id)
     with pytest.raises(InvalidWebhook, match="disabled"):
-        house.webhooks.test(endpoint.id)
+        house.webhooks.deliveries.test(endpoint.id)
     house.webhooks.enable(endpoint.id)
     receiver.reply = Reply(200)
-    assert house.webhooks.replay(endpoint.id) == 2
+    assert house.webhooks.deliveries.replay(endpoint.id) == 2
     work_off(deliverer)
-    assert len(house.webhooks.deliveries(endpoint.id, state="delivered")) == 2
+    assert len(house.webhooks.deliveries.page(endpoint.id, state="delivered")) == 2
 
 
 def test_one_that_fails_for_days_is_disabled(house, receiver):
@@ -285,7 +286,7 @@ def test_two_secrets_sign_while_the_old_one_lives(house, deliverer, receiver):
         Webhook(first).verify(request.body, request.headers)
 
     house.now_us += DAY_US
-    house.webhooks.test(endpoint.id)
+    house.webhooks.deliveries.test(endpoint.id)
     work_off(deliverer)
     request = receiver.requests[-1]
     assert sent(request)["type"] == "webhook.test"
@@ -303,7 +304,7 @@ def test_a_secret_that_another_key_sealed_is_left_to_whoever_has_that_key(house,
     stranger._sealer = Sealer(PrivateKey.generate())
     work_off(stranger)
     assert receiver.requests == []
-    assert [one.state for one in house.webhooks.deliveries(endpoint.id)] == ["pending"]
+    assert [one.state for one in house.webhooks.deliveries.page(endpoint.id)] == ["pending"]
     work_off(house.new_deliverer(receiver))
     assert len(receiver.requests) == 1
 
@@ -343,7 +344,7 @@ def test_what_a_killed_herder_had_claimed_is_sent_by_another(house, receiver):
     house.now_us += 31_000_000
     work_off(other)
     assert receiver.ids == killed.ids
-    assert [one.state for one in house.webhooks.deliveries(endpoint.id)] == ["delivered"]
+    assert [one.state for one in house.webhooks.deliveries.page(endpoint.id)] == ["delivered"]
 
 
 def test_a_late_reply_does_not_undo_what_another_herder_did_meanwhile(house, receiver):
@@ -359,7 +360,7 @@ def test_a_late_reply_does_not_undo_what_another_herder_did_meanwhile(house, rec
     for answer in stalled.later:
         answer()
     work_off(one)
-    (found,) = house.webhooks.deliveries(endpoint.id)
+    (found,) = house.webhooks.deliveries.page(endpoint.id)
     assert (found.state, found.tries, found.trouble) == ("delivered", 1, None)
 
 
@@ -384,7 +385,7 @@ def test_many_herders_at_once_send_each_message_once(house):
             done.result()
     ids = [one for receiver in receivers for one in receiver.ids]
     assert len(ids) == len(set(ids)) == 60
-    states = {one.state for one in house.webhooks.deliveries(endpoint.id)}
+    states = {one.state for one in house.webhooks.deliveries.page(endpoint.id)}
     assert states == {"delivered"}
 
 
@@ -428,12 +429,14 @@ def test_messages_are_replayed_by_one_by_time_and_delivered_ones_too(house, deli
         house.withdrawal.cancel(house.submit().id)
         work_off(deliverer)
         house.now_us += 1_000_000
-    found = house.webhooks.deliveries(endpoint.id)
-    assert house.webhooks.replay(endpoint.id, message=found[0].id) == 1
-    assert house.webhooks.replay(endpoint.id, message=found[0].id) == 0, "it is pending already"
+    found = house.webhooks.deliveries.page(endpoint.id)
+    assert house.webhooks.deliveries.replay(endpoint.id, message=found[0].id) == 1
+    assert house.webhooks.deliveries.replay(endpoint.id, message=found[0].id) == 0, (
+        "it is pending already"
+    )
     middle = {"since_us": found[3].created_us, "until_us": found[1].created_us}
-    assert house.webhooks.replay(endpoint.id, **middle) == 0, "none of them is dead"
-    assert house.webhooks.replay(endpoint.id, delivered=True, **middle) == 2
+    assert house.webhooks.deliveries.replay(endpoint.id, **middle) == 0, "none of them is dead"
+    assert house.webhooks.deliveries.replay(endpoint.id, delivered=True, **middle) == 2
     work_off(deliverer)
     again = [receiver.ids.count(one.id) for one in found]
     assert again == [2, 1, 2, 2, 1]
@@ -485,18 +488,18 @@ def test_what_may_not_be_is_refused_by_name(house):
         house.webhooks.disable,
         house.webhooks.enable,
         house.webhooks.delete,
-        house.webhooks.test,
-        house.webhooks.deliveries,
-        house.webhooks.replay,
+        house.webhooks.deliveries.test,
+        house.webhooks.deliveries.page,
+        house.webhooks.deliveries.replay,
     ):
         with pytest.raises(WebhookNotFound):
             step(made.id, account="ada")
     with pytest.raises(InvalidRequest, match="state"):
-        house.webhooks.deliveries(made.id, state="lost")
+        house.webhooks.deliveries.page(made.id, state="lost")
     with pytest.raises(InvalidRequest, match="limit"):
-        house.webhooks.deliveries(made.id, limit=0)
+        house.webhooks.deliveries.page(made.id, limit=0)
     with pytest.raises(WebhookNotFound):
-        house.webhooks.delivery(made.id, "msg_none")
+        house.webhooks.deliveries.get(made.id, "msg_none")
 
 
 def test_a_backlog_of_one_endpoint_hides_no_other(house, receiver):
@@ -505,7 +508,7 @@ def test_a_backlog_of_one_endpoint_hides_no_other(house, receiver):
     house.webhooks.create("ada", URL + "/ada")
     rows = [
         events._row(full.id, "order.failed", {}, f"order {number}", house.now_us)
-        for number in range(2 * delivery_sql.LOOKED_AT + 50)
+        for number in range(2 * claim_sql.LOOKED_AT + 50)
     ]
     with house.database.write() as connection:
         delivery_sql.add_deliveries(connection, rows)
