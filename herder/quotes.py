@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
 
@@ -30,6 +30,9 @@ NAME = "Llama Herder"
 DEFAULT_BIDS = tuple(map(Fraction, ("1", "1.1", "1.25", "1.5", "2", "3", "5", "10")))
 """The multipliers that a quote compares beside the fee quoted, unless it is told others."""
 
+FAR_US = 1_000_000
+"""How long it is known that an order stands far down its book."""
+
 
 class Quotes:
     """Answers what clients ask before they submit."""
@@ -38,6 +41,7 @@ class Quotes:
         self._database = database
         self._key = key
         self._clock_us = clock_us
+        self._far: dict[str, _Far] = {}
 
     def quote(self, call: Submission, bids: Sequence[int | Fraction] | None = None) -> Quote:
         """What an order would need, pay and wait for, as it would stand now; it binds for a minute.
@@ -107,9 +111,17 @@ class Quotes:
         """Where an order stands in the queue; None once it is out with the herd or has ended."""
         if order.state is not State.QUEUED:
             return None
+        now_us = self._clock_us()
+        far = self._far.get(order.model)
+        if far is not None and far.covers(order, now_us):
+            return self._place(far.herd, order.rank, far.count, far.tokens)
         with self._database.read() as connection:
             count, tokens = book_sql.ahead_of(connection, order)
-            return self._place(_Herd(connection, order.model), order.rank, count, tokens)
+            herd = _Herd(connection, order.model)
+            if count > PLACE_COUNTED:
+                herd.look()
+                self._far[order.model] = _Far(order, now_us, herd, count, tokens)
+            return self._place(herd, order.rank, count, tokens)
 
     def _place(self, herd: _Herd, rank: int, count: int, tokens: int) -> Place:
         """A place behind the orders and tokens that were counted, or that a survey estimates."""
@@ -154,6 +166,26 @@ class Quotes:
             return Info(NAME, __version__, default_model, models)
 
 
+@dataclass(frozen=True, slots=True)
+class _Far:
+    """An order that was found so far down its book that its place is no longer counted.
+
+    Who stands behind it does so too: for a second nobody counts a thousand orders again to learn
+    that, and the herd is not looked at again. What such an order is told is an estimate anyway.
+    """
+
+    order: Order
+    at_us: int
+    herd: _Herd
+    count: int
+    tokens: int
+
+    def covers(self, order: Order, now_us: int) -> bool:
+        """Whether an order stands there or behind it."""
+        behind = (-order.rank, order.seq) >= (-self.order.rank, self.order.seq)
+        return behind and now_us - self.at_us < FAR_US
+
+
 class _Herd:
     """A model's workers and its book as they stand within one read; each is looked up once."""
 
@@ -161,6 +193,10 @@ class _Herd:
         self._connection = connection
         self.model = model
         self.workers = herd_sql.workers_here(connection, model)
+
+    def look(self) -> None:
+        """Look all of it up now, so that it is known when the read has ended."""
+        _ = self._free, self._running, self._survey
 
     @cached_property
     def _free(self) -> int:
