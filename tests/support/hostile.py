@@ -185,10 +185,10 @@ def _variants(schema: Schema, document: Schema) -> list[Schema]:
 
 def _bases(shape: Schema, document: Schema) -> list[dict[str, Any]]:
     """Bodies in which nothing is wrong yet."""
-    if examples := shape.get("examples"):
-        return list(examples)
-    needed = shape.get("required", ())
-    return [{name: _plain(shape["properties"][name], document) for name in needed}]
+    if examples := [one for one in shape.get("examples", ()) if isinstance(one, dict)]:
+        return examples
+    plain = [_plain(one, document) for one in _variants(shape, document)]
+    return [one for one in plain if isinstance(one, dict)] or [{}]
 
 
 def _plain(schema: Schema, document: Schema) -> Any:
@@ -231,6 +231,8 @@ def _places(shape: Schema, base: dict[str, Any], document: Schema) -> list[Path]
 def _with(base: dict[str, Any], where: Path, value: str) -> bytes:
     """The body with a text, JSON or not, in one place."""
     changed: Any = json.loads(json.dumps(base))
+    if isinstance(where[0], int):  # a route that takes several at once
+        changed = [changed]
     at = changed
     for step, after in zip(where, (*where[1:], None), strict=True):
         new: Any = _HOLE if after is None else [] if isinstance(after, int) else {}
