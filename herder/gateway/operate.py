@@ -17,24 +17,25 @@ from fastapi import APIRouter, Header, Query, Response
 from herder.errors import KeyReused
 from herder.gateway.bodies import StatementAnswer
 from herder.gateway.calling import AtHome, House, Operator
+from herder.gateway.described import LOCATION
 from herder.gateway.errors import Answer
 from herder.gateway.herd import statement_of
 from herder.gateway.operate_bodies import (
     AccountCard,
     AccountsAnswer,
+    ApiKeyCard,
+    ApiKeysAnswer,
     BalanceCard,
     DrainAnswer,
     GrantCard,
     GrantsAnswer,
-    KeyCard,
-    KeysAnswer,
     LimitsBody,
     MoveBody,
     MovedAnswer,
     NewAccountBody,
+    NewApiKeyAnswer,
+    NewApiKeyBody,
     NewGrantBody,
-    NewKeyAnswer,
-    NewKeyBody,
     RefundAnswer,
     RefundBody,
     WorkerCard,
@@ -66,7 +67,7 @@ def _under(idempotency_key: str | None) -> Iterator[None]:
 # Accounts
 
 
-@router.post("/accounts", status_code=201)
+@router.post("/accounts", status_code=201, responses={201: {"headers": LOCATION}})
 async def create_account(
     body: NewAccountBody, house: AtHome, _: Operator, response: Response
 ) -> AccountCard:
@@ -221,31 +222,31 @@ async def end_grant(grant_id: str, house: AtHome, _: Operator) -> GrantCard:
 
 @router.post("/accounts/{name}/keys", status_code=201)
 async def create_key(
-    name: str, body: NewKeyBody, house: AtHome, _: Operator, response: Response
-) -> NewKeyAnswer:
+    name: str, body: NewApiKeyBody, house: AtHome, _: Operator, response: Response
+) -> NewApiKeyAnswer:
     """Make an API key for an account, and show it: this once and never again."""
     made, text = await run_sync(partial(house.herd.api_keys.create, name, **body.model_dump()))
     response.headers["Cache-Control"] = "no-store"
-    return NewKeyAnswer(**KeyCard.of(made).model_dump(), key=text)
+    return NewApiKeyAnswer(**ApiKeyCard.of(made).model_dump(), key=text)
 
 
 @router.get("/accounts/{name}/keys")
 async def list_keys(
     name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
-) -> KeysAnswer:
+) -> ApiKeysAnswer:
     """An account's API keys, oldest first, a page at a time."""
     await run_sync(house.herd.accounts.balance, name)
     found = await run_sync(partial(house.herd.api_keys.list, name, after=after, limit=limit + 1))
-    return KeysAnswer(
-        keys=[KeyCard.of(one) for one in found[:limit]],
+    return ApiKeysAnswer(
+        keys=[ApiKeyCard.of(one) for one in found[:limit]],
         next=found[limit - 1].id if len(found) > limit else None,
     )
 
 
 @router.delete("/keys/{key_id}")
-async def revoke_key(key_id: str, house: AtHome, _: Operator) -> KeyCard:
+async def revoke_key(key_id: str, house: AtHome, _: Operator) -> ApiKeyCard:
     """End an API key, at once and for good; orders that were bought with it go on."""
-    return KeyCard.of(await run_sync(house.herd.api_keys.revoke, key_id))
+    return ApiKeyCard.of(await run_sync(house.herd.api_keys.revoke, key_id))
 
 
 # Workers

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
+from herder.api_keys import MAX_EXPIRY_S
 from herder.gateway.bodies import Winston
 from herder.periods import Every, moment
 from herder.receipts import NamedBalance, Receipt
@@ -49,12 +51,14 @@ class LimitsBody(_Body):
     tokens_per_minute: StrictInt | None
 
 
-class NewKeyBody(_Body):
+class NewApiKeyBody(_Body):
     """An API key to be made."""
 
     name: StrictStr = ""
-    scopes: list[StrictStr] = Field(["buy", "read"], description="Of buy, read and operate.")
-    expires_s: StrictInt | None = Field(None, description="Seconds after which it ends.")
+    scopes: list[Literal["buy", "read", "operate"]] = ["buy", "read"]
+    expires_s: StrictInt | None = Field(
+        None, ge=1, le=MAX_EXPIRY_S, description="Seconds after which it ends."
+    )
     max_fee: Winston | None = Field(None, description="The highest fee that it may offer.")
     spending_limit: Winston | None = Field(None, description="The most that it may spend in all.")
 
@@ -68,6 +72,7 @@ class NewGrantBody(_Body):
         None,
         description="A day such as 2026-11-25: begin with the first period that begins on it or "
         "later. Null: the one that runs, which is posted at once.",
+        json_schema_extra={"format": "date"},
     )
     note: StrictStr = ""
 
@@ -130,7 +135,7 @@ class RefundAnswer(BaseModel):
     receipt: Receipt
 
 
-class KeyCard(BaseModel):
+class ApiKeyCard(BaseModel):
     """An API key, without what only its owner knows; amounts in winston."""
 
     id: str
@@ -146,7 +151,7 @@ class KeyCard(BaseModel):
     charged: int
 
     @classmethod
-    def of(cls, key: ApiKey) -> KeyCard:
+    def of(cls, key: ApiKey) -> ApiKeyCard:
         """As the herd has it."""
         return cls(
             id=key.id,
@@ -163,16 +168,16 @@ class KeyCard(BaseModel):
         )
 
 
-class NewKeyAnswer(KeyCard):
+class NewApiKeyAnswer(ApiKeyCard):
     """A new API key; its text is shown here and never again."""
 
     key: str
 
 
-class KeysAnswer(BaseModel):
+class ApiKeysAnswer(BaseModel):
     """A page of an account's API keys, oldest first; `next` is the cursor of the page after it."""
 
-    keys: list[KeyCard]
+    keys: list[ApiKeyCard]
     next: str | None
 
 

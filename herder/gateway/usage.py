@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from herder import home
@@ -63,6 +63,7 @@ class UsageAnswer(BaseModel):
 async def usage(
     house: AtHome,
     key: ReaderOrOperator,
+    request: Request,
     response: Response,
     by: Annotated[str, Query(max_length=20, description="account or model.")] = "account",
     first: Annotated[
@@ -82,7 +83,6 @@ async def usage(
     ] = None,
     after: Annotated[str, Query(max_length=200, description="The cursor.")] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
-    accept: Annotated[str | None, Header()] = None,
 ) -> Any:
     """What was ordered between two days, by the day on which each order ended.
 
@@ -106,7 +106,7 @@ async def usage(
             limit=limit,
         )
     )
-    if prefers_csv(accept or ""):
+    if prefers_csv(request.headers.get("accept", "")):
         return _sheet(report, limit)
     response.headers["Vary"] = "Accept"
     return report.to_dict()
