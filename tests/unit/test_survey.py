@@ -14,6 +14,7 @@ from herder.pricing import RANK_SCALE
 from herder.quotes import Quotes
 from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
 from herder.service import Service
+from herder.store import book as book_sql
 from herder.store import survey as survey_sql
 from herder.store.survey import Mark
 from herder.survey import START, Surveyor, ahead, thinned
@@ -122,6 +123,24 @@ def test_a_place_in_a_long_book(long_book, monkeypatch):
     for _ in range(10):
         surveyor.step()
     assert place(13) == (LONG + 1, False)
+
+
+def test_far_down_a_long_book_nobody_is_counted_anew_for_a_second(long_book, monkeypatch):
+    house = long_book
+    quotes = Quotes(house.database, house.key, clock_us=house.clock)
+    counted = Mock(side_effect=book_sql.ahead_of)
+    monkeypatch.setattr(book_sql, "ahead_of", counted)
+    ids = ids_of(house)
+    near, far, farther = (house.order(ids[number]) for number in (0, 1192, 1197))
+    found = quotes.place(far)
+    assert (found.place, found.place_exact) == (PLACE_UNKNOWN, False)
+    assert quotes.place(far) == quotes.place(farther) == found
+    assert counted.call_count == 1
+    # One before it is counted, and so is everybody once the second is over.
+    assert quotes.place(near).place_exact
+    house.now_us += 1_000_000
+    quotes.place(farther)
+    assert counted.call_count == 3
 
 
 def test_a_book_that_is_short_again_is_not_judged_by_its_past(house):
