@@ -47,7 +47,9 @@ class People:
 
     def told(self, name: str, line: str) -> None:
         """A program wrote a line."""
-        shown = "".join(filter(str.isprintable, line))
+        if line.startswith("asked"):
+            return
+        shown = "".join(filter(str.isprintable, line.rpartition(" [")[0] or line))
         self._console.print(Text(f"{name:>16}: {shown}", "dim"), overflow="ellipsis", no_wrap=True)
 
     def finished(self, gathering: Gathering) -> None:

@@ -93,12 +93,12 @@ class Shown(Protocol):
 
 
 def counts_in(line: str) -> dict[str, int]:
-    """The counts in a line of the agent's.
+    """The counts at the end of a line of the agent's.
 
-    >>> counts_in("requests=3 buys=1 (bought)")
+    >>> counts_in("bought [requests=3 buys=1]")
     {'requests': 3, 'buys': 1}
     """
-    return {name: int(count) for name, count in _COUNT.findall(line.partition(" (")[0])}
+    return {name: int(count) for name, count in _COUNT.findall(line.rpartition("[")[2])}
 
 
 def troubles(gathering: Gathering) -> list[str]:

@@ -1,9 +1,8 @@
 """The sentiment agent: it has the herd grade what is said in a room, and buys when it is good.
 
 Every few seconds it pays the herd 100 winston to grade the last three messages of a chat room from
-1 to 5; above 3 it buys. All by raw messages, as in the original: tags are sent, and what is
-answered comes later, into the inbox. With a herd up, `herd gateway`, `herd room`, and an account
-that sells (`herd account create exchange`):
+1 to 5; above 3 it buys. All by raw messages, as in the original: tags are sent, what is answered
+comes later. With `herd up`, `herd gateway`, `herd room`, and `herd account create exchange`:
 
     HERD_URL=http://127.0.0.1:8080 HERD_API_KEY=herd_... python -m herder.examples.sentiment
 """
@@ -33,15 +32,15 @@ from herder.room.client import Room
 from herder.room.rules import Said
 
 HISTORY, FEE, TOKENS, BUY_ABOVE = 3, 100, 10, 3
-MAX_CHARS = 120  # of each message: longer ones would need more than the fee
+MAX_CHARS = 100  # of each message: longer ones would need more than the fee
 Decision = Enum("Decision", ["BUY", "SKIP", "ERROR"])
 
 
 def prompt_of(history: Sequence[Said]) -> str:
     """What the herd is asked."""
     words = " ".join(" ".join(said.text.split())[:MAX_CHARS] for said in history)
-    how = "Reply with only a number from 1 to 5, where 5 is the happiest."
-    return f"Grade sentiment 1 to 5: '{words}' {how}"
+    grades = "1 (very sad), 2 (sad), 3 (neutral), 4 (happy) or 5 (very happy)?"
+    return f"Grade sentiment 1 to 5: {grades}\n\n{words}\n\nAnswer with one number."
 
 
 def decide(answer: str) -> Decision:
@@ -83,15 +82,16 @@ class Agent:
 
     def _follow(self, answer: str) -> None:
         if (decision := decide(answer)) is Decision.BUY:
-            print(f"graded: {answer}", flush=True)
+            print(f"buy: {answer}", flush=True)
             self._open.add(trade := f"trade-{uuid4()}")
             self._exchange.buy(trade)  # counted when it is confirmed
         else:
-            self._count("skips" if decision is Decision.SKIP else "errors", f"graded: {answer}")
+            self._count(f"{decision.name.lower()}s", f"{decision.name.lower()}: {answer}")
 
     def _count(self, name: str, why: str) -> None:
         self.counts[name] += 1
-        print(*(f"{name}={count}" for name, count in self.counts.items()), f"({why})", flush=True)
+        counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
+        print(f"{why} [{counts}]", flush=True)
 
 
 def run(agent: Agent, receive: Callable[[], Iterator[Tags]], every_s: float) -> None:

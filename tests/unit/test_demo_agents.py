@@ -62,8 +62,8 @@ def test_what_does_not_fit_is_told(story, change, word):
     assert any(word in line for line in troubles(story)), troubles(story)
 
 
-def test_the_agents_line_is_read_up_to_its_own_words():
-    line = "requests=12 buys=3 skips=4 errors=5 refused=0 (graded: x=7)"
+def test_the_agents_line_is_read_from_its_end():
+    line = "graded: [x=7] [requests=12 buys=3 skips=4 errors=5 refused=0]"
     counts = {"requests": 12, "buys": 3, "skips": 4, "errors": 5, "refused": 0}
     assert counts_in(line) == counts
 

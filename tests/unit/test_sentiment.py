@@ -44,10 +44,9 @@ def test_the_first_number_decides_above_three_it_buys(answer, decision):
 
 def test_the_prompt_is_the_question_and_what_was_said():
     history = [said("ada", "I love\nit!"), said("bob", "x " * 500), said("cyd", "Me too.")]
-    words = "I love it! " + "x " * 60 + " Me too."
     assert prompt_of(history) == (
-        f"Grade sentiment 1 to 5: '{words}' "
-        "Reply with only a number from 1 to 5, where 5 is the happiest."
+        "Grade sentiment 1 to 5: 1 (very sad), 2 (sad), 3 (neutral), 4 (happy) or 5 (very happy)?"
+        "\n\nI love it! " + "x " * 50 + " Me too.\n\nAnswer with one number."
     )
 
 
