@@ -13,6 +13,7 @@ from redis import RedisError
 
 from herder import home
 from herder.accounts import Accounts, shown_entry
+from herder.answers import Answers
 from herder.api_keys import ApiKeys
 from herder.calling import Caller, ErrorCallback, TextCallback
 from herder.database import Database
@@ -20,10 +21,7 @@ from herder.desk import Desk
 from herder.errors import (
     HerdUnavailable,
     InvalidRequest,
-    OrderNotFound,
-    ResultTimeout,
     SetupError,
-    StreamRestarted,
     WorkerNotFound,
 )
 from herder.grants import Grants
@@ -41,9 +39,7 @@ from herder.receipts import (
     Receipt,
     Result,
     StatementEntry,
-    raise_if_not_completed,
     receipt_of,
-    result_of,
 )
 from herder.retention import purge
 from herder.settings import Settings
@@ -61,8 +57,6 @@ from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
 _log = logging.getLogger("herder.local")
 
 ASKED_AT_ONCE = 500
-FOLLOW_MS = 1000
-"""How long a reader waits for text before it looks into the database again."""
 
 
 class LocalHerd:
@@ -110,6 +104,7 @@ class LocalHerd:
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
         self.watcher = Watcher(client, self._ended)
+        self._answers = Answers(self.database, self._streams, self.watcher)
         self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
 
     def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
@@ -211,20 +206,8 @@ class LocalHerd:
     # Orders
 
     def order(self, order_id: str, *, account: str | None = None) -> Order:
-        """An order, as it stands now.
-
-        Args:
-            order_id: the order.
-            account: whose it has to be; None: anybody's.
-
-        Raises:
-            OrderNotFound: there is no such order, or it is another account's.
-        """
-        with self.database.read() as connection:
-            order = order_sql.get_order(connection, order_id)
-        if order is None or (account is not None and order.account != account):
-            raise OrderNotFound(order_id)
-        return order
+        """An order, as it stands now; arguments and errors as `herder.answers.Answers.order`."""
+        return self._answers.order(order_id, account=account)
 
     def receipt(self, order_id: str) -> Receipt:
         """An order's receipt, as it stands now.
@@ -382,83 +365,16 @@ class LocalHerd:
         return found
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end.
-
-        Raises:
-            ResultTimeout: it did not end in time; it goes on.
-            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `result` of the error
-                holds the partial text and the receipt.
-            OrderNotFound: there is no such order.
-        """
-        result = self.answer(order_id)
-        if not State(result.receipt.state).ended:
-            if not self.watcher.wait(order_id, timeout_s):
-                state = self.order(order_id).state.value
-                waited = "" if timeout_s is None else f"{timeout_s:g}"
-                raise ResultTimeout(order_id, state, waited)
-            result = self.answer(order_id)
-        raise_if_not_completed(result)
-        return result
+        """Wait for an order's end; errors as `herder.answers.Answers.result`."""
+        return self._answers.result(order_id, timeout_s)
 
     def answer(self, order_id: str) -> Result:
         """What there is of an order's answer now, however it ended."""
-        with self.database.read() as connection:
-            order = order_sql.get_order(connection, order_id)
-            if order is None:
-                raise OrderNotFound(order_id)
-            return result_of(order, order_sql.get_answer(connection, order_id))
+        return self._answers.answer(order_id)
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it is generated, from its beginning, however late one joins.
-
-        Raises:
-            StreamRestarted: text was shown of an attempt that was lost, or that the final answer
-                differs from.
-            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
-        """
-        shown = ""
-        reading, after = 0, "0"
-        while True:
-            order = self.order(order_id)
-            if order.state.ended:
-                break
-            attempt = readable_attempt(order)
-            if attempt != reading:
-                if shown:
-                    raise StreamRestarted(order_id, len(shown))
-                reading, after = attempt, "0"
-            after, text, ended = self._follow(order_id, attempt, after, len(shown))
-            if text:
-                shown += text
-                yield text
-            if ended:
-                # All of the text is out; its settlement follows within moments.
-                self.watcher.wait(order_id, FOLLOW_MS / 1000)
-        result = self.answer(order_id)
-        if not result.text.startswith(shown):
-            raise StreamRestarted(order_id, len(shown))
-        if len(result.text) > len(shown):
-            yield result.text[len(shown) :]
-        raise_if_not_completed(result)
-
-    def _follow(self, order_id: str, attempt: int, after: str, shown: int) -> tuple[str, str, bool]:
-        """(where to go on, new text, whether that was all) of an attempt's stream."""
-        try:
-            pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
-        except RedisError as error:
-            _log.debug("no text from Redis: %s", type(error).__name__)
-            self.watcher.wait(order_id, FOLLOW_MS / 1000)
-            return after, "", False
-        text = ""
-        for piece in pieces:
-            after = piece.id
-            have = shown + len(text)
-            if piece.offset > have:
-                continue  # a piece was dropped on the way: the stored text fills the gap
-            text += piece.text[have - piece.offset :]
-            if piece.end:
-                return after, text, True
-        return after, text, False
+        """An order's text as it is generated; errors as `herder.answers.Answers.stream`."""
+        return self._answers.stream(order_id)
 
     def call_back(
         self,
@@ -478,10 +394,3 @@ class LocalHerd:
         self._nudger.close()
         self.watcher.close()
         self.database.close()
-
-
-def readable_attempt(order: Order) -> int:
-    """The attempt whose text there is, or will be first."""
-    if order.state is State.QUEUED and not order.attempt_open:
-        return order.attempt + 1
-    return order.attempt

@@ -18,6 +18,7 @@ from herder.cli import (
     models,
     orders,
     policy,
+    quote,
     receipts,
     running,
     submit,
@@ -207,6 +208,7 @@ def audit(json: Json = False) -> None:
 grants.register(accounts.app)
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
+quote.register(app)
 submit.register(app)
 chat.register(app)
 orders.register(app)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from herder.cli.asked import Account, Fee, MaxFee, Model, Multiplier
 from herder.cli.base import INTERRUPTED, Json, buying, exit_code, optional_whole, whole
 from herder.cli.chat_screen import HELP, Keyboard, Machine, People, Pipe, Spent
 from herder.cli.interrupts import one_interrupt_held
 from herder.cli.show import complain
-from herder.cli.submit import CANCEL_WAIT_S, Account, Fee, MaxFee, Model, Multiplier
+from herder.cli.submit import CANCEL_WAIT_S
 from herder.conversation import Conversation, too_long
 from herder.errors import (
     HerdError,

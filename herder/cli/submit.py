@@ -1,8 +1,7 @@
-"""`herd quote` and `herd submit`: what an order would cost, and the order itself."""
+"""`herd submit`: an order, its text as it comes, and its receipt."""
 
 from __future__ import annotations
 
-import json as json_lib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,60 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, read_text, whole
+from herder.cli.asked import (
+    Account,
+    Fee,
+    MaxFee,
+    MessagesFile,
+    Model,
+    Multiplier,
+    Prompt,
+    Tokens,
+    file_of,
+    messages_of,
+    prompt_of,
+)
+from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, whole
 from herder.cli.show import (
     complain,
-    print_facts,
     print_json,
-    print_table,
     receipt_line,
-    say,
     write_text,
 )
-from herder.errors import InvalidPrompt, OrderEnded, ResultTimeout, StreamRestarted
-from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
+from herder.errors import OrderEnded, ResultTimeout, StreamRestarted
 
 if TYPE_CHECKING:
     from herder.interface import Herd
-    from herder.receipts import Bid, Quote, Receipt
+    from herder.receipts import Receipt
 
-MOST_FILE_BYTES = 4 * 2**20
-"""The longest prompt, messages or grammar that is read; the herd's own bounds are lower."""
 CANCEL_WAIT_S = 15
 """How long a cancelled order's end is waited for."""
-
-Prompt = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="PROMPT", help="The prompt; - reads it from standard input.", show_default=False
-    ),
-]
-Tokens = Annotated[
-    str, typer.Option("--tokens", "-n", metavar="TOKENS", help="The most tokens to generate.")
-]
-Fee = Annotated[
-    str | None,
-    typer.Option("--fee", metavar="N", help="Winston offered; automatic unless given."),
-]
-Multiplier = Annotated[
-    str | None, typer.Option("--multiplier", metavar="X", help="A factor on the fee, such as 1.5.")
-]
-MaxFee = Annotated[
-    str | None,
-    typer.Option("--max-fee", metavar="N", help="Refuse if the fee would be more winston."),
-]
-Account = Annotated[
-    str | None, typer.Option("--account", help="Who pays; HERD_ACCOUNT unless given.")
-]
-Model = Annotated[str | None, typer.Option("--model", help="The herd's default unless given.")]
-MessagesFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--messages",
-        metavar="FILE",
-        help='A conversation in place of a prompt: JSON, [{"role": "user", "content": "Hi"}].',
-    ),
-]
 
 
 def _option(name: str, metavar: str, help_text: str) -> Any:
@@ -71,58 +44,11 @@ def _option(name: str, metavar: str, help_text: str) -> Any:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the `herd` command."""
-    app.command(
-        epilog='Examples:\n\nherd quote "What is the meaning of life?" -n 20\n\n'
-        "herd quote - -n 200 --bid 300 --bid 1.5x < prompt.txt"
-    )(quote)
+    """Add the command to the `herd` command."""
     app.command(
         epilog='Examples:\n\nherd submit "What is the meaning of life?" -n 20 --fee 100\n\n'
         "herd submit - -n 200 --json < prompt.txt"
     )(submit)
-
-
-def quote(
-    prompt: Prompt = None,
-    *,
-    tokens: Tokens,
-    fee: Fee = None,
-    multiplier: Multiplier = None,
-    max_fee: MaxFee = None,
-    account: Account = None,
-    model: Model = None,
-    messages: MessagesFile = None,
-    bid: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bid",
-            metavar="BID",
-            help="A bid to compare: winston, or a multiplier such as 1.5x; may be given again.",
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Say what an order would need, pay and wait for, as it would stand now; nothing is held.
-
-    And what other bids would buy. The "quote" that --json shows, given to `herd submit --quote`
-    within a minute, binds the herd to its rates and its fee.
-    """
-    with buying() as herd:
-        found = herd.quote(
-            _prompt(prompt),
-            whole(tokens),
-            fee=optional_whole(fee),
-            multiplier=multiplier,
-            max_fee=optional_whole(max_fee),
-            account=account,
-            model=model,
-            messages=_messages(messages),
-            bids=[_bid(one) for one in bid] if bid else None,
-        )
-    if json:
-        print_json(found.to_dict())
-    else:
-        _print_quote(found)
 
 
 def submit(
@@ -204,7 +130,7 @@ def submit(
             "max_fee": optional_whole(max_fee),
             "account": account,
             "model": model,
-            "messages": _messages(messages),
+            "messages": messages_of(messages),
             "raw": raw,
             "stop": stop or None,
             "reference": reference,
@@ -221,11 +147,11 @@ def submit(
                 "frequency_penalty": frequency_penalty,
                 "presence_penalty": presence_penalty,
                 "seed": seed,
-                "grammar": _file(grammar, "grammar"),
-                "json_schema": _file(json_schema, "JSON schema"),
+                "grammar": file_of(grammar, "grammar"),
+                "json_schema": file_of(json_schema, "JSON schema"),
             },
         }
-        words = _prompt(prompt)
+        words = prompt_of(prompt)
         try:
             receipt = herd.submit(words, whole(tokens), **call)
         except KeyboardInterrupt:
@@ -314,75 +240,3 @@ def _follow(herd: Herd, order_id: str) -> None:
 
 
 # What is read from files
-
-
-def _prompt(prompt: str | None) -> str | None:
-    if prompt != "-":
-        return prompt
-    content = sys.stdin.buffer.read(MOST_FILE_BYTES + 1)
-    if len(content) > MOST_FILE_BYTES:
-        raise InvalidPrompt(
-            f"The prompt has more than {MOST_FILE_BYTES} bytes; no herd takes that many.",
-            most=MOST_FILE_BYTES,
-        )
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise InvalidPrompt("The prompt on standard input is no UTF-8 text.") from None
-
-
-def _messages(path: Path | None) -> object:
-    if path is None:
-        return None
-    try:
-        messages = json_lib.loads(read_text(path, "file of messages", MOST_FILE_BYTES))
-    except (ValueError, RecursionError):
-        raise InvalidPrompt(f"The file of messages {str(path)!r} is no JSON.") from None
-    if messages is None:
-        raise InvalidPrompt(f"The file of messages {str(path)!r} holds null, not a list.")
-    return messages
-
-
-def _file(path: Path | None, what: str) -> str | None:
-    return None if path is None else read_text(path, what, MOST_FILE_BYTES)
-
-
-def _bid(text: str) -> dict[str, int | str]:
-    """A bid as typed: winston, or a multiplier that ends with an x."""
-    return {"multiplier": text[:-1]} if text.endswith("x") else {"fee": whole(text)}
-
-
-def _print_quote(found: Quote) -> None:
-    if found.waiting_for_workers:
-        wait: object = "for workers: none is here"
-    else:
-        wait = _wait(found.wait_s)
-    print_facts(
-        [
-            ("account", found.account),
-            ("model", found.model),
-            ("words", found.words),
-            ("tokens", found.tokens),
-            ("rates", f"{found.rates.prompt_fee} a prompt, {found.rates.fee_per_token} a token"),
-            ("needed", found.needed),
-            ("fee", found.fee),
-            ("multiplier", found.multiplier),
-            ("place", _place(found)),
-            ("wait", wait),
-            ("binding", f"until {found.expires}, by the quote that --json shows"),
-        ]
-    )
-    if found.curve:
-        say("")
-        rows = ((bid.fee, bid.multiplier, _place(bid), _wait(bid.wait_s)) for bid in found.curve)
-        print_table((">Fee", ">Multiplier", ">Place", ">Wait"), rows)
-
-
-def _place(found: Quote | Bid) -> str:
-    if found.place_exact:
-        return str(found.place)
-    return f"beyond {PLACE_COUNTED}" if found.place == PLACE_UNKNOWN else f"about {found.place}"
-
-
-def _wait(wait_s: int | None) -> str | None:
-    return None if wait_s is None else f"{wait_s} s"

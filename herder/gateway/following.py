@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from redis import RedisError
 
+from herder.answers import readable_attempt
 from herder.gateway.errors import BadRequest, TooManyStreams
 from herder.gateway.looking import Found, look
-from herder.local import LocalHerd, readable_attempt
+from herder.local import LocalHerd
 from herder.orders import Order, State
 from herder.receipts import Result
 from workers.transport.reading import TextReader

@@ -25,7 +25,10 @@ _WHOLE = ((int,), "a whole number")
 _KINDS = {"seed": _WHOLE, "top_k": _WHOLE, "grammar": ((str,), "text")}
 """What JSON has to have for each, where it is no number: "7" and true are none."""
 
-_PLAIN = ("fee", "multiplier", "max_fee", "reference", "start_by", "run_limit_s", "stop")
+_PLAIN = (
+    *("fee", "multiplier", "max_fee", "quote"),
+    *("reference", "start_by", "run_limit_s", "stop"),
+)
 _COMMON = {
     *(*_SAMPLING, *_PLAIN, "model", "max_tokens", "logit_bias", "response_format"),
     *("stream", "stream_options", "user", "on_disconnect"),

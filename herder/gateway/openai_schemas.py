@@ -80,6 +80,9 @@ class _Body(_Shown):
     fee: Annotated[Winston | None, Field(description="Whole winston; left out: automatic.")] = None
     max_fee: Winston | None = None
     multiplier: float | str | None = None
+    quote: Annotated[
+        str | None, Field(description="The text of a quote of /v1/quotes that still holds.")
+    ] = None
     reference: Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)] | None = None
     start_by: Annotated[
         str | None, Field(description="A time with its zone (RFC 3339) to begin by.")

@@ -156,7 +156,7 @@ class RemoteHerd:
         return result_of(self._send(call, timeout_s=ANSWER_S + wait_s))
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end; errors as `herder.local.LocalHerd.result`."""
+        """Wait for an order's end; errors as `herder.answers.Answers.result`."""
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = None if until_s is None else until_s - time.monotonic()
