@@ -35,6 +35,7 @@ from herder.demo_agents_story import (
     GUEST,
     LINES,
     PRICE,
+    SEEDS,
     SPEECH_S,
     Gathering,
     Shown,
@@ -168,7 +169,10 @@ def _programs(
         name: (
             "bots",
             "chatbot",
-            [*at_room, "--name", name, "--character", character, "--chance", str(CHANCE)],
+            [
+                *(*at_room, "--name", name, "--character", character),
+                *("--chance", str(CHANCE), "--seed", str(SEEDS[name])),
+            ],
         )
         for name, character in BOTS.items()
     }

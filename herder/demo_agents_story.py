@@ -13,6 +13,8 @@ from ledger import AuditReport
 GUEST = "ada"
 BOTS = {"Lenny": "a cheerful old sailor", "Mabel": "a cook who loves to talk about food"}
 CHANCE = 40
+SEEDS = {"Lenny": 2, "Mabel": 4}
+"""Of their draws: both answer the first three messages that they are free for."""
 DEPOSITS = {"bots": 10_000, "agent": 10_000, "exchange": 0}
 PRICE = 50
 SPEECH_S = 6.0

@@ -116,14 +116,16 @@ def main() -> int:
     option("--name", default="Lenny", help="its name there (%(default)s)")
     option("--character", default="a cheerful old sailor", help="who it is (%(default)s)")
     option("--chance", type=int, default=50, help="of 100, that it answers (%(default)s)")
+    option("--seed", type=int, help="the same draws each time")
     given = parser.parse_args()
+    draws = random.Random(given.seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
     try:
         with Room(given.room_url, given.room) as room:
             room.join(given.name)
             bot = Chatbot(room, given.name, given.character, herder.submit)
             try:
-                bot.listen(given.chance, lambda: random.randrange(100))
+                bot.listen(given.chance, lambda: draws.randrange(100))
             except KeyboardInterrupt:
                 bot.stop()
                 print(f"{given.name} answered {bot.orders} times and paid {bot.paid} winston.")

@@ -71,7 +71,7 @@ def test_programs_talk_grade_and_pay_and_the_books_balance(
 
 
 def test_for_people_it_fits_a_terminal(model_path: Path, tmp_path: Path) -> None:
-    ended = run_demo(tmp_path, "--seconds", "10")
+    ended = run_demo(tmp_path, "--seconds", "20")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
     assert max(map(len, ended.stdout.splitlines())) <= 80

@@ -81,7 +81,7 @@ def test_a_bias_forbids_and_forces(engine: Engine) -> None:
     assert sampled(engine, prompt, 1, logit_bias={rome: 100.0}).end.text == " Rome"
 
 
-@pytest.mark.parametrize("token", [-1, 49152, 2**31])
+@pytest.mark.parametrize("token", [49152, 2**31 - 1])
 def test_a_bias_of_no_token_fails(engine: Engine, token: int) -> None:
     error = sampled(engine, logit_bias={token: 1.0}).end.error
     assert error is not None

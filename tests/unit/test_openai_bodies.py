@@ -209,6 +209,11 @@ def deep(levels):
     return found
 
 
+def test_a_quote_goes_along():
+    assert chat(quote="ey.J.x").call["quote"] == "ey.J.x"
+    assert "quote" not in chat().call
+
+
 def test_what_becomes_of_an_order_whose_caller_went_away_may_be_chosen():
     assert chat().on_disconnect == "cancel"
     assert chat(on_disconnect="continue").on_disconnect == "continue"
