@@ -14,8 +14,7 @@ import pytest
 LIMIT_S = 60
 
 SUPERVISOR = """
-import os, signal, sys
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have ignored it (nohup)
+import os, sys
 from herder.supervisor import Program, Supervisor
 from herder.up import stop_on_signals
 
