@@ -1,6 +1,7 @@
 """What herder and workers share of Celery and Redis.
 
 `settings` (where they are), `config` (Celery's settings for each broker), `guard` (the consumer
-that refuses what is not ours), `sender`, `streams` (Redis beside Celery), `logs`. Importing the
-package loads none of them. `../wire.py` says what the messages are; here is how they travel.
+that refuses what is not ours), `sender`, `streams` (Redis beside Celery), `logs`, `loops` (threads
+and tasks in the background). Importing the package loads none of them. `../wire.py` says what the
+messages are; here is how they travel.
 """
