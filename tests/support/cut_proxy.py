@@ -81,11 +81,12 @@ class CutProxy:
         self.hold()
         self._restore_after(seconds)
 
-    def cut_at(self, words: bytes, then: Mode = "refused") -> threading.Event:
-        """Pass on the next message with these words, and cut its connection before the answer.
+    def cut_at(self, statement: bytes, then: Mode = "refused") -> threading.Event:
+        """Pass on the next message that ends so, and cut its connection before the answer.
 
         Args:
-            words: what a client sends, such as `COMMIT`.
+            statement: of SQL, such as `COMMIT`; its end, to be exact: what begins a transaction
+                has `READ COMMITTED` in it.
             then: how the proxy behaves to everybody from that moment on.
 
         Returns:
@@ -93,7 +94,7 @@ class CutProxy:
         """
         happened = threading.Event()
         with self._lock:
-            self._cut_at = (words, then, happened)
+            self._cut_at = (statement + b"\0", then, happened)
         return happened
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ def test_a_commit_whose_answer_is_cut_is_made(proxied):
         connection.execute("CREATE TABLE made (n int)")
     happened = proxy.cut_at(b"COMMIT")
     connection = psycopg.connect(url)
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.execute("INSERT INTO made VALUES (7)")
     with pytest.raises(psycopg.OperationalError):
         connection.commit()
