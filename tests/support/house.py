@@ -330,7 +330,8 @@ class House:
         keys = {self.key.kid: self.key.public}
         found = []
         for token in tokens:
-            body = unseal(token, keys, audience=INFERENCE_QUEUE).body
+            now_s = self.now_us / 1_000_000
+            body = unseal(token, keys, audience=INFERENCE_QUEUE, now_s=now_s).body
             assert isinstance(body, Job)
             found.append(body)
         return found
