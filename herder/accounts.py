@@ -239,14 +239,14 @@ class Accounts:
             return _named(name, self._ledger.get_balance(connection, client_account(name)))
 
     def _move(self, name: str, move: Callable[[Connection], object]) -> NamedBalance:
-        """Move money, and say what an account has then."""
+        """Move money, and say what an account has then. Each move has an id, and is made once."""
 
         def step(connection: Connection) -> NamedBalance:
             with money_errors(name):
                 move(connection)
                 return _named(name, self._ledger.get_balance(connection, client_account(name)))
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def statement(self, name: str, after_seq: int = 0, limit: int = 100) -> list[Entry]:
         """An account's entries, oldest first, a page at a time.

@@ -15,11 +15,15 @@ from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from herder.errors import HerdUnavailable, SetupError
+from herder.outages import CommitUnknown, pause_s
 from herder.postgres import UNDONE, Postgres
 from herder.sqlite import Sqlite
 
 PAUSES_S = (0.01, 0.05)
 """Before each further try of a transaction that was undone for others' sake."""
+
+SETTLE_S = 30.0
+"""How long `Database.settle` tries to find out whether a commit happened."""
 
 Result = TypeVar("Result")
 
@@ -67,8 +71,9 @@ class Database:
         """A transaction that writes: committed at the end of the block, undone by an exception.
 
         Raises:
-            HerdUnavailable: the database is busy or out of reach. Nothing is committed, unless the
-                connection was lost just as it was.
+            CommitUnknown: the connection was lost in the middle of the commit; it may have
+                happened.
+            HerdUnavailable: the database is busy or out of reach; nothing is committed.
             SetupError: the database cannot be used as it is.
         """
         return self._server.write()
@@ -99,16 +104,45 @@ class Database:
         Raises:
             HerdUnavailable: as `write`, after the last try.
         """
-        for pause_s in PAUSES_S:
+        for rest_s in PAUSES_S:
             try:
                 with self.write() as connection:
                     return step(connection)
             except HerdUnavailable as error:
                 if not _was_undone(error):
                     raise
-            time.sleep(pause_s)
+            time.sleep(rest_s)
         with self.write() as connection:
             return step(connection)
+
+    def settle(self, step: Callable[[Connection], Result]) -> Result:
+        """As `transact`, and find out what became of a commit in which the connection was lost.
+
+        Args:
+            step: taken a second time after it was committed, it changes nothing and returns the
+                same.
+
+        Returns:
+            What the step returned that was committed.
+
+        Raises:
+            CommitUnknown: the database was away for `SETTLE_S`, and may have committed it.
+            HerdUnavailable: as `write`; nothing is committed.
+        """
+        unknown: CommitUnknown | None = None
+        tried, until_s = 0, 0.0
+        while True:
+            try:
+                return self.transact(step)
+            except HerdUnavailable as error:
+                if unknown is None:
+                    if not isinstance(error, CommitUnknown):
+                        raise
+                    unknown, until_s = error, time.monotonic() + SETTLE_S
+            if time.monotonic() >= until_s:
+                raise unknown
+            tried += 1
+            time.sleep(pause_s(tried))
 
     def close(self) -> None:
         """Give every connection back."""

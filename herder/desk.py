@@ -31,6 +31,7 @@ from herder.errors import (
     RefundRefused,
 )
 from herder.orders import Order, State, Submission
+from herder.outages import CommitUnknown
 from herder.priced import Priced, price
 from herder.pricing import (
     MAX_WINSTON,
@@ -83,9 +84,33 @@ class Desk:
             KeyReused: the idempotency key stands for another call.
             RateLimited: the account has as much open, or ordered lately, as it may.
             KeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
+            CommitUnknown: the database was lost while it took the order, and stayed away: `order`
+                of its data is the id that the order has, if there is one.
+            HerdUnavailable: the database is busy or out of reach; nothing was held.
         """
         order_id = self._new_id()
-        return self._database.transact(lambda connection: self.take(connection, order_id, call))
+        tried = False
+
+        def step(connection: Connection) -> Order:
+            nonlocal tried
+            if tried:
+                # Whoever took it a moment ago, and was cut off, has this lock until that is done.
+                model_sql.share_policy(connection)
+                account_sql.lock(connection, call.account)
+                taken = order_sql.get_order(connection, order_id)
+                if taken is not None:
+                    return taken
+            tried = True
+            return self.take(connection, order_id, call)
+
+        try:
+            return self._database.settle(step)
+        except CommitUnknown as error:
+            raise CommitUnknown(
+                f"The database went away while it took order {order_id}, and does not answer; "
+                f"`herd order show {order_id}` tells whether there is one.",
+                order=order_id,
+            ) from error
 
     def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
         """Take an order in the caller's transaction: `submit`, with what else belongs to it.
@@ -256,7 +281,7 @@ class Desk:
             assert found is not None, "it is locked"
             return found
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def refund(
         self, order_id: str, amount: int | None, reason: str, *, refund_id: str | None = None
@@ -304,7 +329,7 @@ class Desk:
                 order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
 
 def _hold_id(order_id: str, number: int) -> str:

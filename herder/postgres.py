@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from herder.errors import HerdError, HerdUnavailable, SetupError
+from herder.outages import CommitUnknown
 from ledger import LedgerBusy
 from ledger.postgres import POSTGRES
 
@@ -34,11 +35,22 @@ _NO_TABLES = {"42P01", "42703", "3F000"}  # undefined table, column, schema
 _NO_RIGHT = "42501"
 _READ_ONLY = "25006"
 
+_GAVE_UP = "57014"  # query_canceled, by a time limit of the server's
+_DAMAGED = {"XX001", "XX002"}  # data, or an index, corrupted
+_SHORT_OF = ("53", "58")
+"""Classes of SQLSTATEs: of resources such as disk space and memory, and errors of the system."""
+
 # A server that turns a connection away gives its reason in words only.
 _TURNED_AWAY = re.compile(
-    r"authentication failed|no password supplied|pg_hba\.conf|role .* does not exist", re.IGNORECASE
+    r"authentication failed|no password supplied|pg_hba\.conf|role .* does not exist"
+    r"|not permitted to log in|permission denied for database",
+    re.IGNORECASE,
 )
 _NO_DATABASE = re.compile(r"database .* does not exist", re.IGNORECASE)
+_NO_HOST = re.compile(r"could not translate host name|resolve host", re.IGNORECASE)
+_NO_TLS = re.compile(r"SSL|certificate|GSSAPI|channel binding", re.IGNORECASE)
+_ITS_WORDS = re.compile(r"(?:FATAL|ERROR|PANIC):\s+([^\n]+)")
+MAX_QUOTED = 200
 
 # Of two who wait for each other the server undoes one, once it has looked, `deadlock_timeout` after
 # it began to wait. Were they to give up as soon, both would be undone.
@@ -72,6 +84,7 @@ class Postgres:
             )
         self._database = url.database
         self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
+        self._password = str(url.password or "")
         patience_s = max(1, lease_s // 3)
         try:
             self._writer = create_engine(
@@ -105,8 +118,15 @@ class Postgres:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """As `herder.database.Database.write`."""
-        with self._translated(), self._writer.begin() as connection:
-            yield connection
+        committing = False
+        try:
+            with self._translated(), self._writer.begin() as connection:
+                yield connection
+                committing = True
+        except _Lost as error:
+            if committing:
+                raise CommitUnknown(error.message) from error
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -139,8 +159,10 @@ class Postgres:
         state = getattr(cause, "sqlstate", None)
         if state in UNDONE:
             return HerdUnavailable("The database is busy; try again.")
+        if state == _GAVE_UP:
+            return HerdUnavailable("The database gave up what took it too long; try again.")
         if error.connection_invalidated or (cause is not None and POSTGRES.is_busy(cause)):
-            return HerdUnavailable("The connection to the database was lost; try again.")
+            return _Lost("The connection to the database was lost; try again.")
         if state in _NO_TABLES:
             return SetupError(
                 "The database has no tables of this version; `herd init` brings it up to date."
@@ -152,12 +174,26 @@ class Postgres:
             )
         if state == _READ_ONLY:
             return HerdUnavailable("The database takes no writes now: it may be a standby.")
+        if state in _DAMAGED:
+            return SetupError(f"The database is damaged: {self._quoted(str(cause))}.")
+        if state is not None and state.startswith(_SHORT_OF):
+            return HerdUnavailable(
+                f"PostgreSQL at {self._server} cannot do it now: {self._quoted(str(cause))}; "
+                f"try again later."
+            )
         if error.statement is None and state is None:
             return self._not_connected(error)
         return None
 
+    def _quoted(self, words: str) -> str:
+        """The server's own words, on one line; never the password."""
+        line = words.partition("\n")[0].strip()
+        if self._password:
+            line = line.replace(self._password, "***")
+        return f'"{line[:MAX_QUOTED]}"'
+
     def _not_connected(self, error: DBAPIError) -> HerdError:
-        """Why no connection came about; the reason is not quoted, for what it may hold."""
+        """Why no connection came about: the server says no, or nothing at all."""
         if isinstance(error, ProgrammingError):
             return SetupError("HERD_DATABASE_URL has an option that PostgreSQL does not know.")
         reason = str(error.orig)
@@ -171,7 +207,26 @@ class Postgres:
                 f"PostgreSQL at {self._server} has no database {self._database!r}; "
                 f"`createdb {self._database}` makes it."
             )
+        if said := _ITS_WORDS.search(reason):
+            return HerdUnavailable(
+                f"PostgreSQL at {self._server} lets nobody in now: {self._quoted(said[1])}; "
+                f"try again."
+            )
+        if _NO_HOST.search(reason):
+            return HerdUnavailable(
+                f"The host of PostgreSQL at {self._server} cannot be looked up; is "
+                f"HERD_DATABASE_URL right?"
+            )
+        if _NO_TLS.search(reason):
+            return SetupError(
+                f"PostgreSQL at {self._server} and HERD_DATABASE_URL do not agree on encryption; "
+                f"look at its sslmode and certificates."
+            )
         return HerdUnavailable(f"PostgreSQL at {self._server} does not answer; try again.")
+
+
+class _Lost(HerdUnavailable):
+    """The connection was lost: what it was about to do may have been done, if that was a commit."""
 
 
 def _connect_args(url: URL, patience_s: int) -> dict[str, object]:

@@ -20,8 +20,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from herder.errors import HerdUnavailable, SetupError
+from herder.outages import CommitUnknown
 from ledger import SQLITE_PRAGMAS, LedgerBusy
 
 BUSY_TIMEOUT_S = 30
@@ -67,8 +69,15 @@ class Sqlite:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """As `herder.database.Database.write`."""
-        with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
-            yield connection
+        committing = False
+        try:
+            with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
+                yield connection
+                committing = True
+        except _DiskFailed as error:
+            if committing:
+                raise CommitUnknown(error.message) from error
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -118,6 +127,10 @@ def _translated() -> Iterator[None]:
         yield
     except LedgerBusy as error:
         raise HerdUnavailable("The database is busy; try again.") from error
+    except PoolTimeout as error:
+        raise HerdUnavailable(
+            "All connections of this program to the database are in use; try again."
+        ) from error
     except DatabaseError as error:
         reason = str(error.orig)
         if "no such table" in reason or "no such column" in reason:
@@ -132,4 +145,12 @@ def _translated() -> Iterator[None]:
             raise SetupError("The database cannot be written by this user.") from error
         if "locked" in reason or "busy" in reason:
             raise HerdUnavailable("The database is busy; try again.") from error
+        if "is full" in reason:
+            raise HerdUnavailable("The disk of the database is full; make room there.") from error
+        if "I/O error" in reason:
+            raise _DiskFailed("The disk of the database answers with errors.") from error
         raise
+
+
+class _DiskFailed(HerdUnavailable):
+    """The disk failed: if that was in a commit, it may have happened."""

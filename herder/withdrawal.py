@@ -82,7 +82,7 @@ class Withdrawal:
             assert found is not None, "it is locked"
             return found
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def sweep(self) -> Settled:
         """End what did not begin in time, and what runs on beyond its limit or its cancellation."""

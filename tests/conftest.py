@@ -85,6 +85,24 @@ def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]
         server.drop(name)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def outage(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A database for one herd that a test may take away, of each kind: `support.outages.Outage`."""
+    from support.outages import FileOutage, ServerOutage
+
+    if request.param == "sqlite":
+        with FileOutage().planted() as planted:
+            yield planted
+        return
+    from support.cut_proxy import CutProxy
+
+    server = request.getfixturevalue("postgres_server")
+    name = server.new_database(server.migrated)
+    with CutProxy(server.port) as proxy:
+        yield ServerOutage(proxy, server.url(name))
+    server.drop(name)
+
+
 # Herds
 
 
@@ -113,3 +131,16 @@ def house(make_house) -> Any:
     made = make_house()
     made.fund(100_000)
     return made
+
+
+@pytest.fixture
+def outage_house(tmp_path, clean_environment, outage) -> Iterator[Any]:
+    """A herd whose database a test may take away, and 100,000 winston in account `default`."""
+    from support.house import House
+
+    made = House(tmp_path / "house", database_url=outage.url)
+    made.fund(100_000)
+    yield made
+    outage.end()
+    made.check()
+    made.close()

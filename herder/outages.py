@@ -1,0 +1,61 @@
+"""Outages of the database: what is not known after one, and how a wait rides one out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from herder.errors import HerdUnavailable
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+"""Between two questions to a database that does not answer: it is noticed within a second."""
+
+_T = TypeVar("_T")
+
+
+class CommitUnknown(HerdUnavailable):
+    """The connection was lost in the middle of a commit: it happened, or it did not."""
+
+
+def pause_s(tried: int) -> float:
+    """How long to wait before asking again, in seconds: longer each time.
+
+    Args:
+        tried: how often it was asked, at least once.
+    """
+    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tried - 1, 30)))
+
+
+def ride_out(
+    ask: Callable[[], _T],
+    *,
+    until_s: float | None = None,
+    on_outage: Callable[[], object] | None = None,
+) -> _T:
+    """Ask again for as long as the database is away.
+
+    Args:
+        ask: what may be asked any number of times.
+        until_s: by `time.monotonic`, when to give up; None: never.
+        on_outage: called once, after the first failure.
+
+    Raises:
+        HerdUnavailable: it was still away at that time.
+    """
+    tried = 0
+    while True:
+        try:
+            return ask()
+        except HerdUnavailable:
+            tried += 1
+            wait_s = pause_s(tried)
+            if until_s is not None:
+                left_s = until_s - time.monotonic()
+                if left_s <= 0:
+                    raise
+                wait_s = min(wait_s, left_s)
+            if on_outage is not None and tried == 1:
+                on_outage()
+        time.sleep(wait_s)
