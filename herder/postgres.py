@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -69,6 +70,34 @@ FROM pg_settings AS deadlock WHERE deadlock.name = 'deadlock_timeout'
 """
 
 
+_statement_limit_s: ContextVar[float | None] = ContextVar("statement_limit_s", default=None)
+
+
+@contextmanager
+def statement_limit(seconds: float) -> Iterator[None]:
+    """Have PostgreSQL end each statement of this thread's transactions that takes longer.
+
+    It is raised as `HerdUnavailable`. Another database knows no such limit.
+
+    Args:
+        seconds: for one statement of a transaction that begins within the block.
+    """
+    token = _statement_limit_s.set(seconds)
+    try:
+        yield
+    finally:
+        _statement_limit_s.reset(token)
+
+
+def _limit_statements(connection: Connection) -> None:
+    """Costs a round trip, and only where a limit was set: none for an order."""
+    limit_s = _statement_limit_s.get()
+    if limit_s is not None:
+        # Until the end of this transaction.
+        limit_ms = max(1, int(limit_s * 1000))
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit_ms}")
+
+
 class Postgres:
     """A database of a PostgreSQL server, as `herder.database.Server` asks for it."""
 
@@ -121,6 +150,7 @@ class Postgres:
         committing = False
         try:
             with self._translated(), self._writer.begin() as connection:
+                _limit_statements(connection)
                 yield connection
                 committing = True
         except _Lost as error:
@@ -132,6 +162,7 @@ class Postgres:
     def read(self) -> Iterator[Connection]:
         """As `herder.database.Database.read`."""
         with self._translated(), self._reader.begin() as connection:
+            _limit_statements(connection)
             yield connection
 
     def close(self) -> None:

@@ -415,3 +415,18 @@ clock = Table(
     Column("marked_us", BigInteger, nullable=False),
     Column("heard_us", BigInteger, nullable=False, server_default="0"),
 )
+
+duty = Table(
+    "duty",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text),
+    Column("until_us", BigInteger, nullable=False, server_default="0"),
+    Column("due_us", BigInteger, nullable=False, server_default="0"),
+    Column("runs", BigInteger, nullable=False, server_default="0"),
+    Column("failures", BigInteger, nullable=False, server_default="0"),
+    Column("overruns", BigInteger, nullable=False, server_default="0"),
+    Column("busy_us", BigInteger, nullable=False, server_default="0"),
+)
+"""Background duties of the herders: `holder` has a guarded one until `until_us`, and it is to be
+done again at `due_us`; the rest counts what all of them did since the herd began."""

@@ -10,8 +10,8 @@ import sys
 import threading
 
 import pytest
+from support.wait import wait_for
 
-from tests.support.wait import wait_for
 from workers.transport.loops import Failures, Loop, TaskLoop
 
 LONG_S = 3600.0
