@@ -29,6 +29,7 @@ from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
+    MAX_RUN_LIMIT_S,
     Job,
     PrivateKey,
     WireError,
@@ -118,7 +119,9 @@ class Dispatcher:
                 {
                     "which": order.seq,
                     "new_nonce": self._new_nonce(),
-                    "limit_s": order.run_limit_s or run_limit_s(order.tokens, workers),
+                    "limit_s": min(
+                        order.run_limit_s or run_limit_s(order.tokens, workers), MAX_RUN_LIMIT_S
+                    ),
                     "at_us": now_us,
                     "deadline": deadline,
                 }
@@ -238,12 +241,13 @@ def _standing(connection: Connection, model: str) -> tuple[list[herd_sql.Worker]
 def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
     """The longest run of an attempt in seconds, where the client gave none.
 
-    Ten times what the tokens take on the slowest worker with all its slots busy, and at least a
-    minute.
+    Ten times what the tokens take on the slowest worker with all its slots busy, at least a
+    minute, and at most `MAX_RUN_LIMIT_S`, which is all that a message can say.
     """
     speeds = [worker.tokens_per_s for worker in workers if worker.tokens_per_s > 0]
     speed = min(speeds, default=SLOWEST_TOKENS_PER_S)
-    return max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
+    wanted = max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
+    return min(wanted, MAX_RUN_LIMIT_S)
 
 
 def job_of(order: Order, request: order_sql.Request) -> Job:
@@ -262,5 +266,5 @@ def job_of(order: Order, request: order_sql.Request) -> Job:
         tokens=order.tokens,
         stop=request.stop,
         sampling=request.sampling,
-        run_limit_s=min(order.run_limit_s or RUN_LIMIT_LEAST_S, 30 * 86_400),
+        run_limit_s=min(order.run_limit_s or RUN_LIMIT_LEAST_S, MAX_RUN_LIMIT_S),
     )

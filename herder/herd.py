@@ -7,7 +7,6 @@ adds a second to a clock in the database, and claims and leases run on that cloc
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import structlog
 from sqlalchemy import Connection
 
+from herder.binding import judge_attempt
 from herder.database import Database
 from herder.orders import Order, State
 from herder.settings import Settings
@@ -23,6 +23,7 @@ from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from workers.wire import (
+    MAX_RUN_LIMIT_S,
     Announcement,
     Beat,
     Body,
@@ -123,7 +124,7 @@ class Herd:
         with self._database.read() as connection:
             orders = order_sql.get_orders(connection, _named_orders(envelopes))
         return all(
-            held.order in orders and was_settled(orders[held.order], held, sender)
+            judge_attempt(orders.get(held.order), held, sender) == "settled"
             for sender, claim in claims
             for held in claim.held
         )
@@ -203,9 +204,10 @@ class Herd:
     def _show_up(self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard) -> bool:
         """A worker has an attempt: bind it, or renew its lease, or tell the worker to stop it."""
         order = batch.orders.get(held.order)
-        if order is not None and was_settled(order, held, worker.instance):
+        verdict = judge_attempt(order, held, worker.instance)
+        if verdict == "settled":
             return True  # its outcome overtook this
-        if order is None or not belongs(order, held, worker.instance):
+        if order is None or verdict == "void":
             _log.warning("stray_attempt", order=held.order, instance=worker.instance)
             heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
             return False
@@ -232,7 +234,7 @@ class Herd:
                 "at_us": max(order.dispatched_us or 0, batch.at_us),
                 "tried": int(first),
                 "deadline": deadline,
-                "overdue": deadline + (order.run_limit_s or 0),
+                "overdue": deadline + min(order.run_limit_s or 0, MAX_RUN_LIMIT_S),
             }
         )
         batch.claimed.append((order.id, order.attempt, worker.instance, None))
@@ -245,13 +247,13 @@ class Herd:
         self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard
     ) -> None:
         """A worker waits for a confirmation: its outcome is on its way, was settled, or is void."""
-        order = batch.orders.get(held.order)
-        if order is not None and belongs(order, held, worker.instance):
-            self._show_up(batch, worker, held, heard)
-        elif order is not None and was_settled(order, held, worker.instance):
-            heard.control.append((worker.instance, Confirm(held=(held,))))
-        else:
-            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+        match judge_attempt(batch.orders.get(held.order), held, worker.instance):
+            case "current":
+                self._show_up(batch, worker, held, heard)
+            case "settled":
+                heard.control.append((worker.instance, Confirm(held=(held,))))
+            case "void":
+                heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
 
     def _refusal(
         self, connection: Connection, instance: str, announced: Announcement
@@ -300,23 +302,6 @@ class Herd:
     def _lose_silent(self, connection: Connection) -> int:
         before = herd_sql.heard_s(connection) - self._settings.lease_s
         return herd_sql.lose_silent(connection, before)
-
-
-def belongs(order: Order, held: Held, instance: str) -> bool:
-    """Whether an attempt is the order's current one, still open, and this worker's or nobody's."""
-    return (
-        order.attempt_open
-        and order.attempt == held.attempt
-        and order.nonce is not None
-        and hmac.compare_digest(order.nonce, held.nonce)
-        and order.instance in (None, instance)
-        and not order.state.ended
-    )
-
-
-def was_settled(order: Order, held: Held, instance: str) -> bool:
-    """Whether an attempt is over because this worker's outcome of it was taken in."""
-    return not order.attempt_open and order.attempt == held.attempt and order.instance == instance
 
 
 def _too_late(order: Order, at_us: int) -> bool:

@@ -7,13 +7,13 @@ idempotent: an outcome that comes again is confirmed again and changes nothing.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy import Connection
 
+from herder.binding import judge_attempt
 from herder.database import Database
 from herder.endings import Plan, Settled
 from herder.orders import Order, State
@@ -85,7 +85,7 @@ class Settlement:
                     _log.warning("outcome_of_unknown_worker", instance=answer.instance)
                     continue
                 order = orders.get(answer.outcome.order)
-                verdict = judge(order, answer.outcome, answer.instance)
+                verdict = judge_attempt(order, answer.outcome.held, answer.instance)
                 if order is None or verdict == "void":
                     _log.warning(
                         "outcome_dropped", order=answer.outcome.order, instance=answer.instance
@@ -93,7 +93,7 @@ class Settlement:
                     done.stops.append((answer.instance, answer.outcome.held, "void"))
                     continue
                 done.confirmed.append((answer.instance, answer.outcome.held))
-                if verdict == "accept":
+                if verdict == "current":
                     bound = _bound(order, worker)
                     orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
                     done.models.add(order.model)
@@ -193,21 +193,6 @@ def _too_many_dispatches(order: Order) -> Failure:
         message=f"It was sent out {order.dispatches} times and never finished.",
         permanent=True,
     )
-
-
-def judge(order: Order | None, outcome: Outcome, instance: str) -> str:
-    """Whether an outcome counts: `accept`, `again` (it did before), or `void`."""
-    if (
-        order is None
-        or order.nonce is None
-        or outcome.attempt != order.attempt
-        or not hmac.compare_digest(outcome.nonce, order.nonce)
-        or order.instance not in (None, instance)
-    ):
-        return "void"
-    if not order.attempt_open:
-        return "again" if order.instance == instance else "void"
-    return "accept"
 
 
 def _bound(order: Order, worker: herd_sql.Worker) -> Order:

@@ -34,6 +34,7 @@ from herder.pricing import MAX_WINSTON, parse_multiplier
 from herder.terms import Terms
 from workers.wire import (
     MAX_MESSAGES,
+    MAX_RUN_LIMIT_S,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TOKENS,
@@ -45,7 +46,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REFERENCE_CHARS = 256
 MAX_KEY_CHARS = 255
 MAX_BIDS = 20
-MAX_RUN_LIMIT_S = 30 * 86_400
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")

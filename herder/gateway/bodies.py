@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic.config import JsonDict
 
 from herder.receipts import Place, Receipt, Usage
-from herder.submission import MAX_REFERENCE_CHARS, MAX_RUN_LIMIT_S
+from herder.submission import MAX_REFERENCE_CHARS
 from workers.wire import (
     MAX_GRAMMAR_CHARS,
     MAX_MESSAGES,
+    MAX_RUN_LIMIT_S,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TOKENS,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from herder.receipts import Receipt
-from herder.submission import MAX_REFERENCE_CHARS, MAX_RUN_LIMIT_S
-from workers.wire import MAX_MESSAGES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
+from herder.submission import MAX_REFERENCE_CHARS
+from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
 
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]

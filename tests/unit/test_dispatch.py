@@ -7,10 +7,13 @@ from fractions import Fraction
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 from support.house import FakePublisher
 
 from herder.dispatch import MAX_AT_ONCE, RUN_LIMIT_LEAST_S
 from herder.pricing import priority
+from herder.tables import orders as orders_table
+from workers.wire import MAX_RUN_LIMIT_S, MAX_TOKENS
 
 
 def ids(jobs):
@@ -80,6 +83,30 @@ def test_the_run_limit_is_ten_times_what_the_tokens_take_on_the_slowest(house):
     house.submit(tokens=5)
     limits = {job.tokens: job.run_limit_s for job in house.dispatch()}
     assert limits == {500: 500, 5: RUN_LIMIT_LEAST_S}
+
+
+def test_the_run_limit_is_one_in_the_herder_and_in_its_worker(house):
+    """Ten times what a million tokens take on a herd that measured nothing is 115 days."""
+    house.fund(10**9)
+    worker = house.worker(context=2**21)
+    order = house.submit(tokens=MAX_TOKENS)
+    job = house.dispatched()
+    assert job.run_limit_s == house.order(order.id).run_limit_s == MAX_RUN_LIMIT_S
+    worker.claim(job)
+    claimed = house.order(order.id)
+    assert claimed.overdue_heard_s - claimed.deadline_heard_s == MAX_RUN_LIMIT_S
+
+
+def test_an_order_of_before_that_bound_is_held_to_it(house):
+    worker = house.worker()
+    order = house.submit()
+    with house.database.write() as connection:
+        connection.execute(update(orders_table).values(run_limit_s=10**7))
+    job = house.dispatched()
+    worker.claim(job)
+    claimed = house.order(order.id)
+    assert job.run_limit_s == claimed.run_limit_s == MAX_RUN_LIMIT_S
+    assert claimed.overdue_heard_s - claimed.deadline_heard_s == MAX_RUN_LIMIT_S
 
 
 # Slots

@@ -8,7 +8,6 @@ import pytest
 from support.house import FakeWorker
 
 from herder.service import Service
-from herder.settlement import judge
 from herder.store import herd as herd_sql
 from workers.wire import Failure, PrivateKey
 
@@ -274,10 +273,6 @@ def test_many_outcomes_settle_together(house, worker):
     assert [ended(house, order)[0] for order in orders] == [
         *("failed", "expired", "completed", "completed")
     ]
-
-
-def test_judging_needs_an_order(order, job, worker):
-    assert judge(None, worker.outcome(job), worker.instance) == "void"
 
 
 # One poisoned outcome

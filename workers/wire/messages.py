@@ -25,6 +25,8 @@ MAX_GRAMMAR_CHARS = 16 * 1024
 MAX_HELD = 1024
 MAX_OUTCOMES = 64
 MAX_RANK = 2**63 - 1
+MAX_RUN_LIMIT_S = 30 * 86_400
+"""The longest run of an attempt in seconds, whoever set it."""
 
 Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -100,7 +102,7 @@ class Job(Body):
     """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
     stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
     sampling: Sampling = Sampling()
-    run_limit_s: Annotated[int, Field(ge=1, le=30 * 86_400)]
+    run_limit_s: Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)]
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
