@@ -12,14 +12,13 @@ from uuid import uuid4
 
 import httpx
 
-from herder.errors import HerdError, ResultTimeout, SetupError
+from herder.errors import ResultTimeout
 from herder.receipts import Info, Quote, Receipt, Result, raise_if_not_completed
 from herder.remote.address import Address
 from herder.remote.calls import (
     ANSWER_S,
     ENDED,
-    STREAM_TRIES,
-    TRIES,
+    HOT_S,
     Call,
     CallOptions,
     EventReader,
@@ -30,8 +29,6 @@ from herder.remote.calls import (
     info_of,
     of_order,
     order_call,
-    passes,
-    pause_s,
     quote_call,
     quote_of,
     receipt_of,
@@ -39,7 +36,8 @@ from herder.remote.calls import (
     result_of,
     taken_of,
 )
-from herder.remote.failures import PASSING, Refused, away, certificates, error_of, lasts
+from herder.remote.failures import PASSING, certificates, error_of
+from herder.remote.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
 
 
 class AsyncOrder:
@@ -72,34 +70,41 @@ class AsyncOrder:
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for its end; arguments and errors as `herder.Order.result`."""
         until_s = None if timeout is None else time.monotonic() + timeout
+
+        def has_time() -> bool:
+            return until_s is None or time.monotonic() < until_s
+
         while True:
-            left_s = None if until_s is None else until_s - time.monotonic()
-            found = await self._client.answer(self.id, held_s(left_s))
+            asked_s = time.monotonic()
+            wait_s = held_s(None if until_s is None else until_s - asked_s)
+            retries = self._client.retrying(is_awaited=has_time)
+            found = await self._client.answer(self.id, wait_s, until_s=until_s, retries=retries)
             if found.receipt.state in ENDED:
                 raise_if_not_completed(found)
                 return found
-            if until_s is not None and time.monotonic() >= until_s:
+            if not has_time():
                 raise ResultTimeout(self.id, found.receipt.state, f"{timeout:g}")
+            if time.monotonic() - asked_s < HOT_S:
+                await asyncio.sleep(HOT_S)
 
     async def stream(self) -> AsyncIterator[str]:
         """Its text as it is generated; errors as `herder.Order.stream`."""
-        text, failed = TextOf(self.id), 0
+        text = TextOf(self.id)
+        retries: Retries | None = None
         while True:
-            broken: HerdError | None = None
+            broken: httpx.RequestError | Cut = Cut()
             try:
                 async for more in self._client.listen(self.id, text):
-                    failed = 0
+                    retries = None
                     yield more
-            except httpx.RequestError as error:
-                broken = away(error, self._client.url)
-            except Refused as refused:
-                broken = refused.error
+            except (httpx.RequestError, Cut) as cut:
+                broken = cut
             if text.ended:
                 break
-            failed += 1
-            if failed >= STREAM_TRIES or isinstance(broken, SetupError):
-                raise broken or away(None, self._client.url)
-            await asyncio.sleep(self._client.pause_s(failed))
+            if retries is None:
+                retries = self._client.retrying(max_tries=MAX_STREAM_TRIES)
+                next(retries)
+            await asyncio.sleep(retries.send(broken))
         raise_if_not_completed(await self._client.answer(self.id))
 
     async def cancel(self) -> Receipt:
@@ -155,8 +160,10 @@ class AsyncClient:
         **options: Unpack[CallOptions],
     ) -> AsyncOrder:
         """Submit a paid prompt; arguments and errors as `herder.submit`."""
-        key = options.get("idempotency_key") or str(uuid4())
-        found = await self.send(order_call(prompt, tokens, options, key))
+        given = options.get("idempotency_key")
+        key = str(uuid4()) if given is None else given
+        call = order_call(prompt, tokens, options, key)
+        found = await self.send(call, retries=self.retrying(key=key))
         return AsyncOrder(self, taken_of(found))
 
     async def quote(
@@ -180,18 +187,37 @@ class AsyncClient:
         """
         return AsyncOrder(self, (await self.answer(order_id)).receipt)
 
-    async def answer(self, order_id: str, wait_s: int = 0) -> Result:
+    async def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
         """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
-        return result_of(await self.send(call, timeout_s=ANSWER_S + wait_s))
+        return result_of(await self.send(call, timeout_s=ANSWER_S + wait_s, **how))
 
-    async def send(self, call: Call, *, timeout_s: float = ANSWER_S) -> Any:
-        """Carry a call; sent again while its failure may pass."""
-        tried = 0
+    async def send(
+        self,
+        call: Call,
+        *,
+        timeout_s: float = ANSWER_S,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> Any:
+        """Send a call until it is answered, or its failure lasts.
+
+        Args:
+            call: the call.
+            timeout_s: seconds that its answer may take.
+            until_s: by `time.monotonic`: no pause goes beyond it.
+            retries: says whether and when it is sent again.
+        """
+        retries = retries or self.retrying()
+        wait_s = next(retries)
         while True:
-            tried += 1
+            if until_s is not None:
+                wait_s = min(wait_s, max(0.0, until_s - time.monotonic()))
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            outcome: Outcome
             try:
-                answer = await self._http.request(
+                outcome = await self._http.request(
                     call.method,
                     call.path,
                     json=call.body,
@@ -200,35 +226,32 @@ class AsyncClient:
                     timeout=timeout_s,
                 )
             except httpx.RequestError as error:
-                if tried >= TRIES or lasts(error):
-                    raise away(error, self.url) from error
-                await asyncio.sleep(self.pause_s(tried))
-                continue
-            if answer.is_success:
-                return decoded(answer.content)
-            if not passes(answer.status_code, tried):
-                raise error_of(answer.status_code, answer.content, answer.headers, self.url)
-            await asyncio.sleep(self.pause_s(tried, answer.headers.get("retry-after")))
+                outcome = error
+            try:
+                wait_s = retries.send(outcome)
+            except StopIteration as answered:
+                return decoded(answered.value.content)
 
-    def pause_s(self, tried: int, retry_after: str | None = None) -> float:
-        """How long to wait before the next try, in seconds."""
-        return pause_s(tried, retry_after, self._chance)
+    def retrying(self, **how: Any) -> Retries:
+        """Whether and when a call is sent again; arguments as `herder.remote.retrying`."""
+        return retrying(self.url, self._chance, time.time, **how)
 
     async def listen(self, order_id: str, text: TextOf) -> AsyncIterator[str]:
         """The text of an order's events, until the line ends or breaks."""
         headers = {"Last-Event-ID": text.last} if text.last else {}
-        path, reader = of_order("GET", order_id, "/events").path, EventReader()
+        path = of_order("GET", order_id, "/events").path
         line_s = 2 * ANSWER_S
         async with self._http.stream("GET", path, headers=headers, timeout=line_s) as answer:
             if not answer.is_success:
                 content = await answer.aread()
-                error = error_of(answer.status_code, content, answer.headers, self.url)
-                raise Refused(error) if answer.status_code in PASSING else error
+                error = error_of(answer.status_code, content, answer.headers, self.url, time.time())
+                raise Cut(error) if answer.status_code in PASSING else error
             require_events(answer.headers)
+            reader = EventReader()
             async for line in answer.aiter_lines():
-                for event in reader.take(line):
-                    if more := text.take(event):
-                        yield more
+                event = reader.take(line)
+                if event is not None and (more := text.take(event)):
+                    yield more
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypedDict, TypeVar
+
+from pydantic import TypeAdapter
 
 from herder import errors
 from herder.receipts import (
-    Bid,
     Info,
-    ModelInfo,
     NamedBalance,
     Quote,
-    Rate,
     Receipt,
     Result,
     StatementEntry,
-    Usage,
 )
-from herder.remote.failures import PASSING
 
-TRIES = 6
-"""Times that a call is sent before its failure is told: some five seconds."""
 PAGE = 100
 """The most that a gateway lists in one answer."""
-STREAM_TRIES = 9
-"""Times in a row that a stream may break and bring nothing: most of a minute."""
-LONGEST_PAUSE_S = 20.0
 ANSWER_S = 30.0
 """Seconds that an answer may take."""
+MAX_CURSOR_CHARS = 64
 WAIT_S = 30
 """How long a line is held for an order's end before it is asked for anew."""
+HOT_S = 0.1
+"""A gateway that holds no lines is asked again no sooner, in seconds."""
 ENDED = {"completed", "failed", "cancelled", "expired"}
 T = TypeVar("T")
 
@@ -98,7 +92,7 @@ class Call:
     query: Mapping[str, str | int] | None = None
 
 
-def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: str) -> Call:
+def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: object) -> Call:
     """A submission; `key` makes it one order however often it is sent.
 
     Args:
@@ -106,7 +100,12 @@ def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: st
         tokens: the most tokens to generate.
         given: the rest, by the names of `herder.submit`; sampling beside or under `sampling`.
         key: the idempotency key.
+
+    Raises:
+        InvalidKey: the key cannot travel in a header.
     """
+    if not isinstance(key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
+        raise errors.InvalidKey("Over HTTP an idempotency_key must be printable ASCII characters.")
     body = _asked(prompt, tokens, given)
     sampling = {**given.get("sampling", {}), **{n: given[n] for n in SAMPLING if n in given}}
     sampling = {name: value for name, value in sampling.items() if value is not None}
@@ -151,27 +150,9 @@ def _asked(prompt: object, tokens: object, given: Mapping[str, Any]) -> dict[str
     return body | {"tokens": tokens}
 
 
-def pause_s(tried: int, retry_after: str | None, chance: random.Random) -> float:
-    """How long to wait before the next try, in seconds: as told, else longer each time.
-
-    Args:
-        tried: how often the call was sent.
-        retry_after: the answer's header.
-        chance: spreads clients that failed together.
-    """
-    if retry_after is not None and retry_after.isdigit():
-        return min(LONGEST_PAUSE_S, float(retry_after))
-    return float(min(LONGEST_PAUSE_S, 0.1 * 2**tried) * chance.uniform(0.5, 1.0))
-
-
 def held_s(left_s: float | None) -> int:
     """Seconds to hold a line for, of those that a caller has left; None: any number."""
     return WAIT_S if left_s is None else max(0, min(WAIT_S, math.ceil(left_s)))
-
-
-def passes(status: int, tried: int) -> bool:
-    """Whether a call that was answered so is sent again."""
-    return tried < TRIES and status in PASSING
 
 
 # What comes back
@@ -214,54 +195,63 @@ def _shaped(read: Callable[[Any], T]) -> Callable[[Any], T]:
     def read_safely(found: Any) -> T:
         try:
             return read(found)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise _no_answer() from None
 
     return read_safely
 
 
+@cache
+def _reader_of(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def _built(kind: type[T], found: Mapping[str, Any], **more: Any) -> T:
-    """Plain data as its class; what a newer gateway sends beside it is left out."""
-    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
-    return kind(
-        **{name: found[name] for name in names if name in found and name not in more}, **more
-    )
+    """Plain data as its class; what a newer gateway sends beside it is left out.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    hashable: Any = kind
+    built: T = _reader_of(hashable).validate_python({**found, **more})
+    return built
 
 
 @_shaped
 def receipt_of(found: Mapping[str, Any]) -> Receipt:
     """A receipt."""
-    return _built(Receipt, found, rates=Rate(**found["rates"]))
+    return _built(Receipt, found)
 
 
 @_shaped
 def result_of(found: Mapping[str, Any]) -> Result:
     """An order's answer, of `GET /v1/orders/{id}`."""
     receipt = receipt_of(found["receipt"])
-    usage = found["usage"] or {"prompt_tokens": 0, "generated": 0}
-    return Result(
+    text = found["text"] or ""
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    result = _built(
+        Result,
+        found,
         order=found["id"],
-        text=found["text"] or "",
-        finish_reason=found["finish_reason"],
-        usage=Usage(usage["prompt_tokens"], usage["generated"]),
+        text="",
+        usage=found["usage"] or {"prompt_tokens": 0, "generated": 0},
         receipt=receipt,
         reference=receipt.reference,
-        text_deleted=found["text_deleted"],
     )
+    return replace(result, text=text)  # which pydantic would refuse for a lone surrogate
 
 
 @_shaped
 def quote_of(found: Mapping[str, Any]) -> Quote:
     """A quote."""
-    curve = [_built(Bid, one) for one in found["curve"]]
-    return _built(Quote, found, rates=Rate(**found["rates"]), curve=curve)
+    return _built(Quote, found)
 
 
 @_shaped
 def info_of(found: Mapping[str, Any]) -> Info:
     """What serves there."""
-    models = [_built(ModelInfo, one, rates=Rate(**one["rates"])) for one in found["models"]]
-    return _built(Info, found, models=models)
+    return _built(Info, found)
 
 
 @_shaped
@@ -272,8 +262,10 @@ def taken_of(found: Mapping[str, Any]) -> Receipt:
 
 @_shaped
 def orders_of(found: Mapping[str, Any]) -> tuple[list[Receipt], str | None]:
-    """A page of orders, and the cursor of the next one."""
-    return [receipt_of(one) for one in found["orders"]], found["next"]
+    """A page of orders, and the cursor of the next one, if there is one."""
+    orders = [receipt_of(one) for one in found["orders"]]
+    # A page with nothing on it is the last, whatever it says: else there may be no end of them.
+    return orders, _built_cursor(found["next"]) if orders else None
 
 
 @_shaped
@@ -284,50 +276,56 @@ def balance_of(found: Mapping[str, Any]) -> NamedBalance:
 
 @_shaped
 def statement_of(found: Mapping[str, Any]) -> tuple[list[StatementEntry], int | None]:
-    """A page of a statement, and the cursor of the next one."""
+    """A page of a statement, and the cursor of the next one, if there is one."""
     entries = [_built(StatementEntry, one, at_us=_us_of(one["at"])) for one in found["entries"]]
-    return entries, found["next"]
+    after = found["next"] if entries else None
+    if after is not None and type(after) is not int:
+        raise TypeError("no cursor")
+    return entries, after
+
+
+def _built_cursor(found: object) -> str | None:
+    if found is not None and (not isinstance(found, str) or len(found) > MAX_CURSOR_CHARS):
+        raise TypeError("no cursor")
+    return found
 
 
 def _us_of(moment: str) -> int:
     return (datetime.fromisoformat(moment) - _EPOCH) // timedelta(microseconds=1)
 
 
-# Server-sent events
-
-
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerSentEvent:
     """A server-sent event."""
 
-    kind: str
-    data: Any
-    id: str | None
+    event: str
+    data: str
+    id: str = ""
 
 
 class EventReader:
     """Lines to events (WHATWG HTML, 9.2.6)."""
 
     def __init__(self) -> None:
-        self._kind = "message"
+        self._event = "message"
         self._data: list[str] = []
-        self._id: str | None = None
+        self._id = ""
 
-    def take(self, line: str) -> Iterator[Event]:
+    def take(self, line: str) -> ServerSentEvent | None:
         """One line; gives the event that it ends, if it does."""
         if not line:
-            if self._data:
-                yield Event(self._kind, decoded("\n".join(self._data).encode()), self._id)
-            self.__init__()  # type: ignore[misc]
-            return
+            found = ServerSentEvent(self._event, "\n".join(self._data), self._id)
+            self._event, self._data = "message", []
+            return found
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
-            self._kind = value
+            self._event = value
         elif name == "data":
             self._data.append(value)
         elif name == "id":
             self._id = value
+        return None
 
 
 class TextOf:
@@ -339,18 +337,28 @@ class TextOf:
         self.last: str | None = None
         self.ended = False
 
-    def take(self, event: Event) -> str:
+    def take(self, event: ServerSentEvent) -> str:
         """The text that an event brings; often none.
 
         Raises:
             StreamRestarted: what was shown counts for nothing.
+            SetupError: it is no event of a gateway's.
         """
-        if event.kind == "text":
-            text = str(event.data["text"])
+        if event.event == "text":
+            text = _text_of(decoded(event.data.encode("utf-8", "replace")))
             self._shown += len(text)
-            self.last = event.id
+            # It is sent back in a header.
+            self.last = event.id if re.fullmatch(r"[!-~]{1,64}", event.id) else None
             return text
-        if event.kind == "restart":
+        if event.event == "restart":
             raise errors.StreamRestarted(self._order, self._shown)
-        self.ended = self.ended or event.kind == "receipt"
+        self.ended = self.ended or event.event == "receipt"
         return ""
+
+
+@_shaped
+def _text_of(found: Any) -> str:
+    text = found["text"]
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    return text

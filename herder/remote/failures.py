@@ -12,9 +12,12 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from herder import errors
+from herder.webhooks.schedule import retry_after_us
 
 PASSING = {502, 503, 504}
 """Statuses after which the same call may succeed."""
@@ -24,12 +27,18 @@ _NO_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _CODES: dict[str, type[errors.HerdError]] = {
     kind.code: kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.HerdError)
+    if isinstance(kind, type) and issubclass(kind, errors.HerdError) and "code" in vars(kind)
 }
+MAX_MESSAGE_CHARS = 2000
+MAX_RETRY_AFTER_S = 86_400
 
 
 def error_of(
-    status: int, body: bytes, headers: Mapping[str, str] | None = None, url: str = "it"
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    url: str = "it",
+    now_s: float = 0.0,
 ) -> errors.HerdError:
     """The error that an answer tells: the same as on the herder's machine.
 
@@ -38,21 +47,56 @@ def error_of(
         body: its content; what stands before a gateway answers in forms of its own.
         headers: its headers, by their names in small letters.
         url: of the gateway, for the sentence.
+        now_s: the time, in seconds since the epoch.
     """
-    try:
-        told = json.loads(body)["error"]
-        code, message = str(told["code"]), str(told["message"])
-        data = {str(name): value for name, value in (told.get("data") or {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return _foreign(status, headers or {}, url)
-    kind = _CODES.get(code) or _unknown(status)
+    told = told_by(body)
+    if told is None:
+        return _foreign(status, headers or {}, url, int(now_s * 1_000_000))
+    kind = _CODES.get(told.code) or _unknown(status)
     if issubclass(kind, errors.OrderEnded):
         kind = errors.HerdError
-    error = kind.__new__(kind, message)
-    errors.HerdError.__init__(error, message, **data)
-    for name, value in data.items():
-        setattr(error, name, value)
+    # By what it carries, whatever its `__init__` takes; what is named in its data is no attribute.
+    error = kind.__new__(kind, told.message)
+    errors.HerdError.__init__(error, told.message)
+    error.data = told.data
+    if isinstance(error, errors.RateLimited):
+        error.retry_after_s = _seconds_of(told.data.get("retry_after_s"))
+    if isinstance(error, errors.InvalidMessage):
+        tag = told.data.get("tag")
+        error.param = tag if isinstance(tag, str) else None
     return error
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An error as a gateway tells it."""
+
+    code: str
+    message: str
+    data: dict[str, Any]
+
+
+def told_by(body: bytes) -> Told | None:
+    """The error in an answer; None where no gateway wrote it."""
+    try:
+        told = json.loads(body)["error"]
+        data = {str(name): value for name, value in (told.get("data") or {}).items()}
+        return Told(str(told["code"]), _plain(str(told["message"])), data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _plain(text: str) -> str:
+    """A sentence of a server's that may be printed: bounded, on one line, nothing for terminals."""
+    cut = text[:MAX_MESSAGE_CHARS]
+    return "".join(one if one.isprintable() else " " for one in cut)
+
+
+def _seconds_of(found: object) -> int:
+    """Seconds until another try makes sense, of which a server may have said anything."""
+    if isinstance(found, bool) or not isinstance(found, int):
+        return 1
+    return min(max(found, 0), MAX_RETRY_AFTER_S)
 
 
 def _unknown(status: int) -> type[errors.HerdError]:
@@ -62,22 +106,22 @@ def _unknown(status: int) -> type[errors.HerdError]:
     return errors.InvalidRequest if status < 500 else errors.HerdUnavailable
 
 
-def _foreign(status: int, headers: Mapping[str, str], url: str) -> errors.HerdError:
+def _foreign(status: int, headers: Mapping[str, str], url: str, now_us: int) -> errors.HerdError:
     """An answer that is no herd's: a proxy's page, or that of some other server."""
     try:
         what = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         what = str(status)
     if status < 400:
-        where = errors.shown(headers.get("location", "somewhere else"))
+        where = _plain(errors.shown(headers.get("location", "somewhere else")))
         return errors.SetupError(f"{url} answered {what} and points to {where}; use that address.")
     if status in (401, 407):
         return errors.Unauthorized(f"What stands before the gateway at {url} answered {what}.")
     if status == 429:
-        after = headers.get("retry-after", "")
-        seconds = int(after) if after.isascii() and after.isdigit() and len(after) < 7 else 1
+        after_us = retry_after_us(headers.get("retry-after"), now_us)
         return errors.RateLimited(
-            f"What stands before the gateway at {url} answered {what}.", seconds
+            f"What stands before the gateway at {url} answered {what}.",
+            after_us // 1_000_000 or 1,
         )
     if status == 413:
         return errors.InvalidRequest(f"The call is longer than {url} takes ({what}).")
@@ -88,14 +132,6 @@ def _foreign(status: int, headers: Mapping[str, str], url: str) -> errors.HerdEr
     return errors.HerdUnavailable(
         f"The gateway at {url} is out of reach: what stands before it answered {what}; try again."
     )
-
-
-class Refused(Exception):
-    """A line that was refused for now: it is asked for again, like one that broke."""
-
-    def __init__(self, error: errors.HerdError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 @contextmanager

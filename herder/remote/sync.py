@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 
 from herder.client import Order
-from herder.errors import HerdError, InvalidRequest, ResultTimeout, SetupError
+from herder.errors import HerdError, InvalidRequest, ResultTimeout
 from herder.interface import require_page
 from herder.receipts import (
     Info,
@@ -28,9 +28,8 @@ from herder.remote.address import Address
 from herder.remote.calls import (
     ANSWER_S,
     ENDED,
+    HOT_S,
     PAGE,
-    STREAM_TRIES,
-    TRIES,
     Call,
     CallOptions,
     EventReader,
@@ -43,8 +42,6 @@ from herder.remote.calls import (
     of_order,
     order_call,
     orders_of,
-    passes,
-    pause_s,
     quote_call,
     quote_of,
     receipt_of,
@@ -53,7 +50,8 @@ from herder.remote.calls import (
     statement_of,
     taken_of,
 )
-from herder.remote.failures import PASSING, Refused, away, certificates, error_of, lasts
+from herder.remote.failures import PASSING, certificates, error_of
+from herder.remote.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey
@@ -88,15 +86,35 @@ class RemoteHerd:
                 limits=httpx.Limits(max_connections=None),
             )
 
-    def _send(self, call: Call, *, timeout_s: float = ANSWER_S) -> Any:
-        return decoded(self._ask(call, timeout_s).content)
+    def _send(self, call: Call, *, timeout_s: float = ANSWER_S, **how: Any) -> Any:
+        return decoded(self._ask(call, timeout_s, **how).content)
 
-    def _ask(self, call: Call, timeout_s: float = ANSWER_S) -> httpx.Response:
-        tried = 0
+    def _ask(
+        self,
+        call: Call,
+        timeout_s: float = ANSWER_S,
+        *,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> httpx.Response:
+        """Send a call until it is answered, or its failure lasts.
+
+        Args:
+            call: the call.
+            timeout_s: seconds that its answer may take.
+            until_s: by `time.monotonic`: no pause goes beyond it.
+            retries: says whether and when it is sent again.
+        """
+        retries = retries or self._retrying()
+        wait_s = next(retries)
         while True:
-            tried += 1
+            if until_s is not None:
+                wait_s = min(wait_s, max(0.0, until_s - time.monotonic()))
+            if wait_s > 0:
+                time.sleep(wait_s)
+            outcome: Outcome
             try:
-                answer = self._http.request(
+                outcome = self._http.request(
                     call.method,
                     call.path,
                     json=call.body,
@@ -105,24 +123,25 @@ class RemoteHerd:
                     timeout=timeout_s,
                 )
             except httpx.RequestError as error:
-                if tried >= TRIES or lasts(error):
-                    raise away(error, self._url) from error
-                time.sleep(pause_s(tried, None, self._chance))
-                continue
-            if answer.is_success:
+                outcome = error
+            try:
+                wait_s = retries.send(outcome)
+            except StopIteration as answered:
+                answer: httpx.Response = answered.value
                 return answer
-            if not passes(answer.status_code, tried):
-                raise self._error_of(answer)
-            time.sleep(pause_s(tried, answer.headers.get("retry-after"), self._chance))
+
+    def _retrying(self, **how: Any) -> Retries:
+        return retrying(self._url, self._chance, time.time, **how)
 
     def _error_of(self, answer: httpx.Response) -> HerdError:
-        return error_of(answer.status_code, answer.read(), answer.headers, self._url)
+        return error_of(answer.status_code, answer.read(), answer.headers, self._url, time.time())
 
     def submit(self, prompt: object, tokens: object, **given: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
         # Sent again after a lost answer, it is still one order.
-        key = given.get("idempotency_key") or str(uuid4())
-        return taken_of(self._send(order_call(prompt, tokens, given, key)))
+        key = str(uuid4()) if given.get("idempotency_key") is None else given["idempotency_key"]
+        call = order_call(prompt, tokens, given, key)
+        return taken_of(self._send(call, retries=self._retrying(key=key)))
 
     def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
         """What an order would cost and wait for, as it would stand now."""
@@ -150,22 +169,36 @@ class RemoteHerd:
 
         return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
 
-    def answer(self, order_id: str, wait_s: int = 0) -> Result:
+    def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
         """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
-        return result_of(self._send(call, timeout_s=ANSWER_S + wait_s))
+        return result_of(self._send(call, timeout_s=ANSWER_S + wait_s, **how))
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end; errors as `herder.answers.Answers.result`."""
+        """Wait for an order's end, however often the gateway is away meanwhile.
+
+        Raises:
+            HerdUnavailable: it was away when the time was over, and for some seconds before.
+            HerdError: as `herder.answers.Answers.result`.
+        """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+        def has_time() -> bool:
+            return until_s is None or time.monotonic() < until_s
+
         while True:
-            left_s = None if until_s is None else until_s - time.monotonic()
-            found = self.answer(order_id, held_s(left_s))
+            asked_s = time.monotonic()
+            wait_s = held_s(None if until_s is None else until_s - asked_s)
+            found = self.answer(
+                order_id, wait_s, until_s=until_s, retries=self._retrying(is_awaited=has_time)
+            )
             if found.receipt.state in ENDED:
                 raise_if_not_completed(found)
                 return found
-            if until_s is not None and time.monotonic() >= until_s:
+            if not has_time():
                 raise ResultTimeout(order_id, found.receipt.state, f"{timeout_s:g}")
+            if time.monotonic() - asked_s < HOT_S:
+                time.sleep(HOT_S)
 
     def stream(self, order_id: str) -> Iterator[str]:
         """An order's text as it is generated; a line that breaks is taken up where it broke.
@@ -174,38 +207,38 @@ class RemoteHerd:
             StreamRestarted: text was shown of an attempt that was lost.
             OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
         """
-        text, failed = TextOf(order_id), 0
+        text = TextOf(order_id)
+        retries: Retries | None = None
         while True:
-            broken: HerdError | None = None
+            broken: httpx.RequestError | Cut = Cut()
             try:
                 for more in self._listen(order_id, text):
-                    failed = 0
+                    retries = None
                     yield more
-            except httpx.RequestError as error:
-                broken = away(error, self._url)
-            except Refused as refused:
-                broken = refused.error
+            except (httpx.RequestError, Cut) as cut:
+                broken = cut
             if text.ended:
                 break
-            failed += 1
-            if failed >= STREAM_TRIES or isinstance(broken, SetupError):
-                raise broken or away(None, self._url)
-            time.sleep(pause_s(failed, None, self._chance))
+            if retries is None:
+                retries = self._retrying(max_tries=MAX_STREAM_TRIES)
+                next(retries)
+            time.sleep(retries.send(broken))
         raise_if_not_completed(self.answer(order_id))
 
     def _listen(self, order_id: str, text: TextOf) -> Iterator[str]:
         headers = {"Last-Event-ID": text.last} if text.last else {}
-        path, reader = of_order("GET", order_id, "/events").path, EventReader()
+        path = of_order("GET", order_id, "/events").path
         with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
             if answer.status_code in PASSING:
-                raise Refused(self._error_of(answer))
+                raise Cut(self._error_of(answer))
             if not answer.is_success:
                 raise self._error_of(answer)
             require_events(answer.headers)
+            reader = EventReader()
             for line in answer.iter_lines():
-                for event in reader.take(line):
-                    if more := text.take(event):
-                        yield more
+                event = reader.take(line)
+                if event is not None and (more := text.take(event)):
+                    yield more
 
     def orders(
         self,
@@ -226,7 +259,7 @@ class RemoteHerd:
             found += page
             if before is None:
                 break
-        return found
+        return found[:limit]
 
     def cancel(self, order_id: str) -> Receipt:
         """End an order."""
@@ -258,7 +291,7 @@ class RemoteHerd:
             call = Call("GET", "/v1/account/statement", query=query)
             page, cursor = statement_of(self._send(call))
             found += page
-        return found
+        return found[:limit]
 
     def _require_own(self, account: str | None) -> None:
         if account is not None:

@@ -10,8 +10,9 @@ from typing import Any, Self
 import httpx
 
 from herder.errors import HerdUnavailable
-from herder.remote.calls import ANSWER_S, TRIES, pause_s
+from herder.remote.calls import ANSWER_S
 from herder.remote.failures import PASSING, error_of
+from herder.remote.retrying import MAX_TRIES, pause_s
 from herder.room.rules import NameTaken, Said
 
 WAIT_S = 30
@@ -112,7 +113,7 @@ class Room:
             except httpx.TransportError as error:
                 # Whether what was lost on the way was done, nobody knows: only reading is safe.
                 safe = method == "GET" or isinstance(error, httpx.ConnectError)
-                if not safe or tried >= TRIES:
+                if not safe or tried >= MAX_TRIES:
                     raise HerdUnavailable(
                         f"The room at {self._http.base_url} is out of reach "
                         f"({type(error).__name__})."
@@ -122,7 +123,7 @@ class Room:
                     return answer.json() if answer.content else None
                 if answer.status_code == 409:
                     raise NameTaken(name, self.name)
-                if answer.status_code not in PASSING or tried >= TRIES:
+                if answer.status_code not in PASSING or tried >= MAX_TRIES:
                     raise error_of(answer.status_code, answer.content)
             time.sleep(pause_s(tried, None, self._chance))
 

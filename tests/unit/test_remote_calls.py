@@ -11,7 +11,7 @@ import pytest
 
 from herder import errors
 from herder.client import connect
-from herder.remote import calls, sync
+from herder.remote import calls, retrying, sync
 from herder.remote.aio import AsyncClient
 from herder.remote.sync import Client
 
@@ -121,18 +121,18 @@ def test_a_key_of_the_callers_own_is_used():
 
 def test_retry_after_is_kept_to_and_bounded():
     chance = random.Random(1)
-    assert calls.pause_s(1, "3", chance) == 3
-    assert calls.pause_s(1, "3600", chance) == calls.LONGEST_PAUSE_S
-    assert 0 < calls.pause_s(1, None, chance) < calls.pause_s(9, None, chance) <= 20
-    assert calls.pause_s(1, "soon", chance) < 1
+    assert retrying.pause_s(1, "3", chance) == 3
+    assert retrying.pause_s(1, "3600", chance) == retrying.MAX_PAUSE_S
+    assert 0 < retrying.pause_s(1, None, chance) < retrying.pause_s(9, None, chance) <= 20
+    assert retrying.pause_s(1, "soon", chance) < 1
 
 
 def test_after_enough_tries_it_is_told(slept):
-    gateway = Gateway(*[httpx.ConnectError("no")] * calls.TRIES)
+    gateway = Gateway(*[httpx.ConnectError("no")] * retrying.MAX_TRIES)
     with pytest.raises(errors.HerdUnavailable, match="out of reach"):
         client(gateway).info()
-    assert len(slept) == calls.TRIES - 1
-    gateway = Gateway(*[(503, told("herd_unavailable", "Busy."))] * calls.TRIES)
+    assert len(slept) == retrying.MAX_TRIES - 1
+    gateway = Gateway(*[(503, told("herd_unavailable", "Busy."))] * retrying.MAX_TRIES)
     with pytest.raises(errors.HerdUnavailable, match="Busy"):
         client(gateway).info()
 
@@ -151,7 +151,7 @@ def test_after_enough_tries_it_is_told(slept):
     ],
 )
 def test_errors_are_those_of_the_local_herd(slept, status, body, kind):
-    gateway = Gateway(*[(status, body)] * calls.TRIES)
+    gateway = Gateway(*[(status, body)] * retrying.MAX_SETTLING_TRIES)
     with pytest.raises(errors.HerdError) as raised:
         client(gateway).submit("Hi", 10)
     assert type(raised.value) is kind
@@ -160,6 +160,52 @@ def test_errors_are_those_of_the_local_herd(slept, status, body, kind):
         assert raised.value.data == body["error"]["data"]
     if kind is errors.RateLimited:
         assert raised.value.retry_after_s == 7
+
+
+def test_a_submission_that_may_have_been_taken_is_settled_and_else_its_key_is_told(slept):
+    gateway = Gateway(*[httpx.ReadError("cut")] * (retrying.MAX_TRIES + 1), order())
+    assert client(gateway).submit("Hi", 10).id == "o1"
+    gateway = Gateway((504, {}), *[httpx.ConnectError("no")] * (retrying.MAX_SETTLING_TRIES - 1))
+    with pytest.raises(errors.HerdUnavailable, match="may have been taken") as raised:
+        client(gateway).submit("Hi", 10, idempotency_key="mine")
+    assert raised.value.data == {"idempotency_key": "mine"}
+    assert "'mine'" in raised.value.message
+
+
+def test_a_submission_that_was_not_taken_is_not_said_to_be(slept):
+    for refusal in (httpx.ConnectError("no"), (503, told("herd_unavailable", "Busy."))):
+        gateway = Gateway(*[refusal] * retrying.MAX_TRIES)
+        with pytest.raises(errors.HerdUnavailable) as raised:
+            client(gateway).submit("Hi", 10)
+        assert "taken" not in raised.value.message
+        assert raised.value.data == {}
+
+
+def test_a_result_is_waited_for_while_the_gateway_is_away(slept):
+    away = [httpx.ConnectError("no"), (503, told("herd_unavailable", "Busy."))] * 20
+    gateway = Gateway(order("queued"), *away, order())
+    assert client(gateway).submit("Hi", 10).result().text == "so it is"
+    assert max(slept) <= retrying.MAX_PAUSE_S
+
+
+def test_a_result_is_waited_for_no_longer_than_asked(slept):
+    gateway = Gateway(order("queued"), *[httpx.ConnectError("no")] * retrying.MAX_TRIES)
+    made = client(gateway).submit("Hi", 10)
+    with pytest.raises(errors.HerdUnavailable):
+        made.result(timeout=0)
+    assert set(slept) == set(), "no time is left to wait in"
+
+
+def test_a_gateway_that_holds_no_lines_is_not_asked_without_a_pause(slept):
+    gateway = Gateway(order("queued"), *[order("queued", text=None, usage=None)] * 3, order())
+    client(gateway).submit("Hi", 10).result()
+    assert slept == [calls.HOT_S] * 3
+
+
+@pytest.mark.parametrize("key", ["", "ключ", "a\nb", " a", 7])
+def test_a_key_that_no_header_holds_is_refused(key):
+    with pytest.raises(errors.InvalidKey):
+        client(Gateway()).submit("Hi", 10, idempotency_key=key)
 
 
 def test_a_result_is_waited_for_and_raises_how_it_ended(slept):
@@ -208,30 +254,13 @@ def test_a_quote_is_asked_for_and_named():
     assert json.loads(gateway.sent[1].content)["quote"] == "a.b.c"
 
 
-def test_events_are_read_however_their_lines_come():
-    reader = calls.EventReader()
-    lines = [
-        ": ping",
-        "",
-        "event: text",
-        'data: {"text":',
-        'data: "a"}',
-        "id: 1.1",
-        "",
-        "data: 5",
-        "",
-    ]
-    found = [event for line in lines for event in reader.take(line)]
-    assert found == [calls.Event("text", {"text": "a"}, "1.1"), calls.Event("message", 5, None)]
-
-
 def test_a_restart_is_told_with_what_was_shown():
     text = calls.TextOf("o1")
-    assert text.take(calls.Event("text", {"text": "abc"}, "1.3")) == "abc"
+    assert text.take(calls.ServerSentEvent("text", '{"text": "abc"}', "1.3")) == "abc"
     assert text.last == "1.3"
-    assert text.take(calls.Event("place", {"place": 1}, None)) == ""
+    assert text.take(calls.ServerSentEvent("place", '{"place": 1}', "1.3")) == ""
     with pytest.raises(errors.StreamRestarted, match="3 characters"):
-        text.take(calls.Event("restart", {"shown": 3}, None))
+        text.take(calls.ServerSentEvent("restart", '{"shown": 3}'))
 
 
 def test_a_program_goes_over_http_where_it_is_told_to(monkeypatch):

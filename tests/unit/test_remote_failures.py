@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from herder import AsyncClient, Client, errors
 from herder.cli.app import app
-from herder.remote import aio, calls, sync
+from herder.remote import aio, retrying, sync
 from herder.remote.address import Address, named_address
 
 KEY = "herd_k_s"
@@ -110,7 +110,7 @@ def test_nobody_listens(pauses):
     told = failure(f"http://127.0.0.1:{port}")
     assert type(told) is errors.HerdUnavailable
     assert f"nothing listens at http://127.0.0.1:{port} (connection refused)" in told.message
-    assert len(pauses) == 3 * (calls.TRIES - 1)
+    assert len(pauses) == 3 * (retrying.MAX_TRIES - 1)
 
 
 def test_a_host_that_is_not_known_is_told_at_once(pauses, monkeypatch):
@@ -131,7 +131,7 @@ def test_a_host_that_cannot_be_looked_up_now_is_asked_for_again(pauses, monkeypa
     told = failure("https://herd.invalid")
     assert told.code == "herd_unavailable"
     assert "Temporary failure" in told.message
-    assert len(pauses) == 3 * (calls.TRIES - 1)
+    assert len(pauses) == 3 * (retrying.MAX_TRIES - 1)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_what_is_no_herds_answer(pauses, status, content, headers, kind, said):
         told = failure(f"http://{where}")
     assert type(told) is kind
     assert said in told.message
-    assert len(pauses) == (3 * (calls.TRIES - 1) if status in (502, 503, 504) else 0)
+    assert len(pauses) == (3 * (retrying.MAX_TRIES - 1) if status in (502, 503, 504) else 0)
     if headers.get("Retry_After") == "2":
         assert pauses[0] == 2
     if isinstance(told, errors.RateLimited):
@@ -299,7 +299,7 @@ def test_a_gateway_that_hangs_up_is_asked_again(pauses):
         told = failure(f"http://{where}")
     assert type(told) is errors.HerdUnavailable
     assert "try again" in told.message
-    assert len(pauses) == 3 * (calls.TRIES - 1)
+    assert len(pauses) == 3 * (retrying.MAX_TRIES - 1)
 
 
 @pytest.mark.parametrize(
