@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 4 * 2**30
+"""What has to be free there for the tests' folders: they take a tenth of it, unless many fail."""
+
 
 def pytest_configure() -> None:
+    """Prepare what holds for all tests."""
+    _hear_signals()
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        # SQLite waits for the disk at each commit, and each test makes a database or two.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def _hear_signals() -> None:
     """Hear the signals that tests send, though who runs them had them ignored (`&`, `nohup`).
 
     What a process ignores, all that it starts ignore too.

@@ -48,6 +48,7 @@ from herder.webhooks.messages import Request
 from herder.webhooks.schedule import Reply
 from herder.webhooks.signing import Sealer
 from herder.withdrawal import Withdrawal
+from support.sqlite_file import prepare
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
@@ -218,6 +219,7 @@ class House:
         self.now_us = home.clock_us()
         self.settings = load_settings(folder, **values)
         if init:
+            prepare(self.settings.database)
             home.init(self.settings, InitialPolicy(model=MODEL, **(policy or {})))
         self.key = home.load_herder_key(self.settings)
         self._build(Database(self.settings.database))

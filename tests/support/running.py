@@ -23,6 +23,7 @@ from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
 from support.house import MODEL, check_money
 from support.redis_server import RedisServer
+from support.sqlite_file import prepare
 from support.wait import wait_for
 
 QUICK = {
@@ -128,6 +129,7 @@ class RunningHerd:
             broker_url=self.env.get("HERD_BROKER_URL", ""),
             database_url=self.env.get("HERD_DATABASE_URL", ""),
         )
+        prepare(self.settings.database)
         home.init(self.settings, InitialPolicy(model=MODEL), deposit=1_000_000)
         self.database = Database(self.settings.database)
         self.client = LocalHerd(self.settings)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
+import typer.testing
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from herder.cli.app import app
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 """Nobody listens there: no command but those that wait for an answer needs a Redis."""
+
+_command = cache(get_command)
+"""Typer makes all fifty commands for each that is typed, which takes longer than most of them."""
 
 
 class Cli:
@@ -21,6 +27,7 @@ class Cli:
         monkeypatch.setenv("HERD_HOME", str(house.settings.home))
         monkeypatch.setenv("HERD_REDIS_URL", NO_REDIS)
         monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(typer.testing, "_get_command", _command)
 
     def run(self, *words: str, stdin: str | bytes | None = None) -> Any:
         """Type a command."""
