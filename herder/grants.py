@@ -6,6 +6,10 @@ once. A clock that was set back posts nothing twice; one that runs ahead posts e
 
 What makes it once: a period's transfer is written in the transaction that moves the grant on to
 the next one, and its id follows from the grant and the period: the ledger writes it no second time.
+
+A grant that cannot be posted stops no other. One that the ledger refuses ends: it would be refused
+for ever. One that this version cannot read (its period, say, is a newer version's) is set aside
+with the reason, and tried again when a herder starts and each hour: what it owes is then posted.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from herder.errors import (
     InvalidKey,
     InvalidRequest,
     KeyReused,
+    SetupError,
     shown,
 )
 from herder.periods import Every, day_of, parse_every, start_us
@@ -46,8 +51,16 @@ POSTED_AT_ONCE = 100
 """Periods that one step posts at most: some milliseconds, so that a herder's other work is not held
 up, however many were missed."""
 
+RETRY_US = 3_600_000_000
+"""How often what was set aside is tried again."""
+
 MAX_NOTE_CHARS = 200
+_BROKEN = "Posting it failed with an internal error; the herder's log has it."
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class _NotPosted(Exception):
+    """A grant that this version cannot post; its text is the reason, for operators."""
 
 
 class Grants:
@@ -65,6 +78,8 @@ class Grants:
         self._ledger = books
         self._clock_us = clock_us
         self._new_id = new_id
+        self._retry_us = 0
+        self._retried = ""
 
     def create(
         self,
@@ -161,43 +176,70 @@ class Grants:
 
         return self._database.transact(step)
 
-    def post_due(self) -> int:
-        """Post periods that have begun, the longest overdue first, `POSTED_AT_ONCE` at most.
+    def post_due(self, limit: int = POSTED_AT_ONCE) -> int:
+        """Post periods that have begun, the longest overdue first.
 
         Any number of herders may do it at once, and any may die at it: whoever comes next finds
         what was not posted.
+
+        Args:
+            limit: how many grants at most; never more than `POSTED_AT_ONCE` periods.
 
         Returns:
             How many periods were posted.
 
         Raises:
-            HerdUnavailable: the database is busy or out of reach; nothing was posted.
+            HerdUnavailable: the database is busy or out of reach; what was posted stays so.
         """
         now_us = self._clock_us()
         with self._database.read() as connection:
-            due = grant_sql.due(connection, now_us, POSTED_AT_ONCE)
+            due = grant_sql.due(connection, now_us, min(limit, POSTED_AT_ONCE))
+        posted = self._retry_aside(now_us, limit)
         if not due:
-            return 0
+            return posted
         try:
-            return self._database.transact(partial(self._post_those, ids=due, now_us=now_us))
-        except HerdUnavailable:
+            return posted + self._database.transact(
+                partial(self._post_those, ids=due, now_us=now_us)
+            )
+        except (HerdUnavailable, SetupError):
             raise
-        except HerdError as error:
+        except Exception as error:  # noqa: BLE001 (each is tried again alone, and logged then)
             # One of them must not keep the others from theirs: each alone.
-            _log.warning("grants are posted one by one: %s", error.message)
-        return sum(self._post_alone(one, now_us) for one in due)
+            _log.warning("grants are posted one by one: %s", type(error).__name__)
+        return posted + sum(self._post_alone(one, now_us) for one in due)
+
+    def _retry_aside(self, now_us: int, limit: int) -> int:
+        """Try again what was set aside: all of it when a herder starts, and then each hour."""
+        if now_us < self._retry_us:
+            return 0
+        with self._database.read() as connection:
+            found = grant_sql.aside(connection, now_us, self._retried, limit)
+        if len(found) == limit:
+            self._retried = found[-1]
+        else:
+            self._retried, self._retry_us = "", now_us + RETRY_US
+        return sum(self._post_alone(one, now_us) for one in found)
 
     def _post_alone(self, grant_id: str, now_us: int) -> int:
+        """Post what is due of a grant; one that cannot be posted ends, or is set aside."""
         try:
             return self._database.transact(partial(self._post_those, ids=[grant_id], now_us=now_us))
-        except HerdUnavailable:
+        except (HerdUnavailable, SetupError):
             raise
         except HerdError as error:
             # The ledger would refuse it for ever: an account can be given so much and no more.
-            why = error.message
+            why, ended = error.message, True
             _log.error("grant %s ends, since it cannot be posted: %s", grant_id, why)
+        except _NotPosted as error:
+            why, ended = str(error), False
+            _log.error("grant %s is set aside: %s", grant_id, why)
+        except Exception:  # noqa: BLE001 (logged with its trace, and shown to operators)
+            why, ended = _BROKEN, False
+            _log.exception("grant %s is set aside", grant_id)
         self._database.transact(
-            lambda connection: grant_sql.end(connection, grant_id, now_us, why[:1000])
+            partial(grant_sql.end, grant_id=grant_id, now_us=now_us, why=why[:1000])
+            if ended
+            else partial(grant_sql.set_aside, grant_id=grant_id, why=why)
         )
         return 0
 
@@ -212,9 +254,10 @@ class Grants:
         moved: list[tuple[str, int, int]] = []
         for grant in locked:
             before, first = len(transfers), day_of(grant.next_us)
+            every = _period(grant)
             while start_us(first) <= now_us and len(transfers) < POSTED_AT_ONCE:
-                transfers.append(_transfer(grant, grant.every.label(first)))
-                first = grant.every.following(first)
+                transfers.append(_transfer(grant, every.label(first)))
+                first = every.following(first)
             moved.append((grant.id, start_us(first), len(transfers) - before))
         grant_sql.advance(connection, moved)
         # The ledger comes last: what it locks, others wait for until the commit.
@@ -235,6 +278,21 @@ def _transfer(grant: Grant, label: str) -> NewTransfer:
     )
 
 
+def _period(grant: Grant) -> Every:
+    """How long a grant's period is.
+
+    Raises:
+        _NotPosted: this version knows no such period.
+    """
+    try:
+        return Every(grant.every)
+    except ValueError:
+        raise _NotPosted(
+            f"Its period {shown(grant.every)!r} is not known to this version, which knows "
+            f"{', '.join(Every)}."
+        ) from None
+
+
 def _first(every: Every, made: date, starts: date | None) -> date:
     """The first day of a grant's first period."""
     if starts is None:
@@ -248,7 +306,7 @@ def _beginning(asked: Grant, starts: date | None) -> Grant:
     today = day_of(asked.created_us)
     if starts is not None and starts < today:
         raise InvalidRequest(f"A grant begins today ({today}, UTC) or later, not on {starts}.")
-    first_us = start_us(_first(asked.every, today, starts))
+    first_us = start_us(_first(Every(asked.every), today, starts))
     return replace(asked, first_us=first_us, next_us=first_us)
 
 
@@ -261,5 +319,5 @@ def _require_same(found: Grant, asked: Grant, starts: date | None) -> None:
     for field in ("account", "amount", "every", "note"):
         if getattr(found, field) != getattr(asked, field):
             raise KeyReused(found.id, field)
-    if found.first_us != start_us(_first(found.every, day_of(found.created_us), starts)):
+    if found.first_us != start_us(_first(Every(found.every), day_of(found.created_us), starts)):
         raise KeyReused(found.id, "starts")

@@ -96,6 +96,10 @@ def grants(
             for one in found
         ),
     )
+    for one in found:
+        if one.failure is not None:
+            how = "set aside, and tried again each hour" if one.ended_us is None else "ended"
+            say(f"Grant {one.id} was {how}: {one.failure}")
 
 
 def grant_end(
@@ -116,6 +120,8 @@ def grant_end(
 def _next(grant: Grant) -> str:
     from herder.periods import day_of
 
+    if grant.ended_us is None and grant.failure is not None:
+        return "set aside"
     if grant.ended_us is None:
         return day_of(grant.next_us).isoformat()
     return f"ended {day_of(grant.ended_us)}"

@@ -187,13 +187,15 @@ class GrantCard(BaseModel):
     id: str
     account: str
     amount: int
-    every: Every
+    every: str = Field(description="`day`, `week` or `month`.")
     note: str
     created: datetime
     next: datetime | None
     periods: int = Field(description="How many were posted.")
     ended: datetime | None
-    failure: str | None = Field(description="Why the ledger refused it, if that ended it.")
+    failure: str | None = Field(
+        description="Why it could not be posted: that ended it, or set it aside until it can be."
+    )
 
     @classmethod
     def of(cls, grant: Grant) -> GrantCard:

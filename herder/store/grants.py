@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
 
-from herder.periods import Every
 from herder.store.upsert import insert_or
 from herder.tables import grants
 
@@ -18,19 +17,20 @@ class Grant:
 
     Attributes:
         amount: winston for each period.
-        every: how long a period is.
+        every: how long a period is: one of `Every`, unless another version wrote the row.
         note: the operator's own words; they stand in the statement.
         first_us: when its first period begins.
         next_us: when the period begins that is to be posted next.
         periods: how many were posted.
         ended_us: when it ended, or None.
-        failure: why the ledger refused it, if that ended it.
+        failure: why it could not be posted. With `ended_us` that ended it; without, it is set
+            aside, and tried again from time to time.
     """
 
     id: str
     account: str
     amount: int
-    every: Every
+    every: str
     note: str
     created_us: int
     first_us: int
@@ -42,10 +42,13 @@ class Grant:
 
 _BY_ID = select(grants).where(grants.c.id == bindparam("which"))
 _LOCKED = _BY_ID.with_for_update()
-_DUE = (
-    select(grants.c.id)
-    .where(grants.c.ended_us.is_(None), grants.c.next_us <= bindparam("now_us"))
-    .order_by(grants.c.next_us)
+_BEGUN = select(grants.c.id).where(
+    grants.c.ended_us.is_(None), grants.c.next_us <= bindparam("now_us")
+)
+_DUE = _BEGUN.where(grants.c.failure.is_(None)).order_by(grants.c.next_us).limit(bindparam("limit"))
+_ASIDE = (
+    _BEGUN.where(grants.c.failure.is_not(None), grants.c.id > bindparam("after"))
+    .order_by(grants.c.id)
     .limit(bindparam("limit"))
 )
 _LOCK_BY_IDS = (
@@ -57,18 +60,26 @@ _LOCK_BY_IDS = (
 _ADVANCE = (
     update(grants)
     .where(grants.c.id == bindparam("which"))
-    .values(next_us=bindparam("following_us"), periods=grants.c.periods + bindparam("more"))
+    .values(
+        next_us=bindparam("following_us"),
+        periods=grants.c.periods + bindparam("more"),
+        failure=None,
+    )
 )
 _END = (
     update(grants)
     .where(grants.c.id == bindparam("which"), grants.c.ended_us.is_(None))
     .values(ended_us=bindparam("now_us"), failure=bindparam("why"))
 )
+_SET_ASIDE = (
+    update(grants)
+    .where(grants.c.id == bindparam("which"), grants.c.ended_us.is_(None))
+    .values(failure=bindparam("why"))
+)
 
 
 def _to_grant(row: Row[tuple[object, ...]]) -> Grant:
-    values = dict(row._mapping)
-    return Grant(**{**values, "every": Every(str(values["every"]))})
+    return Grant(**row._mapping)
 
 
 def add(connection: Connection, grant: Grant) -> bool:
@@ -77,7 +88,7 @@ def add(connection: Connection, grant: Grant) -> bool:
         id=grant.id,
         account=grant.account,
         amount=grant.amount,
-        every=grant.every.value,
+        every=str(grant.every),
         note=grant.note,
         created_us=grant.created_us,
         first_us=grant.first_us,
@@ -115,8 +126,17 @@ def page(
 
 
 def due(connection: Connection, now_us: int, limit: int) -> list[str]:
-    """Grants that a period has begun for which was not posted, the longest overdue first."""
+    """Grants that a period has begun for which was not posted, the longest overdue first.
+
+    Without those that are set aside.
+    """
     rows = connection.execute(_DUE, {"now_us": now_us, "limit": limit})
+    return [str(grant_id) for grant_id in rows.scalars()]
+
+
+def aside(connection: Connection, now_us: int, after: str, limit: int) -> list[str]:
+    """Grants that are due and set aside, by id, from after one of them on."""
+    rows = connection.execute(_ASIDE, {"now_us": now_us, "after": after, "limit": limit})
     return [str(grant_id) for grant_id in rows.scalars()]
 
 
@@ -141,3 +161,8 @@ def advance(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> Non
 def end(connection: Connection, grant_id: str, now_us: int, why: str | None = None) -> None:
     """Post nothing more of a grant; one that has ended stays as it is."""
     connection.execute(_END, {"which": grant_id, "now_us": now_us, "why": why})
+
+
+def set_aside(connection: Connection, grant_id: str, why: str) -> None:
+    """Leave a grant out until it can be posted; one that has ended stays as it is."""
+    connection.execute(_SET_ASIDE, {"which": grant_id, "why": why})

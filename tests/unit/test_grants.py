@@ -23,6 +23,7 @@ from herder.errors import (
     InvalidRequest,
     KeyReused,
 )
+from herder.grants import Grants
 from herder.periods import day_of, start_us
 from herder.service import Service
 from herder.tables import grants as grants_table
@@ -295,6 +296,74 @@ def test_one_that_the_ledger_refuses_ends_and_keeps_nobody_from_theirs(house, ca
     assert "amount differs" in now.failure
     assert broken.id in caplog.text
     assert house.available("ada") == 507
+
+
+BAD = {
+    "its period is a newer version's": ({"every": "fortnight"}, "not known to this version"),
+    "its next period is out of the calendar": ({"next_us": -(2**62)}, "internal error"),
+    "it gives nothing": ({"amount": 0}, None),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_one_that_cannot_be_read_is_set_aside_and_keeps_nobody_from_theirs(house, caplog, how):
+    values, why = BAD[how]
+    for number in range(3):
+        house.accounts.create(f"other{number}")
+        house.grants.create(f"other{number}", 500, "month")
+    broken = house.grants.create("ada", 500, "month")
+    at(house, 2026, 12, 1)
+    change(house, broken.id, **values)
+    assert house.grants.post_due() == 3
+    (now,) = house.grants.list("ada")
+    assert broken.id in caplog.text
+    assert house.available("ada") == 500
+    if why is None:
+        assert now.ended_us == house.now_us, "the ledger refuses it for ever"
+        return
+    assert now.ended_us is None
+    assert why in now.failure
+    caplog.clear()
+    assert house.grants.post_due() == 0
+    assert not caplog.records, "it is not tried again at once"
+
+    change(house, broken.id, every="month", next_us=start_us(date(2026, 12, 1)))
+    assert house.grants.post_due() == 0
+    house.now_us += grants_module.RETRY_US
+    assert house.grants.post_due() == 1
+    assert given(house) == ["2026-11", "2026-12"]
+    assert house.grants.list("ada")[0].failure is None
+
+
+def test_many_that_are_set_aside_are_tried_again_a_bounded_number_at_once(house):
+    made = [house.grants.create("ada", 5, "day") for _ in range(5)]
+    house.now_us += DAY_US
+    for one in made:
+        change(house, one.id, every="fortnight")
+    assert house.grants.post_due() == 0
+    for one in made:
+        change(house, one.id, every="day")
+    house.now_us += grants_module.RETRY_US
+    assert [house.grants.post_due(2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_herder_that_starts_tries_again_what_was_set_aside(house):
+    made = house.grants.create("ada", 5, "day")
+    house.now_us += DAY_US
+    change(house, made.id, every="fortnight")
+    assert house.grants.post_due() == 0
+    change(house, made.id, every="day")
+    assert house.grants.post_due() == 0
+    after = Grants(house.database, house.books, clock_us=house.clock)
+    assert after.post_due() == 1
+
+
+def change(house, grant_id, **values):
+    """A row as another version may have written it."""
+    with house.database.write() as connection:
+        connection.execute(
+            update(grants_table).where(grants_table.c.id == grant_id).values(**values)
+        )
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from herder_cli_support import Cli
+from sqlalchemy import update
 
 from herder.periods import Every, day_of
+from herder.tables import grants
 
 KEY = "2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11"
 
@@ -43,6 +45,20 @@ def test_a_grant_is_made_shown_and_ended(cli):
     assert "after 1 periods" in cli.says("account", "grant-end", KEY)
     assert cli.json("account", "grant-end", KEY)["ended_us"] is not None
     assert "ended" in cli.says("account", "grants")
+
+
+def test_one_that_is_set_aside_says_why(cli, house):
+    made = cli.json("account", "grant", "default", "5", "--every", "day")
+    house.now_us += 86_400_000_000
+    with house.database.write() as connection:
+        connection.execute(update(grants).values(every="fortnight"))
+    house.grants.post_due()
+    listed = cli.says("account", "grants")
+    assert "set aside" in listed
+    assert f"Grant {made['id']} was set aside" in listed
+    assert "'fortnight' is not known to this version" in listed
+    (told,) = cli.json("account", "grants")["grants"]
+    assert (told["every"], told["ended_us"]) == ("fortnight", None)
 
 
 def test_a_grant_that_begins_later_says_when(cli):
