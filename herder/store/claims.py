@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 
-from herder.store.deliveries import Delivery, to_delivery
+from herder.store.deliveries import COLUMNS, Delivery, to_delivery
 from herder.store.webhooks import Endpoint, to_endpoint
 from herder.tables import IS_PENDING, webhook_delivery, webhook_endpoint
 
@@ -56,7 +56,7 @@ _CLAIM = (
     .values(claim=bindparam("by"), due_us=bindparam("until_us"))
 )
 _BY_SEQS = (
-    select(webhook_delivery)
+    select(*COLUMNS)
     .where(webhook_delivery.c.seq.in_(bindparam("seqs", expanding=True)))
     .order_by(webhook_delivery.c.seq)
 )
@@ -112,8 +112,10 @@ def is_due(connection: Connection, now_us: int, places: Places) -> bool:
 
 def claim(
     connection: Connection, now_us: int, places: Places, *, until_us: int, by: str
-) -> list[tuple[Delivery, Endpoint]]:
+) -> list[int]:
     """Take deliveries that are due; nobody else takes them before the claim's end.
+
+    What they say is read afterwards (`claimed`): what cannot be read must not undo the claim.
 
     What is for an endpoint that is disabled or gone is given up here.
 
@@ -123,14 +125,16 @@ def claim(
         places: how many, and whose.
         until_us: when the claim ends, if nothing is heard of it.
         by: who claims: drawn anew for each claim.
+
+    Returns:
+        Their numbers.
     """
     chosen, dropped = _choose(connection, now_us, places, lock=True)
     if dropped:
         connection.execute(_DROP, {"seqs": sorted(dropped)})
-    if not chosen:
-        return []
-    connection.execute(_CLAIM, {"seqs": sorted(chosen), "by": by, "until_us": until_us})
-    return _claimed(connection, chosen)
+    if chosen:
+        connection.execute(_CLAIM, {"seqs": sorted(chosen), "by": by, "until_us": until_us})
+    return chosen
 
 
 def _choose(
@@ -168,14 +172,9 @@ def _choose(
     return chosen, dropped
 
 
-def _claimed(connection: Connection, seqs: Sequence[int]) -> list[tuple[Delivery, Endpoint]]:
-    found = [
-        to_delivery(row)
-        for row in connection.execute(
-            _BY_SEQS,
-            {"seqs": list(seqs)},
-        )
-    ]
+def claimed(connection: Connection, seqs: Sequence[int]) -> list[tuple[Delivery, Endpoint]]:
+    """Deliveries that were claimed, and where they go; without those whose endpoint is gone."""
+    found = [to_delivery(row) for row in connection.execute(_BY_SEQS, {"seqs": list(seqs)})]
     named = sorted({one.endpoint for one in found})
     rows = connection.execute(_ENDPOINTS, {"ids": named})
     there = {row.id: to_endpoint(row) for row in rows}

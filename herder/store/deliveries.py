@@ -1,12 +1,17 @@
-"""SQL about what webhooks deliver. Who sends it now: `herder.store.claims`."""
+"""SQL about what webhooks deliver. Who sends it now: `herder.store.claims`.
+
+What a message says is read as text and parsed row by row, so that one that cannot be read does not
+keep the others from being read.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, select, update
 
 from herder.store.upsert import insert_or
 from herder.tables import webhook_delivery
@@ -19,6 +24,7 @@ class Delivery:
     Attributes:
         id: the message's id, permanent.
         subject: what it is about: an order's id.
+        data: what it says; None where that cannot be read.
         state: `pending`, `delivered` or `dead`.
         due_us: when it is tried next, where it is pending.
         failures: tries that failed since it was queued, or replayed.
@@ -32,7 +38,7 @@ class Delivery:
     endpoint: str
     type: str
     subject: str
-    data: dict[str, Any] = field(repr=False)
+    data: dict[str, Any] | None = field(repr=False)
     created_us: int
     state: str
     due_us: int
@@ -44,9 +50,24 @@ class Delivery:
     trouble: str | None
 
 
+COLUMNS = tuple(
+    cast(column, Text).label("data") if column.name == "data" else column
+    for column in webhook_delivery.c
+)
+"""What `to_delivery` is given."""
+
+
 def to_delivery(row: Row[Any]) -> Delivery:
-    """A row of `webhook_delivery` as the message that it is."""
-    return Delivery(**row._mapping)
+    """A row of `COLUMNS` as the message that it is."""
+    return Delivery(**{**row._mapping, "data": _parsed(row.data)})
+
+
+def _parsed(text: object) -> dict[str, Any] | None:
+    try:
+        found = json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -61,7 +82,7 @@ def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
 def get_delivery(connection: Connection, message: str) -> Delivery | None:
     """A message by its id."""
     row = connection.execute(
-        select(webhook_delivery).where(webhook_delivery.c.id == bindparam("which")),
+        select(*COLUMNS).where(webhook_delivery.c.id == bindparam("which")),
         {"which": message},
     ).one_or_none()
     return None if row is None else to_delivery(row)
@@ -77,7 +98,7 @@ def deliveries(
 ) -> list[Delivery]:
     """Messages to an endpoint, the newest first, a page at a time."""
     query = (
-        select(webhook_delivery)
+        select(*COLUMNS)
         .where(webhook_delivery.c.endpoint == endpoint)
         .order_by(webhook_delivery.c.seq.desc())
         .limit(limit)

@@ -12,11 +12,13 @@ import random
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from herder.database import Database
 from herder.errors import HerdUnavailable, SetupError
@@ -26,10 +28,11 @@ from herder.store import webhooks as webhook_sql
 from herder.store.claims import Places
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
-from herder.webhooks.messages import Request, data_of, make_request
+from herder.webhooks.messages import Request, Unreadable, data_of, make_request
 from herder.webhooks.schedule import (
     DISABLE_AFTER_S,
     RETRIES_S,
+    UNREADABLE,
     Reply,
     Verdict,
     judge,
@@ -75,7 +78,7 @@ class _Claimed:
     delivery: Delivery
     endpoint: Endpoint
     claim: str
-    request: Request | None
+    request: Request | Reply
 
 
 class Deliverer:
@@ -145,13 +148,16 @@ class Deliverer:
                 self._replies.append((one, reply))
                 self._changed.notify()
 
-        if one.request is None:
-            done(Reply(None, "secret_unreadable"))
+        if isinstance(one.request, Reply):
+            done(one.request)
         else:
             self._sender.send(one.request, done)
 
     def _exchange(self, replies: list[tuple[_Claimed, Reply]]) -> list[_Claimed]:
-        """Replies in, claims out, in one transaction; none where there is neither."""
+        """Replies in, claims out, in one transaction; none where there is neither.
+
+        What is claimed is read after that: one that cannot be read stops no other.
+        """
         places = self._places(replies)
         if not replies:
             if places.free <= 0:
@@ -160,13 +166,19 @@ class Deliverer:
                 if not claim_sql.is_due(connection, self._clock_us(), places):
                     return []
 
-        def step(connection: Connection) -> list[_Claimed]:
+        by = self._new_claim()
+
+        def step(connection: Connection) -> list[int]:
             now_us = self._clock_us()
             if replies:
                 self._write_down(connection, replies, now_us)
-            return self._claim(connection, now_us, places) if places.free > 0 else []
+            if places.free <= 0:
+                return []
+            until_us = now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000
+            return claim_sql.claim(connection, now_us, places, until_us=until_us, by=by)
 
-        return self._database.transact(step)
+        seqs = self._database.transact(step)
+        return self._read_claimed(by, seqs) if seqs else []
 
     def _places(self, replies: list[tuple[_Claimed, Reply]]) -> Places:
         """What may be sent besides what is under way, once these replies are written down."""
@@ -177,24 +189,31 @@ class Deliverer:
         rooms = {one: each - count for one, count in under_way.items() if count > 0}
         return Places(self._sealer.kid, free, rooms, each)
 
-    def _claim(self, connection: Connection, now_us: int, places: Places) -> list[_Claimed]:
-        by = self._new_claim()
-        until_us = now_us + (self._limits.timeout_s + CLAIM_SPARE_S) * 1_000_000
-        found = claim_sql.claim(connection, now_us, places, until_us=until_us, by=by)
-        return [
-            _Claimed(one, endpoint, by, self._request(connection, one, endpoint, now_us))
-            for one, endpoint in found
-        ]
+    def _read_claimed(self, by: str, seqs: Sequence[int]) -> list[_Claimed]:
+        now_us = self._clock_us()
+        with self._database.read() as connection:
+            return [
+                _Claimed(one, endpoint, by, self._prepare(connection, one, endpoint, now_us))
+                for one, endpoint in claim_sql.claimed(connection, seqs)
+            ]
 
-    def _request(
+    def _prepare(
         self, connection: Connection, one: Delivery, endpoint: Endpoint, now_us: int
-    ) -> Request | None:
-        data = data_of(connection, one, endpoint)
+    ) -> Request | Reply:
+        """What is to be sent; or, where nothing can be, what that comes to."""
         try:
+            data = data_of(connection, one, endpoint)
             return make_request(one, endpoint, data, self._sealer, now_us)
         except SetupError as error:
             _log.error("webhook_secret_unreadable", endpoint=endpoint.id, reason=error.message)
-            return None
+            return Reply(None, "secret_unreadable")
+        except Unreadable:
+            _log.error("webhook_unreadable", message=one.id, endpoint=endpoint.id, type=one.type)
+        except SQLAlchemyError:
+            raise  # the database's trouble is no message's
+        except Exception:  # noqa: BLE001 (logged with its trace, and shown with the message)
+            _log.exception("webhook_unreadable", message=one.id, endpoint=endpoint.id)
+        return Reply(None, UNREADABLE)
 
     def _write_down(
         self, connection: Connection, replies: list[tuple[_Claimed, Reply]], now_us: int
@@ -212,7 +231,7 @@ class Deliverer:
                 reached.add(one.endpoint)
             elif reply.gone:
                 gone.add(one.endpoint)
-            elif verdict.state == "dead":
+            elif verdict.state == "dead" and not reply.hopeless:
                 given_up.add(one.endpoint)
             rows.append(
                 {
@@ -250,23 +269,23 @@ class Deliverer:
             failures=verdict.failures,
         )
 
-    def forget(self) -> int:
-        """Delete what was delivered or given up, and kept long enough; says how many."""
+    def forget(self, limit: int = FORGOTTEN_AT_ONCE) -> bool:
+        """Delete what was delivered or given up, and kept long enough.
+
+        Args:
+            limit: how much of it at most, in one transaction.
+
+        Returns:
+            Whether there may be more.
+        """
         if self._limits.keep_s == 0:
-            return 0
+            return False
         before_us = self._clock_us() - self._limits.keep_s * 1_000_000
-        forgotten = 0
-        while True:
-            with self._database.read() as connection:
-                found = delivery_sql.old(connection, before_us, FORGOTTEN_AT_ONCE)
-            if not found:
-                return forgotten
-
-            def step(connection: Connection, found: list[int] = found) -> None:
-                delivery_sql.forget_ended(connection, found)
-
-            self._database.transact(step)
-            forgotten += len(found)
+        with self._database.read() as connection:
+            found = delivery_sql.old(connection, before_us, limit)
+        if found:
+            self._database.transact(partial(delivery_sql.forget_ended, seqs=found))
+        return len(found) == limit
 
     # Life
 
@@ -280,9 +299,8 @@ class Deliverer:
             try:
                 self.step(POLL_S)
                 now_us = self._clock_us()
-                if now_us - self._forgot_us >= FORGET_EVERY_S * 1_000_000:
+                if now_us - self._forgot_us >= FORGET_EVERY_S * 1_000_000 and not self.forget():
                     self._forgot_us = now_us
-                    self.forget()
             except (HerdUnavailable, OSError) as error:
                 _log.warning("out_of_reach", step="webhooks", reason=str(error)[:200])
                 self._stopping.wait(1.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
+from herder.periods import moment
 from herder.store import orders as order_sql
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
@@ -35,20 +35,33 @@ class Request:
     body: bytes = field(repr=False)
 
 
+class Unreadable(Exception):
+    """What a message says cannot be read: another version wrote it, or it is damaged."""
+
+
 def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> dict[str, Any]:
     """What a message says, with the order's text where the endpoint asked for it.
 
     The text is looked up at each try: it stands in one place only, from which it may be deleted.
+
+    Raises:
+        Unreadable: what it says is not what such a message says.
     """
+    if delivery.data is None:
+        raise Unreadable
     data = dict(delivery.data)
     if not endpoint.include_text:
         return data
     if delivery.type in ORDER_TYPES:
         kept, about = _text_of(connection, delivery.subject)
         data |= {"text": kept, **about}
-    elif delivery.type == MESSAGE_TYPE and data["order"] is not None:
-        kept, about = _text_of(connection, data["order"])
-        data |= {"tags": {**data["tags"], "Data": kept}, **about}
+    elif delivery.type == MESSAGE_TYPE:
+        order_id, tags = data.get("order", 0), data.get("tags")
+        if not isinstance(order_id, str | None) or not isinstance(tags, dict):
+            raise Unreadable
+        if order_id is not None:
+            kept, about = _text_of(connection, order_id)
+            data |= {"tags": {**tags, "Data": kept}, **about}
     return data
 
 
@@ -79,17 +92,22 @@ def make_request(
 
     Raises:
         SetupError: the secret was sealed under another key.
+        Unreadable: it cannot be written as JSON, or its time is none.
     """
-    happened = datetime.fromtimestamp(delivery.created_us // 1_000_000, UTC).replace(
-        microsecond=delivery.created_us % 1_000_000
-    )
+    try:
+        happened = moment(delivery.created_us)
+    except OverflowError:
+        raise Unreadable from None
     document = {
         "type": delivery.type,
         "timestamp": happened.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "data": data,
     }
     # ASCII: a lone surrogate, which no UTF-8 holds, is escaped like any other.
-    body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        raise Unreadable from None
     keys = [sealer.open(endpoint.secret, endpoint.id)]
     if endpoint.old_secret is not None and now_us < (endpoint.old_until_us or 0):
         keys.append(sealer.open(endpoint.old_secret, endpoint.id))

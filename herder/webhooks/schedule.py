@@ -23,6 +23,9 @@ GONE = 410
 DISABLE_AFTER_S = 5 * 86_400
 """An endpoint that nothing reached for so long is disabled when the next message is given up."""
 
+UNREADABLE = "unreadable"
+"""The trouble of a message that cannot be sent: what it says cannot be read here."""
+
 State = Literal["pending", "delivered", "dead"]
 
 
@@ -44,6 +47,11 @@ class Reply:
     def delivered(self) -> bool:
         """Whether the receiver took it: 2xx, and nothing else."""
         return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether another try could only fail, and no receiver is to blame."""
+        return self.trouble == UNREADABLE
 
     @property
     def gone(self) -> bool:
@@ -85,7 +93,7 @@ def judge(
     if reply.delivered:
         return Verdict("delivered", failures, now_us)
     failures += 1
-    if reply.gone or failures > len(retries_s):
+    if reply.gone or reply.hopeless or failures > len(retries_s):
         return Verdict("dead", failures, now_us)
     wait_us = retries_s[failures - 1] * 1_000_000
     spread_us = wait_us * JITTER_PERCENT // 100
