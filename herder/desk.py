@@ -6,8 +6,6 @@ Every call is one transaction. A refused call leaves no trace, not even of its i
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -15,7 +13,7 @@ from uuid import UUID, uuid4, uuid5
 from sqlalchemy import Connection
 
 import ledger
-from herder import api_keys
+from herder import api_keys, fingerprint
 from herder.accounts import client_account, money_errors
 from herder.database import Database
 from herder.errors import (
@@ -23,7 +21,6 @@ from herder.errors import (
     InvalidFee,
     InvalidRequest,
     InvalidStartBy,
-    KeyReused,
     OrderNotFound,
     OrderNotWaiting,
     RateLimited,
@@ -124,17 +121,16 @@ class Desk:
         Raises:
             HerdError: as `submit`.
         """
-        marks = _fingerprint(call) if call.idempotency_key else None
         model_sql.share_policy(connection)
-        if call.idempotency_key and marks:
+        if call.idempotency_key:
             # Two calls with one key, at once: the second has to find the first one's order.
             account_sql.lock(connection, call.account)
             found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
             if found is not None:
-                _require_same(call.idempotency_key, marks, found[1])
+                fingerprint.require_same(call.idempotency_key, call, found[1])
                 return found[0]
         priced = price(connection, call, self._clock_us())
-        return self._place(connection, order_id, call, priced, marks)
+        return self._place(connection, order_id, call, priced)
 
     def _place(
         self,
@@ -142,7 +138,6 @@ class Desk:
         order_id: str,
         call: Submission,
         priced: Priced,
-        marks: dict[str, str] | None,
     ) -> Order:
         now_us = self._clock_us()
         if call.start_by_us is not None and call.start_by_us <= now_us:
@@ -176,7 +171,7 @@ class Desk:
             "tokens": call.tokens,
             "reference": call.reference,
             "idempotency_key": call.idempotency_key,
-            "fingerprint": json.dumps(marks) if marks else None,
+            "fingerprint": fingerprint.of_call(call) if call.idempotency_key else None,
             "api_key": call.api_key,
             "message": call.message,
             "hold_id": hold_id,
@@ -335,34 +330,3 @@ class Desk:
 def _hold_id(order_id: str, number: int) -> str:
     """The id of an order's hold; a re-bid voids one and places the next."""
     return str(uuid5(UUID(order_id), f"hold:{number}"))
-
-
-def _fingerprint(call: Submission) -> dict[str, str]:
-    """A short digest of each argument as it was given, so that the one that differs is named."""
-    given: dict[str, Any] = {
-        "prompt": [call.prompt.text, call.prompt.raw],
-        "messages": [turn.model_dump() for turn in call.prompt.messages or ()],
-        "tokens": call.tokens,
-        "fee": call.fee,
-        "multiplier": str(call.bid_factor),
-        "max_fee": call.max_fee,
-        "model": call.model,
-        "stop": call.stop,
-        "sampling": call.sampling.model_dump(mode="json"),
-        "reference": call.reference,
-        "start_by_us": call.start_by_us,
-        "run_limit_s": call.run_limit_s,
-    }
-    if call.quote is not None:  # left out where there is none, as of orders from before quotes
-        given["quote"] = str(call.quote)
-    return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-        for name, value in given.items()
-    }
-
-
-def _require_same(key: str, marks: dict[str, str], stored: str) -> None:
-    before = json.loads(stored)
-    for name in (*before, *(marks.keys() - before.keys())):
-        if before.get(name) != marks.get(name):
-            raise KeyReused(key, name)

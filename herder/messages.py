@@ -6,14 +6,13 @@ and what is said back stands in `herder/tags.py`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection
 
+from herder import fingerprint
 from herder import tags as words
 from herder.accounts import Accounts
 from herder.database import Database
@@ -123,7 +122,7 @@ class Messages:
         )
         sent = _Sent(self._new_id(), self._new_id(), account, api_key, asked)
         told = self._told_info(sent)
-        mark = hashlib.sha256(json.dumps(tags, sort_keys=True).encode()).hexdigest()[:32]
+        mark = fingerprint.of_tags(tags)
 
         def step(connection: Connection) -> Taken:
             self._lock(connection, sent)

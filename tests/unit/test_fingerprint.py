@@ -1,0 +1,137 @@
+"""Fingerprints: a call that is repeated after an upgrade is the same, and another one is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import make_dataclass, replace
+from fractions import Fraction
+
+import pytest
+from pydantic import create_model
+
+from herder import fingerprint
+from herder.errors import KeyReused
+from herder.orders import Prompt, Submission
+from herder.pricing import Rates
+from herder.submission import parse_submission
+from herder.terms import Terms
+from workers.wire import Sampling
+
+TERMS = Terms(
+    account="default",
+    model="stub",
+    words=2,
+    tokens=10,
+    rates=Rates(1, 1),
+    base=Fraction(131, 10),
+    bid_factor=Fraction(5, 4),
+    automatic=True,
+    charge_unused=False,
+    expires_s=1_795_176_060,
+)
+CALL = Submission("default", Prompt("two words"), 10)
+
+# As release 0.1.0 stored them (at its commit ae425eb); see also `tests/unit/test_upgrade.py`.
+FORM_1 = {
+    "prompt": "e339ab6a40cea630",
+    "quote": "a156f2d960c93111",
+    "sampling": "40c84969fbebbbce",
+}
+
+
+def form_1(call, **changed):
+    """A call's fingerprint as 0.1.0 stored it."""
+    return json.dumps(fingerprint._digests(fingerprint._form_1(call)) | changed)
+
+
+def same(call, stored):
+    fingerprint.require_same("k", call, stored)
+
+
+def differs(call, stored):
+    with pytest.raises(KeyReused) as caught:
+        same(call, stored)
+    return caught.value.data["field"]
+
+
+def test_the_old_form_is_pinned():
+    marks = json.loads(form_1(replace(CALL, quote=TERMS)))
+    assert {name: marks[name] for name in FORM_1} == FORM_1
+
+
+def test_what_is_stored_now_is_pinned():
+    call = replace(CALL, quote=TERMS, sampling=Sampling(top_k=1), bid_factor=Fraction(5, 4))
+    assert json.loads(fingerprint.of_call(call)) == NEW
+
+
+NEW = {
+    "form": 2,
+    "given": {
+        "prompt": "30b0c53cc188ba49",
+        "tokens": "4a44dc15364204a8",
+        "multiplier": "a138fd778e2972b3",
+        "quote": "b6d1b0f35470cb22",
+        "sampling.top_k": "6b86b273ff34fce1",
+    },
+}
+
+
+@pytest.mark.parametrize("form", [form_1, fingerprint.of_call], ids=["form 1", "form 2"])
+def test_what_is_said_as_it_is_by_default_is_as_good_as_unsaid(form):
+    said = parse_submission(
+        "two words",
+        10,
+        account="default",
+        max_prompt_bytes=100,
+        multiplier=1,
+        stop=[],
+        raw=False,
+        sampling={"temperature": 0.8, "logit_bias": {}, "seed": None},
+    )
+    same(said, form(CALL))
+    same(CALL, form(said))
+    assert differs(CALL, form(replace(said, sampling=Sampling(temperature=0.0)))) == "sampling"
+    assert differs(replace(said, sampling=Sampling(temperature=0.0)), form(CALL)) == "sampling"
+
+
+@pytest.mark.parametrize("form", [form_1, fingerprint.of_call], ids=["form 1", "form 2"])
+def test_classes_of_another_name_and_new_fields_with_defaults_change_nothing(form, monkeypatch):
+    call = replace(CALL, quote=TERMS, sampling=Sampling(top_k=1))
+    stored = form(call)
+    renamed = make_dataclass(
+        "QuoteTerms",
+        [*((name, object) for name in Terms.__slots__), ("more", object, None)],
+        frozen=True,
+    )
+    terms = renamed(*(getattr(TERMS, name) for name in Terms.__slots__))
+    wider = create_model("SamplingOptions", __base__=Sampling, dry_penalty=(float, 1.0))
+    monkeypatch.setattr(fingerprint, "DEFAULT_SAMPLING", wider())
+    later = replace(CALL, quote=terms, sampling=wider(top_k=1))
+    same(later, stored)
+    same(replace(later, sampling=wider(top_k=1, dry_penalty=1.0)), stored)
+    assert differs(replace(later, sampling=wider(top_k=1, dry_penalty=2.0)), stored) == "sampling"
+
+
+def test_a_default_that_a_later_version_has_otherwise_changes_nothing(monkeypatch):
+    said, unsaid = replace(CALL, sampling=Sampling(top_k=40)), CALL
+    stored = {form: [form(one) for one in (said, unsaid)] for form in (form_1, fingerprint.of_call)}
+    other = create_model("Sampling", __base__=Sampling, top_k=(int, 50))
+    monkeypatch.setattr(fingerprint, "DEFAULT_SAMPLING", other())
+    for form_said, form_unsaid in stored.values():
+        same(replace(CALL, sampling=other(top_k=40)), form_said)
+        same(replace(CALL, sampling=other()), form_unsaid)
+
+
+def test_what_a_newer_version_stored_is_another_call_where_it_cannot_be_compared():
+    assert "version" in differs(CALL, json.dumps({"form": 3, "asked": "?"}))
+
+
+def test_each_argument_is_told():
+    stored = fingerprint.of_call(replace(CALL, quote=TERMS))
+    for name in ("words", "tokens", "automatic", "expires_s", "account"):
+        value = getattr(TERMS, name)
+        changed = replace(TERMS, **{name: value + 1 if isinstance(value, int) else "ada"})
+        assert differs(replace(CALL, quote=changed), stored) == "quote"
+    raw = replace(CALL, quote=TERMS, prompt=Prompt("two words", raw=True))
+    assert differs(raw, stored) == "raw"
+    assert differs(CALL, stored) == "quote"
