@@ -7,8 +7,9 @@ chooses between them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, make_url
@@ -28,6 +29,23 @@ SETTLE_S = 30.0
 Result = TypeVar("Result")
 
 
+_short: ContextVar[bool] = ContextVar("short_reads", default=False)
+
+
+@contextmanager
+def short_reads() -> Iterator[None]:
+    """Have the reads of this block use connections of their own: those of short reads.
+
+    For what must be answered at once (an order, who calls): long reads, however many, take none of
+    these. Whoever reads many rows must not ask for it.
+    """
+    token = _short.set(True)
+    try:
+        yield
+    finally:
+        _short.reset(token)
+
+
 class Server(Protocol):
     """What keeps the database: hands out transactions, and says in our words what went wrong."""
 
@@ -38,8 +56,8 @@ class Server(Protocol):
     def write(self) -> AbstractContextManager[Connection]:
         """As `Database.write`."""
 
-    def read(self) -> AbstractContextManager[Connection]:
-        """As `Database.read`."""
+    def read(self, *, short: bool) -> AbstractContextManager[Connection]:
+        """As `Database.read`; `short`: with a connection that only short reads use."""
 
     def close(self) -> None:
         """As `Database.close`."""
@@ -85,7 +103,7 @@ class Database:
             HerdUnavailable: the database is busy or out of reach.
             SetupError: the database cannot be used as it is.
         """
-        return self._server.read()
+        return self._server.read(short=_short.get())
 
     def transact(self, step: Callable[[Connection], Result]) -> Result:
         """Take a step in a transaction that writes, and take it again if others undid it.

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -115,29 +115,38 @@ class Postgres:
         self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
         self._password = str(url.password or "")
         patience_s = max(1, lease_s // 3)
+        self._writer = self._engine(url, patience_s)
+        # The same connections, each set as it is taken.
+        reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reader = self._writer.execution_options(**reading)
+        self._short_pool = self._engine(url, patience_s, max_overflow=0)
+        self._short = self._short_pool.execution_options(**reading)
+
+    @staticmethod
+    def _engine(url: URL, patience_s: int, **pool: int) -> Engine:
+        """Connections of their own; none is opened before it is needed."""
         try:
-            self._writer = create_engine(
+            engine = create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 isolation_level="READ COMMITTED",
                 pool_pre_ping=True,
                 connect_args=_connect_args(url, patience_s),
+                **pool,
             )
         except ImportError:
             raise SetupError(
                 "HERD_DATABASE_URL names PostgreSQL, whose driver is not installed; "
                 "`pip install 'llama-herder[postgres]'` installs it."
             ) from None
-        # The same connections, each set as it is taken.
-        self._reader = self._writer.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
 
-        @event.listens_for(self._writer, "connect")
+        @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
             connection.autocommit = True  # else a rollback would undo the settings
             connection.execute(_SESSION, {"patience_ms": patience_s * 1000})
             connection.autocommit = False
             connection.adapters.register_dumper(str, _text_dumper())
+
+        return engine
 
     @property
     def reads_at_once(self) -> bool:
@@ -159,15 +168,17 @@ class Postgres:
             raise
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, short: bool) -> Iterator[Connection]:
         """As `herder.database.Database.read`."""
-        with self._translated(), self._reader.begin() as connection:
+        engine = self._short if short else self._reader
+        with self._translated(), engine.begin() as connection:
             _limit_statements(connection)
             yield connection
 
     def close(self) -> None:
         """Give every connection back."""
         self._writer.dispose()
+        self._short_pool.dispose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

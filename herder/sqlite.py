@@ -27,6 +27,9 @@ from herder.outages import CommitUnknown
 from ledger import SQLITE_PRAGMAS, LedgerBusy
 
 BUSY_TIMEOUT_S = 30
+POOL_TIMEOUT_S = 10
+"""How long a read waits for a connection: 15 reads go on at once in a process, and as many short
+ones as one event loop takes."""
 
 
 class Sqlite:
@@ -41,6 +44,7 @@ class Sqlite:
         self._writer = self._engine("BEGIN IMMEDIATE")
         # A database in memory lives in one connection: readers must share it.
         self._reader = self._writer if self._path is None else self._engine("BEGIN")
+        self._short = self._writer if self._path is None else self._engine("BEGIN")
 
     @property
     def reads_at_once(self) -> bool:
@@ -48,7 +52,9 @@ class Sqlite:
         return self._path is not None
 
     def _engine(self, begin: str) -> Engine:
-        engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S})
+        # What lives in memory has no pool that could wait.
+        pool: dict[str, Any] = {} if self._path is None else {"pool_timeout": POOL_TIMEOUT_S}
+        engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S}, **pool)
 
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
@@ -80,13 +86,14 @@ class Sqlite:
             raise
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, short: bool) -> Iterator[Connection]:
         """As `herder.database.Database.read`."""
         if self._path is None:
             with self.write() as connection:
                 yield connection
             return
-        with _translated(), self._reader.begin() as connection:
+        engine = self._short if short else self._reader
+        with _translated(), engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -106,6 +113,7 @@ class Sqlite:
         """Give every connection back."""
         self._writer.dispose()
         self._reader.dispose()
+        self._short.dispose()
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from anyio.to_thread import run_sync
 
-from herder.database import Database
+from herder.database import Database, short_reads
 
 Found = TypeVar("Found")
 
@@ -17,10 +17,16 @@ async def look(database: Database, read: Callable[[], Found]) -> Found:
 
     Where the database answers at once it is taken here: it needs a tenth of a millisecond, and to
     hand it to a thread and back needs several times that, all of it under the same interpreter
-    lock. What reads many rows, or writes, goes to a thread (`anyio.to_thread`).
+    lock. What reads many rows, or writes, goes to a thread (`anyio.to_thread`), and takes none of
+    the connections that are used here: this must not wait on the event loop for one.
 
     Args:
         database: what is read.
         read: the read, with transactions of its own.
     """
-    return read() if database.reads_at_once else await run_sync(read)
+
+    def short() -> Found:
+        with short_reads():
+            return read()
+
+    return short() if database.reads_at_once else await run_sync(short)

@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from uuid import uuid4
 
+import anyio
 import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from herder import home
-from herder.database import Database
+from herder.database import Database, short_reads
 from herder.errors import HerdUnavailable, SetupError
+from herder.gateway.looking import look
 from herder.settings import InitialPolicy, load_settings
 from herder.store import models as model_sql
 from herder.tables import account, clock
@@ -80,6 +82,47 @@ def test_a_reader_sees_one_moment_and_writes_nothing(database):
         assert names(reader) == before
     with database.read() as connection:
         assert "later" in names(connection)
+
+
+@pytest.fixture
+def busy(database, monkeypatch) -> Iterator[Database]:
+    """A database of which as many long reads go on as it has connections for."""
+    pool = database._server._reader.pool
+    monkeypatch.setattr(pool, "_timeout", 0.1)
+    with ExitStack() as readers:
+        for _ in range(pool.size() + pool._max_overflow):
+            connection = readers.enter_context(database.read())
+            names(connection)
+        yield database
+
+
+def test_a_read_that_gets_no_connection_in_time_is_told_to_come_again(busy):
+    with pytest.raises(HerdUnavailable, match="in use; try again"), busy.read():
+        pass
+
+
+def test_short_reads_do_not_wait_for_long_ones(busy):
+    with short_reads(), busy.read() as connection:
+        assert names(connection) == ["default"]
+    with pytest.raises(HerdUnavailable), busy.read():
+        pass  # the block is over
+
+
+def test_the_gateways_short_reads_do_not_wait_for_long_ones(busy):
+    def read():
+        with busy.read() as connection:
+            return names(connection)
+
+    assert anyio.run(look, busy, read) == ["default"]
+
+
+def test_short_reads_write_nothing_either(server_database):
+    with (
+        pytest.raises(HerdUnavailable, match="takes no writes"),
+        short_reads(),
+        server_database.read() as connection,
+    ):
+        add(connection, "nobody")
 
 
 def test_a_reader_of_postgresql_cannot_write(server_database):
