@@ -101,9 +101,11 @@ class ApiKeys:
         parse_account(account)
         wanted = tuple(scope for scope in SCOPES if scope in set(scopes))
         if not wanted or set(scopes) - set(SCOPES):
-            raise InvalidRequest(f"scopes are some of {', '.join(SCOPES)}.")
+            raise InvalidRequest(f"scopes must be some of {', '.join(SCOPES)}.")
         if len(name) > MAX_NAME_CHARS or not name.isprintable():
-            raise InvalidRequest(f"A key's name is at most {MAX_NAME_CHARS} printable characters.")
+            raise InvalidRequest(
+                f"A key's name must be at most {MAX_NAME_CHARS} printable characters."
+            )
         if expires_s is not None and (
             type(expires_s) is not int or not 1 <= expires_s <= MAX_EXPIRY_S
         ):
@@ -197,7 +199,7 @@ class ApiKeys:
         given = digest_of(parts[2]) if parts is not None else _NOBODY
         same = hmac.compare_digest(given, found.digest if found is not None else _NOBODY)
         if found is None or parts is None or not same:
-            raise Unauthorized("This is no API key of this herd; `herd key create` makes one.")
+            raise Unauthorized("This is not an API key of this herd; ask its operator for one.")
         if found.revoked_us is not None:
             raise Unauthorized(f"API key {found.id} was revoked.")
         if not found.lives(self._clock_us()):
@@ -213,7 +215,7 @@ class ApiKeys:
         with self._database.read() as connection:
             found = key_sql.get(connection, key.id)
         if found is None or not found.lives(self._clock_us()):
-            raise Unauthorized(f"API key {key.id} opens nothing any more.")
+            raise Unauthorized(f"API key {key.id} is no longer valid.")
 
 
 def require(key: ApiKey, scope: str) -> ApiKey:
@@ -263,10 +265,11 @@ def spend(connection: Connection, key_id: str | None, amount: int, now_us: int) 
 def _require_room(connection: Connection, key_id: str, fee: int, more: int, now_us: int) -> None:
     key = key_sql.get(connection, key_id, lock=True)
     if key is None or not key.lives(now_us):
-        raise Unauthorized(f"API key {key_id} opens nothing any more.")
+        raise Unauthorized(f"API key {key_id} is no longer valid.")
     if key.max_fee is not None and fee > key.max_fee:
         raise KeyLimitReached(
-            f"The fee of {fee} winston is above what API key {key.id} may offer, {key.max_fee}.",
+            f"The fee of {fee} winston is above {key.max_fee}, the most that API key {key.id} may "
+            "offer.",
             fee=fee,
             max_fee=key.max_fee,
         )
@@ -274,7 +277,7 @@ def _require_room(connection: Connection, key_id: str, fee: int, more: int, now_
         left = max(0, key.spending_limit - key.held - key.charged)
         raise KeyLimitReached(
             f"API key {key.id} may spend {key.spending_limit} winston, of which {left} are left; "
-            f"this takes {more}.",
+            f"this order takes {more}.",
             left=left,
             required=more,
             spending_limit=key.spending_limit,

@@ -69,7 +69,7 @@ def open_herd(elsewhere: Address | None) -> Herd:
         from herder.remote.sync import RemoteHerd
 
         return RemoteHerd(elsewhere.url, elsewhere.api_key)
-    with needing("herder", "; or name a herder elsewhere, with HERD_URL and HERD_API_KEY"):
+    with needing("herder", "; or use a herder elsewhere: set HERD_URL and HERD_API_KEY"):
         from herder.local import LocalHerd
         from herder.settings import load_settings
 

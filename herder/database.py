@@ -176,7 +176,7 @@ def _open(address: str, lease_s: int) -> Server:
             return Postgres(url, lease_s)
         case other:
             raise SetupError(
-                f"HERD_DATABASE_URL names {other!r}; sqlite and postgresql are served."
+                f"HERD_DATABASE_URL names {other!r}; only sqlite and postgresql are supported."
             )
 
 
@@ -185,8 +185,8 @@ def _parse(address: str) -> URL:
         return make_url(address)
     except (ArgumentError, ValueError):  # the second: a port that is no number
         raise SetupError(
-            "HERD_DATABASE_URL is no database address; sqlite:////path/to/herd.db and "
-            "postgresql://user:password@host/herd are."
+            "HERD_DATABASE_URL is not a database URL; valid ones look like "
+            "sqlite:////path/to/herd.db or postgresql://user:password@host/herd."
         ) from None
 
 

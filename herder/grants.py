@@ -115,7 +115,7 @@ class Grants:
         period = parse_every(every)
         if len(note) > MAX_NOTE_CHARS or not note.isprintable():
             raise InvalidRequest(
-                f"A grant's note is at most {MAX_NOTE_CHARS} printable characters."
+                f"A grant's note must be at most {MAX_NOTE_CHARS} printable characters."
             )
         key = grant_id or self._new_id()
         if not _UUID.fullmatch(key):
@@ -305,7 +305,7 @@ def _beginning(asked: Grant, starts: date | None) -> Grant:
     """A new grant, with its first period still to be posted."""
     today = day_of(asked.created_us)
     if starts is not None and starts < today:
-        raise InvalidRequest(f"A grant begins today ({today}, UTC) or later, not on {starts}.")
+        raise InvalidRequest(f"A grant must begin today ({today}, UTC) or later, not on {starts}.")
     first_us = start_us(_first(Every(asked.every), today, starts))
     return replace(asked, first_us=first_us, next_us=first_us)
 

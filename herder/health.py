@@ -52,18 +52,18 @@ def check(herd: LocalHerd) -> dict[str, str]:
         _log.warning("not_ready", reason=error.message)
         return checks | {
             "database": "The database does not answer.",
-            **dict.fromkeys(("herder", "worker"), "The database would know."),
+            **dict.fromkeys(("herder", "worker"), "It is not known without the database."),
         }
     if not _lately(heard.marked_us, now_us):
-        checks["herder"] = f"No herder gave a sign in {SILENT_S} s."
+        checks["herder"] = f"No herder has been heard from for {SILENT_S} s."
     elif checks["redis"] == OK and not _lately(heard.heard_us, now_us):
         checks["herder"] = (
-            f"A herder is alive, but heard nothing on the beats' stream in {SILENT_S} s."
+            f"A herder is running, but has read nothing from the heartbeat stream for {SILENT_S} s."
         )
     since_us = now_us - herd.settings.lease_s * 1_000_000
     # Their state alone does not tell: where no herder listens, nobody notices that they are gone.
     if not any(worker.seen_us >= since_us for worker in workers):
-        checks["worker"] = f"No worker of {default} was heard lately."
+        checks["worker"] = f"No worker with {default} has been heard from lately."
     return checks
 
 

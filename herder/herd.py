@@ -135,7 +135,7 @@ class Herd:
         # Who poses as another instance must not have that one sent away.
         if worker is None or worker.kid == envelope.kid:
             heard.control.append(
-                (envelope.sender, Refuse(reason="The key of this worker was revoked."))
+                (envelope.sender, Refuse(reason="The key of this worker has been revoked."))
             )
 
     def _hear_worker(
@@ -264,13 +264,13 @@ class Herd:
         models = sorted({other.model for other in others})
         if models and announced.model not in models:
             return (
-                f"This herd serves {models[0]} and the worker announced {announced.model}; "
-                f"set HERD_MODEL and HERD_MODEL_PATH to the herd's model."
+                f"This herd serves {models[0]}, but the worker announced {announced.model}; set "
+                "HERD_MODEL and HERD_MODEL_PATH to the herd's model."
             )
         least = min((other.context for other in others), default=0)
         if announced.context < least:
             return (
-                f"This herd's context is {least} tokens and the worker announced "
+                f"This herd's context is {least} tokens, but the worker announced "
                 f"{announced.context}; set HERD_CONTEXT to {least} or more."
             )
         return None

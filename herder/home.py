@@ -63,8 +63,8 @@ def init(settings: Settings, initial: InitialPolicy, *, deposit: int = 0) -> lis
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise SetupError(
-            f"The home folder {settings.home} cannot be made ({error.strerror}); set HERD_HOME "
-            f"to a folder that you may write."
+            f"The home folder {settings.home} cannot be created ({error.strerror}); set HERD_HOME "
+            "to a folder that you can write to."
         ) from None
     key = _herder_key(settings, made)
     if write_once(settings.home / SETTINGS_FILE, _settings_text(settings)):
@@ -131,8 +131,8 @@ def _open_account(database: Database, name: str, deposit: int, made: list[str]) 
 
 def _settings_text(settings: Settings) -> str:
     lines = [
-        "# Settings of this herd: HERD_NAME=value, a line each. The environment goes before them.",
-        "# What prices and ranks is not here: it stands in the database (`herd model set`).",
+        "# Settings of this herd: HERD_NAME=value, one per line. The environment overrides them.",
+        "# Prices and ranks are not set here: they are in the database (`herd model set`).",
     ]
     if settings.redis_url != Settings.model_fields["redis_url"].default:
         lines.append(f"HERD_REDIS_URL={settings.redis_url}")
@@ -192,7 +192,7 @@ def load_herder_key(settings: Settings) -> PrivateKey:
         return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))
     except FileNotFoundError:
         raise SetupError(
-            f"There is no herder's key at {settings.key_path}; `herd init` makes it."
+            f"The herder's key is missing at {settings.key_path}; `herd init` creates it."
         ) from None
     except (OSError, ValueError, WireError):
         raise SetupError(
@@ -217,7 +217,9 @@ def add_worker_key(
         SetupError: the file cannot be written or read.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-        raise SetupError(f"A worker's name is letters, digits, dots and dashes, not {name!r}.")
+        raise SetupError(
+            f"A worker's name may contain letters, digits, dots and dashes, not {name!r}."
+        )
     folder = settings.home / "workers"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name}.json"

@@ -138,8 +138,8 @@ def _why(order: Order) -> str:
     if order.state is State.CANCELLED:
         return "It was cancelled."
     if order.finish_reason == "deadline" or order.begun:
-        return "It ran longer than it may."
-    return "It had not begun in time."
+        return "It ran longer than allowed."
+    return "It did not start in time."
 
 
 def read_inbox(database: Database, account: str, after: int, limit: int) -> list[Message]:

@@ -99,7 +99,8 @@ class LocalHerd:
             client = connect(settings.redis_url)
         except ValueError:
             raise SetupError(
-                "HERD_REDIS_URL is no address of Redis; redis://127.0.0.1:6379/0 is one."
+                "HERD_REDIS_URL is not a Redis URL; a valid one looks like "
+                "redis://127.0.0.1:6379/0."
             ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
@@ -252,7 +253,7 @@ class LocalHerd:
             OrderNotFound: there is no order `before`.
         """
         if state is not None and state not in list(State):
-            raise InvalidRequest(f"A state is {', '.join(State)}; not {state[:40]!r}.")
+            raise InvalidRequest(f"state must be one of {', '.join(State)}, not {state[:40]!r}.")
         require_page(limit)
         before_seq = None if before is None else self.order(before, account=account).seq
         with self.database.read() as connection:

@@ -54,7 +54,8 @@ def set_rates(
         known = model_sql.get_model(connection, model_name)
         if known is not None and prompt_fee is None and fee_per_token is None:
             raise InvalidRequest(
-                f"{model_name} is there already; say which of prompt_fee and fee_per_token to set."
+                f"Model {model_name} already exists; give prompt_fee, fee_per_token or both to "
+                "change it."
             )
         before = known.rates if known is not None else Rates()
         rates = Rates(
@@ -90,7 +91,7 @@ def set_policy(database: Database, **values: object) -> int:
     """
     changed = {name: value for name, value in values.items() if value is not None}
     if not changed:
-        raise InvalidRequest(f"Say which of {', '.join(values)} to set.")
+        raise InvalidRequest(f"Give at least one of {', '.join(values)}.")
     for name, value in changed.items():
         if type(value) is not int or not 0 <= value <= MAX_POLICY:
             raise InvalidRequest(

@@ -54,7 +54,7 @@ def parse_every(value: object) -> Every:
         InvalidRequest: it is none of the three.
     """
     if value not in list(Every):
-        raise InvalidRequest(f"every is {', '.join(Every)}; not {shown(value)!r}.")
+        raise InvalidRequest(f"every must be one of {', '.join(Every)}, not {shown(value)!r}.")
     return Every(str(value))
 
 
@@ -75,7 +75,7 @@ def parse_day(name: str, value: object) -> date:
         day = None
     if day is None or not FIRST_YEAR <= day.year <= LAST_YEAR:
         raise InvalidRequest(
-            f"{name} must be a day of the years {FIRST_YEAR} to {LAST_YEAR}, such as 2026-11-25, "
+            f"{name} must be a date such as 2026-11-25, in the years {FIRST_YEAR} to {LAST_YEAR}, "
             f"not {shown(value)!r}."
         )
     return day

@@ -83,7 +83,7 @@ def make_plan(workers: int, folder: Path | None = None) -> Plan:
         HerdError: something is missing or wrong; the sentence says what to do.
     """
     if not 1 <= workers <= MOST_WORKERS:
-        raise SetupError(f"A herd has 1 to {MOST_WORKERS} workers here, not {workers}.")
+        raise SetupError(f"The number of workers must be from 1 to {MOST_WORKERS}, not {workers}.")
     settings = load_settings(folder)
     values = _worker_values(settings.home)
     model_path = _model_path(values)
@@ -170,9 +170,9 @@ def _own_redis(settings: Settings) -> EmbeddedRedis | None:
         trouble = redis_trouble(settings.redis_url)
         if trouble is not None:
             raise SetupError(
-                f"The Redis that HERD_REDIS_URL names does not answer ({trouble}); start it, or "
-                f"unset HERD_REDIS_URL (also in {settings.home / SETTINGS_FILE}): then `herd up` "
-                f"starts one of its own."
+                f"The Redis that HERD_REDIS_URL names does not answer ({trouble}). Start it, or "
+                f"unset HERD_REDIS_URL (also in {settings.home / SETTINGS_FILE}), and `herd up` "
+                "starts its own."
             )
         return None
     return had or new_redis(settings.home)

@@ -109,7 +109,8 @@ class Postgres:
         """
         if not url.database:
             raise SetupError(
-                "HERD_DATABASE_URL names no database; postgresql://user:password@host/herd does."
+                "HERD_DATABASE_URL names no database; a valid one looks like "
+                "postgresql://user:password@host/herd."
             )
         self._database = url.database
         self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
@@ -188,7 +189,7 @@ class Postgres:
             raise HerdUnavailable("The database is busy; try again.") from error
         except PoolTimeout as error:
             raise HerdUnavailable(
-                "All connections of this program to the database are in use; try again."
+                "All of this program's database connections are in use; try again."
             ) from error
         except DBAPIError as error:
             meaning = self._meaning(error)
@@ -211,16 +212,16 @@ class Postgres:
             )
         if state == _NO_RIGHT:
             return SetupError(
-                "The user of HERD_DATABASE_URL may not do this in the database; use the one that "
-                "made the tables."
+                "The user in HERD_DATABASE_URL lacks the rights for this; use the one that "
+                "created the tables."
             )
         if state == _READ_ONLY:
-            return HerdUnavailable("The database takes no writes now: it may be a standby.")
+            return HerdUnavailable("The database does not accept writes; it may be a standby.")
         if state in _DAMAGED:
             return SetupError(f"The database is damaged: {self._quoted(str(cause))}.")
         if state is not None and state.startswith(_SHORT_OF):
             return HerdUnavailable(
-                f"PostgreSQL at {self._server} cannot do it now: {self._quoted(str(cause))}; "
+                f"PostgreSQL at {self._server} cannot do this now: {self._quoted(str(cause))}; "
                 f"try again later."
             )
         if error.statement is None and state is None:
@@ -241,17 +242,16 @@ class Postgres:
         reason = str(error.orig)
         if _TURNED_AWAY.search(reason):
             return SetupError(
-                f"PostgreSQL at {self._server} does not let the user of HERD_DATABASE_URL in with "
-                f"that password."
+                f"PostgreSQL at {self._server} rejected the user and password in HERD_DATABASE_URL."
             )
         if _NO_DATABASE.search(reason):
             return SetupError(
-                f"PostgreSQL at {self._server} has no database {self._database!r}; "
-                f"`createdb {self._database}` makes it."
+                f"PostgreSQL at {self._server} has no database {self._database!r}; `createdb "
+                f"{self._database}` creates it."
             )
         if said := _ITS_WORDS.search(reason):
             return HerdUnavailable(
-                f"PostgreSQL at {self._server} lets nobody in now: {self._quoted(said[1])}; "
+                f"PostgreSQL at {self._server} accepts no connections: {self._quoted(said[1])}; "
                 f"try again."
             )
         if _NO_HOST.search(reason):

@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from herder.errors import OrderCancelled, OrderEnded, OrderExpired, OrderFailed
+from herder.errors import OrderCancelled, OrderEnded, OrderExpired, OrderFailed, sentence
 
 if TYPE_CHECKING:
     from herder.orders import Order
@@ -333,4 +333,7 @@ def raise_if_not_completed(result: Result) -> None:
         if receipt.charged
         else f"All {receipt.returned} winston were returned."
     )
-    raise ended(f"Order {result.order} {receipt.state}{': ' + why if why else '.'} {money}", result)
+    raise ended(
+        f"Order {result.order} {receipt.state}{': ' + sentence(why) if why else '.'} {money}",
+        result,
+    )

@@ -123,7 +123,9 @@ class Settlement:
             failure = _too_many_dispatches(order)
         elif failure is None:
             failure = Failure(
-                code="stopped_unasked", message="Its worker stopped it unasked.", permanent=False
+                code="stopped_unasked",
+                message="Its worker stopped it without being asked to.",
+                permanent=False,
             )
         if not failure.permanent and order.tries < limits.max_attempts:
             return plan.requeue(order, "attempt_failed", failure.message)
@@ -177,7 +179,7 @@ class Settlement:
             # Not this order's message was lost, but the broker, or all who read from it.
             order = replace(order, dispatches=max(0, order.dispatches - 1))
         if order.tries >= limits.max_attempts:
-            said = f"{order.tries} workers began it and fell silent."
+            said = f"Workers that fell silent while running it: {order.tries}."
             failure = Failure(code="too_many_attempts", message=said, permanent=True)
         elif order.dispatches >= limits.max_dispatches:
             failure = _too_many_dispatches(order)
@@ -190,7 +192,7 @@ class Settlement:
 def _too_many_dispatches(order: Order) -> Failure:
     return Failure(
         code="too_many_dispatches",
-        message=f"It was sent out {order.dispatches} times and never finished.",
+        message=f"It was dispatched {order.dispatches} times and never finished.",
         permanent=True,
     )
 

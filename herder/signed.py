@@ -64,7 +64,7 @@ class _Kind:
             HerdError: of the kind's class: it is none, was changed, or none of the keys signed it.
         """
         if len(token) > self.most_chars:
-            raise self.error(f"This is no signed {self.what}: it is too long.")
+            raise self.error(f"This is not a signed {self.what}: it is too long.")
         try:
             header = jwt.get_unverified_header(token)
             key = keys.get(str(header.get("kid")))
@@ -82,14 +82,16 @@ class _Kind:
                 options={"require": list(self.claims), "verify_iat": False, "verify_exp": False},
             )
         except jwt.InvalidSignatureError:
-            raise self.error(f"The signature does not fit: this {self.what} was changed.") from None
+            raise self.error(
+                f"The signature does not match: this {self.what} was changed."
+            ) from None
         except (jwt.PyJWTError, ValueError, RecursionError):
-            raise self.error(f"This is no signed {self.what}.") from None
+            raise self.error(f"This is not a signed {self.what}.") from None
         return claims
 
     def not_one(self) -> HerdError:
         """The error of a genuine token of some other kind."""
-        return self.error(f"This is a signed message, but no {self.what} of a herd.")
+        return self.error(f"This is a signed message, but not a {self.what} of a herd.")
 
 
 _RECEIPT = _Kind("receipt", None, ("iss", "iat", "sub"), MAX_TOKEN_CHARS, InvalidReceipt)
@@ -179,7 +181,7 @@ def read_quote(token: object, keys: Mapping[str, PublicKey]) -> Terms:
         InvalidQuote: it is none, it was changed, or a key signed it that is not among those.
     """
     if not isinstance(token, str):
-        raise InvalidQuote("quote must be the text that a quote came with.")
+        raise InvalidQuote("quote must be the signed text of a quote.")
     claims = _QUOTE.read(token, keys)
     try:
         quoted = _Quoted.model_validate(claims.get("quote"))
@@ -219,5 +221,7 @@ def from_jwks(text: str) -> dict[str, PublicKey]:
         jwks = [one for one in entries if one.get("crv") == "Ed25519"]
         found = [PublicKey.from_jwk({n: one[n] for n in ("kty", "crv", "x")}) for one in jwks]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, WireError):
-        raise InvalidReceipt("The keys are no JWK set; /.well-known/jwks.json gives one.") from None
+        raise InvalidReceipt(
+            "The keys are not a JWK set; /.well-known/jwks.json of the herd's gateway provides one."
+        ) from None
     return {key.kid: key for key in found}

@@ -124,8 +124,8 @@ def _open_lock(database: Path) -> int:
         return os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupError(
-            f"The database folder {database.parent} cannot be written ({error.strerror}); "
-            f"`herd init` makes it."
+            f"The database folder {database.parent} cannot be written to ({error.strerror}); "
+            "`herd init` creates it."
         ) from None
 
 
@@ -146,11 +146,11 @@ def _translated() -> Iterator[None]:
                 "The database has no tables of this version; `herd init` brings it up to date."
             ) from error
         if "unable to open" in reason:
-            raise SetupError("The database cannot be opened; `herd init` makes it.") from error
+            raise SetupError("The database cannot be opened; `herd init` creates it.") from error
         if "not a database" in reason or "malformed" in reason:
-            raise SetupError("The database's file is damaged, or no database.") from error
+            raise SetupError("The database file is damaged, or is not a database.") from error
         if "readonly" in reason:
-            raise SetupError("The database cannot be written by this user.") from error
+            raise SetupError("This user cannot write to the database.") from error
         if "locked" in reason or "busy" in reason:
             raise HerdUnavailable("The database is busy; try again.") from error
         if "is full" in reason:

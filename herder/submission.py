@@ -59,8 +59,8 @@ def parse_account(name: object) -> str:
     """
     if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
         raise InvalidName(
-            f"An account's name is 1 to 63 letters, digits, dots, dashes or underscores, "
-            f"not {shown(name)!r}.",
+            "An account's name must be 1 to 63 letters, digits, dots, dashes or underscores, not "
+            f"{shown(name)!r}.",
             name=shown(name),
         )
     return name
@@ -74,7 +74,8 @@ def parse_model(name: object) -> str:
     """
     if not isinstance(name, str) or not _MODEL.fullmatch(name):
         raise InvalidName(
-            f"A model's name is 1 to 127 letters, digits or any of . _ : / -, not {shown(name)!r}.",
+            "A model's name must be 1 to 127 letters, digits or any of . _ : / -, not "
+            f"{shown(name)!r}.",
             name=shown(name),
         )
     return name
@@ -194,7 +195,7 @@ def parse_bids(bids: object) -> list[int | Fraction] | None:
         )
     ):
         raise InvalidBids(
-            f'bids must be a list of at most {MAX_BIDS}, each {{"fee": 100}} or '
+            f'bids must be a list of at most {MAX_BIDS} items, each {{"fee": 100}} or '
             f'{{"multiplier": 1.5}}.',
             most=MAX_BIDS,
         )
@@ -234,10 +235,12 @@ def _one_fee(fee: object, name: str = "fee") -> int:
 
 def _parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
     if (prompt is None) == (messages is None):
-        raise InvalidPrompt("Give either a prompt or messages, and not both.")
+        raise InvalidPrompt("Give either a prompt or messages, not both.")
     if messages is not None:
         if raw:
-            raise InvalidPrompt("raw is for a prompt: messages need the model's chat template.")
+            raise InvalidPrompt(
+                "raw is only for a prompt; messages need the model's chat template."
+            )
         parsed = Prompt(None, _parse_messages(messages))
     elif isinstance(prompt, str):
         parsed = Prompt(prompt, raw=raw)
@@ -247,13 +250,13 @@ def _parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Pro
         size = len(parsed.counted.encode())
     except UnicodeEncodeError:
         raise InvalidPrompt(
-            "The prompt holds a lone surrogate, which is no character; send valid Unicode."
+            "The prompt contains a lone surrogate, which is not a character; send valid Unicode."
         ) from None
     if size == 0:
-        raise InvalidPrompt("The prompt is empty; say something, even a space.")
+        raise InvalidPrompt("The prompt is empty; it needs at least one character, even a space.")
     if size > most:
         raise InvalidPrompt(
-            f"The prompt has {size} bytes; at most {most} are taken.", bytes=size, most=most
+            f"The prompt has {size} bytes; at most {most} are allowed.", bytes=size, most=most
         )
     return parsed
 
@@ -264,10 +267,10 @@ def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
         or not isinstance(messages, Sequence)
         or not messages
     ):
-        raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} turns.")
+        raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} messages.")
     if len(messages) > MAX_MESSAGES:
         raise InvalidPrompt(
-            f"messages must be a list of 1 to {MAX_MESSAGES} turns, not {len(messages)}.",
+            f"messages must be a list of 1 to {MAX_MESSAGES} messages, not {len(messages)}.",
             turns=len(messages),
             most=MAX_MESSAGES,
         )
@@ -277,8 +280,8 @@ def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
             turns.append(ChatMessage.model_validate(message))
         except ValidationError:
             raise InvalidPrompt(
-                f"Message {place} must have a role (system, user or assistant) and a content "
-                f"that is text, and nothing else."
+                f"Message {place} must have a role (system, user or assistant) and a text "
+                "content, and nothing else."
             ) from None
     return tuple(turns)
 
@@ -309,7 +312,7 @@ def _parse_sampling(sampling: Mapping[str, Any]) -> Sampling:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "sampling"
         raise InvalidSampling(
-            f"{name} is wrong: {first['msg'].lower()}, not {shown(first['input'])}.", name=name
+            f"{name} is invalid: {first['msg'].lower()}, not {shown(first['input'])}.", name=name
         ) from None
 
 

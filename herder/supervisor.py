@@ -284,8 +284,8 @@ class Supervisor:
         kept.deaths = kept.deaths + 1 if lived_s < self._patience.young_s else 1
         if kept.deaths >= self._patience.tries:
             self._fail(
-                f"{kept.program.name} ended at once {kept.deaths} times in a row, {_told(code)}."
-                f"{_said(kept)}",
+                f"{kept.program.name} ended right after its start {kept.deaths} times in a row, "
+                f"{_told(code)}.{_said(kept)}",
                 1,
             )
             return
@@ -331,4 +331,4 @@ def _told(code: int) -> str:
 
 
 def _said(kept: _Kept) -> str:
-    return f" It said last: {kept.last[-1]}" if kept.last else ""
+    return f" Its last output: {kept.last[-1]}" if kept.last else ""

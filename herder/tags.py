@@ -88,20 +88,20 @@ def parse_tags(body: object) -> dict[str, str]:
     """
     pairs = list(body.items()) if isinstance(body, dict) else _listed(body)
     if len(pairs) > MAX_TAGS:
-        raise InvalidMessage(f"A message has at most {MAX_TAGS} tags, not {len(pairs)}.")
+        raise InvalidMessage(f"A message may have at most {MAX_TAGS} tags, not {len(pairs)}.")
     tags: dict[str, str] = {}
     for name, value in pairs:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS or not _is_text(name):
-            raise InvalidMessage(f"A tag's name is text of 1 to {MAX_NAME_CHARS} characters.")
+            raise InvalidMessage(f"A tag's name must be text of 1 to {MAX_NAME_CHARS} characters.")
         if name in tags:
-            raise InvalidMessage(f"The tag {shown(name)} stands there twice.", name)
+            raise InvalidMessage(f"The tag {shown(name)} is given twice.", name)
         if not isinstance(value, str):
             raise InvalidMessage(
                 f"The tag {shown(name)} must be text, not {type(value).__name__}.", name
             )
         if not _is_text(value):
             raise InvalidMessage(
-                f"The tag {shown(name)} holds a lone surrogate, which is no character.", name
+                f"The tag {shown(name)} contains a lone surrogate, which is not a character.", name
             )
         if len(value) > MAX_VALUE_CHARS and name not in _LONG:
             raise InvalidMessage(
@@ -130,11 +130,11 @@ def parse_message(
         return InfoAsked()
     if action == "Balance":
         if tags.get("Recipient", account) != account:
-            raise InvalidMessage("A balance is told to its own account alone.", "Recipient")
+            raise InvalidMessage("A balance is shown only to its own account.", "Recipient")
         return BalanceAsked()
     if action != "Transfer":
         raise InvalidMessage(
-            f"Action is Transfer, Info or Balance, not {shown(action)!r}.", "Action"
+            f"Action must be Transfer, Info or Balance, not {shown(action)!r}.", "Action"
         )
     recipient, quantity = _needed(tags, "Recipient"), _whole(tags, "Quantity")
     if "X-Prompt" not in tags and recipient != HERDER:
@@ -144,7 +144,8 @@ def parse_message(
             return Payment(tags, recipient, quantity, error)
     if recipient != HERDER:
         raise InvalidMessage(
-            f"A prompt is paid to the Recipient {HERDER!r}; to pay an account, leave out X-Prompt.",
+            f"A prompt must be paid to the Recipient {HERDER!r}; to pay an account, leave out "
+            "X-Prompt.",
             "Recipient",
         )
     given: dict[str, Any] = {
@@ -168,8 +169,8 @@ def _listed(body: object) -> list[tuple[object, object]]:
         isinstance(one, dict) and set(one) == {"name", "value"} for one in body
     ):
         raise InvalidMessage(
-            'A message is an object of tags, {"Action": "Info"}, or a list of '
-            '{"name": "Action", "value": "Info"}.'
+            'A message must be an object of tags, {"Action": "Info"}, or a list of {"name": '
+            '"Action", "value": "Info"}.'
         )
     return [(one["name"], one["value"]) for one in body]
 
@@ -210,8 +211,8 @@ def info_tags(info: Info) -> dict[str, str]:
         "Token-Fee": str(model.rates.fee_per_token),
         "Last-Multiplier": model.last_multiplier,
         "Queue-Length": str(model.queue_length),
-        "Data": f"{info.name} sells answers of {model.name} by a herd of {workers}: the best-paid "
-        "prompt runs first.",
+        "Data": f"{info.name} sells answers from {model.name}, run by a herd of {workers}: the "
+        "best-paid prompt runs first.",
     }
 
 

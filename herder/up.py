@@ -46,8 +46,8 @@ def only_one(folder: Path) -> Iterator[None]:
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupError(
-            f"The home folder {folder} cannot be written ({error.strerror}); set HERD_HOME to a "
-            f"folder that you may write."
+            f"The home folder {folder} cannot be written to ({error.strerror}); set HERD_HOME to "
+            "a folder that you can write to."
         ) from None
     try:
         try:
@@ -55,8 +55,8 @@ def only_one(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
             raise SetupError(
-                f"A herd is up in {folder} already (process {holder or 'unknown'}); stop that "
-                f"one, or set HERD_HOME to another folder."
+                f"A herd is already running in {folder} (process {holder or 'unknown'}); stop it, "
+                "or set HERD_HOME to another folder."
             ) from None
         os.truncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
@@ -151,7 +151,7 @@ def _announce(plan: Plan, supervisor: Supervisor, as_json: bool) -> None:
             return
         document = _document(plan, supervisor, herd)
     except HerdError as error:
-        print(f"Whether the herd is ready cannot be seen: {error}", file=sys.stderr)  # noqa: T201
+        print(f"Cannot tell whether the herd is ready: {error}", file=sys.stderr)  # noqa: T201
         return
     finally:
         herd.close()

@@ -111,7 +111,7 @@ def read_usage(
         InvalidRequest: one of them is none, or there are more than `MOST_DAYS` days.
     """
     if by not in BY:
-        raise InvalidRequest(f"by is {' or '.join(BY)}; not {shown(by)!r}.")
+        raise InvalidRequest(f"by must be {' or '.join(BY)}, not {shown(by)!r}.")
     if account is not None:
         parse_account(account)
     if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
@@ -122,8 +122,7 @@ def read_usage(
         raise InvalidRequest(f"{names[0]} ({begins}) is after {names[1]} ({ends}).")
     if (ends - begins).days >= MOST_DAYS:
         raise InvalidRequest(
-            f"From {begins} to {ends} are {(ends - begins).days + 1} days; ask for {MOST_DAYS} "
-            f"at most."
+            f"{begins} to {ends} is {(ends - begins).days + 1} days; ask for at most {MOST_DAYS}."
         )
     with database.read() as connection:
         found = usage_sql.used(

@@ -44,7 +44,7 @@ def dialect_of(conn: Connection) -> Backend:
     """
     backend = _BACKENDS.get(conn.dialect.name)
     if backend is None:
-        raise LedgerMisconfigured(f"the ledger knows no dialect {conn.dialect.name!r}")
+        raise LedgerMisconfigured(f"the ledger does not support {conn.dialect.name!r}")
     return backend
 
 

@@ -29,7 +29,7 @@ class LedgerError(Exception):
     """The root. `code` is stable; the data of each error are its attributes, and `data` in one."""
 
     code: ClassVar[str] = "ledger_error"
-    sentence: ClassVar[str] = "The ledger refused."
+    sentence: ClassVar[str] = "The ledger refused the call."
     retryable: ClassVar[bool] = False
 
     @property
@@ -50,7 +50,7 @@ class InvalidRequest(LedgerError):
     """The call is wrong, whatever the books say."""
 
     code = "ledger_invalid_request"
-    sentence = "The call is wrong."
+    sentence = "The call is invalid."
 
 
 class InvalidAmount(InvalidRequest):
@@ -156,7 +156,7 @@ class AccountExists(LedgerError):
     """An account with this id was created before."""
 
     code = "ledger_account_exists"
-    sentence = "Account {account} exists already."
+    sentence = "Account {account} already exists."
 
     def __init__(self, account: str) -> None:
         super().__init__(account)
@@ -204,7 +204,7 @@ class InsufficientFunds(LedgerError):
     """An account that may not overdraw has less available than the transfer takes."""
 
     code = "ledger_insufficient_funds"
-    sentence = "Account {account} has {available} winston available, of the {required} required."
+    sentence = "Account {account} has {available} winston available, but {required} are required."
 
     def __init__(self, account: str, available: int, required: int) -> None:
         super().__init__(account, available, required)
@@ -217,7 +217,7 @@ class ExceedsHoldAmount(LedgerError):
     """A post takes more than its hold: the overrun would be a transfer of its own."""
 
     code = "ledger_exceeds_hold_amount"
-    sentence = "Hold {hold_id} is of {held} winston, and {required} were to be posted."
+    sentence = "Hold {hold_id} is for {held} winston; {required} cannot be posted."
 
     def __init__(self, hold_id: str, held: int, required: int) -> None:
         super().__init__(hold_id, held, required)
@@ -231,7 +231,7 @@ class ExceedsRefundable(LedgerError):
 
     code = "ledger_exceeds_refundable"
     sentence = (
-        "Of transfer {transfer_id}, {refundable} winston can be refunded, not the {required} asked."
+        "Only {refundable} winston of transfer {transfer_id} can be refunded, not {required}."
     )
 
     def __init__(self, transfer_id: str, refundable: int, required: int) -> None:
@@ -245,7 +245,7 @@ class BalanceOutOfRange(LedgerError):
     """An account's lifetime total would pass 2**62 - 1 winston."""
 
     code = "ledger_balance_out_of_range"
-    sentence = "The totals of {debit} or {credit} would pass what the ledger can count."
+    sentence = "The totals of {debit} or {credit} would exceed what the ledger can count."
 
     def __init__(self, debit: str, credit: str) -> None:
         super().__init__(debit, credit)
@@ -257,7 +257,7 @@ class HoldAlreadyPosted(LedgerError):
     """The hold was posted before, by the transfer `resolved_by`."""
 
     code = "ledger_hold_already_posted"
-    sentence = "Hold {hold_id} was posted already, by {resolved_by}."
+    sentence = "Hold {hold_id} was already posted by {resolved_by}."
 
     def __init__(self, hold_id: str, resolved_by: str) -> None:
         super().__init__(hold_id, resolved_by)
@@ -269,7 +269,7 @@ class HoldAlreadyVoided(LedgerError):
     """The hold was voided before, by the transfer `resolved_by`."""
 
     code = "ledger_hold_already_voided"
-    sentence = "Hold {hold_id} was voided already, by {resolved_by}."
+    sentence = "Hold {hold_id} was already voided by {resolved_by}."
 
     def __init__(self, hold_id: str, resolved_by: str) -> None:
         super().__init__(hold_id, resolved_by)
@@ -281,9 +281,7 @@ class IdempotencyConflict(LedgerError):
     """The id stands for another transfer already: `field` is the first that differs."""
 
     code = "ledger_idempotency_conflict"
-    sentence = (
-        "Transfer {transfer_id} exists with another {field}: it has {stored}, and {asked} was asked"
-    )
+    sentence = "Transfer {transfer_id} already exists with another {field}: {stored}, not {asked}."
 
     def __init__(self, transfer_id: str, field: str, stored: object, asked: object) -> None:
         super().__init__(transfer_id, field, stored, asked)
@@ -312,7 +310,7 @@ class LedgerMisconfigured(LedgerError):
     """The connection would not enforce what the ledger relies on."""
 
     code = "ledger_misconfigured"
-    sentence = "The database connection is not fit for money: {reason}."
+    sentence = "The database connection is not safe for money: {reason}."
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -83,7 +83,9 @@ class Postgres:
             raise LedgerMisconfigured("its transactions must begin with BEGIN, not commit at once")
         role, isolation = conn.exec_driver_sql(_SETTINGS).one()
         if role == "replica":
-            raise LedgerMisconfigured("session_replication_role must be 'origin': triggers fire")
+            raise LedgerMisconfigured(
+                "session_replication_role must be 'origin', so that triggers fire"
+            )
         if isolation != "read committed":
             raise LedgerMisconfigured(f"its isolation must be READ COMMITTED, not {isolation!r}")
 

@@ -232,7 +232,7 @@ def tags_to_json(tags: Mapping[str, str] | None) -> tuple[Mapping[str, str], str
     copy = dict(tags)
     for name, value in copy.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidTags(f"{name!r:.40} or its value is no string", MAX_TAGS_JSON)
+            raise InvalidTags(f"{name!r:.40} or its value is not a string", MAX_TAGS_JSON)
     text = _encode(copy)
     if len(text) > MAX_TAGS_JSON:
         raise InvalidTags(f"they are {len(text)} characters", MAX_TAGS_JSON)

@@ -391,7 +391,7 @@ def _ended(job: Job, end: End, took_ms: int) -> Outcome:
     if end.reason == "handed_back":
         return _outcome(job, "handed_back")
     if len(end.text) > MAX_TEXT_CHARS:
-        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} are sent."
+        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} can be sent."
         failure = Failure(code="answer_too_long", message=said, permanent=True)
         return _outcome(job, "failed").model_copy(update={"failure": failure})
     base = {

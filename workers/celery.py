@@ -78,7 +78,7 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
     envelope = unseal(token, _process.join.herders, audience=INFERENCE_QUEUE)
     job = envelope.body
     if not isinstance(job, Job):
-        raise WireError("unknown_kind", "workers run jobs")
+        raise WireError("unknown_kind", "workers accept only jobs")
     if _process.agent.has(job.held):
         # RabbitMQ gives back what was not acked when a connection broke, while it still runs.
         raise Repeated(f"order={job.order}")
@@ -121,7 +121,9 @@ def _on_worker_init(**_: Any) -> None:
         engine = Engine(model, on_broken=_on_broken)
         speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
     except ModelFileError as error:
-        _die(SettingsError(f"No model: {error.message}. HERD_MODEL_PATH must name a GGUF file."))
+        _die(
+            SettingsError(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that can be loaded.")
+        )
         return
     except WorkerError as error:
         _die(error)
@@ -189,7 +191,7 @@ def _on_shutdown(**_: Any) -> None:
 
 
 def _on_refused(reason: str) -> None:
-    sys.stderr.write(f"The herd refused this worker: {reason}\n")
+    sys.stderr.write(f"The herd refused this worker. {reason}\n")
     celery_state.should_stop = EXIT_SETUP
     # Celery waits for its threads: what they run is of no use to anybody.
     if _process is not None:

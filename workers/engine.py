@@ -121,12 +121,12 @@ class Engine:
             DuplicateWork: it holds work of that key.
         """
         if os.getpid() != self._pid:
-            raise NotAccepting("the engine belongs to another process; it cannot be forked")
+            raise NotAccepting("The engine belongs to another process and cannot be forked.")
         with self._wake:
             if self._ending() or self._draining_until_s is not None:
-                raise NotAccepting("the engine takes no more work")
+                raise NotAccepting("The engine accepts no more work.")
             if work.key in self._held:
-                raise DuplicateWork(f"the engine holds {work.key} already", key=work.key)
+                raise DuplicateWork(f"The engine already holds {work.key}.", key=work.key)
             self._held[work.key] = None
         job = Job(work, listener, self._clock())
         try:
@@ -144,7 +144,7 @@ class Engine:
             del self._held[work.key]
         if job.sampler is not None:
             job.sampler.close()
-        raise NotAccepting("the engine ended while the prompt was prepared")
+        raise NotAccepting("The engine stopped while the prompt was being prepared.")
 
     def cancel(self, key: str, reason: CalledOff = "cancelled") -> None:
         """End a piece of work before the next step; one that is not held is ignored."""
@@ -192,7 +192,7 @@ class Engine:
     def start(self) -> None:
         """Run the loop in a thread of its own. Nothing may fork this process from here on."""
         if self._thread is not None:
-            raise RuntimeError("the engine runs already")
+            raise RuntimeError("the engine is already running")
         # daemon: a process that forgets `stop` ends all the same; ending while a thread decodes
         # was tried and is clean, freeing beneath it is not
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -236,7 +236,7 @@ class Engine:
         while steps < longest and (now - begin < seconds or steps < 3):
             rows = [row._replace(start=steps) for row in rows]
             if not self._model.decode(rows):
-                raise DecodeFailed("the cache has no room for one token in each slot")
+                raise DecodeFailed("The cache has no room for one token in each slot.")
             self._model.sample([None] * len(rows))
             steps += 1
             if steps == 1:
@@ -261,7 +261,7 @@ class Engine:
             return False
         except Exception as error:
             log.exception("engine step failed", extra={"action": "step_failed"})
-            self._break(DecodeFailed(f"the engine failed: {error!r}"[:500]))
+            self._break(DecodeFailed(f"The engine failed ({repr(error)[:450]})."))
             return False
         finally:
             self._step_began_s = None
@@ -288,7 +288,7 @@ class Engine:
         if not self._model.decode(rows):
             running = len(self._scheduler.running)
             if not self._scheduler.make_room():
-                raise DecodeFailed("the cache is full with a single sequence in it")
+                raise DecodeFailed("The cache is full with a single sequence in it.")
             self.metrics.preempted += running - len(self._scheduler.running)
             return True
         self._scheduler.advance(rows)

@@ -86,8 +86,8 @@ class PromptTooLong(PromptError):
 
     def __init__(self, prompt_tokens: int, tokens: int, context: int) -> None:
         super().__init__(
-            f"the prompt is {prompt_tokens} tokens long and {tokens} more were asked for, "
-            f"but the context holds {context}",
+            f"The prompt is {prompt_tokens} tokens long and {tokens} more were asked for, but the "
+            f"context holds {context}.",
             prompt_tokens=prompt_tokens,
             tokens=tokens,
             context=context,

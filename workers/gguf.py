@@ -41,13 +41,13 @@ def load(lib: Any, options: LlamaOptions, take_reason: Callable[[], str]) -> Any
         take_reason()
         model = lib.llama_model_load_from_file(os.fsencode(file), params)
         if not model:
-            raise ModelFileError(f"cannot load {file}: {take_reason()}")
+            raise ModelFileError(f"The model file {file} cannot be loaded ({take_reason()}).")
         return model
 
     model = read(path, check=options.check_tensors)
     if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
         lib.llama_model_free(model)
-        raise ModelFileError(f"{path} holds no model that continues text")
+        raise ModelFileError(f"The model in {path} cannot continue text.")
     if options.requantize is None:
         return model
     lib.llama_model_free(model)  # it was sound; converting one that is not could end us
@@ -68,17 +68,19 @@ def _convert(lib: Any, options: LlamaOptions, target: Path, take_reason: Callabl
     take_reason()
     source = os.fsencode(options.path)
     if lib.llama_model_quantize(source, os.fsencode(target), ctypes.byref(params)) != 0:
-        raise ModelError(f"cannot convert {options.path} to {options.requantize}: {take_reason()}")
+        raise ModelError(
+            f"{options.path} cannot be converted to {options.requantize} ({take_reason()})."
+        )
 
 
 def _check_file(path: Path) -> None:
     """Refuse early what llama.cpp would only refuse with a riddle."""
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a GGUF file")
+        raise ModelFileError(f"{path} is a folder, not a GGUF file.")
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
+        raise ModelFileError(f"The model file {path} cannot be read ({error.strerror}).") from error
     if magic != b"GGUF":
-        raise ModelFileError(f"{path} is not a GGUF file")
+        raise ModelFileError(f"{path} is not a GGUF file.")

@@ -65,15 +65,15 @@ def check_grammar(source: str) -> None:
     """
     if len(source) > MAX_CHARS:
         raise GrammarError(
-            f"the grammar has {len(source)} characters, at most {MAX_CHARS} are taken",
+            f"The grammar has {len(source)} characters; at most {MAX_CHARS} are allowed.",
             chars=len(source),
             bound=MAX_CHARS,
         )
     if "\0" in source:
-        raise GrammarError("the grammar has a NUL character")
+        raise GrammarError("The grammar contains a NUL character.")
     rules = _Reader(source).read()
     if "root" not in rules:
-        raise GrammarError("the grammar has no rule named root")
+        raise GrammarError("The grammar has no rule named root.")
     _check_recursion(rules)
     _check_growth(rules)
 
@@ -87,14 +87,16 @@ def check_schema(source: str) -> None:
     try:
         schema = json.loads(source)
     except (ValueError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not JSON: {error}"[:300]) from error
+        raise GrammarError(f"The JSON schema is not valid JSON ({str(error)[:250]}).") from error
     if not isinstance(schema, dict):
-        raise GrammarError("the JSON schema is not an object")
+        raise GrammarError("The JSON schema is not an object.")
     todo: list[tuple[Any, int]] = [(schema, 0)]
     while todo:
         value, depth = todo.pop()
         if depth > MAX_SCHEMA_NESTING:
-            raise GrammarError(f"the JSON schema is nested deeper than {MAX_SCHEMA_NESTING}")
+            raise GrammarError(
+                f"The JSON schema is nested deeper than {MAX_SCHEMA_NESTING} levels."
+            )
         if isinstance(value, list):
             todo += [(item, depth + 1) for item in value]
         if not isinstance(value, dict):
@@ -107,22 +109,24 @@ def _check_repeats(schema: dict[str, Any]) -> None:
     properties = schema.get("properties")
     if isinstance(properties, dict) and len(properties) > MAX_PROPERTIES:
         raise GrammarError(
-            f"the JSON schema has an object of more than {MAX_PROPERTIES} properties"
+            f"The JSON schema has an object with more than {MAX_PROPERTIES} properties."
         )
     for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
         low, high = schema.get(least, 0), schema.get(most)
         for value in (low, high):
             if isinstance(value, (int, float)) and not 0 <= value <= MAX_SCHEMA_REPEAT:
-                raise GrammarError(f"{least} and {most} go from 0 to {MAX_SCHEMA_REPEAT}")
+                raise GrammarError(
+                    f"The JSON schema's {least} and {most} must be from 0 to {MAX_SCHEMA_REPEAT}."
+                )
         if isinstance(low, int) and isinstance(high, int) and low > high:
-            raise GrammarError(f"{least} is above {most}")
+            raise GrammarError(f"The JSON schema's {least} is above its {most}.")
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         product = 1
         for number in re.findall(r"\{[^}]*?([0-9]+)\s*\}", pattern):
             product *= max(1, int(number[:6]))
         if product > MAX_SCHEMA_REPEAT or pattern.count("(") > MAX_SCHEMA_NESTING:
-            raise GrammarError("a pattern in the JSON schema repeats or nests too much")
+            raise GrammarError("A pattern in the JSON schema repeats or nests too much.")
 
 
 class _Reader:
@@ -154,12 +158,12 @@ class _Reader:
             for sequence in alternates:
                 for item in sequence:
                     if isinstance(item, str) and item not in self.rules:
-                        raise GrammarError(f"the grammar has no rule named {item[:100]}")
+                        raise GrammarError(f"The grammar has no rule named {item[:100]}.")
         return self.rules
 
     def alternates(self, nesting: int) -> list[Sequence]:
         if nesting > MAX_NESTING:
-            raise GrammarError(f"the grammar is nested deeper than {MAX_NESTING}")
+            raise GrammarError(f"The grammar is nested deeper than {MAX_NESTING} levels.")
         found = [self.sequence(nesting)]
         while self.peek() == "|":
             self.at += 1
@@ -258,13 +262,16 @@ class _Reader:
             most = int(found[3][:9]) if found[3] else (None if found[2] else least)
             if least > MAX_REPEAT or (most is not None and not least <= most <= MAX_REPEAT):
                 raise GrammarError(
-                    f"the grammar repeats {found[0][:40]}; bounds rise, up to {MAX_REPEAT}"
+                    f"The grammar's repetition {found[0][:40]} is invalid; its bounds must rise "
+                    f"and be at most {MAX_REPEAT}."
                 )
         else:
             self.at += 1
         inner *= most or least or 1
         if inner >= MAX_REPEAT:
-            raise GrammarError(f"the grammar repeats {inner} rules, at most {MAX_REPEAT - 1}")
+            raise GrammarError(
+                f"The grammar repeats {inner} rules; at most {MAX_REPEAT - 1} are allowed."
+            )
         item = sequence[last:]
         self.spend((len(item) + 2) * max(least, most or 1))
         sequence[last:] = item * least
@@ -294,7 +301,7 @@ class _Reader:
         self.elements += elements
         if self.elements > MAX_ELEMENTS:
             raise GrammarError(
-                f"the grammar comes to more than {MAX_ELEMENTS} elements", bound=MAX_ELEMENTS
+                f"The grammar has more than {MAX_ELEMENTS} elements.", bound=MAX_ELEMENTS
             )
 
     def space(self, *, newlines: bool) -> None:
@@ -321,7 +328,7 @@ class _Reader:
         line = self.source.count("\n", 0, self.at) + 1
         column = self.at - self.source.rfind("\n", 0, self.at)
         return GrammarError(
-            f"the grammar does not parse: expected {wanted} in line {line}, column {column}",
+            f"The grammar does not parse: expected {wanted} in line {line}, column {column}.",
             line=line,
             column=column,
         )
@@ -343,13 +350,13 @@ def _check_recursion(rules: dict[str, list[Sequence]]) -> None:
             todo = next((first for first in firsts if first not in walks), None)
             if todo is not None:
                 if todo in open_:
-                    raise GrammarError(f"the grammar's rule {todo[:100]} begins with itself")
+                    raise GrammarError(f"The grammar's rule {todo[:100]} begins with itself.")
                 open_.add(todo)
                 stack.append((todo, _first(rules[todo], empty)))
                 continue
             walks[name] = 1 + sum(walks[first] for first in firsts)
             if walks[name] > MAX_WALKS:
-                raise GrammarError("the grammar's rules lead to each other in too many ways")
+                raise GrammarError("The grammar's rules refer to each other in too many ways.")
             open_.discard(name)
             stack.pop()
 
@@ -402,7 +409,8 @@ def _check_growth(rules: dict[str, list[Sequence]]) -> None:
                         after |= ways
                         if len(after) > MAX_STACKS:
                             raise GrammarError(
-                                "the grammar is ambiguous: its ways to go on double and double"
+                                "The grammar is ambiguous: its ways to continue double with each "
+                                "character."
                             )
                         if work > 4 * PROBE_STEPS:
                             return
@@ -437,7 +445,7 @@ def _ways(rules: dict[str, list[Sequence]], stack: Stack) -> frozenset[Stack]:
             continue
         seen.add(stack)
         if len(found) > MAX_STACKS or len(seen) > 8 * MAX_STACKS:
-            raise GrammarError(f"the grammar has more than {MAX_STACKS} ways to go on at once")
+            raise GrammarError(f"The grammar has more than {MAX_STACKS} ways to continue at once.")
         if not stack:
             found.add(stack)
             continue

@@ -110,7 +110,7 @@ class LlamaModel:
         context = min(options.context or 0, trained)
         most = int(lib.llama_max_parallel_sequences())
         if not 1 <= options.slots <= most:
-            raise ModelError(f"{options.slots} slots asked for; llama.cpp has at most {most}")
+            raise ModelError(f"llama.cpp supports at most {most} slots, not {options.slots}.")
         sequences = options.slots + _donors(options)
         params = lib.llama_context_default_params()
         # in a unified cache an order may be as long as all cells together, but no longer
@@ -129,8 +129,8 @@ class LlamaModel:
         ctx = lib.llama_init_from_model(self._model, params)
         if not ctx:
             raise ModelError(
-                f"cannot make a cache of {params.n_ctx} cells: {_take_reason()}; smaller "
-                f"HERD_SLOTS or HERD_CELLS need less memory"
+                f"A cache of {params.n_ctx} cells cannot be allocated ({_take_reason()}); a "
+                "smaller HERD_SLOTS or HERD_CELLS needs less memory."
             )
         return ctx
 
@@ -193,7 +193,7 @@ class LlamaModel:
         """Format and tokenise a prompt and make its sampler; any thread may call this."""
         tokens = self._vocab.encode(work)
         if not tokens:
-            raise EmptyPrompt("the prompt has no tokens")
+            raise EmptyPrompt("The prompt has no tokens.")
         return Prepared(tokens, self._samplers.make(work.sampling, tokens))
 
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
@@ -210,9 +210,9 @@ class LlamaModel:
             length = len(tokens)
             end = count + length
             if end > len(self._token) or not 0 <= slot < self._sequences or length < 1:
-                raise DecodeFailed(f"a batch of {end} tokens with sequence {slot}: a bug here")
+                raise DecodeFailed(f"A batch has {end} tokens with sequence {slot}: a bug here.")
             if self._past[slot] != start:
-                raise DecodeFailed(f"position {start} after {self._past[slot]}: a bug here")
+                raise DecodeFailed(f"Position {start} follows {self._past[slot]}: a bug here.")
             if length == 1:
                 self._token[count] = tokens[0]
                 self._pos[count] = start
@@ -227,13 +227,15 @@ class LlamaModel:
             count = end
         batch = self._token[:count]
         if count == 0 or batch.min() < 0 or batch.max() >= self._vocab.size:
-            raise DecodeFailed("an empty batch, or a token outside the vocabulary: a bug here")
+            raise DecodeFailed(
+                "The batch is empty, or a token is outside the vocabulary: a bug here."
+            )
         self._batch.n_tokens = count
         code = lib.llama_decode(self._ctx, self._batch)
         if code == 1:
             return False
         if code != 0:
-            raise DecodeFailed(f"llama_decode gave {code}: {_take_reason()}", code=code)
+            raise DecodeFailed(f"llama_decode returned {code} ({_take_reason()}).", code=code)
         for row in rows:
             self._past[row.slot] = row.start + len(row.tokens)
         self._outputs = outputs
@@ -242,15 +244,17 @@ class LlamaModel:
     def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
         """The next token for each row with output of the last decode."""
         if len(samplers) != self._outputs:
-            raise DecodeFailed(f"{len(samplers)} samplers for {self._outputs} rows: a bug here")
+            raise DecodeFailed(
+                f"There are {len(samplers)} samplers for {self._outputs} rows: a bug here."
+            )
         pointer = lib.llama_get_logits(self._ctx)
         if not pointer:
-            raise DecodeFailed("llama.cpp has no logits")
+            raise DecodeFailed("llama.cpp returned no logits.")
         # a view, good until the next decode
         logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab.size))
         best: list[int] = logits.argmax(axis=1).tolist()
         if not np.isfinite(logits[range(len(best)), best]).all():
-            raise DecodeFailed("the model computes no numbers")
+            raise DecodeFailed("The model's logits are not numbers.")
         return [
             self._samplers.choose(logits[row], sampler) if isinstance(sampler, Chain) else best[row]
             for row, sampler in enumerate(samplers)
@@ -269,18 +273,20 @@ class LlamaModel:
     def keep(self, slot: int, length: int) -> None:
         """Drop the cells of a sequence from position `length` on."""
         if not 0 <= slot < self._sequences:
-            raise DecodeFailed(f"no sequence {slot}: a bug here")
+            raise DecodeFailed(f"There is no sequence {slot}: a bug here.")
         if length >= self._past[slot]:
             return
         if not lib.llama_memory_seq_rm(self._memory, slot, length or -1, -1):
-            raise DecodeFailed(f"cannot cut sequence {slot} to {length} cells")
+            raise DecodeFailed(f"Sequence {slot} cannot be cut to {length} cells.")
         self._past[slot] = length
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Give the first `length` cells of a sequence to another, which must be empty."""
         sound = 0 <= source < self._sequences and 0 <= target < self._sequences
         if not sound or self._past[target] or not 0 < length <= self._past[source]:
-            raise DecodeFailed(f"cannot copy {length} cells from {source} to {target}: a bug here")
+            raise DecodeFailed(
+                f"{length} cells cannot be copied from {source} to {target}: a bug here."
+            )
         if self._unified:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
         else:  # between separate streams llama.cpp copies the whole or aborts

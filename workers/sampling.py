@@ -118,7 +118,7 @@ class Samplers:
             for part in filter(None, parts):
                 lib.llama_sampler_free(part)
             result.close()
-            raise SamplingError("llama.cpp refused a sampling parameter")
+            raise SamplingError("llama.cpp refused a sampling parameter.")
         for part in parts:
             lib.llama_sampler_chain_add(chain, part)
         if penalised:
@@ -147,7 +147,8 @@ class Samplers:
         for token in biases:
             if not 0 <= token < self._size:
                 raise SamplingError(
-                    f"a bias for token {token}, but the vocabulary has {self._size}",
+                    f"There is a bias for token {token}, but the vocabulary has only {self._size} "
+                    "tokens.",
                     token=token,
                     vocab=self._size,
                 )
@@ -160,20 +161,22 @@ class Samplers:
         source = sampling.grammar
         if sampling.json_schema is not None:
             if source is not None:
-                raise GrammarError("a grammar and a JSON schema cannot both be asked for")
+                raise GrammarError("Give either a grammar or a JSON schema, not both.")
             check_schema(sampling.json_schema)
             try:
                 source = self._schema_to_grammar(sampling.json_schema)
             except Exception as error:
                 # somebody else's code, on somebody's schema: all that it may raise means the same
-                raise GrammarError(f"the JSON schema cannot be used: {error!r}"[:500]) from error
+                raise GrammarError(
+                    f"The JSON schema cannot be used ({repr(error)[:450]})."
+                ) from error
         if source is None:
             return None
         check_grammar(source)
         data = source.encode("utf-8", "replace")
         grammar = self._lib.llama_sampler_init_grammar(self._vocab, data, b"root")
         if not grammar:  # a NULL pointer object: neither None nor an exception
-            raise GrammarError("llama.cpp does not take the grammar")
+            raise GrammarError("llama.cpp does not accept the grammar.")
         return grammar
 
     def choose(self, logits: Any, chain: Chain) -> int | WorkerError:
@@ -193,17 +196,18 @@ class Samplers:
                 # most choices are allowed, so that the grammar sees all tokens only now
                 token = self._apply(logits, chain.chain, chain.grammar)
                 if not self._allows(chain.grammar, token):
-                    return GrammarError("the grammar leads to a place where no token fits")
+                    return GrammarError("The grammar leads to a point where no token fits.")
             self._lib.llama_sampler_accept(chain.grammar, token)
             chain.grammar_s += self._clock() - began
             if chain.grammar_s > GRAMMAR_TOKEN_S * (chain.tokens + GRAMMAR_AHEAD_TOKENS):
                 return GrammarTooSlow(
-                    f"the grammar took {chain.grammar_s:.1f} s for {chain.tokens + 1} tokens",
+                    f"The grammar is too slow: it took {chain.grammar_s:.1f} s for "
+                    f"{chain.tokens + 1} tokens.",
                     tokens=chain.tokens + 1,
                     took_ms=round(chain.grammar_s * 1000),
                 )
         if token < 0:
-            return SamplingError("the sampling parameters leave no token")
+            return SamplingError("The sampling parameters leave no token to choose.")
         chain.tokens += 1
         self._lib.llama_sampler_accept(chain.chain, token)
         return token

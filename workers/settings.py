@@ -193,8 +193,8 @@ def read_join_file(path: Path) -> JoinFile:
         )
     except FileNotFoundError:
         raise SettingsError(
-            f"There is no key to join with at {path}; `herd init` makes one, or set "
-            f"HERD_WORKER_KEY to the file that the herd's operator gave you."
+            f"The worker's key is missing at {path}; `herd init` creates one, or set "
+            "HERD_WORKER_KEY to the file that the herd's operator gave you."
         ) from None
     except (OSError, ValueError, KeyError, TypeError, WireError):
         raise SettingsError(f"The file {path} cannot be read as a worker's key.") from None

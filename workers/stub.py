@@ -61,9 +61,11 @@ class _Script(Sampler):
 
     def next(self) -> int | WorkerError | None:
         if self.breaks:
-            raise DecodeFailed("the deterministic model was told to die")
+            raise DecodeFailed("The deterministic model was told to die.")
         if self.fail is not None and self.said >= self.fail:
-            return StubFailure(f"told to fail after {self.fail} tokens")
+            return StubFailure(
+                f"The prompt told the deterministic model to fail after {self.fail} tokens."
+            )
         if self.end is not None and self.said >= self.end:
             return _END
         if self.hang is not None and self.said >= self.hang:
@@ -135,7 +137,7 @@ class StubModel:
                 tokens += [0, 1]
             tokens += [zlib.crc32(p.encode()) & 0xFFFFF for p in _PIECES.findall(content)]
         if not tokens:
-            raise EmptyPrompt("the prompt has no tokens")
+            raise EmptyPrompt("The prompt has no tokens.")
         return Prepared(tokens, self._script(text))
 
     def decode(self, rows: Sequence[Row]) -> bool:
@@ -144,7 +146,7 @@ class StubModel:
         assert 0 < sum(len(row.tokens) for row in rows) <= self._facts.batch_tokens
         slots = self._facts.slots + self._facts.donors
         for row in rows:
-            assert 0 <= row.slot < slots, f"no sequence {row.slot}"
+            assert 0 <= row.slot < slots, f"there is no sequence {row.slot}"
             assert self._past.get(row.slot, 0) == row.start, "a gap or a repeat of positions"
             assert row.tokens, "an empty row"
         if sum(self._past.values()) + sum(len(row.tokens) for row in rows) > self._facts.cells:
@@ -197,9 +199,9 @@ class StubModel:
     def _script(self, text: str) -> _Script:
         marks: dict[str, str] = dict(_MARK.findall(text))
         if marks.get("fail") == "":
-            raise StubFailure("told to fail")
+            raise StubFailure("The prompt told the deterministic model to fail.")
         if "trouble" in marks:
-            raise StubTrouble("told to fail this time")
+            raise StubTrouble("The prompt told the deterministic model to fail this time.")
         start = zlib.crc32(text.encode("utf-8", "replace"))
         stride = 1 + start // len(_WORDS) % (len(_WORDS) - 1)
         pieces: Sequence[int] = [(start + i * stride) % len(_WORDS) for i in range(len(_WORDS))]

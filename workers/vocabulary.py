@@ -64,7 +64,7 @@ class Vocabulary:
                 bos_token=self._text(lib.llama_vocab_bos(self.handle)),
             )
         except Exception as error:
-            raise ModelError(f"the model's chat template does not parse: {error}") from error
+            raise ModelError(f"The model's chat template does not parse ({error}).") from error
 
     def _text(self, token: int) -> str:
         if not 0 <= token < self.size:
@@ -101,12 +101,16 @@ class Vocabulary:
 
     def _render(self, turns: list[chat.Turn]) -> str:
         if self._formatter is None:
-            raise TemplateError("the model has no chat template; send a prompt instead of messages")
+            raise TemplateError(
+                "The model has no chat template; send a prompt instead of messages."
+            )
         try:
             return str(self._formatter(messages=turns).prompt)
         except Exception as error:
             # the sandbox, the template's own raise_exception, or a bug in the template
-            raise TemplateError(f"the model's chat template refused: {error}"[:500]) from error
+            raise TemplateError(
+                f"The model's chat template refused the messages ({str(error)[:450]})."
+            ) from error
 
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
         """Text to tokens.
@@ -123,7 +127,9 @@ class Vocabulary:
             self.handle, data, len(data), pointer, len(buffer), begin, template
         )
         if not 0 <= count <= len(buffer):
-            raise WorkerError(f"the prompt came to {count} tokens of {len(buffer)} expected")
+            raise WorkerError(
+                f"The prompt has {count} tokens; at most {len(buffer)} were expected."
+            )
         found: list[int] = buffer[:count].tolist()
         return found
 
@@ -132,7 +138,7 @@ class Vocabulary:
         piece = self._pieces.get(token)
         if piece is None:
             if not 0 <= token < self.size:
-                raise DecodeFailed(f"token {token} outside the vocabulary: a bug here")
+                raise DecodeFailed(f"Token {token} is outside the vocabulary: a bug here.")
             size = 128
             while True:
                 buffer = ctypes.create_string_buffer(size)

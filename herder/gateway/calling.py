@@ -52,7 +52,10 @@ async def house_of(request: Request) -> House:
     return house
 
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: `herd key create ACCOUNT`.")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key, from the herd's operator (`herd key create ACCOUNT`).",
+)
 AtHome = Annotated[House, Depends(house_of)]
 
 
@@ -82,8 +85,7 @@ async def recognised(
 async def _look_up(house: House, text: str) -> ApiKey:
     if not text:
         raise Unauthorized(
-            "Send an API key as `Authorization: Bearer herd_…`; `herd key create ACCOUNT` makes "
-            "one."
+            "Send your API key as `Authorization: Bearer herd_…`; the herd's operator creates one."
         )
     return await look(house.herd.database, partial(house.herd.api_keys.recognise, text))
 

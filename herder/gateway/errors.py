@@ -138,7 +138,7 @@ def register(app: FastAPI) -> None:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"][1:]] or [str(first["loc"][0])]
         param = ".".join(where)[:100]
-        message = f"{param} is wrong: {str(first['msg'])[:200].rstrip('.').lower()}."
+        message = f"{param} is invalid: {str(first['msg'])[:200].rstrip('.').lower()}."
         return Answer(body_of(message, 400, "invalid_request", param), 400)
 
     async def http(request: Request, error: Exception) -> Answer:
@@ -152,7 +152,7 @@ def register(app: FastAPI) -> None:
 
     async def broken(_: Request, error: Exception) -> Answer:
         _log.error("call_broke", error=type(error).__name__)
-        return Answer(body_of("Something here is broken; it was logged.", 500, "broken"), 500)
+        return Answer(body_of("Internal error; it has been logged.", 500, "broken"), 500)
 
     app.add_exception_handler(errors.HerdError, refused)
     app.add_exception_handler(RequestValidationError, misshapen)

@@ -52,7 +52,7 @@ class Mark:
             return None
         parts = _MARK.fullmatch(text)
         if parts is None:
-            raise BadRequest("Last-Event-ID is not one that was sent here.", "Last-Event-ID")
+            raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
         return cls(int(parts[1]), int(parts[2]))
 
 
@@ -151,14 +151,15 @@ class Follower:
         """
         if self._holders[key_id] >= self._most_per_key:
             raise TooManyStreams(
-                f"API key {key_id} has {self._most_per_key} streams open here, as many as it may; "
+                f"API key {key_id} has {self._most_per_key} streams open here, the most allowed; "
                 "try again when one has ended.",
                 retry_after_s=1,
                 streams=self._most_per_key,
             )
         if self.open >= self._most:
             raise TooManyStreams(
-                f"{self._most} streams are open here already; try again in a second.",
+                f"The gateway already has {self._most} streams open, the most allowed; try again "
+                "in a second.",
                 retry_after_s=1,
                 streams=self._most,
             )

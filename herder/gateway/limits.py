@@ -64,7 +64,7 @@ class Limits:
         if wait_s:
             most = self._addresses.per_minute
             raise RateLimited(
-                f"Your address may make {most} requests a minute; try again in {wait_s} s.",
+                f"Your address may make {most} requests per minute; try again in {wait_s} s.",
                 retry_after_s=wait_s,
                 requests_per_minute=most,
             )
@@ -82,8 +82,8 @@ class Limits:
         wait_s = self._strangers.wait_s(address)
         if wait_s and (address, key_id) not in self._known:
             raise RateLimited(
-                "Your address made too many calls without a good API key; "
-                f"try again in {wait_s} s.",
+                f"Your address made too many calls without a valid API key; try again in {wait_s} "
+                "s.",
                 retry_after_s=wait_s,
             )
 
@@ -108,7 +108,7 @@ class Limits:
         if wait_s:
             most = self._keys.per_minute
             raise RateLimited(
-                f"API key {key_id} may be used {most} times a minute; try again in {wait_s} s.",
+                f"API key {key_id} may make {most} requests per minute; try again in {wait_s} s.",
                 retry_after_s=wait_s,
                 requests_per_minute=most,
             )
@@ -150,5 +150,5 @@ def head_bytes(scope: Scope) -> int:
 
 def head_too_long(most: int) -> Answer:
     """The answer to a head that is too long."""
-    message = f"The head of the request is longer than {most} bytes."
+    message = f"The request's headers are longer than {most} bytes."
     return Answer(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

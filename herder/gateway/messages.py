@@ -139,7 +139,7 @@ async def events(
     """
     if last_event_id:
         if not _NUMBER.fullmatch(last_event_id):
-            raise BadRequest("Last-Event-ID is not one that was sent here.", "Last-Event-ID")
+            raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
         after = int(last_event_id)
 
     async def happening() -> AsyncIterator[ServerSentEvent]:

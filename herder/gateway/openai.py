@@ -105,13 +105,15 @@ async def _complete(
 async def _json(request: Request) -> object:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise BadRequest("Send JSON, and say so: Content-Type: application/json.", "Content-Type")
+        raise BadRequest(
+            "The body must be JSON, sent with Content-Type: application/json.", "Content-Type"
+        )
     try:
         found: object = json.loads(await request.body(), parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise BadRequest("The body is no JSON.") from None
+        raise BadRequest("The body is not valid JSON.") from None
     except ClientDisconnect:
-        raise BadRequest("The body is shorter than it said.") from None
+        raise BadRequest("The body is shorter than its Content-Length.") from None
     return found
 
 

@@ -107,7 +107,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
         call |= {"prompt": _prompt(given.get("prompt")), "raw": True}
     options = given.get("stream_options", {})
     if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
-        raise BadRequest("stream_options may hold include_usage.", "stream_options")
+        raise BadRequest("stream_options may only contain include_usage.", "stream_options")
     return Asked(
         kind,
         call,
@@ -131,7 +131,9 @@ def _priced(headers: Mapping[str, str], call: Mapping[str, Any]) -> dict[str, An
         if text is None:
             continue
         if name in call:
-            raise BadRequest(f"{name} stands in the body and in {header}; give one.", name)
+            raise BadRequest(
+                f"{name} is given both in the body and in {header}; give only one.", name
+            )
         if name == "multiplier":
             found[name] = text
         elif text.isascii() and text.isdigit() and len(text) <= 20:
@@ -169,7 +171,9 @@ def _tokens(given: Mapping[str, Any], default: int) -> int:
     names = [name for name in ("max_completion_tokens", "max_tokens") if name in given]
     values = [given[name] for name in names]
     if len(values) == 2 and values[0] != values[1]:
-        raise BadRequest("max_tokens and max_completion_tokens differ; give one.", "max_tokens")
+        raise BadRequest(
+            "max_tokens and max_completion_tokens differ; give only one.", "max_tokens"
+        )
     if values and (type(values[0]) is not int or values[0] < 1):
         raise BadRequest(f"{names[0]} must be a whole number of at least 1.", names[0])
     return int(values[0]) if values else default
@@ -177,7 +181,7 @@ def _tokens(given: Mapping[str, Any], default: int) -> int:
 
 def _messages(messages: object) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not messages:
-        raise BadRequest("messages must be a list of at least one turn.", "messages")
+        raise BadRequest("messages must be a list of at least one message.", "messages")
     return [_turn(message, f"messages.{place}") for place, message in enumerate(messages)]
 
 
@@ -222,7 +226,7 @@ def _prompt(prompt: object) -> str:
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise BadRequest("prompt must be one text.", "prompt")
+        raise BadRequest("prompt must be a single string.", "prompt")
     return prompt
 
 
@@ -265,7 +269,9 @@ def _schema(wanted: object) -> str | None:
         try:
             return json.dumps(inner["schema"], allow_nan=False)
         except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
-            raise BadRequest("The schema is no JSON, or too deep.", "response_format") from None
+            raise BadRequest(
+                "The schema is not valid JSON, or it is nested too deeply.", "response_format"
+            ) from None
     raise BadRequest(
         "response_format must be of type text, json_object, or json_schema with a schema.",
         "response_format",

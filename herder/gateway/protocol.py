@@ -108,7 +108,7 @@ class _Protocol(H11Protocol):
         error = sys.exc_info()[1]
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         if status == 431:
-            said = f"The head of the request is longer than {self.max_header_bytes} bytes."
+            said = f"The request's headers are longer than {self.max_header_bytes} bytes."
             body = body_of(said, 431, "head_too_long")
         else:
             status, body = 400, body_of(msg, 400, "invalid_request")

@@ -60,7 +60,7 @@ class BoundedBody:
                 await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"The body is longer than {self._most} bytes."
+        message = f"The request's body is longer than {self._most} bytes."
         answer = Answer(body_of(message, 413, "body_too_long"), 413, {"Connection": "close"})
         await answer(scope, receive, send)
 

@@ -49,12 +49,15 @@ class Address:
             raise SetupError(f"{called} must be the address of a gateway, such as {EXAMPLE}.")
         if parts.username is not None or parts.query or parts.fragment:
             raise SetupError(
-                f"{called} must be an address alone, such as {EXAMPLE}: no user, ? or # in it; "
-                f"the API key goes into HERD_API_KEY."
+                f"{called} must be just an address, such as {EXAMPLE}, without a user, ? or #; "
+                "put the API key into HERD_API_KEY."
             )
         key = api_key.strip()
         if not re.fullmatch(r"[!-~]+", key) or len(key) > MAX_KEY_CHARS:
-            raise SetupError("The API key is none: `herd key create ACCOUNT` shows what one is.")
+            raise SetupError(
+                "This is not a valid API key; it begins with herd_, and the herd's operator "
+                "creates it."
+            )
         return cls(bare, key)
 
 
@@ -74,7 +77,9 @@ def named_address(url: str | None = None, key_file: Path | None = None) -> Addre
     where = os.environ.get("HERD_URL", "") if url is None else url
     if url is None and not where:
         if key_file is not None:
-            raise SetupError("--api-key-file is for a herder elsewhere: name it with --url.")
+            raise SetupError(
+                "--api-key-file is only for a herder elsewhere; give its address with --url."
+            )
         return None
     if key_file is not None:
         return Address.of(where, _key_of(key_file), called=called)
@@ -83,7 +88,7 @@ def named_address(url: str | None = None, key_file: Path | None = None) -> Addre
         # What is wrong with the address is told first.
         Address.of(where, "-", called=called)
         is_named = "HERD_URL is set" if url is None else "--url is given"
-        raise SetupError(f"{is_named}; HERD_API_KEY must hold an API key for it.")
+        raise SetupError(f"{is_named}, so HERD_API_KEY must hold an API key for that herder.")
     return Address.of(where, key, called=called)
 
 
@@ -94,7 +99,7 @@ def _key_of(path: Path) -> str:
         return content.decode("ascii")
     except OSError as error:
         raise SetupError(
-            f"The file of the API key {str(path)!r} cannot be read ({error.strerror})."
+            f"The API key file {str(path)!r} cannot be read ({error.strerror})."
         ) from None
     except UnicodeDecodeError:
-        raise SetupError(f"The file {str(path)!r} holds no API key.") from None
+        raise SetupError(f"The file {str(path)!r} does not hold an API key.") from None

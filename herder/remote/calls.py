@@ -136,7 +136,7 @@ def quote_call(prompt: object, tokens: object, given: Mapping[str, Any]) -> Call
 
 def _asked(prompt: object, tokens: object, given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("account") is not None:
-        raise errors.InvalidRequest("The account is that of the API key; leave account out.")
+        raise errors.InvalidRequest("The account is always that of the API key; leave account out.")
     ours = {"sampling", "account", "idempotency_key", *SAMPLING}
     body = {name: value for name, value in given.items() if name not in ours and value is not None}
     if isinstance(start_by := body.get("start_by"), datetime):
@@ -184,7 +184,7 @@ def require_events(headers: Mapping[str, str]) -> None:
 
 def _no_answer() -> errors.SetupError:
     return errors.SetupError(
-        "What answers there is no herd's gateway: it answers in another form; is the address right?"
+        "The server that answered is not a herd's gateway; is the address right?"
     )
 
 

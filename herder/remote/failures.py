@@ -114,23 +114,26 @@ def _foreign(status: int, headers: Mapping[str, str], url: str, now_us: int) -> 
         what = str(status)
     if status < 400:
         where = _plain(errors.shown(headers.get("location", "somewhere else")))
-        return errors.SetupError(f"{url} answered {what} and points to {where}; use that address.")
+        return errors.SetupError(
+            f"{url} answered {what} and redirects to {where}; use that address."
+        )
     if status in (401, 407):
-        return errors.Unauthorized(f"What stands before the gateway at {url} answered {what}.")
+        return errors.Unauthorized(f"A proxy in front of the gateway at {url} answered {what}.")
     if status == 429:
         after_us = retry_after_us(headers.get("retry-after"), now_us)
         return errors.RateLimited(
-            f"What stands before the gateway at {url} answered {what}.",
+            f"A proxy in front of the gateway at {url} answered {what}.",
             after_us // 1_000_000 or 1,
         )
     if status == 413:
-        return errors.InvalidRequest(f"The call is longer than {url} takes ({what}).")
+        return errors.InvalidRequest(f"The call is longer than {url} accepts ({what}).")
     if status < 500:
         return errors.SetupError(
-            f"What answers at {url} is no herd's gateway, or not at this path: it answered {what}."
+            f"The server at {url} is not a herd's gateway, or the path is wrong: it answered "
+            f"{what}."
         )
     return errors.HerdUnavailable(
-        f"The gateway at {url} is out of reach: what stands before it answered {what}; try again."
+        f"The gateway at {url} is out of reach: a proxy in front of it answered {what}; try again."
     )
 
 
@@ -145,8 +148,8 @@ def certificates() -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.SetupError(
-            f"The certificates to trust cannot be read ({error.strerror or error}); look at "
-            f"SSL_CERT_FILE and SSL_CERT_DIR."
+            f"The trusted certificates cannot be read ({error.strerror or error}); check "
+            "SSL_CERT_FILE and SSL_CERT_DIR."
         ) from None
 
 
@@ -163,24 +166,26 @@ def away(error: Exception | None, url: str) -> errors.HerdError:
         url: of the gateway.
     """
     if error is None:
-        return errors.HerdUnavailable(f"The gateway at {url} ends each line early; try again.")
+        return errors.HerdUnavailable(
+            f"The gateway at {url} keeps closing the connection early; try again."
+        )
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return errors.SetupError(
                 f"The certificate of {url} is not trusted ({cause.verify_message.rstrip('.')}); "
-                f"SSL_CERT_FILE names a file of certificates to trust."
+                "set SSL_CERT_FILE to a file of certificates to trust."
             )
         # One that ends in the midst of the handshake may be starting.
         if isinstance(cause, ssl.SSLError) and not isinstance(
             cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
         ):
             return errors.SetupError(
-                f"No TLS that is understood here is spoken at {url} "
-                f"({_words(cause.reason)}); is it an http:// address?"
+                f"The TLS handshake with {url} failed ({_words(cause.reason)}); is it an http:// "
+                "address?"
             )
         if isinstance(cause, socket.gaierror):
             if cause.errno in _NO_HOST:
-                return errors.SetupError(f"The host of {url} is not known; is the address right?")
+                return errors.SetupError(f"The host of {url} does not exist; is the address right?")
             return errors.HerdUnavailable(
                 f"The host of {url} cannot be looked up ({cause.strerror}); try again."
             )

@@ -274,7 +274,7 @@ class RemoteHerd:
         found = balance_of(self._send(Call("GET", "/v1/account")))
         if account is not None and account != found.account:
             raise InvalidRequest(
-                f"The API key is that of account {found.account!r}; it shows no other."
+                f"The API key belongs to account {found.account!r} and can show no other."
             )
         return found
 

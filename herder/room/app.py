@@ -71,7 +71,9 @@ class Bell:
         """
         if self.open >= MAX_LINES:
             raise TooManyStreams(
-                f"{MAX_LINES} lines are open here already; try again in a second.", 1
+                f"The room already has {MAX_LINES} open connections, the most allowed; try again "
+                "in a second.",
+                1,
             )
 
     @contextmanager
@@ -129,7 +131,9 @@ async def _listener(room: RoomName, rooms: AtHome, shown: Shown) -> Member | Non
 
 async def _speaker(member: Annotated[Member | None, Depends(_listener)]) -> Member:
     if member is None:
-        raise Unauthorized("Send the token that joining gave, as `Authorization: Bearer room_…`.")
+        raise Unauthorized(
+            "Send the token that you got when joining, as `Authorization: Bearer room_…`."
+        )
     return member
 
 
@@ -249,7 +253,7 @@ def _cursor(last_event_id: str | None) -> int | None:
     if not last_event_id:
         return None
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19):
-        raise BadRequest("Last-Event-ID is not one that was sent here.", "Last-Event-ID")
+        raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
     return int(last_event_id)
 
 

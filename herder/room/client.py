@@ -115,7 +115,7 @@ class Room:
                 safe = method == "GET" or isinstance(error, httpx.ConnectError)
                 if not safe or tried >= MAX_TRIES:
                     raise HerdUnavailable(
-                        f"The room at {self._http.base_url} is out of reach "
+                        f"The room at {self._http.base_url} cannot be reached "
                         f"({type(error).__name__})."
                     ) from error
             else:

@@ -82,7 +82,9 @@ class Rooms:
             NotFound: there is none.
         """
         if room not in self._names:
-            raise NotFound(f"There is no room {room[:40]!r}; there are: {', '.join(self._names)}.")
+            raise NotFound(
+                f"There is no room {room[:40]!r}. The rooms are: {', '.join(self._names)}."
+            )
         return room
 
     def join(self, room: str, name: str, address: str) -> tuple[Member, str]:
@@ -126,8 +128,8 @@ class Rooms:
         now_us = self._clock_us()
         if member is None or member.room != room or member.seen_us < self._free_us(now_us):
             raise Unauthorized(
-                f"This token holds no name in room {room!r}; join it (a name is free again "
-                f"{NAME_HELD_S // 60} minutes after its holder was heard last)."
+                f"This token holds no name in room {room!r}; join it again (a name is free again "
+                f"{NAME_HELD_S // 60} minutes after its holder was last active)."
             )
         if now_us - member.seen_us > MINUTE_US:
             self._store.seen(member.id, now_us)
@@ -150,7 +152,7 @@ class Rooms:
         """
         text = parse_text(text)
         now_us = self._clock_us()
-        self._pace(self._speaking, member.id, now_us, "You speak too fast")
+        self._pace(self._speaking, member.id, now_us, "You are sending messages too fast")
         return self._store.add(member, text, now_us, self._keep)
 
     def read(self, room: str, after: int | None, limit: int) -> Page:

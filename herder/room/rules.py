@@ -74,7 +74,7 @@ def parse_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidName(
-            f"A name is 1 to 32 letters, digits, dots and dashes, not {shown(name)!r}."
+            f"A name must be 1 to 32 letters, digits, dots and dashes, not {shown(name)!r}."
         )
     return name
 
@@ -87,7 +87,8 @@ def parse_room(name: str) -> str:
     """
     if not _ROOM.fullmatch(name):
         raise InvalidName(
-            f"A room's name is 1 to 32 small letters, digits and dashes, not {shown(name)!r}."
+            "A room's name must be 1 to 32 lower-case letters, digits and dashes, not "
+            f"{shown(name)!r}."
         )
     return name
 
@@ -100,15 +101,17 @@ def parse_text(text: str) -> str:
     """
     text = text.strip()
     if not text:
-        raise InvalidText("A message must say something.")
+        raise InvalidText("A message must not be empty.")
     if len(text) > MAX_CHARS:
         raise InvalidText(
-            f"A message is at most {MAX_CHARS} characters; this one has {len(text)}.",
+            f"A message may have at most {MAX_CHARS} characters; this one has {len(text)}.",
             characters=len(text),
             most=MAX_CHARS,
         )
     if any(_is_no_text(char) for char in text):
-        raise InvalidText("A message holds no control characters but line breaks and tabs.")
+        raise InvalidText(
+            "A message must not contain control characters other than line breaks and tabs."
+        )
     return text
 
 

@@ -87,7 +87,9 @@ class Store:
         if (found, version) == (APPLICATION_ID, VERSION):
             return
         if self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise SetupError(f"The file {path} is no room's of this version; name another.")
+            raise SetupError(
+                f"The file {path} was not made by this version's room; choose another file."
+            )
         marks = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
         self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {marks} COMMIT;")
 
@@ -217,7 +219,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise HerdUnavailable(f"The room's file cannot be used now ({error}).") from error
+        raise HerdUnavailable(f"The room's file is not usable now ({error}).") from error
 
 
 def _only_one(path: Path) -> int:
@@ -229,13 +231,14 @@ def _only_one(path: Path) -> int:
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupError(
-            f"The room's file {path} cannot be written ({error.strerror}); --file names another."
+            f"The room's file {path} cannot be written to ({error.strerror}); choose another with "
+            "--file."
         ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise SetupError(
-            f"Another room is served from {path} already; --file names another."
+            f"Another room already uses {path}; choose another file with --file."
         ) from None
     return handle

@@ -131,31 +131,33 @@ class Rules:
         """
         if not isinstance(url, str) or not 1 <= len(url) <= MAX_URL_CHARS:
             raise InvalidWebhook(
-                f"A webhook's url is a text of at most {MAX_URL_CHARS} characters."
+                f"A webhook's URL must be text of at most {MAX_URL_CHARS} characters."
             )
         # A parser that is lenient where another is not would look at one host and connect to
         # another: whatever is unusual is refused.
         if not _TARGET.fullmatch(url) or "\\" in url or "#" in url:
             raise InvalidWebhook(
-                "A webhook's url is ASCII without spaces, backslashes and fragment."
+                "A webhook's URL must be ASCII, without spaces, backslashes or a fragment."
             )
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise InvalidWebhook("A webhook's url is https://host[:port]/path.") from None
+            raise InvalidWebhook(
+                "A webhook's URL must look like https://host[:port]/path."
+            ) from None
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise InvalidWebhook("A webhook's url is https://host[:port]/path.")
+            raise InvalidWebhook("A webhook's URL must look like https://host[:port]/path.")
         if parts.scheme == "http" and not self.http:
-            raise InvalidWebhook("A webhook's url begins with https:// here.")
+            raise InvalidWebhook("A webhook's URL must begin with https:// here.")
         if "@" in parts.netloc or "%" in parts.netloc:
             raise InvalidWebhook(
-                "A webhook's url names no user and no zone; its signature says who sends."
+                "A webhook's URL must not contain a user or a zone; the signature says who sends."
             )
         port = _PORTS[parts.scheme] if port is None else port
         if port not in _LOW_PORTS and not LEAST_OPEN_PORT <= port <= 65_535:
             raise InvalidWebhook(
-                f"A webhook's port is 443, 80, or {LEAST_OPEN_PORT} and above, not {port}."
+                f"A webhook's port must be 443, 80, or at least {LEAST_OPEN_PORT}, not {port}."
             )
         host = parts.hostname
         self._check_host(host)
@@ -168,7 +170,7 @@ class Rules:
         except ValueError:
             labels = host.removesuffix(".").split(".")
             if len(host) > MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
-                raise InvalidWebhook("The host of a webhook's url is no name.") from None
+                raise InvalidWebhook("The host of a webhook's URL is not a valid name.") from None
             return
         if not self.may_reach(host):
             raise InvalidWebhook(f"Webhooks are not sent to {host}: that address is not public.")

@@ -97,7 +97,7 @@ class Deliveries:
             InvalidRequest: there is no such state, or the limit is out of its range.
         """
         if state is not None and state not in STATES:
-            raise InvalidRequest(f"A state is {', '.join(STATES)}; not {shown(state)!r}.")
+            raise InvalidRequest(f"state must be one of {', '.join(STATES)}, not {shown(state)!r}.")
         if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
         with self._database.read() as connection:

@@ -102,8 +102,8 @@ class Webhooks:
                 raise AccountNotFound(account)
             if len(webhook_sql.endpoints(connection, account)) >= MAX_ENDPOINTS:
                 raise InvalidWebhook(
-                    f"Account {account!r} has {MAX_ENDPOINTS} webhooks, which is the most; "
-                    f"delete one first."
+                    f"Account {account!r} already has {MAX_ENDPOINTS} webhooks, the most allowed; "
+                    "delete one first."
                 )
             webhook_sql.add_endpoint(connection, endpoint)
 
@@ -211,5 +211,5 @@ def _parse_types(types: Iterable[str] | None) -> tuple[str, ...]:
     given = set(types)
     wanted = tuple(one for one in TYPES if one in given)
     if not wanted or given - set(TYPES):
-        raise InvalidWebhook(f"A webhook listens to some of {', '.join(TYPES)}.")
+        raise InvalidWebhook(f"events must be some of {', '.join(TYPES)}.")
     return wanted

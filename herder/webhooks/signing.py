@@ -69,8 +69,8 @@ class Sealer:
             opened = self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], endpoint.encode())
         except (ValueError, InvalidTag):
             raise SetupError(
-                f"The secret of webhook {endpoint} was not sealed by this herder's key; "
-                f"`herd webhooks rotate {endpoint}` makes another."
+                f"The secret of webhook {endpoint} was not sealed with this herder's key; `herd "
+                f"webhooks rotate {endpoint}` creates a new one."
             ) from None
         return opened.decode()
 

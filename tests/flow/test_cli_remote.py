@@ -166,6 +166,6 @@ def test_a_key_for_reading_buys_nothing(herd, elsewhere):
     _, key = _ada(herd)
     refused = answered(herd, "submit", "Hi", "-n", "5", **{**elsewhere, "HERD_API_KEY": key})
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "lacks the scope 'buy'" in refused.stderr
+    assert "does not have the scope 'buy'" in refused.stderr
     wrong = answered(herd, "info", **{**elsewhere, "HERD_API_KEY": "herd_x_y"})
     assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)

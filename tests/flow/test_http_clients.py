@@ -75,7 +75,7 @@ def test_errors_are_the_same(herd, web, url):
         order.result()
     assert ended.value.result.receipt.returned == 30
     herd.start_worker()
-    with pytest.raises(OrderFailed, match="told to fail"):
+    with pytest.raises(OrderFailed, match="told the deterministic model to fail"):
         web.submit("[[fail]]", 10).result(timeout=60)
 
 

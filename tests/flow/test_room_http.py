@@ -115,7 +115,7 @@ def test_a_name_is_had_by_one_and_is_free_when_it_is_given_back(room, web):
                 other.join(name)
         with pytest.raises(InvalidName):
             other.join("a b")
-        with pytest.raises(Unauthorized, match="joining gave"):
+        with pytest.raises(Unauthorized, match="got when joining"):
             other.say("I am Ada.")
         assert web.get("/v1/rooms/lobby/members").json() == {"members": ["Ada"]}
         first = ada.say("It is me.").member
@@ -314,14 +314,14 @@ def test_a_room_that_cannot_be_served_says_why_in_one_line(room, tmp_path):
         (line,) = child.log.splitlines()
         return line
 
-    assert "served from" in refused()
+    assert "already uses" in refused()
     (tmp_path / "other.db").write_text("This is a diary.")
     assert "cannot be used" in refused("--file", str(tmp_path / "other.db"))
     import sqlite3
 
     with sqlite3.connect(tmp_path / "herd.db") as connection:
         connection.execute("CREATE TABLE account (id INTEGER)")
-    assert "no room's" in refused("--file", str(tmp_path / "herd.db"))
+    assert "was not made by this version's room" in refused("--file", str(tmp_path / "herd.db"))
     assert "HERD_ROOM_NAMES" in refused(HERD_ROOM_NAMES="lobby,,b")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

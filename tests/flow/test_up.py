@@ -155,7 +155,7 @@ def test_the_redis_of_a_home_is_private_and_stays_the_same(
     other = start()
     assert other.process.wait(LIMIT_S) == 2
     assert other.log.read_text() == (
-        f"A herd is up in {home} already (process {up.process.pid}); stop that one, or set "
+        f"A herd is already running in {home} (process {up.process.pid}); stop it, or set "
         f"HERD_HOME to another folder.\n"
     )
 

@@ -46,7 +46,7 @@ def test_missing_folder_and_other_files(tmp_path: Path) -> None:
 def test_cut_short(model_path: Path, tmp_path: Path, size: int) -> None:
     path = tmp_path / "short.gguf"
     path.write_bytes(model_path.read_bytes()[:size])
-    with pytest.raises(ModelError, match="cannot load"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         load(path)
 
 

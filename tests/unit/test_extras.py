@@ -182,7 +182,7 @@ def test_the_library_says_so_too():
         "    print(error.code, error.message)\n"
     )
     assert said.startswith("setup_error This needs the package ")
-    assert "'llama-herder[herder]'; or name a herder elsewhere, with HERD_URL" in said
+    assert "'llama-herder[herder]'`; or use a herder elsewhere: set HERD_URL" in said
 
 
 def test_what_is_no_extras_keeps_its_traceback():

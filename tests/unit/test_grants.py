@@ -261,7 +261,7 @@ def test_a_grant_may_begin_later(house):
     at(house, 2026, 12, 1)
     house.grants.post_due()
     assert given(house) == ["2026-W49"]
-    with pytest.raises(InvalidRequest, match="begins today"):
+    with pytest.raises(InvalidRequest, match="must begin today"):
         house.grants.create("ada", 500, "month", starts=date(2026, 11, 30))
     # The call that made one may come again whenever it likes.
     same = house.grants.create("ada", 1, "week", starts=date(2026, 11, 30), grant_id=exact.id)

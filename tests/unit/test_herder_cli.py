@@ -148,7 +148,7 @@ def test_rates_are_set_for_the_orders_to_come(cli):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stub"], "which of prompt_fee and fee_per_token"),
+        (["stub"], "give prompt_fee, fee_per_token or both"),
         (["stub", "--prompt-fee", "0"], "from 1"),
         (["stub", "--prompt-fee", "1.5"], "from 1"),
         (["stub", "--prompt-fee", "1e400"], "from 1"),

@@ -73,9 +73,11 @@ def test_a_test_says_what_came_of_it(cli, house):
 
 
 def test_what_may_not_be_is_refused_in_one_line(cli):
-    assert "begins with https" in cli.refused("webhooks", "create", "default", "http://x.example")
+    assert "must begin with https" in cli.refused(
+        "webhooks", "create", "default", "http://x.example"
+    )
     assert "not public" in cli.refused("webhooks", "create", "default", "https://127.0.0.1/")
-    assert "listens to some of" in cli.refused(
+    assert "must be some of" in cli.refused(
         "webhooks", "create", "default", URL, "--types", "order.begun"
     )
     assert "no account" in cli.refused("webhooks", "create", "nobody", URL)

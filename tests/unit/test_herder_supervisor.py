@@ -130,7 +130,7 @@ def test_what_dies_at_once_again_and_again_ends_everything(lines: Lines, running
     assert supervisor.ended.wait(LIMIT_S)
     assert supervisor.exit_code == 1
     assert supervisor.failure == (
-        "bad ended at once 3 times in a row, exit code 3. It said last: no luck"
+        "bad ended right after its start 3 times in a row, exit code 3. Its last output: no luck"
     )
     assert lines.count("bad", "no luck") == 3
     assert good is not None
@@ -151,7 +151,9 @@ def test_wrong_settings_are_not_tried_again(lines: Lines, running: Run) -> None:
     supervisor = running(Supervisor(stages, lines.show, patience=EAGER))
     assert supervisor.ended.wait(LIMIT_S)
     assert supervisor.exit_code == 78
-    assert supervisor.failure == "one cannot run with its settings. It said last: HERD_X is wrong."
+    assert (
+        supervisor.failure == "one cannot run with its settings. Its last output: HERD_X is wrong."
+    )
     assert lines.count("one", "HERD_X is wrong.") == 1
 
 

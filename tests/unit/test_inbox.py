@@ -107,7 +107,7 @@ def test_what_failed_was_cancelled_or_ran_too_long_is_told_with_what_came_back(h
     told = house.inbox()
     assert {message["Action"] for message in told} == {"Inference-Failed"}
     take(told[0], X_Reference="0", X_Reason="It went wrong.", Returned="26", Data="")
-    take(told[1], X_Reference="1", X_Reason="It ran longer than it may.", Returned="10")
+    take(told[1], X_Reference="1", X_Reason="It ran longer than allowed.", Returned="10")
     take(told[1], Charged="16", Data="half")
     take(told[2], X_Reference="2", X_Reason="It was cancelled.", Returned="26")
     take(told[3], X_Reference="3", X_Reason="It was cancelled.", Returned="26", Charged="0")

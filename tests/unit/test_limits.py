@@ -25,7 +25,7 @@ def test_so_many_orders_may_be_open_and_an_end_makes_room(house):
     house.accounts.set_limits("default", max_open_orders=2, tokens_per_minute=None)
     worker = house.worker()
     first, second = house.submit(fee=26), house.submit(fee=13)
-    with pytest.raises(RateLimited, match="2 orders open") as refused:
+    with pytest.raises(RateLimited, match="2 open orders") as refused:
         house.submit()
     assert refused.value.retry_after_s >= 1
     assert house.held() == 39

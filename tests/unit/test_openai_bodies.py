@@ -82,7 +82,7 @@ def test_the_price_may_come_in_headers():
     headers = {"x-fee": "90", "x-max-fee": "200", "x-multiplier": "1.5"}
     call = chat(headers).call
     assert (call["fee"], call["max_fee"], call["multiplier"]) == (90, 200, "1.5")
-    with pytest.raises(BadRequest, match="give one"):
+    with pytest.raises(BadRequest, match="give only one"):
         chat(headers, fee=10)
     with pytest.raises(BadRequest, match="whole number"):
         chat({"x-fee": "1e3"})

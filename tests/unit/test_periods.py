@@ -68,7 +68,7 @@ def test_a_day_begins_at_midnight_in_utc(day):
 def test_what_is_no_day_is_one_sentence(text):
     with pytest.raises(InvalidRequest) as refused:
         parse_day("from", text)
-    assert refused.value.message.startswith("from must be a day")
+    assert refused.value.message.startswith("from must be a date")
     assert len(refused.value.message) < 150
 
 

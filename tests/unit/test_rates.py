@@ -168,7 +168,7 @@ def test_keys_that_were_good_somewhere_are_heard_there(tmp_path, clean_environme
         limits.was_none("here")
     limits.may_show("here", "known")
     limits.may_show("there", "guess")
-    with pytest.raises(Exception, match="without a good API key") as refused:
+    with pytest.raises(Exception, match="without a valid API key") as refused:
         limits.may_show("here", "guess")
     assert refused.value.code == "rate_limited"
     assert refused.value.retry_after_s > 0

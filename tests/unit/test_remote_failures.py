@@ -120,7 +120,7 @@ def test_a_host_that_is_not_known_is_told_at_once(pauses, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     told = failure("https://herd.invalid")
     assert (told.code, pauses) == ("setup_error", [])
-    assert "https://herd.invalid is not known" in told.message
+    assert "https://herd.invalid does not exist" in told.message
 
 
 def test_a_host_that_cannot_be_looked_up_now_is_asked_for_again(pauses, monkeypatch):
@@ -197,14 +197,20 @@ def test_tls_where_none_is_spoken(pauses):
         (503, "", {"Retry_After": "2"}, errors.HerdUnavailable, "503"),
         (504, '"late"', {}, errors.HerdUnavailable, "504"),
         (500, '{"error": 5}', {}, errors.HerdUnavailable, "500"),
-        (404, "<html>", {}, errors.SetupError, "is no herd's gateway"),
-        (405, "{}", {}, errors.SetupError, "is no herd's gateway"),
-        (200, "<html>Welcome", {}, errors.SetupError, "is no herd's gateway"),
-        (200, '{"models": 5}', {}, errors.SetupError, "is no herd's gateway"),
-        (200, "[" * 100_000, {}, errors.SetupError, "is no herd's gateway"),
-        (308, "", {"Location": "https://herd.example"}, errors.SetupError, "points to https://he"),
-        (401, "<html>", {}, errors.Unauthorized, "What stands before the gateway"),
-        (407, "<html>", {}, errors.Unauthorized, "What stands before the gateway"),
+        (404, "<html>", {}, errors.SetupError, "is not a herd's gateway"),
+        (405, "{}", {}, errors.SetupError, "is not a herd's gateway"),
+        (200, "<html>Welcome", {}, errors.SetupError, "is not a herd's gateway"),
+        (200, '{"models": 5}', {}, errors.SetupError, "is not a herd's gateway"),
+        (200, "[" * 100_000, {}, errors.SetupError, "is not a herd's gateway"),
+        (
+            308,
+            "",
+            {"Location": "https://herd.example"},
+            errors.SetupError,
+            "redirects to https://he",
+        ),
+        (401, "<html>", {}, errors.Unauthorized, "A proxy in front of the gateway"),
+        (407, "<html>", {}, errors.Unauthorized, "A proxy in front of the gateway"),
         (413, "<html>", {}, errors.InvalidRequest, "longer than"),
         (429, "", {"Retry_After": "7"}, errors.RateLimited, "429"),
         (429, "", {"Retry_After": "soon"}, errors.RateLimited, "429"),
@@ -279,14 +285,14 @@ def test_a_stream_of_something_else_is_told_at_once(pauses):
 
     with serving(answer) as where:
         url = f"http://{where}"
-        with pytest.raises(errors.SetupError, match="no herd's gateway"):
+        with pytest.raises(errors.SetupError, match="not a herd's gateway"):
             next(sync.RemoteHerd(url, KEY).stream("o1"))
 
         async def read() -> None:
             async with AsyncClient(url, KEY) as herd:
                 await anext((await herd.order("o1")).stream())
 
-        with pytest.raises(errors.SetupError, match="no herd's gateway"):
+        with pytest.raises(errors.SetupError, match="not a herd's gateway"):
             asyncio.run(read())
     assert pauses == []
 
@@ -330,7 +336,7 @@ def test_what_is_no_address_is_told_before_anything_is_sent(url):
 
 @pytest.mark.parametrize("key", ["", " ", "two words", "ä", "a\nb", "x" * 5000])
 def test_what_is_no_key_is_told_before_anything_is_sent(key):
-    with pytest.raises(errors.SetupError, match="API key is none") as told:
+    with pytest.raises(errors.SetupError, match="not a valid API key") as told:
         Client("https://herd.example", key)
     assert not key.strip() or key.strip() not in told.value.message
 
@@ -346,10 +352,10 @@ def test_a_key_may_stand_in_a_file(tmp_path, monkeypatch):
     file.write_text(f"{KEY}\n")
     assert named_address("http://herd.example", file) == Address("http://herd.example", KEY)
     assert named_address(None, None) is None
-    with pytest.raises(errors.SetupError, match="name it with --url"):
+    with pytest.raises(errors.SetupError, match="give its address with --url"):
         named_address(None, file)
     file.write_bytes(b"\xff")
-    with pytest.raises(errors.SetupError, match="holds no API key"):
+    with pytest.raises(errors.SetupError, match="does not hold an API key"):
         named_address("http://herd.example", file)
     with pytest.raises(errors.SetupError, match="cannot be read"):
         named_address("http://herd.example", tmp_path)

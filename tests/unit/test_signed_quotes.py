@@ -61,20 +61,20 @@ def test_nothing_else_passes():
         (f"{head}.{claims[:-8]}AAAAAAAA.{signature}", "changed"),
         (f"{head}.{claims}.{signature[:-4]}AAAA", "changed"),
         (sign_quote(TERMS, PrivateKey.generate(), NOW_S), "not among"),
-        (jwt.encode(claims_of, None, "none", kind), "no quote"),
-        (jwt.encode(claims_of, "x" * 32, "HS256", kind), "no quote"),
-        (signed({}, {"kid": KEY.kid}), "no quote"),
-        (signed({}, {**kind, "typ": "receipt+jwt"}), "no quote"),
-        (signed({"aud": "herder"}), "no signed quote"),
-        (signed({"iss": "somebody"}), "no signed quote"),
-        (signed({"quote": None}), "no quote"),
-        (signed({"quote": cheaper | {"tokens": "10"}}), "no quote"),
-        (signed({"quote": cheaper | {"base": "1/0"}}), "no quote"),
-        (signed({"quote": cheaper | {"base": "much"}}), "no quote"),
-        (signed({"quote": cheaper | {"discount": 5}}), "no quote"),
-        ("", "no signed quote"),
-        ("a.b.c", "no signed quote"),
-        ("\udcff.é.🦙", "no signed quote"),
+        (jwt.encode(claims_of, None, "none", kind), "not a quote"),
+        (jwt.encode(claims_of, "x" * 32, "HS256", kind), "not a quote"),
+        (signed({}, {"kid": KEY.kid}), "not a quote"),
+        (signed({}, {**kind, "typ": "receipt+jwt"}), "not a quote"),
+        (signed({"aud": "herder"}), "not a signed quote"),
+        (signed({"iss": "somebody"}), "not a signed quote"),
+        (signed({"quote": None}), "not a quote"),
+        (signed({"quote": cheaper | {"tokens": "10"}}), "not a quote"),
+        (signed({"quote": cheaper | {"base": "1/0"}}), "not a quote"),
+        (signed({"quote": cheaper | {"base": "much"}}), "not a quote"),
+        (signed({"quote": cheaper | {"discount": 5}}), "not a quote"),
+        ("", "not a signed quote"),
+        ("a.b.c", "not a signed quote"),
+        ("\udcff.é.🦙", "not a signed quote"),
         ("x" * (MAX_QUOTE_CHARS + 1), "too long"),
         (5, "text"),
         (None, "text"),
@@ -82,7 +82,7 @@ def test_nothing_else_passes():
         with pytest.raises(InvalidQuote, match=why):
             read_quote(broken, KEYS)
     without = {name: value for name, value in claims_of.items() if name != "exp"}
-    with pytest.raises(InvalidQuote, match="no signed quote"):
+    with pytest.raises(InvalidQuote, match="not a signed quote"):
         read_quote(jwt.encode(without, KEY.key, "EdDSA", kind), KEYS)
 
 

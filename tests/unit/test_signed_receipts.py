@@ -45,11 +45,11 @@ def test_nothing_else_passes(receipt):
         (f"{head}.{claims[:-8]}AAAAAAAA.{signature}", "changed"),
         (f"{head}.{claims}.{signature[:-4]}AAAA", "changed"),
         (sign_receipt(receipt, other, 1), "not among"),
-        (unsigned, "no receipt"),
-        (other_type, "no receipt"),
-        (no_receipt, "no receipt"),
-        ("", "no signed receipt"),
-        ("a.b.c", "no signed receipt"),
+        (unsigned, "not a receipt"),
+        (other_type, "not a receipt"),
+        (no_receipt, "not a receipt"),
+        ("", "not a signed receipt"),
+        ("a.b.c", "not a signed receipt"),
         ("x" * 100_000, "too long"),
     ):
         with pytest.raises(InvalidReceipt, match=why):

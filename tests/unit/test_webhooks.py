@@ -571,7 +571,7 @@ def test_what_may_not_be_is_refused_by_name(house):
     for url in ("http://ada.example/", "https://127.0.0.1/", "https://ada@ada.example/", "x"):
         with pytest.raises(InvalidWebhook):
             house.webhooks.create("default", url)
-    with pytest.raises(InvalidWebhook, match="listens to some of"):
+    with pytest.raises(InvalidWebhook, match="must be some of"):
         house.webhooks.create("default", URL, types=["order.begun"])
     with pytest.raises(InvalidWebhook):
         house.webhooks.create("default", URL, types=[])

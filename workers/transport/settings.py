@@ -24,7 +24,7 @@ class WrongSetting(Exception):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         self.name = "HERD_" + "_".join(str(part) for part in first["loc"]).upper()
         said = first["msg"].removeprefix("Value error, ").lower()
-        super().__init__(f"The setting {self.name} is wrong: {said}.")
+        super().__init__(f"The setting {self.name} is invalid: {said}.")
 
 
 def default_home() -> Path:

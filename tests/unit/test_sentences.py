@@ -1,0 +1,147 @@
+"""What people are told is whole sentences: a capital, a full stop, nothing glued together."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import herder.errors
+import ledger.errors
+import workers.errors
+from herder.receipts import raise_if_not_completed
+from tests.unit.test_errors import TREE, a_result, an
+
+ROOT = Path(__file__).parents[2]
+CODE = sorted(
+    path for room in ("herder", "ledger", "workers") for path in (ROOT / room).rglob("*.py")
+)
+GLUED = re.compile(r"\{\} (?!\{)[A-Z][a-z]+ ")
+"""A value and then a new sentence: nobody knows whether the value ends in a full stop."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A text that an error is made of, where it is made; `{}` stands for each value in it."""
+
+    where: str
+    text: str
+
+
+def names(root: type[Exception]) -> set[str]:
+    below = [names(kind) for kind in root.__subclasses__()]
+    return {root.__name__}.union(*below)
+
+
+ERRORS = names(herder.errors.HerdError) | names(workers.errors.WorkerError)
+ERRORS -= {"OrderEnded", "OrderFailed", "OrderCancelled", "OrderExpired"}
+"""The errors whose first argument may be a sentence."""
+
+
+def text_of(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(part_of, node.values))
+    return None
+
+
+def part_of(part: ast.expr) -> str:
+    """A part of an f-string; the message of another error is a sentence already."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    value = part.value if isinstance(part, ast.FormattedValue) else None
+    return "It failed." if isinstance(value, ast.Attribute) and value.attr == "message" else "{}"
+
+
+@cache
+def parsed() -> list[tuple[Path, ast.Module]]:
+    return [(path, ast.parse(path.read_text())) for path in CODE]
+
+
+def sentences() -> Iterator[Raised]:
+    """The sentences that errors are made with, and those that an `__init__` of one builds."""
+    for path, module in parsed():
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name not in ERRORS and not (
+                name == "__init__"
+                and path in (ROOT / "herder/errors.py", ROOT / "workers/errors.py")
+            ):
+                continue
+            text = text_of(node.args[0])
+            # One word is a name that an error of its own makes a sentence of.
+            if text is not None and " " in text.strip():
+                yield Raised(f"{path.relative_to(ROOT)}:{node.lineno}", text)
+
+
+PARAMETERS = {
+    argument.arg
+    for _, module in parsed()
+    for node in ast.walk(module)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for argument in [*node.args.args, *node.args.kwonlyargs]
+} | {
+    node.target.id
+    for _, module in parsed()
+    for node in ast.walk(module)
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+}
+"""Names of arguments and fields: what a caller wrote himself may begin a sentence as it is."""
+
+
+def is_sentence(text: str) -> bool:
+    first = re.split(r"[ .:,]", text, maxsplit=1)[0]
+    begins = (
+        text[0].isupper() or text[0] in "{-/" or first in {*PARAMETERS, "llama", "llama_decode"}
+    )
+    return begins and text.rstrip().endswith((".", "?", "…")) and not text.endswith("..")
+
+
+def test_there_are_many_of_them():
+    assert len(list(sentences())) > 150
+
+
+@pytest.mark.parametrize("text", ["the prompt is long.", "No full stop", "Two stops.."])
+def test_what_is_no_sentence_is_found(text):
+    assert not is_sentence(text)
+
+
+def test_what_an_error_says_is_a_sentence():
+    assert [one for one in sentences() if not is_sentence(one.text)] == []
+
+
+@pytest.mark.parametrize("kind", TREE, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_an_error_that_words_its_own_sentence_ends_it(kind):
+    made = an(kind)
+    if "why" not in str(made) and str(made):
+        assert is_sentence(str(made)) or str(made).startswith("what "), str(made)
+    if isinstance(made, ledger.errors.LedgerError):
+        assert is_sentence(kind.sentence.replace("'", "")), kind.sentence
+
+
+def test_no_new_sentence_follows_a_value():
+    glued = [
+        Raised(f"{path.relative_to(ROOT)}:{node.lineno}", text)
+        for path, module in parsed()
+        for node in ast.walk(module)
+        if isinstance(node, ast.JoinedStr) and GLUED.search(text := text_of(node) or "")
+    ]
+    assert glued == []
+
+
+@pytest.mark.parametrize("why", ["the model died", "The model died."])
+def test_why_an_order_failed_is_followed_by_a_full_stop(why):
+    result = a_result()
+    receipt = replace(result.receipt, failure={"message": why})
+    with pytest.raises(herder.errors.OrderFailed) as told:
+        raise_if_not_completed(replace(result, receipt=receipt))
+    assert told.value.message.endswith(f"{why.rstrip('.')}. All 0 winston were returned.")
