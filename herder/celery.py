@@ -9,7 +9,6 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +24,11 @@ from herder.errors import HerdError, HerdUnavailable
 from herder.grants import Grants
 from herder.herd import Herd
 from herder.keys import Keys
-from herder.retention import purge
 from herder.service import Service
 from herder.settings import Settings, load_settings
 from herder.settlement import Settlement
 from herder.store import models as model_sql
-from herder.survey import Surveyor
+from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
@@ -53,12 +51,22 @@ def _die(error: Exception) -> None:
     raise SystemExit(EXIT_SETUP)
 
 
-def make_service(settings: Settings, database: Database, publisher: CelerySender) -> Service:
+def make_service(
+    settings: Settings, database: Database, publisher: CelerySender, deliverer: Deliverer
+) -> Service:
     """Wire a herder's parts together."""
     key = home.load_herder_key(settings)
     books = home.open_ledger()
     clock_us = home.clock_us
+    upkeep = make_upkeep(
+        database,
+        Grants(database, books, clock_us=clock_us),
+        deliverer,
+        keep_text_days=settings.keep_text_days,
+        clock_us=clock_us,
+    )
     return Service(
+        database=database,
         settlement=Settlement(database, books, settings, clock_us=clock_us),
         withdrawal=Withdrawal(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, settings, key, publisher, clock_us=clock_us),
@@ -68,9 +76,7 @@ def make_service(settings: Settings, database: Database, publisher: CelerySender
         keys=Keys(database),
         name=f"h-{secrets.token_hex(4)}",
         clock_us=clock_us,
-        forget=_forgetter(settings, database),
-        survey=Surveyor(database, clock_us=clock_us).step,
-        grant=Grants(database, books, clock_us=clock_us).post_due,
+        upkeep=upkeep,
     )
 
 
@@ -90,13 +96,6 @@ def make_deliverer(settings: Settings, database: Database) -> Deliverer:
         limits,
         clock_us=home.clock_us,
     )
-
-
-def _forgetter(settings: Settings, database: Database) -> Callable[[], object] | None:
-    days = settings.keep_text_days
-    if days == 0:
-        return None
-    return lambda: purge(database, home.clock_us(), older_than_days=days)
 
 
 def _await(database: Database) -> None:
@@ -169,13 +168,9 @@ def _on_worker_init(**_: Any) -> None:
         database = Database(settings.database, settings.lease_s)
         _await(database)
         sender = CelerySender(app)
-        _process = _Process(
-            database,
-            Keys(database),
-            make_service(settings, database, sender),
-            make_deliverer(settings, database),
-            sender,
-        )
+        deliverer = make_deliverer(settings, database)
+        service = make_service(settings, database, sender, deliverer)
+        _process = _Process(database, Keys(database), service, deliverer, sender)
     except HerdError as error:
         _die(error)
 
@@ -184,7 +179,7 @@ def _on_worker_init(**_: Any) -> None:
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.service.start()
-        _process.deliverer.start()
+        _process.deliverer.start(_process.service.tally)
         _log.info("herder_ready", home=str(settings.home))
 
 

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import structlog
 from redis import RedisError
 
-from herder.duty_records import Guard, Tally
+from herder.duty_records import LEASE_S, Guard, Tally
 from herder.errors import HerdUnavailable
 from herder.postgres import statement_limit
 from herder.store.duties import Counts
@@ -35,7 +35,6 @@ LOOK_S = 60.0
 """How often a herder looks at least whether a guarded duty was left by who had it."""
 
 Row = TypeVar("Row")
-Done = TypeVar("Done")
 
 
 class Step(Protocol):
@@ -83,43 +82,38 @@ class Duty:
 
 def each_alone(
     rows: Sequence[Row],
-    do: Callable[[Sequence[Row]], Done],
+    do: Callable[[Sequence[Row]], object],
     set_aside: Callable[[Row, Exception], object],
-) -> list[Done]:
-    """Do something to rows together, and if that fails to each alone, so that one stops no other.
+) -> None:
+    """Do something to rows together; where that fails to each half, down to each row alone.
+
+    So one bad row stops no other, and of many good ones costs few transactions more. Rows are done
+    in their order.
 
     Args:
         rows: what it is done to.
-        do: does it, in a transaction of its own.
+        do: does it, in a transaction of its own, and keeps what came of it.
         set_aside: is given a row that fails alone and why. It sees to it that the row does not come
             again at once, and logs it.
-
-    Returns:
-        What `do` returned: once, or once for each row that it could be done to.
 
     Raises:
         HerdUnavailable, RedisError, OSError: something is out of reach; what was done stays done.
     """
     if not rows:
-        return []
+        return
     try:
-        return [do(rows)]
+        do(rows)
     except OUTAGES:
         raise
-    except Exception as error:  # noqa: BLE001 (logged, and each row tells for itself)
+    except Exception as error:  # noqa: BLE001 (handed on with its trace, once a row is found)
         if len(rows) == 1:
             set_aside(rows[0], error)
-            return []
-        _log.warning("batch_failed", rows=len(rows), reason=type(error).__name__)
-    found = []
-    for row in rows:
-        try:
-            found.append(do([row]))
-        except OUTAGES:
-            raise
-        except Exception as error:  # noqa: BLE001 (handed on with its trace)
-            set_aside(row, error)
-    return found
+            return
+    else:
+        return
+    half = len(rows) // 2
+    each_alone(rows[:half], do, set_aside)
+    each_alone(rows[half:], do, set_aside)
 
 
 class Runner:
@@ -155,7 +149,8 @@ class Runner:
     def run_if_due(self) -> None:
         """Do it, unless it was done within its period: for who calls this more often."""
         if self._clock_s() >= self._due_s:
-            self._due_s = self._clock_s() + self.every_s
+            # A little less, so that whoever calls once in a period finds it due each time.
+            self._due_s = self._clock_s() + 0.9 * self.every_s
             self.run(lambda _seconds: False)
 
     def run(self, pause: Callable[[float], bool]) -> None:
@@ -167,14 +162,30 @@ class Runner:
         Raises:
             Exception: what a batch raised; it is counted.
         """
-        if self._guard is None:
-            self._do_all(pause, lambda: True)
-            return
-        guard, duty = self._guard, self.duty
+        try:
+            if self._guard is None:
+                self._do_all(pause, lambda: True)
+            else:
+                self._run_alone(self._guard, pause)
+        except Exception:
+            self._tally.failed(self.duty.name)
+            raise
+
+    def _run_alone(self, guard: Guard, pause: Callable[[float], bool]) -> None:
+        duty = self.duty
         if not guard.take(duty.name, duty.period_s):
             return
+        kept_s = self._clock_s()
+
+        def keep() -> bool:
+            nonlocal kept_s
+            if self._clock_s() - kept_s < LEASE_S / 3:
+                return True
+            kept_s = self._clock_s()
+            return guard.keep(duty.name)
+
         try:
-            is_done = self._do_all(pause, lambda: guard.keep(duty.name))
+            is_done = self._do_all(pause, keep)
         except OUTAGES:
             raise  # it would be one for the guard as well; this herder may come back to it
         except Exception:
@@ -200,19 +211,19 @@ class Runner:
         except Exception:
             # The batch may have been too large for the time that it had.
             self._batch = max(1, self._batch // 2)
-            self._note(begin_s, failures=1)
+            self._note(begin_s, runs=0)
             raise
-        took_s = self._note(begin_s, runs=1)
-        if took_s > duty.limit_s:
-            self._batch = max(1, self._batch // 2)
-        else:
+        if self._note(begin_s, runs=1):
             self._batch = min(duty.batch, self._batch * 2)
+        else:
+            self._batch = max(1, self._batch // 2)
         return more
 
-    def _note(self, begin_s: float, runs: int = 0, failures: int = 0) -> float:
+    def _note(self, begin_s: float, runs: int) -> bool:
+        """Count a batch; says whether it took no longer than it may."""
         duty, took_s = self.duty, max(0.0, self._clock_s() - begin_s)
         over = took_s > duty.limit_s
         if over:
             _log.warning("duty_overran", duty=duty.name, took_s=round(took_s, 3))
-        self._tally.note(duty.name, Counts(runs, failures, int(over), int(took_s * 1e6)))
-        return took_s
+        self._tally.note(duty.name, Counts(runs, 0, int(over), int(took_s * 1e6)))
+        return not over

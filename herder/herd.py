@@ -58,6 +58,11 @@ class Heard:
     control: list[tuple[str, Body]] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
 
+    def add(self, other: Heard) -> None:
+        """Act on another batch's as well."""
+        self.control += other.control
+        self.models |= other.models
+
 
 @dataclass(slots=True)
 class _Batch:

@@ -49,18 +49,23 @@ class Surveyor:
         self._began_us = 0
         self._short: list[str] = []
 
-    def step(self) -> None:
+    def step(self) -> bool:
         """Count on for a moment; a survey is written down once its book was counted to the end.
 
         Several herders may count the same book; whoever ends last is believed.
+
+        Returns:
+            Whether there is more to count, of this book or of another.
         """
         if self._model is None:
             self._choose()
-        if self._model is None or not self._count(self._model):
-            return
-        with self._database.write() as connection:
-            survey_sql.write(connection, self._model, self._began_us, thinned(self._marks))
-        self._model = None
+        if self._model is None:
+            return False
+        if self._count(self._model):
+            with self._database.write() as connection:
+                survey_sql.write(connection, self._model, self._began_us, thinned(self._marks))
+            self._model = None
+        return True
 
     def _choose(self) -> None:
         """Take up a model whose book is long, and was not counted lately."""

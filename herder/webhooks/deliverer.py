@@ -21,6 +21,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from herder.database import Database
+from herder.duties import OUTAGES
+from herder.duty_records import Tally
 from herder.errors import HerdUnavailable, SetupError
 from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
@@ -39,6 +41,7 @@ from herder.webhooks.schedule import (
 )
 from herder.webhooks.sending import Sender
 from herder.webhooks.signing import Sealer
+from workers.transport.loops import Loop
 
 _log = structlog.get_logger("herder.webhooks")
 
@@ -48,8 +51,10 @@ GATHER_S = 0.02
 """How long replies are gathered that are written together: each commit delays settlements."""
 CLAIM_SPARE_S = 15
 """A claim outlives the longest try by this: by the writing of its reply, and clocks that differ."""
-FORGET_EVERY_S = 600
 FORGOTTEN_AT_ONCE = 500
+DELIVER = "webhooks"
+"""The thread's name, and that under which its failures are counted."""
+RETRY_S = (0.1, 1.0)
 STOP_S = 3.0
 """How long a herder that ends waits for the tries under way."""
 
@@ -105,9 +110,8 @@ class Deliverer:
         self._changed = threading.Condition()
         self._replies: list[tuple[_Claimed, Reply]] = []
         self._under_way: Counter[str] = Counter()
-        self._forgot_us = 0
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop: Loop | None = None
 
     @property
     def under_way(self) -> int:
@@ -289,37 +293,33 @@ class Deliverer:
 
     # Life
 
-    def start(self) -> None:
-        """Deliver, on a thread."""
-        self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
-        self._thread.start()
+    def start(self, tally: Tally) -> None:
+        """Deliver, on a thread.
 
-    def _loop(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.step(POLL_S)
-                now_us = self._clock_us()
-                if now_us - self._forgot_us >= FORGET_EVERY_S * 1_000_000 and not self.forget():
-                    self._forgot_us = now_us
-            except (HerdUnavailable, OSError) as error:
-                _log.warning("out_of_reach", step="webhooks", reason=str(error)[:200])
-                self._stopping.wait(1.0)
-            except Exception:  # noqa: BLE001
-                # A herder that delivered no more would look alive: log it, and go on.
-                _log.exception("step_failed", step="webhooks")
-                self._stopping.wait(1.0)
+        Args:
+            tally: counts what fails.
+        """
+        self._loop = Loop(
+            DELIVER,
+            lambda: self.step(POLL_S),
+            outages=OUTAGES,
+            retry_s=RETRY_S,
+            on_failure=lambda _error: tally.failed(DELIVER),
+            log=_log,
+        )
+        self._loop.start()
 
     def stop(self) -> None:
         """End: tries under way get a moment, and what is left is due again after its claim."""
         with self._changed:
             self._stopping.set()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        if self._loop is not None:
+            self._loop.stop(10)
             with self._changed:
                 self._changed.wait_for(lambda: len(self._replies) == self.under_way, STOP_S)
         self._sender.close()
-        if self._thread is not None and self._thread.is_alive():
+        if self._loop is not None and self._loop.alive:
             return  # it waits for the database; so would this
         try:
             self.step(0)

@@ -43,7 +43,8 @@ SENT = {INFER_TASK: "dispatch sends", OUTCOME_TASK: "worker answers"}
 ON_BEHALF = {
     "Service.work": "settle",
     "Service.listen": "hear",
-    "Service.tick": "sweep",
+    "Service._lapse": "sweep",
+    "Service._expire": "sweep",
     "LocalHerd.submit": "submit",
     "LocalHerd.send_message": "message",
     "LocalHerd.cancel": "cancel",

@@ -73,7 +73,9 @@ class SimHerder(Process):
         books = open_ledger(clock_us)
         keys = Keys(room.database, clock_s=room.time.clock_s)
         common: Any = {"clock_us": clock_us}
+        self._failures: list[Exception] = []
         self.service = parts.service(
+            database=room.database,
             settlement=parts.settlement(room.database, books, room.settings, **common),
             withdrawal=parts.withdrawal(room.database, books, room.settings, **common),
             dispatcher=parts.dispatcher(
@@ -91,6 +93,7 @@ class SimHerder(Process):
             name=self.name,
             clock_us=clock_us,
             clock_s=room.time.clock_s,
+            on_failure=lambda _name, error: self._failures.append(error),
         )
         self._celery = _CelerySide(self.service, keys)
         self.thread = Thread(self, "celery")
@@ -165,17 +168,28 @@ class SimHerder(Process):
         self._work_soon()
 
     def _step(self, thread: Thread, step: Callable[[], object]) -> bool:
-        """A step, as `Service` takes it: after an error it rests."""
+        """A step, as `Service` takes it: after an error it rests.
+
+        What failed behind a wall of the service is judged alike, and the thread goes on.
+        """
+        self._failures.clear()
         try:
-            return bool(step())
-        except (RedisError, HerdUnavailable, OSError) as error:
+            went = bool(step())
+        except Exception as error:  # noqa: BLE001 (judged below)
+            self._failures.append(error)
+            went = False
+            thread.rests_until_us = self.time.now_us + REST_US
+        for error in self._failures:
+            self._judge(thread, error)
+        return went
+
+    def _judge(self, thread: Thread, error: Exception) -> None:
+        if isinstance(error, RedisError | HerdUnavailable | OSError):
             self.time.note(f"out of reach: {str(error)[:60]}")
-        except Exception as error:
-            if not self.time.troubled:
-                raise Broken("unexpected", f"{thread.name}: {error!r}"[:300]) from error
-            self.time.note(f"step failed: {type(error).__name__}")
-        thread.rests_until_us = self.time.now_us + REST_US
-        return False
+            return
+        if not self.time.troubled:
+            raise Broken("unexpected", f"{thread.name}: {error!r}"[:300]) from error
+        self.time.note(f"step failed: {type(error).__name__}")
 
 
 class _CelerySide:

@@ -172,7 +172,7 @@ def test_a_rebid_that_keeps_the_old_hold():
 
 class ConfirmsFirst(Service):
     def _settle(self, answers):
-        self._control(
+        self._announcer.control(
             [(one.instance, Confirm(held=(one.outcome.held,))) for one in answers],
         )
         return super()._settle(answers)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 from sqlalchemy import func, select, text
@@ -31,9 +32,11 @@ from herder.errors import AccountExists
 from herder.grants import Grants
 from herder.herd import Heard, Herd
 from herder.inbox import read_inbox
+from herder.keys import Keys
 from herder.messages import Messages, Taken
 from herder.orders import Order, Prompt, Submission
 from herder.quotes import Quotes
+from herder.service import Service
 from herder.settings import InitialPolicy, load_settings
 from herder.settlement import Answer, Settlement
 from herder.store import api_keys as key_sql
@@ -42,6 +45,7 @@ from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.tables import event, order_text, orders, outbox
 from herder.tables import message as message_rows
+from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.messages import Request
@@ -279,6 +283,33 @@ class House:
         )
 
     # Given
+
+    def new_service(
+        self, streams: Any = None, receiver: FakeReceiver | None = None, **more: Any
+    ) -> Service:
+        """A herder with all of its duties, whose clock is the house's."""
+        upkeep = make_upkeep(
+            self.database,
+            self.grants,
+            self.new_deliverer(receiver or FakeReceiver()),
+            keep_text_days=30,
+            clock_us=self.clock,
+        )
+        given = {
+            "database": self.database,
+            "settlement": self.settlement,
+            "withdrawal": self.withdrawal,
+            "dispatcher": self.dispatcher,
+            "herd": self.herd,
+            "streams": Mock() if streams is None else streams,
+            "key": self.key,
+            "keys": Keys(self.database, clock_s=lambda: self.now_us / 1e6),
+            "name": "h-1",
+            "clock_us": self.clock,
+            "clock_s": lambda: self.now_us / 1e6,
+            "upkeep": upkeep,
+        }
+        return Service(**{**given, **more})
 
     def fund(self, amount: int, account: str = "default") -> None:
         """Give an account money; it is opened if it is not there."""

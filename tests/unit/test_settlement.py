@@ -7,9 +7,8 @@ from unittest.mock import Mock
 import pytest
 from support.house import FakeWorker
 
-from herder.service import Service
 from herder.store import herd as herd_sql
-from workers.wire import Failure, PrivateKey
+from workers.wire import Failure
 
 
 @pytest.fixture
@@ -290,17 +289,7 @@ def test_an_outcome_that_cannot_be_settled_does_not_hold_up_the_others(house, wo
 
     monkeypatch.setattr(house.settlement, "_apply", poisoned)
     streams = Mock()
-    service = Service(
-        settlement=house.settlement,
-        withdrawal=house.withdrawal,
-        dispatcher=house.dispatcher,
-        herd=house.herd,
-        streams=streams,
-        key=PrivateKey.generate(),
-        keys=Mock(),
-        name="h",
-        clock_us=house.clock,
-    )
+    service = house.new_service(streams)
     service.answer([worker.answer(jobs[order.id]) for order in orders])
     assert service.work(0)
 

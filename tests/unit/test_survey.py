@@ -13,7 +13,6 @@ from herder import survey
 from herder.pricing import RANK_SCALE
 from herder.quotes import Quotes
 from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
-from herder.service import Service
 from herder.store import book as book_sql
 from herder.store import survey as survey_sql
 from herder.store.survey import Mark
@@ -151,23 +150,12 @@ def test_a_book_that_is_short_again_is_not_judged_by_its_past(house):
         assert survey_sql.read(connection, "stub") is None
 
 
-def test_a_herder_counts_on_each_second(house):
-    counted = Mock()
-    service = Service(
-        settlement=house.settlement,
-        withdrawal=house.withdrawal,
-        dispatcher=house.dispatcher,
-        herd=house.herd,
-        streams=Mock(),
-        key=house.key,
-        keys=Mock(),
-        name="h",
-        clock_us=house.clock,
-        survey=counted,
-    )
-    for _ in range(3):
-        service.tick()
-    assert counted.call_count == 3
+def test_a_herder_counts_long_books_in_the_background(house, monkeypatch):
+    step = Mock(side_effect=[True, True, False])
+    monkeypatch.setattr(Surveyor, "step", step)
+    service = house.new_service()
+    service.tick()
+    assert step.call_count == 3
 
 
 def ids_of(house):

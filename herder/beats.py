@@ -1,0 +1,107 @@
+"""Reads what workers say of themselves, and the herders' markers, from the beats' stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from herder.duties import OUTAGES, each_alone
+from herder.herd import Heard, Herd
+from herder.keys import Keys
+from herder.store import herd as herd_sql
+from workers.transport.streams import Streams
+from workers.wire import BEATS_STREAM, Envelope, Marker, PublicKey, WireError, unseal
+
+_log = structlog.get_logger("herder.beats")
+
+MAX_BEATS = 500
+"""Messages of one batch."""
+
+
+class BeatReader:
+    """Takes in beats, claims and farewells, those of one batch in one transaction.
+
+    Args:
+        streams: that they come by.
+        herd: takes them in.
+        keys: whom to believe.
+        name: this herder's, among all.
+        act: is given what each transaction led to, once it is committed.
+        failed: is told what could not be taken in, and was left out.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        herd: Herd,
+        keys: Keys,
+        name: str,
+        *,
+        act: Callable[[Heard], object],
+        failed: Callable[[Exception], object],
+    ) -> None:
+        self._streams = streams
+        self._herd = herd
+        self._keys = keys
+        self._name = name
+        self._act = act
+        self._failed = failed
+
+    def read(self, block_ms: int) -> list[tuple[int, str]]:
+        """What nobody else has read yet: (microseconds since the epoch, token)."""
+        return self._streams.read_beats(self._name, count=MAX_BEATS, block_ms=block_ms)
+
+    def take_in(self, tokens: list[tuple[int, str]]) -> None:
+        """Take in what was read; one that cannot be taken in is left out, and stops no other.
+
+        Raises:
+            HerdUnavailable: the database is out of reach. What was not taken in is lost with it,
+                and said again by the workers' next beats.
+        """
+        herders = self._keys.of(herd_sql.HERDER)
+        everybody = self._keys.of_everybody()
+        envelopes = []
+        for at_us, token in tokens:
+            envelope = self._open(token, herders, everybody)
+            if envelope is not None:
+                envelopes.append(replace(envelope, at_us=at_us))
+        heard = Heard()
+        try:
+            each_alone(envelopes, lambda batch: heard.add(self._herd.hear(batch)), self._drop)
+        finally:
+            # What was taken in before an outage is acted on all the same.
+            self._act(heard)
+
+    def _open(
+        self, token: str, herders: Mapping[str, PublicKey], everybody: Mapping[str, PublicKey]
+    ) -> Envelope | None:
+        """What a message says, if it is to be believed."""
+        try:
+            envelope = unseal(token, everybody, audience=BEATS_STREAM)
+            right_side = isinstance(envelope.body, Marker) == (envelope.kid in herders)
+        except WireError as error:
+            _log.warning("beat_refused", reason=str(error))
+            return None
+        except OUTAGES:
+            raise  # the keys are in the database
+        except Exception as error:  # noqa: BLE001 (counted; its text could quote a nonce)
+            _log.error("beat_unreadable", reason=type(error).__name__)
+            self._failed(error)
+            return None
+        if not right_side:
+            _log.warning("beat_refused", reason="signed by the wrong side")
+            return None
+        return envelope
+
+    def _drop(self, envelope: Envelope, error: Exception) -> None:
+        # Neither its text nor its trace: they could quote the nonces of running attempts.
+        _log.error(
+            "beat_dropped",
+            instance=envelope.sender,
+            kid=envelope.kid,
+            kind=envelope.body.kind,
+            reason=type(error).__name__,
+        )
+        self._failed(error)

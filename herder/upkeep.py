@@ -1,0 +1,52 @@
+"""The duties of a herder besides its orders: grants, surveys of long books, and purges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from herder.database import Database
+from herder.duties import Duty
+from herder.grants import POSTED_AT_ONCE, Grants
+from herder.retention import purge
+from herder.survey import Surveyor
+from herder.webhooks.deliverer import Deliverer
+
+SURVEY_EVERY_S = 10.0
+PURGE_EVERY_S = 600.0
+PURGE_PAUSE_S = 0.1
+"""Seconds between two batches of a purge, in which others write."""
+
+
+def make_upkeep(
+    database: Database,
+    grants: Grants,
+    deliverer: Deliverer,
+    *,
+    keep_text_days: int,
+    clock_us: Callable[[], int],
+) -> list[Duty]:
+    """The duties, ready to be run.
+
+    Args:
+        database: the herd's.
+        grants: posts those that are due.
+        deliverer: of webhooks: forgets old deliveries.
+        keep_text_days: days after which the texts of ended orders are forgotten; 0: never.
+        clock_us: the time, in microseconds since the epoch.
+    """
+    surveyor = Surveyor(database, clock_us=clock_us)
+    duties = [
+        Duty("grants", lambda limit: grants.post_due(limit) > 0, batch=POSTED_AT_ONCE),
+        Duty("survey", lambda _limit: surveyor.step(), SURVEY_EVERY_S, pause_s=1.0, alone=True),
+    ]
+    purging = partial(Duty, period_s=PURGE_EVERY_S, pause_s=PURGE_PAUSE_S, alone=True)
+    duties.append(purging("forget_deliveries", deliverer.forget))
+    if keep_text_days:
+
+        def forget_texts(_limit: int) -> bool:
+            purge(database, clock_us(), older_than_days=keep_text_days)
+            return False
+
+        duties.append(purging("forget_texts", forget_texts))
+    return duties
