@@ -20,6 +20,7 @@ EXTRAS = {
     "pydantic_settings": "herder",
     "redis": "herder",
     "sqlalchemy": "herder",
+    "standardwebhooks": "herder",
     "structlog": "herder",
     "anyio": "gateway",
     "fastapi": "gateway",

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ABSENT = [
     *("celery", "kombu", "llama_cpp", "numpy", "sqlalchemy", "alembic", "fastapi", "starlette"),
-    *("uvicorn", "redis", "structlog", "pydantic_settings", "psycopg"),
+    *("uvicorn", "redis", "structlog", "pydantic_settings", "psycopg", "standardwebhooks"),
 ]
 
 PROGRAM = """

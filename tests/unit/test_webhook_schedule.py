@@ -87,6 +87,12 @@ def test_the_published_library_believes_our_signatures_and_no_others():
         Webhook(new).verify(body + b" ", headers)
 
 
+def test_a_signature_is_the_one_that_the_specification_shows():
+    secret, body = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"test": 2432232314}'
+    made = sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body, [secret])
+    assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
 def test_a_secret_is_opened_with_the_key_and_for_the_endpoint_that_it_was_sealed_for():
     key = PrivateKey.generate()
     secret = new_secret()
