@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from herder.examples.room.settings import RoomSettings
 from herder.gateway.settings import GatewaySettings
-from herder.room.settings import RoomSettings
 from herder.settings import InitialPolicy, Settings
 from workers.settings import WorkerSettings
 

@@ -62,20 +62,20 @@ from herder.errors import (
     WebhookNotFound,
     WorkerNotFound,
 )
-from herder.receipts import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
+from herder.types import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
 from herder.version import __version__
 
 if TYPE_CHECKING:
-    from herder.remote.aio import AsyncClient
-    from herder.remote.sync import Client
+    from herder.client.http.async_client import AsyncClient
+    from herder.client.http.remote_herd import Client
 
 
 def __getattr__(name: str) -> Any:
     """`Client` and `AsyncClient`, loaded when they are asked for."""
     if name in ("Client", "AsyncClient"):
-        from herder import client
+        from herder.client import api
 
-        return getattr(client, name)
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

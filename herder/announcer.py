@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from redis import RedisError
 
-from herder.endings import Settled, instances
+from herder.orders.closing import Settled, instances
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,

@@ -15,24 +15,24 @@ from typing import Any
 import structlog
 from celery import signals
 
-from herder import home
-from herder.callbacks import make_guard, register
-from herder.celery_app import make_app
-from herder.database import Database
-from herder.dispatch import Dispatcher
+from herder.accounts.grants import Grants
+from herder.db.database import Database
 from herder.errors import HerdError, HerdUnavailable
-from herder.grants import Grants
-from herder.herd import Herd
-from herder.keys import Keys
-from herder.service import Service
+from herder.herd.heartbeats import Herd
+from herder.herd.trusted_keys import Keys
+from herder.host import home
+from herder.orders.cancellation import Withdrawal
+from herder.orders.dispatch import Dispatcher
+from herder.orders.settlement import Settlement
+from herder.service.app import make_app
+from herder.service.loop import Service
+from herder.service.tasks import make_guard, register
 from herder.settings import Settings, load_settings
-from herder.settlement import Settlement
 from herder.store import models as model_sql
 from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
-from herder.withdrawal import Withdrawal
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams, connect

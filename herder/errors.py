@@ -30,7 +30,7 @@ import copyreg
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from herder.receipts import Result
+    from herder.types import Result
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,7 @@
 """What a buyer may ask of a herd, beside it or over HTTP.
 
-`herder.local.LocalHerd` and `herder.remote.sync.RemoteHerd` both are such a herd; the library and
-the `herd` command are written against this, and ask neither where it is.
+`LocalHerd` (`herder.local`) and `RemoteHerd` (`herder.client.http`) both are such a herd; the
+library and the `herd` command are written against this, and ask neither where it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from herder.errors import HerdError, InvalidRequest, shown
-from herder.receipts import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey

@@ -6,17 +6,17 @@ from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection
 
-from herder import home
-from herder.database import Database
+from herder.db.database import Database
+from herder.domain.parsing import parse_key, parse_model
+from herder.domain.pricing import Rates, rank
 from herder.errors import InvalidRequest, shown
-from herder.pricing import Rates, rank
+from herder.host import home
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store.herd import Worker
 from herder.store.models import Model
-from herder.submission import parse_key, parse_model
 
 MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from herder.domain.pricing import Policy, Rates, parse_multiplier
 from herder.errors import HerdError, SetupError
-from herder.pricing import Policy, Rates, parse_multiplier
 from herder.webhooks.addresses import Rules, parse_networks
 from workers.transport.settings import (
     MODEL_NAME,

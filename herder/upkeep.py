@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from herder.database import Database
-from herder.duties import Duty
-from herder.grants import POSTED_AT_ONCE, Grants
-from herder.retention import purge
-from herder.survey import Surveyor
+from herder.accounts.grants import POSTED_AT_ONCE, Grants
+from herder.db.database import Database
+from herder.market.queue_estimate import Surveyor
+from herder.orders.retention import purge
+from herder.service.duties import Duty
 from herder.webhooks.deliverer import Deliverer
 
 SURVEY_EVERY_S = 10.0

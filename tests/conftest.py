@@ -65,7 +65,7 @@ def own_postgres() -> Iterator[Any]:
 def _start_postgres(*, hasty: bool) -> Any:
     """A server; where there can be none the test is skipped, and where CI is set it fails."""
     try:
-        from support.postgres_server import PostgresServer, why_not
+        from tests.support.postgres_server import PostgresServer, why_not
     except ImportError as error:
         reason = f"the driver of PostgreSQL is not installed ({error})"
     else:
@@ -101,14 +101,14 @@ def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def outage(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A database for one herd that a test may take away, of each kind: `support.outages.Outage`."""
-    from support.outages import FileOutage, ServerOutage
+    """A database for one herd that a test may take away, of each kind: an `Outage`."""
+    from tests.support.outages import FileOutage, ServerOutage
 
     if request.param == "sqlite":
         with FileOutage().planted() as planted:
             yield planted
         return
-    from support.cut_proxy import CutProxy
+    from tests.support.cut_proxy import CutProxy
 
     server = request.getfixturevalue("postgres_server")
     name = server.new_database(server.migrated)
@@ -123,7 +123,7 @@ def outage(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def make_house(tmp_path, clean_environment, new_database) -> Iterator[Callable[..., Any]]:
     """Makes herds; at the end of the test the money of each is checked."""
-    from support.house import House
+    from tests.support.house import House
 
     houses: list[House] = []
 
@@ -150,7 +150,7 @@ def house(make_house) -> Any:
 @pytest.fixture
 def outage_house(tmp_path, clean_environment, outage) -> Iterator[Any]:
     """A herd whose database a test may take away, and 100,000 winston in account `default`."""
-    from support.house import House
+    from tests.support.house import House
 
     made = House(tmp_path / "house", database_url=outage.url)
     made.fund(100_000)

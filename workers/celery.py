@@ -15,8 +15,8 @@ import structlog
 from celery import Celery, signals
 from celery.worker import state as celery_state
 
-from workers.agent import Agent
-from workers.engine import Engine, Model
+from workers.agent.agent import Agent
+from workers.engine.engine import Engine, Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.config import celery_config
@@ -154,7 +154,7 @@ def _on_worker_init(**_: Any) -> None:
 
 def _load_model() -> Model:
     if settings.engine == "stub":
-        from workers.stub import StubModel
+        from workers.engine.stub import StubModel
 
         return StubModel(
             name=settings.model,
@@ -164,8 +164,8 @@ def _load_model() -> Model:
         )
     if not settings.model_path:
         raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
-    from workers.llama import LlamaModel
-    from workers.options import llama_options
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import llama_options
 
     return LlamaModel(llama_options(settings))
 

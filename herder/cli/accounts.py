@@ -22,7 +22,7 @@ from herder.cli.base import (
 from herder.cli.show import complain, print_json, print_table, say, when
 
 if TYPE_CHECKING:
-    from herder.receipts import NamedBalance, StatementEntry
+    from herder.types import NamedBalance, StatementEntry
 
 app = typer.Typer(help="Accounts: open them, fill them, see what happened.")
 

@@ -38,7 +38,7 @@ from herder.cli.base import (
     require_home,
 )
 from herder.cli.show import complain, print_facts, print_json, print_table, say
-from herder.receipts import PLACE_COUNTED, ModelInfo
+from herder.types import PLACE_COUNTED, ModelInfo
 
 app = typer.Typer(
     name="herd",
@@ -109,7 +109,7 @@ def init(
 ) -> None:
     """Make the home folder: database, keys, settings, an account; what is there stays."""
     require_home()
-    from herder import home
+    from herder.host import home
     from herder.settings import load_policy, load_settings
 
     winston = 0 if deposit is None else amount_of(deposit)

@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from herder.cli.show import complain
+from herder.client.optional import missing
 from herder.errors import (
     HerdError,
     HerdUnavailable,
@@ -31,11 +32,10 @@ from herder.errors import (
     ResultTimeout,
     SetupError,
 )
-from herder.extras import missing
 
 if TYPE_CHECKING:
     from herder.interface import Herd
-    from herder.local import LocalHerd
+    from herder.local.local_herd import LocalHerd
 
 NOT_DONE = 1
 REFUSED = 2
@@ -145,7 +145,7 @@ def amount_of(text: str) -> int:
     Raises:
         InvalidAmount: no whole number, or out of range.
     """
-    from herder.submission import parse_amount
+    from herder.domain.parsing import parse_amount
 
     return parse_amount(whole(text))
 
@@ -219,8 +219,8 @@ def buying() -> Iterator[Herd]:
     Raises:
         SetupError: there is none; the sentence says `herd init`.
     """
-    from herder.client import open_herd
-    from herder.remote.address import named_address
+    from herder.client.api import open_herd
+    from herder.client.http.address import named_address
 
     named = _named.get()
     herd = open_herd(named_address(named.url, named.key_file))
@@ -238,7 +238,7 @@ def opened() -> Iterator[LocalHerd]:
         SetupError: there is none, or another herder is meant.
     """
     require_home()
-    from herder.local import LocalHerd
+    from herder.local.local_herd import LocalHerd
     from herder.settings import load_settings
 
     herd = LocalHerd(load_settings())

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.asked import Account, Fee, MaxFee, Model, Multiplier
 from herder.cli.base import INTERRUPTED, Json, buying, exit_code, optional_whole, whole
 from herder.cli.chat_screen import HELP, Keyboard, Machine, People, Pipe, Spent
+from herder.cli.conversation import Conversation, too_long
 from herder.cli.interrupts import one_interrupt_held
+from herder.cli.order_options import Account, Fee, MaxFee, Model, Multiplier
 from herder.cli.show import complain
 from herder.cli.submit import CANCEL_WAIT_S
-from herder.conversation import Conversation, too_long
+from herder.domain.pricing import MAX_WINSTON
 from herder.errors import (
     HerdError,
     HerdUnavailable,
@@ -24,11 +25,10 @@ from herder.errors import (
     ResultTimeout,
     StreamRestarted,
 )
-from herder.pricing import MAX_WINSTON
 
 if TYPE_CHECKING:
     from herder.interface import Herd
-    from herder.receipts import Result
+    from herder.types import Result
 
 TOKENS = "256"
 

@@ -14,7 +14,7 @@ from herder.errors import HerdError, InvalidPrompt, OrderEnded
 
 if TYPE_CHECKING:
     from herder.interface import Herd
-    from herder.receipts import Receipt, Result
+    from herder.types import Receipt, Result
 
 MOST_LINE_BYTES = 4 * 2**20
 """The longest line that is read; the herd's own bounds are lower."""

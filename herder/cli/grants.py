@@ -61,8 +61,8 @@ def grant(
     Herders post what is due, and what came due while none was running. A grant adds to the
     balance: what was not spent of the one before stays.
     """
+    from herder.domain.periods import parse_day
     from herder.operator import parse_note
-    from herder.periods import parse_day
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
     first = None if starts is None else parse_day("--from", starts)
@@ -118,7 +118,7 @@ def grant_end(
 
 
 def _next(grant: Grant) -> str:
-    from herder.periods import day_of
+    from herder.domain.periods import day_of
 
     if grant.ended_us is None and grant.failure is not None:
         return "set aside"

@@ -19,7 +19,7 @@ from herder.cli.base import (
 from herder.cli.show import complain, print_json, print_receipt, print_table, say, write_text
 
 if TYPE_CHECKING:
-    from herder.receipts import Receipt
+    from herder.types import Receipt
 
 app = typer.Typer(help="One order: its receipt, its text, a new bid, its cancellation, a refund.")
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from herder.cli.asked import (
+from herder.cli.base import Json, buying, optional_whole, whole
+from herder.cli.order_options import (
     Account,
     Fee,
     MaxFee,
@@ -18,12 +19,11 @@ from herder.cli.asked import (
     messages_of,
     prompt_of,
 )
-from herder.cli.base import Json, buying, optional_whole, whole
 from herder.cli.show import print_facts, print_json, print_table, say
-from herder.receipts import PLACE_COUNTED, PLACE_UNKNOWN
+from herder.types import PLACE_COUNTED, PLACE_UNKNOWN
 
 if TYPE_CHECKING:
-    from herder.receipts import Bid, Quote
+    from herder.types import Bid, Quote
 
 
 def register(app: typer.Typer) -> None:

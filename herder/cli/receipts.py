@@ -47,7 +47,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a signed receipt, offline; exit code 2 if it is not genuine."""
-    from herder.signed import from_jwks, read_receipt
+    from herder.domain.signed_tokens import from_jwks, read_receipt
 
     token = read_text(file, "receipt", MAX_BYTES).strip()
     if keys is not None:

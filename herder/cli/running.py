@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from herder.cli.base import Json, require_home
-from herder.extras import needing
+from herder.client.optional import needing
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def up(
     """
     require_home()
     with needing("herder,worker,demo"):
-        from herder.up import up as run
+        from herder.host.up import up as run
     raise typer.Exit(run(workers, as_json=json))
 
 
@@ -57,7 +57,7 @@ def gateway(
     with needing("herder,gateway"):
         from herder.gateway.app import serve
         from herder.gateway.settings import load_settings
-        from herder.local import LocalHerd
+        from herder.local.local_herd import LocalHerd
         from workers.transport.logs import configure_logging
     from herder.cli.show import print_json, say
 
@@ -98,8 +98,8 @@ def room(
     What was said is kept in a file of its own. Whoever reaches the address may read and join.
     """
     with needing("herder,gateway"):
-        from herder.room.app import serve
-        from herder.room.settings import load_settings
+        from herder.examples.room.app import serve
+        from herder.examples.room.settings import load_settings
     from herder.cli.show import print_json, say
     from workers.transport.logs import configure_logging
 
@@ -124,8 +124,8 @@ def demo(context: typer.Context, json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     with needing("herder,worker,demo"):
-        from herder.demo import demo as run
-        from herder.demo_show import Machine, People
+        from herder.demo.run import demo as run
+        from herder.demo.screen import Machine, People
     raise typer.Exit(run(Machine() if json else People()))
 
 
@@ -140,6 +140,6 @@ def agents(
     It touches no herd that you have, and leaves nothing behind.
     """
     with needing("herder,gateway,worker,demo"):
-        from herder.demo_agents import demo_agents as run
-        from herder.demo_agents_show import Machine, People
+        from herder.demo.agents import demo_agents as run
+        from herder.demo.agents_screen import Machine, People
     raise typer.Exit(run(seconds, Machine() if json else People()))

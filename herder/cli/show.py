@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from herder.receipts import Receipt
+    from herder.types import Receipt
 
 _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 UNFOLDED = 10_000

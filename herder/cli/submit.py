@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.asked import (
+from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, whole
+from herder.cli.order_options import (
     Account,
     Fee,
     MaxFee,
@@ -22,7 +23,6 @@ from herder.cli.asked import (
     messages_of,
     prompt_of,
 )
-from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, whole
 from herder.cli.show import (
     complain,
     print_json,
@@ -33,7 +33,7 @@ from herder.errors import OrderEnded, ResultTimeout, StreamRestarted
 
 if TYPE_CHECKING:
     from herder.interface import Herd
-    from herder.receipts import Receipt
+    from herder.types import Receipt
 
 CANCEL_WAIT_S = 15
 """How long a cancelled order's end is waited for."""

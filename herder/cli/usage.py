@@ -12,8 +12,8 @@ from herder.cli.show import print_json, print_table
 from herder.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from herder.accounts.usage import Report
     from herder.store.usage import Used
-    from herder.usage import Report
 
 
 def register(root: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def usage(
 
     Refunds are counted with their order, whenever they were given. At most 366 days at once.
     """
-    from herder import home
-    from herder.usage import NUMBERS, numbers_of, read_usage, row_of, to_sheet, total
+    from herder.accounts.usage import NUMBERS, numbers_of, read_usage, row_of, to_sheet, total
+    from herder.host import home
 
     if csv and json:
         raise InvalidRequest("Choose one of --csv and --json.")

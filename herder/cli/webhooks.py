@@ -15,7 +15,7 @@ from herder.errors import InvalidRequest
 from herder.webhooks.views import shown, shown_delivery
 
 if TYPE_CHECKING:
-    from herder.local import LocalHerd
+    from herder.local.local_herd import LocalHerd
     from herder.store.deliveries import Delivery
     from herder.store.webhooks import Endpoint
 

@@ -14,8 +14,8 @@ import typer
 
 from herder.cli.base import INTERRUPTED, NOT_DONE, REFUSED, Json, opened, whole
 from herder.cli.show import complain, print_json, print_table, say, when
+from herder.client.optional import require
 from herder.errors import InvalidRequest
-from herder.extras import require
 
 app = typer.Typer(help="Workers: who is here, and who may join.")
 
@@ -111,10 +111,10 @@ def check(
 ) -> None:
     """Load a model here and measure it, as a worker with these settings would; needs no herd."""
     require("llama_cpp")
-    from herder.embedded import model_file
+    from herder.host.bundled import model_file
 
     file = model_file() if model_path is None else model_path
-    command = [sys.executable, "-m", "workers.check", "--model-path", str(file)]
+    command = [sys.executable, "-m", "workers.tuning.check", "--model-path", str(file)]
     if slots is not None:
         command += ["--slots", _within("slots", slots, MOST_SLOTS)]
     command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
@@ -164,10 +164,10 @@ def tune(
     shows what was found until then.
     """
     require("llama_cpp")
-    from herder.embedded import model_file
+    from herder.host.bundled import model_file
 
     file = model_file() if model_path is None else model_path
-    command = [sys.executable, "-m", "workers.tune", "--model-path", str(file)]
+    command = [sys.executable, "-m", "workers.tuning.tune", "--model-path", str(file)]
     command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
     if only is not None:
         command += ["--only", only]

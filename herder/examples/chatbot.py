@@ -21,8 +21,8 @@ from functools import partial
 from typing import Any
 
 import herder
-from herder.room.client import Room
-from herder.room.rules import Said
+from herder.examples.room.client import Room
+from herder.examples.room.rules import Said
 
 HISTORY = 4  # messages that it remembers
 TOKENS = 15  # the longest answer

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from herder.room.rules import Said
+from herder.examples.room.rules import Said
 
 Tags = dict[str, str]
 
 
 class ChatRoom(Protocol):
-    """Where something is said; a `herder.room.client.Room` is one."""
+    """Where something is said; a `herder.examples.room.client.Room` is one."""
 
     def last(self, count: int) -> Sequence[Said]:
         """What was said last, oldest first."""

@@ -4,7 +4,7 @@
     send(herd, {"Action": "Info"})  # was: ao.send({ Target = …, Action = "Info" })
     for message in receive(herd):  # was: Handlers.add("…", …, function(message) … end)
         print(message["Action"], message.get("X-Reference"), message.get("Data"))
-What is sent back is `herder/tags.py`'s to say.
+What is sent back is `herder/messages/tags.py`'s to say.
 """
 
 from collections.abc import Iterator

@@ -28,8 +28,8 @@ import httpx
 from herder import HerdError
 from herder.examples import messages
 from herder.examples.exchange import ChatRoom, Exchange, LedgerExchange, Tags
-from herder.room.client import Room
-from herder.room.rules import Said
+from herder.examples.room.client import Room
+from herder.examples.room.rules import Said
 
 HISTORY, FEE, TOKENS, BUY_ABOVE = 3, 100, 10, 3
 MAX_CHARS = 100  # of each message: longer ones would need more than the fee

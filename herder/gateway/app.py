@@ -11,23 +11,25 @@ import structlog
 from fastapi import FastAPI
 from redis import RedisError
 
-from herder import home
-from herder.gateway import errors, herd, messages, openai, operate, orders, usage, webhooks
-from herder.gateway.calling import House
-from herder.gateway.described import describe
-from herder.gateway.errors import Answer
-from herder.gateway.following import Follower
-from herder.gateway.limits import Guard, Limits
-from herder.gateway.metrics import Measured, Metrics
-from herder.gateway.once import Once
-from herder.gateway.protocol import make_protocol
-from herder.gateway.rates import RedisAdder, keep_sharing
-from herder.gateway.serving import BoundedBody, listen, run
+from herder.gateway.auth import House
+from herder.gateway.limits.guard import Guard, Limits
+from herder.gateway.limits.rates import RedisAdder, keep_sharing
+from herder.gateway.openapi import describe
+from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
+from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
-from herder.health import check
-from herder.local import LocalHerd
-from herder.monitor import Monitor
+from herder.gateway.streams.following import Follower
+from herder.gateway.telemetry.metrics import Measured, Metrics
+from herder.gateway.telemetry.monitor import Monitor
+from herder.gateway.telemetry.readiness import check
+from herder.host import home
+from herder.local.local_herd import LocalHerd
 from herder.version import __version__
+from herder.web import errors
+from herder.web.errors import Answer
+from herder.web.protocol import make_protocol
+from herder.web.serving import BoundedBody, listen, run
+from herder.web.single_flight import Once
 from workers.transport.reading import TextReader
 
 _log = structlog.get_logger("herder.gateway")

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from herder.domain.parsing import parse_model
 from herder.errors import SetupError
 from herder.settings import Settings
-from herder.submission import parse_model
 from workers.transport.settings import WrongSetting, read_settings
 from workers.wire import MAX_TOKENS
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from herder.tables import account, policy
+from herder.db.tables import account, policy
 
 
 @dataclass(frozen=True, slots=True)

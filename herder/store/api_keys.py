@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
 
-from herder.tables import api_key
+from herder.db.tables import api_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from sqlalchemy import (
     update,
 )
 
-from herder.orders import Order, State
-from herder.pricing import RANK_CAP
-from herder.receipts import PLACE_COUNTED
+from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders
+from herder.domain.order import Order, State
+from herder.domain.pricing import RANK_CAP
 from herder.store.orders import get_orders, to_order
-from herder.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders
+from herder.types import PLACE_COUNTED
 
 RANKED_AT_ONCE = 5000
 

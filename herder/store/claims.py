@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 
+from herder.db.tables import IS_PENDING, webhook_delivery, webhook_endpoint
 from herder.store.deliveries import COLUMNS, Delivery, to_delivery
 from herder.store.webhooks import Endpoint, to_endpoint
-from herder.tables import IS_PENDING, webhook_delivery, webhook_endpoint
 
 LOOKED_AT = 200
 """Deliveries that one claim looks at: more than it takes, since each endpoint gets few at once."""

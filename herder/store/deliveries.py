@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, select, update
 
+from herder.db.tables import webhook_delivery
 from herder.store.upsert import insert_or
-from herder.tables import webhook_delivery
 
 
 @dataclass(frozen=True, slots=True)

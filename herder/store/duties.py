@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, or_, select, update
 
+from herder.db.tables import duty
 from herder.store.upsert import insert_or
-from herder.tables import duty
 
 _FREE = (
     # A time that no clock of today could have written is another clock's fault, and holds nobody.

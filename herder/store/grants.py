@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
 
+from herder.db.tables import grants
 from herder.store.upsert import insert_or
-from herder.tables import grants
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
-from herder.orders import State
+from herder.db.tables import IS_OUT, clock, in_state, key, orders, worker
+from herder.domain.order import State
 from herder.store.upsert import insert_or
-from herder.tables import IS_OUT, clock, in_state, key, orders, worker
 from workers.wire import Announcement, PublicKey
 
 HERDER = "herder"

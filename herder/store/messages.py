@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from herder.tables import account, message, message_key, order_text
+from herder.db.tables import account, message, message_key, order_text
 
 
 @dataclass(frozen=True, slots=True)

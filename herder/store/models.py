@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from herder.pricing import Policy, Rates
+from herder.db.tables import model, policy
+from herder.domain.pricing import Policy, Rates
 from herder.store.upsert import insert_or
-from herder.tables import model, policy
 
 
 @dataclass(frozen=True, slots=True)

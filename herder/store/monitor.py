@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, func, select
 
-from herder.tables import IS_OUT, event, orders, outbox
+from herder.db.tables import IS_OUT, event, orders, outbox
 
 
 class Happening(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
 
-from herder.orders import ENDED, Order, Prompt, State
-from herder.pricing import Rates
-from herder.tables import event, order_text, orders
+from herder.db.tables import event, order_text, orders
+from herder.domain.order import ENDED, Order, Prompt, State
+from herder.domain.pricing import Rates
 from workers.wire import ChatMessage, Sampling
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select
 
-from herder.orders import Order, State
+from herder.db.tables import in_state, order_text, orders, outbox
+from herder.domain.order import Order, State
 from herder.store.orders import Request, to_order
-from herder.tables import in_state, order_text, orders, outbox
 
 _ADD = insert(outbox)
 _JOIN = (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, case, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from herder.tables import IS_QUEUED, orders, survey
+from herder.db.tables import IS_QUEUED, orders, survey
 
 
 class Mark(NamedTuple):

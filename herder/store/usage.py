@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal_column, select
 
-from herder.orders import State
-from herder.tables import account, orders
+from herder.db.tables import account, orders
+from herder.domain.order import State
 
 AMOUNTS = ("charged", "returned", "refunded")
 _HALF = 2**32

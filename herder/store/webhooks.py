@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, true, update
 
-from herder.tables import webhook_endpoint
+from herder.db.tables import webhook_endpoint
 
 
 @dataclass(frozen=True, slots=True)

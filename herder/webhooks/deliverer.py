@@ -20,10 +20,10 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from herder.database import Database
-from herder.duties import OUTAGES
-from herder.duty_records import Tally
+from herder.db.database import Database
 from herder.errors import HerdUnavailable, SetupError
+from herder.service.duties import OUTAGES
+from herder.service.duty_records import Tally
 from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql

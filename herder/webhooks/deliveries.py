@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
-from herder.database import Database
+from herder.db.database import Database
 from herder.errors import InvalidRequest, InvalidWebhook, WebhookNotFound, shown
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from herder.database import Database
+from herder.db.database import Database
+from herder.domain.parsing import parse_account
 from herder.errors import AccountNotFound, InvalidWebhook
 from herder.store import accounts as account_sql
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
 from herder.store.webhooks import Endpoint
-from herder.submission import parse_account
 from herder.webhooks.addresses import Rules
 from herder.webhooks.deliveries import AT_ONCE, Deliveries, endpoint_of
 from herder.webhooks.events import ORDER_TYPES, TYPES

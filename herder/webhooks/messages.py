@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from herder.periods import moment
+from herder.domain.periods import moment
 from herder.store import orders as order_sql
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import Body, FastAPI
 from sqlalchemy import text
 
-from herder.database import Database
+from herder.db.database import Database
 
 TABLE = "CREATE TABLE IF NOT EXISTS bare (id INTEGER PRIMARY KEY, said TEXT NOT NULL)"
 

@@ -64,7 +64,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 from herder.settings import Settings, load_settings  # noqa: E402
 from tests.bench.book_herd import Book, say  # noqa: E402
@@ -114,7 +114,7 @@ def sqlite_settings(sizes: Sequence[int], folder: Path) -> Iterator[list[Setting
 @contextmanager
 def postgres_settings(sizes: Sequence[int], folder: Path) -> Iterator[list[Settings]]:
     """A herd's folder for each size; a server of our own keeps the databases."""
-    from support.postgres_server import PostgresServer
+    from tests.support.postgres_server import PostgresServer
 
     server = PostgresServer(hasty=False, settings=POSTGRES)
     try:
@@ -242,7 +242,7 @@ def main() -> int:
 def no_postgres() -> str | None:
     """Why PostgreSQL cannot be measured here; None if it can."""
     try:
-        from support.postgres_server import why_not
+        from tests.support.postgres_server import why_not
     except ImportError as error:
         return f"its driver is not installed ({error})"
     return why_not()

@@ -11,19 +11,19 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from herder import home
-from herder.database import Database
-from herder.desk import Desk
-from herder.dispatch import Dispatcher
-from herder.orders import Order
-from herder.quotes import Quotes
+from herder.db.database import Database
+from herder.db.tables import event, order_text, orders
+from herder.domain.order import Order
+from herder.host import home
+from herder.market.queue_estimate import STEP, STEPS_AT_ONCE, Surveyor
+from herder.market.quotes import Quotes
+from herder.orders.cancellation import Withdrawal
+from herder.orders.dispatch import Dispatcher
+from herder.orders.intake import Desk
+from herder.orders.settlement import Answer, Settlement
 from herder.settings import InitialPolicy, Settings
-from herder.settlement import Answer, Settlement
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
-from herder.survey import STEP, STEPS_AT_ONCE, Surveyor
-from herder.tables import event, order_text, orders
-from herder.withdrawal import Withdrawal
 from tests.bench import book_load
 from tests.bench.book_load import MODEL, Clients, call, load_postgres, load_sqlite
 from workers.transport.tasks import NewTask

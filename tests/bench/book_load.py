@@ -20,11 +20,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import ledger
-from herder.accounts import OUTSIDE, client_account
-from herder.database import Database
-from herder.home import REVENUE_STRIPES
-from herder.orders import Prompt, Submission
-from herder.pricing import Rates, count_words, needed, rank
+from herder.accounts.accounts import OUTSIDE, client_account
+from herder.db.database import Database
+from herder.domain.order import Prompt, Submission
+from herder.domain.pricing import Rates, count_words, needed, rank
+from herder.host.home import REVENUE_STRIPES
 from herder.store import accounts as account_sql
 from herder.store.orders import Request
 from ledger.ids import derive

@@ -3,7 +3,7 @@
     make bench-engine
     .venv/bin/python tests/bench/engine.py --rounds 1 --only w1,w2 --contenders ours,server
 
-    ours      workers/engine.py in process, as a worker has it
+    ours      workers/engine/engine.py in process, as a worker has it
     server    llama-server, compiled from llama-cpp-python's own sources with the flags of this
               machine's wheel, over HTTP, streaming: the same kernels
     wheel     llama.cpp's server in process, from xllamacpp's wheel: the kernels that people get

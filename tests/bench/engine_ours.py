@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.engine_loads import Request, Timing
-from workers.engine import End, Engine, Work
-from workers.stub import StubModel
+from workers.engine.engine import End, Engine, Work
+from workers.engine.stub import StubModel
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -58,8 +58,8 @@ class Clock:
 
 def load(setup: dict[str, Any], slots: int) -> tuple[Engine, Clock]:
     """The engine on the real model, which never ends by itself, and the time in llama_decode."""
-    from workers import llama
-    from workers.options import LlamaOptions
+    from workers.llama import model as llama
+    from workers.llama.options import LlamaOptions
 
     class Endless(llama.LlamaModel):
         def is_end(self, _token: int) -> bool:

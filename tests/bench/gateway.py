@@ -135,8 +135,8 @@ class Place:
     """A herd with a gateway, and the bare routes beside it."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        from herder import home
-        from herder.local import LocalHerd
+        from herder.host import home
+        from herder.local.local_herd import LocalHerd
         from herder.settings import load_policy, load_settings
 
         redis = stack.enter_context(redis_server(folder))
@@ -177,7 +177,7 @@ class Place:
 def first_token_ms(folder: Path, tries: int) -> tuple[list[float], list[float]]:
     """Milliseconds from the call of `submit` to the first text: in process, and over HTTP."""
     from herder.client import Order
-    from herder.remote.sync import Client
+    from herder.client.http.remote_herd import Client
 
     local, remote = [], []
     with ExitStack() as stack:

@@ -98,8 +98,8 @@ class Herd:
     """A herd with one worker of the deterministic model, and a client in this process."""
 
     def __init__(self, stack: ExitStack, folder: Path, url: str, **worker: str) -> None:
-        from herder import home
-        from herder.local import LocalHerd
+        from herder.host import home
+        from herder.local.local_herd import LocalHerd
         from herder.settings import load_policy, load_settings
 
         place = folder / f"home-{uuid4().hex[:6]}"

@@ -10,8 +10,8 @@ import time
 
 from celery import signals
 
-from workers import engine as _engine
 from workers.celery import app
+from workers.engine import engine as _engine
 
 _file = open(os.environ["BENCH_TRACE"], "a", buffering=1)  # noqa: SIM115
 _submit = _engine.Engine.submit

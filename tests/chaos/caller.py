@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from herder.errors import HerdUnavailable, OrderNotWaiting
-from herder.local import LocalHerd
+from herder.local.local_herd import LocalHerd
 from herder.settings import load_settings
 from tests.chaos.points import install
 from workers.transport.streams import Streams

@@ -10,7 +10,7 @@ import time
 from itertools import count
 from typing import Any
 
-from herder import home
+from herder.host import home
 from tests.chaos.clients import LIMIT_S
 from tests.chaos.points import REACH_S, Points
 from tests.chaos.world import World

@@ -11,9 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from support.running import RunningHerd
-
-from herder import home
+from herder.domain.order import State
 from herder.errors import (
     HerdError,
     HerdUnavailable,
@@ -23,8 +21,9 @@ from herder.errors import (
     OrderFailed,
     OrderNotWaiting,
 )
-from herder.orders import State
-from herder.receipts import Receipt
+from herder.host import home
+from herder.types import Receipt
+from tests.support.running import RunningHerd
 
 LIMIT_S = 120.0
 ENDLESS = 200

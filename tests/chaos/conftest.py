@@ -7,13 +7,13 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.rabbit_server import RabbitServer, require_rabbit
-from support.redis_server import RedisServer
-from support.running import RunningHerd
 
 from tests.chaos.judge import judge
 from tests.chaos.servers import WAYS, Servers
 from tests.chaos.world import SETTINGS, World
+from tests.support.rabbit_server import RabbitServer, require_rabbit
+from tests.support.redis_server import RedisServer
+from tests.support.running import RunningHerd
 
 LOG_SHOWN = 5000
 """Characters of each process's log that a test which failed shows."""

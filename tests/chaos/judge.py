@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select, text
-from support.house import check_money
 
-from herder import home
-from herder.database import Database
-from herder.orders import Order, State
-from herder.pricing import charge, rank
+from herder.db.database import Database
+from herder.db.tables import event, order_text, orders
+from herder.domain.order import Order, State
+from herder.domain.pricing import charge, rank
+from herder.host import home
 from herder.store import orders as order_sql
-from herder.tables import event, order_text, orders
 from tests.chaos.clients import Seen
+from tests.support.house import check_money
 
 ENDS = {state.value for state in State if state.ended}
 WAITS = {"submitted", "lapsed", "handed_back", "attempt_failed"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
-from support.running import Child, RunningHerd
-
 from tests.chaos.points import Points
+from tests.support.running import Child, RunningHerd
 
 TERMED = {0, -signal.SIGTERM}
 """How a process ends that was told to; the second while it had yet to learn what to do then."""

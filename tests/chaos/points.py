@@ -20,10 +20,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from herder import database as database_module
-from herder.database import Database
-from herder.nudge import Nudger
-from workers.agent import Agent
+from herder.db import database as database_module
+from herder.db.database import Database
+from herder.service.nudge import Nudger
+from workers.agent.agent import Agent
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask

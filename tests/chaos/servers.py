@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from support.rabbit_server import RabbitServer
-from support.redis_server import RedisServer
+from tests.support.rabbit_server import RabbitServer
+from tests.support.redis_server import RedisServer
 
 WAYS = {"light": (None, None), "heavy": ("own_postgres", "own_rabbit")}
 """SQLite and Redis alone, or PostgreSQL and RabbitMQ: the fixtures of both."""

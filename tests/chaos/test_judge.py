@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from support.house import House
 
-from herder.orders import State
-from herder.tables import event
+from herder.db.tables import event
+from herder.domain.order import State
 from tests.chaos.clients import Seen
 from tests.chaos.judge import judge
 from tests.chaos.test_points import CLIENTS, HERDERS
+from tests.support.house import House
 
 HERDER = Path(__file__).parents[2] / "herder"
 
@@ -227,7 +227,10 @@ def test_each_commit_that_moves_an_order_has_its_points():
     }
     openers = {"self._database.write", "self._database.transact"}
     commits = set()
-    for name in ("desk", "dispatch", "settlement", "withdrawal", "herd", "messages"):
+    for name in (
+        *("orders/intake", "orders/dispatch", "orders/settlement", "orders/cancellation"),
+        *("herd/heartbeats", "messages/handler"),
+    ):
         tree = ast.parse((HERDER / f"{name}.py").read_text())
         for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):

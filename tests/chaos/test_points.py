@@ -6,11 +6,11 @@ import signal
 import time
 
 import pytest
-from support.wait import wait_for
 
 from tests.chaos.calling import Calls
 from tests.chaos.points import REACH_S, both
 from tests.chaos.servers import WAYS
+from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.chaos
 

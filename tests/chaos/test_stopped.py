@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
-from support.wait import wait_for
 
-from herder import home
-from herder.tables import event
+from herder.db.tables import event
+from herder.host import home
 from tests.chaos.servers import Servers
 from tests.chaos.world import SETTINGS
+from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.chaos
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from support.running import RunningHerd
-
-from herder import home
-from herder.receipts import Receipt
+from herder.host import home
+from herder.types import Receipt
 from tests.chaos.clients import Client, Seen, await_end
 from tests.chaos.kept import Kept
 from tests.chaos.points import Points
+from tests.support.running import RunningHerd
 
 SETTINGS = {
     "HERD_CLAIM_S": "2",

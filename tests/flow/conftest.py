@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.rabbit_server import RabbitServer, require_rabbit
-from support.redis_server import RedisServer
-from support.running import RunningHerd
+
+from tests.support.rabbit_server import RabbitServer, require_rabbit
+from tests.support.redis_server import RedisServer
+from tests.support.running import RunningHerd
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.rabbit_server import RabbitServer, require_rabbit
-from support.redis_server import RedisServer
-from support.wait import wait_for
 
 from herder.store import orders as order_sql
+from tests.support.rabbit_server import RabbitServer, require_rabbit
+from tests.support.redis_server import RedisServer
+from tests.support.wait import wait_for
 from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
 
 SLOW = {"HERD_SLOTS": "1", "HERD_STUB_STEP_MS": "50"}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.typed import Terminal, answered, typed
-from support.wait import wait_for
 
-from herder.pricing import count_words
+from herder.domain.pricing import count_words
+from tests.support.typed import Terminal, answered, typed
+from tests.support.wait import wait_for
 
 
 @pytest.fixture(params=["here", "elsewhere"])

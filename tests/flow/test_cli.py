@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
-from support.typed import typed
+from tests.support.typed import typed
 
 
 def test_the_answer_streams_and_the_receipt_follows(herd):

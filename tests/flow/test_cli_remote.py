@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from support.typed import Terminal, answered, typed
-from support.wait import wait_for
+
+from tests.support.typed import Terminal, answered, typed
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

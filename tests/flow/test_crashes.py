@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.running import RunningHerd
-from support.wait import wait_for
+
+from tests.support.running import RunningHerd
+from tests.support.wait import wait_for
 
 EX_SOFTWARE = 70
 SLOW = {"HERD_SLOTS": "1", "HERD_STUB_STEP_MS": "50"}

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from support.running import HERD
-from support.wait import wait_for
 
-from herder.room.client import Room
+from herder.examples.room.client import Room
+from tests.support.running import HERD
+from tests.support.wait import wait_for
 
 LINES = ("It is a fine day.", "I am happy.", "What shall we eat?")
 

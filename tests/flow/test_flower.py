@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from support.redis_server import free_port
-from support.wait import wait_for
 
-from herder.receipts import decimal_text
+from herder.types import decimal_text
+from tests.support.redis_server import free_port
+from tests.support.wait import wait_for
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "flowerconfig.py"
 PROMPT, ANSWER = "Quagmire", "Xylophone"

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from support.running import HERD
-from support.wait import wait_for
+
+from tests.support.running import HERD
+from tests.support.wait import wait_for
 
 SECRET = "Zanzibar"
 """A word of the prompts here that no log may hold."""

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from support.wait import wait_for
+
+from tests.support.wait import wait_for
 
 HI = [{"role": "user", "content": "What is it?"}]
 

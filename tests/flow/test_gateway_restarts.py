@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from support.wait import wait_for
 
 import herder
+from tests.support.wait import wait_for
 
 TOKENS = 160
 TIMES = 3

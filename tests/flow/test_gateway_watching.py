@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.rabbit_server import RabbitServer, require_rabbit
-from support.wait import wait_for
 
-from herder.health import OK
+from herder.gateway.telemetry.readiness import OK
+from tests.support.rabbit_server import RabbitServer, require_rabbit
+from tests.support.wait import wait_for
 
 
 def bearer(key):

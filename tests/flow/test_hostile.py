@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 import httpx
 import jsonschema_rs
 import pytest
-from support.hostile import bodies
-from support.house import MODEL
-from support.running import UNCOUNTED, RunningHerd
-from support.wait import wait_for
+
+from tests.support.hostile import bodies
+from tests.support.house import MODEL
+from tests.support.running import UNCOUNTED, RunningHerd
+from tests.support.wait import wait_for
 
 SEED = 20260101
 EACH = 1000

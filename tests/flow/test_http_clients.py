@@ -6,10 +6,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from support.wait import wait_for
 
 import herder
-from herder import client as library
+from herder.client import api as library
 from herder.errors import (
     FeeTooLow,
     InsufficientBalance,
@@ -21,6 +20,7 @@ from herder.errors import (
     StreamRestarted,
     Unauthorized,
 )
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support.wait import wait_for
+from tests.support.wait import wait_for
 
 STREAMS = 500
 KEYS = 50

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
-from support.wait import wait_for
+
+from tests.support.wait import wait_for
 
 HI = [{"role": "user", "content": "What is it?"}]
 

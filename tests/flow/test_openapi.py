@@ -16,8 +16,9 @@ from uuid import uuid4
 import httpx
 import jsonschema_rs
 import pytest
-from support.house import MODEL
-from support.running import UNCOUNTED
+
+from tests.support.house import MODEL
+from tests.support.running import UNCOUNTED
 
 SEED = "20260101"
 CONFIG = """

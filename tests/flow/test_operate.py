@@ -10,12 +10,12 @@ from datetime import date
 
 import httpx
 import pytest
-from support.running import RunningHerd
-from support.wait import wait_for
 
-from herder import home
-from herder.periods import Every, day_of, start_us
-from herder.tables import grants
+from herder.db.tables import grants
+from herder.domain.periods import Every, day_of, start_us
+from herder.host import home
+from tests.support.running import RunningHerd
+from tests.support.wait import wait_for
 
 ID = "2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11"
 

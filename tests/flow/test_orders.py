@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.wait import wait_for
 
 import herder
-from herder import client as library
+from herder.client import api as library
 from herder.errors import OrderFailed, ResultTimeout
+from tests.support.wait import wait_for
 
 SECRET = "Zanzibar"
 """A word of the prompts here that no log may hold."""

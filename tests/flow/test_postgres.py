@@ -6,10 +6,10 @@ import signal
 import threading
 
 import pytest
-from support.running import RunningHerd
-from support.wait import wait_for
 
 from herder.errors import HerdUnavailable
+from tests.support.running import RunningHerd
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

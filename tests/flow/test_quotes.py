@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from support.running import HERD
 
 import herder
-from herder import home
+from herder.domain.signed_tokens import read_quote, sign_quote
 from herder.errors import InvalidQuote, QuoteExpired, QuoteMismatch
+from herder.host import home
 from herder.operator import set_rates
-from herder.signed import read_quote, sign_quote
+from tests.support.running import HERD
 
 PROMPT = "What is the meaning of life?"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import amqp
 import pytest
-from support.rabbit_server import RIGHTS
-from support.wait import wait_for
 
-from herder.celery_app import make_app
+from herder.service.app import make_app
 from herder.settings import load_settings
+from tests.support.rabbit_server import RIGHTS
+from tests.support.wait import wait_for
 from workers.transport.sender import CelerySender
 from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.wait import wait_for
 
-from herder import home
+from herder.host import home
 from herder.store import herd as herd_sql
+from tests.support.wait import wait_for
 
 EX_CONFIG = 78
 

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from support.running import HERD, Child
-from support.wait import wait_for
 
 from herder.errors import InvalidName, RateLimited, Unauthorized
-from herder.room.client import Room
-from herder.room.rules import MAX_CHARS, MESSAGES_AT_ONCE, NameTaken
+from herder.examples.room.client import Room
+from herder.examples.room.rules import MAX_CHARS, MESSAGES_AT_ONCE, NameTaken
+from tests.support.running import HERD, Child
+from tests.support.wait import wait_for
 
 
 class RunningRoom:

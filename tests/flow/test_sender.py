@@ -6,11 +6,11 @@ import socket
 import time
 
 import pytest
-from support.rabbit_server import RabbitServer, require_rabbit
-from support.redis_server import RedisServer, free_port
 
-from herder.celery_app import make_app
+from herder.service.app import make_app
 from herder.settings import load_settings
+from tests.support.rabbit_server import RabbitServer, require_rabbit
+from tests.support.redis_server import RedisServer, free_port
 from workers.transport.sender import CelerySender
 from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE

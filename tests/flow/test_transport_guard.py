@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from forging import Post, hostile, hostile_bytes, job, message, sealed
-from support.wait import wait_for
 
-from herder import home
+from herder.host import home
+from tests.flow.forging import Post, hostile, hostile_bytes, job, message, sealed
+from tests.support.wait import wait_for
 from workers.wire import (
     HERDER_QUEUE,
     INFER_TASK,

@@ -17,8 +17,8 @@ from uuid import uuid4
 import pytest
 
 import herder
-from herder.client import connect
-from herder.embedded import new_redis, redis_config, redis_server
+from herder.client.api import connect
+from herder.host.bundled import new_redis, redis_config, redis_server
 
 LIMIT_S = 120
 HERD = [sys.executable, "-c", "from herder.cli import main; main()"]
@@ -91,7 +91,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("HERD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HERD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("herder.client._connected", None)
+    monkeypatch.setattr("herder.client.api._connected", None)
     yield
     connect().close()
 

@@ -10,9 +10,10 @@ from itertools import cycle
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from support.receiver import Receiver, holds, says
-from support.running import HERD
-from support.wait import wait_for
+
+from tests.support.receiver import Receiver, holds, says
+from tests.support.running import HERD
+from tests.support.wait import wait_for
 
 SECRET = "Zanzibar"
 """A word of the prompts here that no log may hold."""

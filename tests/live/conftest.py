@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engine import Engine
+from workers.engine.engine import Engine
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,8 @@ def model_path() -> Path:
 @pytest.fixture(scope="module")
 def engine(model_path: Path) -> Iterator[Engine]:
     """One engine for a module; tests call `step`, so that nothing depends on threads."""
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=16, cells=8192)))
     yield engine

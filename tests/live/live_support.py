@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
-from workers.engine import End, Engine, Work
+from workers.engine.engine import End, Engine, Work
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_support import Heard, run, work
 
-from workers.engine import Engine
-from workers.sequences import Row, Seq
+from tests.live.live_support import Heard, run, work
+from workers.engine.engine import Engine
+from workers.engine.sequences import Row, Seq
 
 pytestmark = pytest.mark.live
 
@@ -37,8 +37,8 @@ PROMPTS = [
 
 @pytest.fixture(params=["unified", "separate"])
 def model(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     model = LlamaModel(
         LlamaOptions(
@@ -56,7 +56,7 @@ def model(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def logits(model: Any, rows: int) -> Any:
-    from workers.llama import lib
+    from workers.llama.model import lib
 
     pointer = lib.llama_get_logits(model._ctx)
     return np.ctypeslib.as_array(pointer, (rows, model.facts.vocab)).copy()
@@ -88,8 +88,8 @@ def test_copied_cells_give_the_same_logits_bit_for_bit(model: Any) -> None:
 
 
 def test_cells_copied_between_separate_streams_are_those_computed(model_path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     model = LlamaModel(LlamaOptions(path=model_path, slots=3, unified=False, context=512))
     assert model.facts.can_share
@@ -132,8 +132,8 @@ def test_a_batched_rows_logits_agree_with_those_of_the_prompt_alone(model: Any) 
 
 
 def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     options = LlamaOptions(path=model_path, slots=8, cells=8192, unified=True)
     engine = Engine(LlamaModel(options))
@@ -156,8 +156,8 @@ def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
 
 
 def test_what_ended_in_a_part_of_its_own_serves_the_next(model_path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=4, cells=4096)))
     system = "You know all about llamas and alpacas and tell it to everybody who asks. " * 12
@@ -174,7 +174,7 @@ def test_what_ended_in_a_part_of_its_own_serves_the_next(model_path: Path) -> No
 
 
 def test_a_thousand_random_submissions_and_stops_leave_no_cell_in_use(engine: Engine) -> None:
-    from workers.llama import lib
+    from workers.llama.model import lib
 
     chance = random.Random(4)
     model: Any = engine._model

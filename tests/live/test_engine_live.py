@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from live_support import Heard, run, work
 
-from workers.engine import Engine
+from tests.live.live_support import Heard, run, work
+from workers.engine.engine import Engine
 from workers.wire import ChatMessage
 
 pytestmark = pytest.mark.live
@@ -147,8 +147,8 @@ def test_cancel_deadline_and_too_long_beside_others(engine: Engine) -> None:
 
 
 def test_many_join_and_leave_in_a_thread(model_path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=4, cells=2048)))
     engine.start()
@@ -164,8 +164,8 @@ def test_many_join_and_leave_in_a_thread(model_path: Path) -> None:
 
 
 def test_the_same_schedule_gives_the_same_text(model_path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     def texts() -> list[str]:
         # a fresh one: donors that stay from earlier work would cut the prompts elsewhere, and

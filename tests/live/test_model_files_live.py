@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from live_support import run, work
 
-from workers.engine import Engine
+from tests.live.live_support import run, work
+from workers.engine.engine import Engine
 from workers.errors import ModelError
 
 pytestmark = pytest.mark.live
 
 
 def load(path: Path) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     LlamaModel(LlamaOptions(path=path)).close()
 
@@ -68,8 +68,8 @@ def test_weights_that_are_no_numbers(model_path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["q8_0", "q4_0"])
 def test_weights_converted_at_load(model_path: Path, weights: Literal["q8_0", "q4_0"]) -> None:
-    from workers.llama import LlamaModel
-    from workers.options import LlamaOptions
+    from workers.llama.model import LlamaModel
+    from workers.llama.options import LlamaOptions
 
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=2, requantize=weights)))
     assert engine.facts.weights == weights, "nobody may take it for the same model"
@@ -80,7 +80,13 @@ def test_weights_converted_at_load(model_path: Path, weights: Literal["q8_0", "q
 
 def test_the_check_says_it_in_one_line(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "workers.check", "--model-path", str(tmp_path / "missing.gguf")],
+        [
+            sys.executable,
+            "-m",
+            "workers.tuning.check",
+            "--model-path",
+            str(tmp_path / "missing.gguf"),
+        ],
         capture_output=True,
         check=False,
         text=True,

@@ -9,8 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from support.redis_server import RedisServer
-from support.running import RunningHerd
+
+from tests.support.redis_server import RedisServer
+from tests.support.running import RunningHerd
 
 pytestmark = pytest.mark.live
 

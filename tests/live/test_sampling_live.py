@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 import pytest
-from live_support import Heard, run, work
 
-from workers.engine import Engine
+from tests.live.live_support import Heard, run, work
+from workers.engine.engine import Engine
 from workers.wire import Sampling
 
 pytestmark = pytest.mark.live

@@ -17,13 +17,13 @@ pytestmark = pytest.mark.live
 PREAMBLE = """
 import os, sys, threading, time
 from pathlib import Path
-sys.path.insert(0, {here!r})
-from live_support import Heard, run, work
-from workers.engine import Engine
+sys.path.insert(0, {root!r})
+from tests.live.live_support import Heard, run, work
+from workers.engine.engine import Engine
 from workers.errors import *
-from workers.llama import LlamaModel
-from workers.options import LlamaOptions
-from workers.sequences import Row, Seq
+from workers.llama.model import LlamaModel
+from workers.llama.options import LlamaOptions
+from workers.engine.sequences import Row, Seq
 from workers.wire import ChatMessage, Sampling
 
 def load(**options):
@@ -46,7 +46,7 @@ def child(model_path: Path):
     """Runs a piece of Python with a model at hand; it has to end well."""
 
     def run(code: str) -> str:
-        preamble = PREAMBLE.format(here=str(Path(__file__).parent), path=str(model_path))
+        preamble = PREAMBLE.format(root=str(Path(__file__).parents[2]), path=str(model_path))
         answer = subprocess.run(
             [sys.executable, "-c", preamble + textwrap.dedent(code)],
             capture_output=True,
@@ -114,7 +114,7 @@ def test_a_full_cache_changes_nothing_and_passes_when_there_is_room(child) -> No
 def test_preempted_work_ends_as_it_would_have(child) -> None:
     child(
         """
-        from workers.scheduler import Scheduler
+        from workers.engine.scheduler import Scheduler
         engine = Engine(load(slots=4, donors=0, cells=256, batch_tokens=128, unified=True))
         # a scheduler that believes in more cells than there are
         engine._scheduler = Scheduler(slots=4, cells=4000, batch_tokens=128, can_share=True)

@@ -81,7 +81,7 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
 
 
 def tune(model_path: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "workers.tune", "--model-path", str(model_path), *words]
+    return [sys.executable, "-m", "workers.tuning.tune", "--model-path", str(model_path), *words]
 
 
 def test_tune_measures_and_recommends(model_path: Path, tmp_path: Path) -> None:

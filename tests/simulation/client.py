@@ -9,7 +9,8 @@ from fractions import Fraction
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
-from herder.accounts import Accounts
+from herder.accounts.accounts import Accounts
+from herder.domain.order import Order, Prompt, State, Submission
 from herder.errors import (
     FeeAboveMax,
     FeeTooLow,
@@ -20,8 +21,7 @@ from herder.errors import (
     QuoteExpired,
     RateLimited,
 )
-from herder.home import open_ledger
-from herder.orders import Order, Prompt, State, Submission
+from herder.host.home import open_ledger
 from tests.simulation.clockwork import Broken, Crash, Process, Thread
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room
@@ -266,7 +266,7 @@ class Clients:
             self._plan_more(call, order)
 
     def _nudge(self) -> None:
-        """As `herder.nudge` does."""
+        """As `herder.service.nudge` does."""
         try:
             if not self._room.redis.first_nudge(MODEL):
                 return

@@ -11,12 +11,12 @@ from pathlib import Path
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
-from herder import home
-from herder.database import Database
+from herder.db.database import Database
+from herder.db.tables import policy
 from herder.errors import HerdUnavailable
+from herder.host import home
 from herder.settings import InitialPolicy, load_settings
 from herder.store import models as model_sql
-from herder.tables import policy
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.rules import Rules

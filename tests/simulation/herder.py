@@ -11,19 +11,19 @@ from typing import Any, cast
 
 from redis import RedisError
 
-import herder.database as database_module
-import herder.service as service_module
-from herder.callbacks import make_guard, register
-from herder.desk import Desk
-from herder.dispatch import Dispatcher
+import herder.db.database as database_module
+import herder.service.loop as service_module
 from herder.errors import HerdUnavailable
-from herder.herd import Herd
-from herder.home import open_ledger
-from herder.keys import Keys
-from herder.service import Service
+from herder.herd.heartbeats import Herd
+from herder.herd.trusted_keys import Keys
+from herder.host.home import open_ledger
+from herder.orders.cancellation import Withdrawal
+from herder.orders.dispatch import Dispatcher
+from herder.orders.intake import Desk
+from herder.orders.settlement import Settlement
+from herder.service.loop import Service
+from herder.service.tasks import make_guard, register
 from herder.settings import Settings
-from herder.settlement import Settlement
-from herder.withdrawal import Withdrawal
 from tests.simulation.clockwork import Broken, Clockwork, Process, Thread
 from tests.simulation.database import SimDatabase
 from tests.simulation.keys import HERDER_KEY
@@ -193,7 +193,7 @@ class SimHerder(Process):
 
 
 class _CelerySide:
-    """The tasks of `herder.callbacks` behind their guard, without Celery."""
+    """The tasks of `herder.service.tasks` behind their guard, without Celery."""
 
     def __init__(self, service: Service, keys: Keys) -> None:
         self.herd_guard = make_guard(lambda: keys)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
+from herder.domain.order import Order, State
 from herder.errors import (
     HerdUnavailable,
     InsufficientBalance,
@@ -16,9 +17,8 @@ from herder.errors import (
     RebidTooLow,
     RefundRefused,
 )
-from herder.home import open_ledger
-from herder.orders import Order, State
-from herder.retention import purge
+from herder.host.home import open_ledger
+from herder.orders.retention import purge
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY

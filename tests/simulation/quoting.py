@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from sqlalchemy.exc import OperationalError
 
+from herder.domain.order import Order, Submission
+from herder.domain.pricing import Rates, needed
+from herder.domain.quote_terms import QUOTE_S, Terms
+from herder.domain.signed_tokens import read_quote, sign_quote
 from herder.errors import FeeAboveMax, FeeTooLow, HerdUnavailable
+from herder.market.quotes import Quotes
 from herder.operator import set_rates
-from herder.orders import Order, Submission
-from herder.pricing import Rates, needed
-from herder.quotes import Quotes
-from herder.signed import read_quote, sign_quote
-from herder.terms import QUOTE_S, Terms
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from herder.pricing import Rates
+from herder.domain.pricing import Rates
 from tests.simulation.clockwork import Broken, Clockwork
 from tests.simulation.endings import Endings
 from tests.simulation.money import Money

@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from herder import desk as desk_module
-from herder import endings as endings_module
-from herder import priced as priced_module
-from herder import settlement as settlement_module
-from herder import withdrawal as withdrawal_module
-from herder.desk import Desk
-from herder.dispatch import Dispatcher
-from herder.endings import Plan
-from herder.herd import Herd
-from herder.orders import State
-from herder.service import Service
-from herder.settlement import Settlement
+from herder.domain.order import State
+from herder.herd.heartbeats import Herd
+from herder.market import order_price as priced_module
+from herder.orders import cancellation as withdrawal_module
+from herder.orders import closing as endings_module
+from herder.orders import intake as desk_module
+from herder.orders import settlement as settlement_module
+from herder.orders.cancellation import Withdrawal
+from herder.orders.closing import Plan
+from herder.orders.dispatch import Dispatcher
+from herder.orders.intake import Desk
+from herder.orders.settlement import Settlement
+from herder.service.loop import Service
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
 from herder.webhooks import events
-from herder.withdrawal import Withdrawal
 from ledger import Ledger
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.herder import Parts

@@ -7,8 +7,8 @@ from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from typing import Any
 
-from herder.pricing import Rates
-from herder.terms import Terms
+from herder.domain.pricing import Rates
+from herder.domain.quote_terms import Terms
 from tests.simulation.shadow import Row
 from workers.wire import Outcome
 

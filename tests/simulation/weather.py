@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
 
-from herder.pricing import Policy, Rates
+from herder.domain.pricing import Policy, Rates
 
 
 @dataclass(frozen=True, slots=True)

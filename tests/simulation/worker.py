@@ -13,7 +13,7 @@ from tests.simulation.database import MODEL
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.network import Broker, Redis, machine_is_up
 from tests.simulation.truth import Truth
-from workers.outcomes import OutcomeBox
+from workers.agent.outcomes import OutcomeBox
 from workers.transport.tasks import NewTask
 from workers.wire import (
     BEATS_STREAM,

@@ -21,38 +21,38 @@ from uuid import uuid4
 from sqlalchemy import func, select, text
 
 import ledger
-from herder import home
-from herder.accounts import Accounts, client_account
-from herder.api_keys import ApiKeys
-from herder.database import Database
-from herder.desk import Desk
-from herder.dispatch import Dispatcher
-from herder.endings import Settled
+from herder.accounts.accounts import Accounts, client_account
+from herder.accounts.api_keys import ApiKeys
+from herder.accounts.grants import Grants
+from herder.db.database import Database
+from herder.db.tables import event, order_text, orders, outbox
+from herder.db.tables import message as message_rows
+from herder.domain.order import Order, Prompt, Submission
 from herder.errors import AccountExists
-from herder.grants import Grants
-from herder.herd import Heard, Herd
-from herder.inbox import read_inbox
-from herder.keys import Keys
-from herder.messages import Messages, Taken
-from herder.orders import Order, Prompt, Submission
-from herder.quotes import Quotes
-from herder.service import Service
+from herder.herd.heartbeats import Heard, Herd
+from herder.herd.trusted_keys import Keys
+from herder.host import home
+from herder.market.quotes import Quotes
+from herder.messages.handler import Messages, Taken
+from herder.messages.inbox import read_inbox
+from herder.orders.cancellation import Withdrawal
+from herder.orders.closing import Settled
+from herder.orders.dispatch import Dispatcher
+from herder.orders.intake import Desk
+from herder.orders.settlement import Answer, Settlement
+from herder.service.loop import Service
 from herder.settings import InitialPolicy, load_settings
-from herder.settlement import Answer, Settlement
 from herder.store import api_keys as key_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from herder.tables import event, order_text, orders, outbox
-from herder.tables import message as message_rows
 from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.messages import Request
 from herder.webhooks.schedule import Reply
 from herder.webhooks.signing import Sealer
-from herder.withdrawal import Withdrawal
-from support.sqlite_file import prepare
+from tests.support.sqlite_file import prepare
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, event
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from support.cut_proxy import CutProxy
+from tests.support.cut_proxy import CutProxy
 
 
 class Outage(Protocol):

@@ -18,8 +18,8 @@ import psycopg
 from sqlalchemy import URL
 
 from deploy.install.servers import postgres_folder
-from support.redis_server import free_port
-from support.wait import wait_for
+from tests.support.redis_server import free_port
+from tests.support.wait import wait_for
 
 USER = "herd"
 GUARDED = "guarded"
@@ -184,8 +184,8 @@ class PostgresServer:
     @cached_property
     def migrated(self) -> str:
         """The name of a database with a herd's tables and nothing in them, to be a template."""
-        from herder import migrations
-        from herder.database import Database
+        from herder.db import migrations
+        from herder.db.database import Database
 
         name = self.new_database()
         database = Database(self.url(name))

@@ -21,8 +21,8 @@ from typing import Any
 import amqp
 import pytest
 
-from support.redis_server import free_port
-from support.wait import wait_for
+from tests.support.redis_server import free_port
+from tests.support.wait import wait_for
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 NODE = "herd@localhost"

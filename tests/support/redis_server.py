@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from support.wait import wait_for
+from tests.support.wait import wait_for
 
 
 def find_binary() -> str:

@@ -24,16 +24,16 @@ from alembic.config import Config
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from herder import migrations
-from herder.database import Database
-from herder.quotes import Quotes
-from herder.receipts import receipt_of
-from herder.signed import read_quote, sign_receipt
+from herder.db import migrations
+from herder.db.database import Database
+from herder.domain.parsing import parse_submission
+from herder.domain.signed_tokens import read_quote, sign_receipt
+from herder.market.quotes import Quotes
 from herder.store import herd as herd_sql
-from herder.submission import parse_submission
+from herder.types import receipt_of
 from herder.version import __version__
 from herder.webhooks.schedule import Reply
-from support.house import FakeReceiver, FakeWorker, House
+from tests.support.house import FakeReceiver, FakeWorker, House
 from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,

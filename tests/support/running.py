@@ -15,16 +15,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from herder import home
 from herder.client import Order
-from herder.database import Database
-from herder.local import LocalHerd
+from herder.db.database import Database
+from herder.host import home
+from herder.local.local_herd import LocalHerd
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
-from support.house import MODEL, check_money
-from support.redis_server import RedisServer
-from support.sqlite_file import prepare
-from support.wait import wait_for
+from tests.support.house import MODEL, check_money
+from tests.support.redis_server import RedisServer
+from tests.support.sqlite_file import prepare
+from tests.support.wait import wait_for
 
 QUICK = {
     "HERD_BEAT_S": "1",

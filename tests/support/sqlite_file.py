@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from herder import migrations
-from herder.database import Database
+from herder.db import migrations
+from herder.db.database import Database
 
 
 def prepare(address: str) -> None:

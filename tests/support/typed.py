@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any
 
-from support.wait import wait_for
+from tests.support.wait import wait_for
 
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

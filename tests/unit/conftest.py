@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Callable[[], str]]:
     """Gives the address of an empty database for the ledger, of each kind: each time another."""
-    from ledger_support import close_engines
+    from tests.unit.ledger.ledger_support import close_engines
 
     numbers = count(1)
     if request.param == "sqlite":

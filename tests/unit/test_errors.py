@@ -14,7 +14,7 @@ from celery.utils.serialization import get_pickleable_exception
 import herder.errors
 import ledger.errors
 import workers.errors
-from herder.receipts import Receipt, Result, Usage
+from herder.types import Receipt, Result, Usage
 
 ROOTS = (herder.errors.HerdError, ledger.errors.LedgerError, workers.errors.WorkerError)
 """The trees; an error of any of them may leave the process that it was raised in."""

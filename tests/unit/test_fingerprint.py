@@ -9,12 +9,12 @@ from fractions import Fraction
 import pytest
 from pydantic import create_model
 
-from herder import fingerprint
+from herder.domain import fingerprint
+from herder.domain.order import Prompt, Submission
+from herder.domain.parsing import parse_submission
+from herder.domain.pricing import Rates
+from herder.domain.quote_terms import Terms
 from herder.errors import KeyReused
-from herder.orders import Prompt, Submission
-from herder.pricing import Rates
-from herder.submission import parse_submission
-from herder.terms import Terms
 from workers.wire import Sampling
 
 TERMS = Terms(

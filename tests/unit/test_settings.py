@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 
+from herder.domain.pricing import Policy, Rates
 from herder.errors import SetupError
 from herder.gateway.settings import load_settings as load_gateway_settings
-from herder.pricing import Policy, Rates
 from herder.settings import load_policy, load_settings
 from herder.webhooks.addresses import Rules
 from herder.webhooks.schedule import RETRIES_S
@@ -88,7 +88,7 @@ def test_a_wrong_setting_is_named_in_one_line_and_its_value_is_not_shown(
 
 
 def test_a_database_of_another_kind_is_refused_without_its_password():
-    from herder.database import Database
+    from herder.db.database import Database
 
     addresses = (
         *(f"mysql://herd:{SECRET}@db/herd", f"{SECRET}:::", "", "mysql://x"),

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import func, select
 from standardwebhooks import Webhook
-from support.house import FakeReceiver, FakeWorker
-from support.release import INSTANCE, RELEASES, freeze, frozen, parsed, thaw
 
+from herder.db.tables import orders
+from herder.domain.order import State
+from herder.domain.signed_tokens import from_jwks, read_receipt, to_jwks
 from herder.errors import KeyReused, QuoteExpired, Unauthorized
-from herder.orders import State
-from herder.settlement import Answer
-from herder.signed import from_jwks, read_receipt, to_jwks
+from herder.orders.settlement import Answer
 from herder.store import deliveries as delivery_sql
-from herder.tables import orders
+from tests.support.house import FakeReceiver, FakeWorker
+from tests.support.release import INSTANCE, RELEASES, freeze, frozen, parsed, thaw
 from workers.wire import Beat, Outcomes, PrivateKey, unseal
 
 QUEUED = {

@@ -1,0 +1,13 @@
+"""What a program imports that buys: `submit`, `quote`, `info` and `Order`, here or over HTTP.
+
+Rules: written against `herder.interface`; it asks nowhere whether the herd is on this machine. An
+API key is no argument of a command and stands in no message. It works where only the client is
+installed: what else a module imports belongs to an extra and stands in `optional`.
+
+May not enter: SQLAlchemy, Redis, Celery, structlog, pydantic-settings (a contract of import-linter
+holds that), or any rule about money; the herder decides, the client asks.
+"""
+
+from herder.client.api import Order, info, quote, submit
+
+__all__ = ["Order", "info", "quote", "submit"]

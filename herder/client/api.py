@@ -1,0 +1,324 @@
+"""The library that a user's program imports.
+
+    from herder import submit
+
+    order = submit("What is the meaning of life?", 20, fee=100)
+    for text in order.stream():
+        print(text, end="")
+    print(order.result().receipt.charged)
+
+The functions connect at first use, with the settings of `HERD_HOME`, and again after a fork. Where
+`HERD_URL` is set they go over HTTP to the gateway there, with the key in `HERD_API_KEY`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from herder.client.optional import needing
+from herder.errors import HerdError
+from herder.interface import Herd
+from herder.types import Info, Quote, Receipt, Result
+
+if TYPE_CHECKING:
+    from herder.client.http.address import Address
+    from herder.client.http.async_client import AsyncClient as AsyncClient
+    from herder.client.http.remote_herd import Client as Client
+
+Messages = Sequence[dict[str, str]]
+BidAsked = Mapping[str, int | float | str]
+"""A bid to be compared: `{"fee": 100}` or `{"multiplier": 1.5}`."""
+
+
+_lock = threading.Lock()
+_connected: tuple[int, Herd] | None = None
+
+
+def connect() -> Herd:
+    """The connection of this process, made at first use.
+
+    Raises:
+        SetupError: there is no herd in the home folder; `herd init` makes one. Or `HERD_URL` is
+            set and `HERD_API_KEY` is not.
+    """
+    global _connected
+    with _lock:
+        if _connected is None or _connected[0] != os.getpid():
+            # The parent's connections are the parent's: sharing them would mix their answers.
+            _connected = (os.getpid(), _connect())
+        return _connected[1]
+
+
+def _connect() -> Herd:
+    from herder.client.http.address import named_address
+
+    return open_herd(named_address())
+
+
+def open_herd(elsewhere: Address | None) -> Herd:
+    """A herd to buy from: the one at an address, or this machine's.
+
+    Raises:
+        SetupError: there is no herd in the home folder, or only the client is installed.
+    """
+    if elsewhere is not None:
+        from herder.client.http.remote_herd import RemoteHerd
+
+        return RemoteHerd(elsewhere.url, elsewhere.api_key)
+    with needing("herder", "; or use a herder elsewhere: set HERD_URL and HERD_API_KEY"):
+        from herder.local.local_herd import LocalHerd
+        from herder.settings import load_settings
+
+    return LocalHerd(load_settings())
+
+
+def __getattr__(name: str) -> Any:
+    """The HTTP clients, loaded when they are asked for: httpx takes a tenth of a second."""
+    if name == "Client":
+        from herder.client.http.remote_herd import Client
+
+        return Client
+    if name == "AsyncClient":
+        from herder.client.http.async_client import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class Order:
+    """An order of yours: ask it how it stands, read its text, wait for its end.
+
+    Attributes:
+        id: what names it, here and for `herd order show`.
+        account: who pays.
+        model: what runs it.
+        fee: winston held for it.
+        needed: winston that it had to pay at least.
+        reference: your own, given back with the answer.
+    """
+
+    def __init__(self, herd: Herd, receipt: Receipt) -> None:
+        self._herd = herd
+        self.id = receipt.order
+        self.account = receipt.account
+        self.model = receipt.model
+        self.fee = receipt.fee
+        self.needed = receipt.needed
+        self.reference = receipt.reference
+
+    def __repr__(self) -> str:
+        return f"<Order {self.id} fee={self.fee} needed={self.needed}>"
+
+    def status(self) -> str:
+        """`queued`, `dispatched`, `running`, `completed`, `failed`, `cancelled` or `expired`."""
+        return self.receipt().state
+
+    def receipt(self) -> Receipt:
+        """What it costs and why, as it stands now."""
+        return self._herd.receipt(self.id)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for its end.
+
+        Args:
+            timeout: seconds, or None to wait for ever.
+
+        Returns:
+            Text, finish reason, usage and receipt.
+
+        Raises:
+            ResultTimeout: it did not end in time; it goes on, and may be asked again.
+            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `error.result` holds
+                the partial text and the receipt.
+        """
+        return self._herd.result(self.id, timeout)
+
+    def stream(self) -> Iterator[str]:
+        """Its text as it is generated, from the beginning, however late you join.
+
+        Raises:
+            StreamRestarted: the worker was lost after text was shown; call again for the new text.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        return self._herd.stream(self.id)
+
+    def cancel(self) -> Receipt:
+        """End it. While it waits, all of the fee comes back at once and the receipt says so.
+
+        Once it runs, its worker stops it between two tokens, and what was delivered until then is
+        charged: `result()` waits for that and raises `OrderCancelled` with the partial text. An
+        order that has ended stays as it is.
+        """
+        return self._herd.cancel(self.id)
+
+    def rebid(self, fee: int) -> Receipt:
+        """Raise its fee while it is queued; it moves to its new place at once.
+
+        Args:
+            fee: the new fee in winston, for the whole order.
+
+        Raises:
+            RebidTooLow: it offers as much already.
+            OrderNotWaiting: a worker has it, or it has ended.
+            InsufficientBalance: the account has less than the difference.
+        """
+        receipt = self._herd.rebid(self.id, fee)
+        self.fee = receipt.fee
+        return receipt
+
+
+def submit(
+    prompt: str | None = None,
+    tokens: int | None = None,
+    *,
+    fee: int | None = None,
+    multiplier: float | str | None = None,
+    max_fee: int | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    messages: Messages | None = None,
+    raw: bool = False,
+    stop: str | Sequence[str] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repeat_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    seed: int | None = None,
+    logit_bias: dict[int, float] | None = None,
+    grammar: str | None = None,
+    json_schema: str | None = None,
+    reference: str | None = None,
+    idempotency_key: str | None = None,
+    start_by: datetime | str | None = None,
+    run_limit_s: int | None = None,
+    quote: str | None = None,
+    callback: Callable[[str], object] | None = None,
+    on_error: Callable[[HerdError], object] | None = None,
+) -> Order:
+    """Submit a paid prompt.
+
+    Args:
+        prompt: the text; white space is a prompt, nothing is none.
+        tokens: the most tokens to generate; unused ones are not paid.
+        fee: winston offered; None for the automatic fee, which follows the orders before.
+        multiplier: a factor on the fee; `fee=100, multiplier=2` offers 200.
+        max_fee: winston above which nothing is submitted.
+        account: who pays; None for `HERD_ACCOUNT`.
+        model: its name; None for the herd's default.
+        messages: in place of a prompt, turns such as `{"role": "user", "content": "Hi"}`.
+        raw: the prompt reaches the model without its chat template.
+        stop: strings that end the text; they are not part of it.
+        temperature: 0 takes the likeliest token each time; 0.8 unless given.
+        top_p: 0 to 1: only tokens that make up this much of the probability.
+        top_k: only so many of the likeliest tokens; 0 for all.
+        min_p: only tokens with at least this share of the likeliest one's probability.
+        repeat_penalty: above 1, tokens that stand in the text already become less likely.
+        frequency_penalty: -2 to 2, for each time that a token was used.
+        presence_penalty: -2 to 2, once for a token that was used.
+        seed: makes the sampling start from the same numbers.
+        logit_bias: what is added to the logits of tokens, by their number.
+        grammar: a GBNF grammar that the text follows.
+        json_schema: a JSON schema, as text, that the answer follows.
+        reference: your own words, given back with the answer.
+        idempotency_key: the same call with the same key is the same order, charged once.
+        start_by: a time with its zone; not begun by then, it expires and all comes back.
+        run_limit_s: seconds after which a worker stops it; charged is what was delivered.
+        quote: the `quote` of a `Quote` for the same account, model, words and tokens, which holds
+            for a minute: its rates hold, and without a fee or a multiplier of its own the order
+            pays the quoted fee.
+        callback: called once with the text when the answer arrives, in a thread of the library
+            that keeps the program alive until then; callbacks are called one after the other.
+        on_error: called once with the error if the order ends otherwise; logged if not given.
+
+    Returns:
+        The order.
+
+    Raises:
+        InvalidRequest: something of the call is wrong; the sentence says what.
+        InsufficientBalance: the sentence says which command fills the account.
+        AccountNotFound, ModelNotFound: there is no such thing.
+        KeyReused: the idempotency key stands for another call.
+        InvalidQuote, QuoteMismatch, QuoteExpired: the quote is none, or for another order, or over.
+        RateLimited: the account has as much open, or ordered lately, as it may;
+            `error.retry_after_s` says when to try again.
+        SetupError, HerdUnavailable: there is no herd here, or its database is busy.
+    """
+    herd = connect()
+    receipt = herd.submit(
+        prompt,
+        tokens,
+        fee=fee,
+        multiplier=multiplier,
+        max_fee=max_fee,
+        account=account,
+        model=model,
+        messages=messages,
+        raw=raw,
+        stop=stop,
+        reference=reference,
+        idempotency_key=idempotency_key,
+        start_by=start_by,
+        run_limit_s=run_limit_s,
+        quote=quote,
+        sampling={
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repeat_penalty": repeat_penalty,
+            "frequency_penalty": frequency_penalty,
+            "presence_penalty": presence_penalty,
+            "seed": seed,
+            "logit_bias": logit_bias,
+            "grammar": grammar,
+            "json_schema": json_schema,
+        },
+    )
+    order = Order(herd, receipt)
+    if callback is not None or on_error is not None:
+        herd.call_back(order.id, callback, on_error)
+    return order
+
+
+def quote(
+    prompt: str | None = None,
+    tokens: int | None = None,
+    *,
+    fee: int | None = None,
+    multiplier: float | str | None = None,
+    max_fee: int | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    messages: Messages | None = None,
+    bids: Sequence[BidAsked] | None = None,
+) -> Quote:
+    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+
+    `quote` of the answer, given to `submit` within a minute, binds the herd to rates and fee.
+    `curve` says what other bids would buy: those in `bids`, up to 20 of `{"fee": 100}`, in winston,
+    or `{"multiplier": 1.5}`, of what the order needs; or the usual ones. The other arguments, and
+    the errors, are those of `submit`; and `InvalidBids`.
+    """
+    return connect().quote(
+        prompt,
+        tokens,
+        fee=fee,
+        multiplier=multiplier,
+        max_fee=max_fee,
+        account=account,
+        model=model,
+        messages=messages,
+        bids=bids,
+    )
+
+
+def info() -> Info:
+    """Who serves here, at what rates, and how the queues and the herd stand."""
+    return connect().info()

@@ -1,0 +1,386 @@
+"""A herd over HTTP, for programs that wait."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, Unpack
+from uuid import uuid4
+
+import httpx
+
+from herder.client import Order
+from herder.client.http.address import Address
+from herder.client.http.calls import (
+    ANSWER_S,
+    ENDED,
+    HOT_S,
+    PAGE,
+    Call,
+    CallOptions,
+    EventReader,
+    QuoteOptions,
+    TextOf,
+    balance_of,
+    decoded,
+    held_s,
+    info_of,
+    of_order,
+    order_call,
+    orders_of,
+    quote_call,
+    quote_of,
+    receipt_of,
+    require_events,
+    result_of,
+    statement_of,
+    taken_of,
+)
+from herder.client.http.failures import PASSING, certificates, error_of
+from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
+from herder.errors import HerdError, InvalidRequest, ResultTimeout
+from herder.interface import require_page
+from herder.types import (
+    Info,
+    NamedBalance,
+    Quote,
+    Receipt,
+    Result,
+    StatementEntry,
+    raise_if_not_completed,
+)
+
+if TYPE_CHECKING:
+    from workers.wire import PublicKey
+
+
+class RemoteHerd:
+    """A herd behind a gateway; what `herder.local.local_herd.LocalHerd` is to a program beside it.
+
+    Args:
+        url: of the gateway.
+        api_key: as `herd key create` showed it.
+        transport: carries the requests; a test's own, else httpx's.
+    """
+
+    def __init__(
+        self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """Prepare it; nothing is sent yet.
+
+        Raises:
+            SetupError: the address or the key is none.
+        """
+        where = Address.of(url, api_key, called="The address")
+        self._url = where.url
+        self._chance = random.Random()  # noqa: S311 (it only spreads retries)
+        with certificates():
+            self._http = httpx.Client(
+                base_url=where.url,
+                headers={"Authorization": f"Bearer {where.api_key}"},
+                timeout=ANSWER_S,
+                transport=transport,
+                limits=httpx.Limits(max_connections=None),
+            )
+
+    def _send(self, call: Call, *, timeout_s: float = ANSWER_S, **how: Any) -> Any:
+        return decoded(self._ask(call, timeout_s, **how).content)
+
+    def _ask(
+        self,
+        call: Call,
+        timeout_s: float = ANSWER_S,
+        *,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> httpx.Response:
+        """Send a call until it is answered, or its failure lasts.
+
+        Args:
+            call: the call.
+            timeout_s: seconds that its answer may take.
+            until_s: by `time.monotonic`: no pause goes beyond it.
+            retries: says whether and when it is sent again.
+        """
+        retries = retries or self._retrying()
+        wait_s = next(retries)
+        while True:
+            if until_s is not None:
+                wait_s = min(wait_s, max(0.0, until_s - time.monotonic()))
+            if wait_s > 0:
+                time.sleep(wait_s)
+            outcome: Outcome
+            try:
+                outcome = self._http.request(
+                    call.method,
+                    call.path,
+                    json=call.body,
+                    headers=dict(call.headers or {}),
+                    params=dict(call.query or {}),
+                    timeout=timeout_s,
+                )
+            except httpx.RequestError as error:
+                outcome = error
+            try:
+                wait_s = retries.send(outcome)
+            except StopIteration as answered:
+                answer: httpx.Response = answered.value
+                return answer
+
+    def _retrying(self, **how: Any) -> Retries:
+        return retrying(self._url, self._chance, time.time, **how)
+
+    def _error_of(self, answer: httpx.Response) -> HerdError:
+        return error_of(answer.status_code, answer.read(), answer.headers, self._url, time.time())
+
+    def submit(self, prompt: object, tokens: object, **given: Any) -> Receipt:
+        """Take an order; arguments and errors as `herder.submit`."""
+        # Sent again after a lost answer, it is still one order.
+        key = str(uuid4()) if given.get("idempotency_key") is None else given["idempotency_key"]
+        call = order_call(prompt, tokens, given, key)
+        return taken_of(self._send(call, retries=self._retrying(key=key)))
+
+    def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
+        """What an order would cost and wait for, as it would stand now."""
+        return quote_of(self._send(quote_call(prompt, tokens, given)))
+
+    def info(self) -> Info:
+        """Who serves there, at what rates, and how it stands."""
+        return info_of(self._send(Call("GET", "/v1/info")))
+
+    def attended(self, model: str) -> bool:
+        """Whether that herd counts a worker of this model."""
+        return any(one.workers for one in self.info().models if one.name == model)
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt, as it stands now."""
+        return self.answer(order_id).receipt
+
+    def signed_receipt(self, order_id: str) -> str:
+        """The same as a JWS that the herder signed."""
+        return self._ask(of_order("GET", order_id, "/receipt")).text
+
+    def public_keys(self) -> Mapping[str, PublicKey]:
+        """What signed receipts of that herd are checked with, by `kid`."""
+        from herder.domain.signed_tokens import from_jwks
+
+        return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
+
+    def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
+        """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
+        call = replace(of_order("GET", order_id), query={"wait": wait_s})
+        return result_of(self._send(call, timeout_s=ANSWER_S + wait_s, **how))
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end, however often the gateway is away meanwhile.
+
+        Raises:
+            HerdUnavailable: it was away when the time was over, and for some seconds before.
+            HerdError: as `herder.orders.reader.Answers.result`.
+        """
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+        def has_time() -> bool:
+            return until_s is None or time.monotonic() < until_s
+
+        while True:
+            asked_s = time.monotonic()
+            wait_s = held_s(None if until_s is None else until_s - asked_s)
+            found = self.answer(
+                order_id, wait_s, until_s=until_s, retries=self._retrying(is_awaited=has_time)
+            )
+            if found.receipt.state in ENDED:
+                raise_if_not_completed(found)
+                return found
+            if not has_time():
+                raise ResultTimeout(order_id, found.receipt.state, f"{timeout_s:g}")
+            if time.monotonic() - asked_s < HOT_S:
+                time.sleep(HOT_S)
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it is generated; a line that breaks is taken up where it broke.
+
+        Raises:
+            StreamRestarted: text was shown of an attempt that was lost.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        text = TextOf(order_id)
+        retries: Retries | None = None
+        while True:
+            broken: httpx.RequestError | Cut = Cut()
+            try:
+                for more in self._listen(order_id, text):
+                    retries = None
+                    yield more
+            except (httpx.RequestError, Cut) as cut:
+                broken = cut
+            if text.ended:
+                break
+            if retries is None:
+                retries = self._retrying(max_tries=MAX_STREAM_TRIES)
+                next(retries)
+            time.sleep(retries.send(broken))
+        raise_if_not_completed(self.answer(order_id))
+
+    def _listen(self, order_id: str, text: TextOf) -> Iterator[str]:
+        headers = {"Last-Event-ID": text.last} if text.last else {}
+        path = of_order("GET", order_id, "/events").path
+        with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
+            if answer.status_code in PASSING:
+                raise Cut(self._error_of(answer))
+            if not answer.is_success:
+                raise self._error_of(answer)
+            require_events(answer.headers)
+            reader = EventReader()
+            for line in answer.iter_lines():
+                event = reader.take(line)
+                if event is not None and (more := text.take(event)):
+                    yield more
+
+    def orders(
+        self,
+        *,
+        account: str | None = None,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Receipt]:
+        """The account's orders, the newest first; as `herder.local.local_herd.LocalHerd.orders`."""
+        require_page(limit)
+        self._require_own(account)
+        found: list[Receipt] = []
+        while len(found) < limit:
+            asked = {"state": state, "before": before, "limit": min(PAGE, limit - len(found))}
+            query = {name: value for name, value in asked.items() if value is not None}
+            page, before = orders_of(self._send(Call("GET", "/v1/orders", query=query)))
+            found += page
+            if before is None:
+                break
+        return found[:limit]
+
+    def cancel(self, order_id: str) -> Receipt:
+        """End an order."""
+        return receipt_of(self._send(of_order("POST", order_id, "/cancel")))
+
+    def rebid(self, order_id: str, fee: int) -> Receipt:
+        """Raise the fee of a queued order."""
+        return receipt_of(self._send(of_order("POST", order_id, "/rebid", {"fee": fee})))
+
+    def balance(self, account: str | None = None) -> NamedBalance:
+        """What the API key's account has."""
+        found = balance_of(self._send(Call("GET", "/v1/account")))
+        if account is not None and account != found.account:
+            raise InvalidRequest(
+                f"The API key belongs to account {found.account!r} and can show no other."
+            )
+        return found
+
+    def statement(
+        self, account: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StatementEntry]:
+        """What moved that account's money; as `herder.local.local_herd.LocalHerd.statement`."""
+        require_page(limit)
+        self._require_own(account)
+        found: list[StatementEntry] = []
+        cursor: int | None = after
+        while cursor is not None and len(found) < limit:
+            query = {"after": cursor, "limit": min(PAGE, limit - len(found))}
+            call = Call("GET", "/v1/account/statement", query=query)
+            page, cursor = statement_of(self._send(call))
+            found += page
+        return found[:limit]
+
+    def _require_own(self, account: str | None) -> None:
+        if account is not None:
+            self.balance(account)
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: Callable[[str], object] | None,
+        on_error: Callable[[HerdError], object] | None,
+    ) -> None:
+        """Call one of them once, at an order's end, in a thread that outlives the program."""
+
+        def wait() -> None:
+            try:
+                result = self.result(order_id, None)
+            except HerdError as error:
+                if on_error is not None:
+                    on_error(error)
+                return
+            if callback is not None:
+                callback(result.text)
+
+        threading.Thread(target=wait, name=f"herd-callback-{order_id}").start()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+
+class Client:
+    """A herd elsewhere, bought from over HTTP: the calls of `herder`, as methods.
+
+        with Client("https://herd.example", "herd_…") as herd:
+            print(herd.submit("What is a llama?", 40, fee=100).result().text)
+
+    Args:
+        url: of the gateway.
+        api_key: as `herd key create` showed it; the account that pays is its.
+        transport: carries the requests; a test's own, else httpx's.
+    """
+
+    def __init__(
+        self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._herd = RemoteHerd(url, api_key, transport=transport)
+
+    def submit(
+        self,
+        prompt: str | None = None,
+        tokens: int | None = None,
+        *,
+        callback: Callable[[str], object] | None = None,
+        on_error: Callable[[HerdError], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Order:
+        """Submit a paid prompt; arguments and errors as `herder.submit`."""
+        order = Order(self._herd, self._herd.submit(prompt, tokens, **options))
+        if callback is not None or on_error is not None:
+            self._herd.call_back(order.id, callback, on_error)
+        return order
+
+    def quote(
+        self,
+        prompt: str | None = None,
+        tokens: int | None = None,
+        **options: Unpack[QuoteOptions],
+    ) -> Quote:
+        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
+        return self._herd.quote(prompt, tokens, **options)
+
+    def info(self) -> Info:
+        """Who serves there, at what rates, and how the queues and the herd stand."""
+        return self._herd.info()
+
+    def order(self, order_id: str) -> Order:
+        """An order that was submitted before.
+
+        Raises:
+            OrderNotFound: there is none, or it is another account's.
+        """
+        return Order(self._herd, self._herd.receipt(order_id))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._herd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

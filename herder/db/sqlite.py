@@ -1,0 +1,164 @@
+"""The herd's database on SQLite: who writes, and who waits.
+
+WAL with `synchronous=FULL`, so that what was committed survives a power cut. Whatever writes
+begins with BEGIN IMMEDIATE: a transaction that reads first and asks for the write lock later fails
+as busy under load (99 of 100 tries, measured). SQLite's own lock is not fair (one process was seen
+to commit once while another committed ten thousand times), so processes queue on a file lock
+first, and the threads of one process on a mutex before it. A process that is stopped while it
+holds the lock stops all that write.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from herder.db.outages import CommitUnknown
+from herder.errors import HerdUnavailable, SetupError
+from ledger import SQLITE_PRAGMAS, LedgerBusy
+
+BUSY_TIMEOUT_S = 30
+POOL_TIMEOUT_S = 10
+"""How long a read waits for a connection: 15 reads go on at once in a process, and as many short
+ones as one event loop takes."""
+
+
+class Sqlite:
+    """A file, or a database in memory, as `herder.db.database.Server` asks for it."""
+
+    def __init__(self, url: URL) -> None:
+        """Open the engines; the first transaction connects."""
+        self._path = url.database if url.database not in (None, "", ":memory:") else None
+        self._url = url.set(drivername="sqlite+pysqlite")
+        self._mutex = threading.Lock()
+        self._lock_file = -1
+        self._writer = self._engine("BEGIN IMMEDIATE")
+        # A database in memory lives in one connection: readers must share it.
+        self._reader = self._writer if self._path is None else self._engine("BEGIN")
+        self._short = self._writer if self._path is None else self._engine("BEGIN")
+
+    @property
+    def reads_at_once(self) -> bool:
+        """As `herder.db.database.Database.reads_at_once`."""
+        return self._path is not None
+
+    def _engine(self, begin: str) -> Engine:
+        # What lives in memory has no pool that could wait.
+        pool: dict[str, Any] = {} if self._path is None else {"pool_timeout": POOL_TIMEOUT_S}
+        engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S}, **pool)
+
+        @event.listens_for(engine, "connect")
+        def _on_connect(connection: Any, _record: object) -> None:
+            connection.isolation_level = None  # the driver's own BEGIN would be a deferred one
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            for pragma in SQLITE_PRAGMAS:  # what the ledger's guards and batches need
+                cursor.execute(pragma)
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def _on_begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """As `herder.db.database.Database.write`."""
+        committing = False
+        try:
+            with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
+                yield connection
+                committing = True
+        except _DiskFailed as error:
+            if committing:
+                raise CommitUnknown(error.message) from error
+            raise
+
+    @contextmanager
+    def read(self, *, short: bool) -> Iterator[Connection]:
+        """As `herder.db.database.Database.read`."""
+        if self._path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        engine = self._short if short else self._reader
+        with _translated(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._path is None:
+            yield
+            return
+        if self._lock_file < 0:
+            self._lock_file = _open_lock(Path(self._path))
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._writer.dispose()
+        self._reader.dispose()
+        self._short.dispose()
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+
+def _open_lock(database: Path) -> int:
+    try:
+        return os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupError(
+            f"The database folder {database.parent} cannot be written to ({error.strerror}); "
+            "`herd init` creates it."
+        ) from None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except LedgerBusy as error:
+        raise HerdUnavailable("The database is busy; try again.") from error
+    except PoolTimeout as error:
+        raise HerdUnavailable(
+            "All connections of this program to the database are in use; try again."
+        ) from error
+    except DatabaseError as error:
+        reason = str(error.orig)
+        if "no such table" in reason or "no such column" in reason:
+            raise SetupError(
+                "The database has no tables of this version; `herd init` brings it up to date."
+            ) from error
+        if "unable to open" in reason:
+            raise SetupError("The database cannot be opened; `herd init` creates it.") from error
+        if "not a database" in reason or "malformed" in reason:
+            raise SetupError("The database file is damaged, or is not a database.") from error
+        if "readonly" in reason:
+            raise SetupError("This user cannot write to the database.") from error
+        if "locked" in reason or "busy" in reason:
+            raise HerdUnavailable("The database is busy; try again.") from error
+        if "is full" in reason:
+            raise HerdUnavailable("The disk of the database is full; make room there.") from error
+        if "I/O error" in reason:
+            raise _DiskFailed("The disk of the database answers with errors.") from error
+        raise
+
+
+class _DiskFailed(HerdUnavailable):
+    """The disk failed: if that was in a commit, it may have happened."""

@@ -1,0 +1,39 @@
+"""Whose an attempt is: the rule that binds it to a worker, which decides about money. Pure.
+
+Nobody knows beforehand which worker takes a message, and a message may come twice. The first
+signed beat or outcome that quotes an attempt's nonce binds the attempt to its worker; any other
+worker that shows up with it is told to stop.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Literal
+
+from herder.domain.order import Order
+from workers.wire import Held
+
+Verdict = Literal["current", "settled", "void"]
+"""Whether an attempt that a worker names is the order's current one, and that worker's to end
+(`current`); over, because that worker's outcome of it was taken in (`settled`); or neither."""
+
+
+def judge_attempt(order: Order | None, held: Held, instance: str) -> Verdict:
+    """Judge an attempt that a worker names, in a beat, a claim or an outcome.
+
+    Args:
+        order: the order as it stands; None where there is none.
+        held: the attempt, with the nonce that proves who was given it.
+        instance: the worker instance whose signature was checked.
+    """
+    if (
+        order is None
+        or order.nonce is None
+        or held.attempt != order.attempt
+        or not hmac.compare_digest(held.nonce, order.nonce)
+    ):
+        return "void"
+    if order.attempt_open and not order.state.ended:
+        return "current" if order.instance in (None, instance) else "void"
+    # Who delivered nothing is bound no longer once its order has ended.
+    return "settled" if order.instance == instance else "void"

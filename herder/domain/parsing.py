@@ -1,0 +1,356 @@
+"""A client's call, parsed at the border: every bound on what may be asked, in one place.
+
+Whatever passes is a `Submission` that the desk trusts; whatever does not is refused by an error
+of `herder.errors` before any money moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from pydantic import ValidationError
+
+from herder.domain.order import Prompt, Submission
+from herder.domain.pricing import MAX_WINSTON, parse_multiplier
+from herder.domain.quote_terms import Terms
+from herder.errors import (
+    InvalidAmount,
+    InvalidBids,
+    InvalidFee,
+    InvalidKey,
+    InvalidName,
+    InvalidPrompt,
+    InvalidReference,
+    InvalidRunLimit,
+    InvalidSampling,
+    InvalidStartBy,
+    InvalidStop,
+    InvalidTokens,
+    shown,
+)
+from workers.wire import (
+    MAX_MESSAGES,
+    MAX_RUN_LIMIT_S,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOKENS,
+    ChatMessage,
+    Sampling,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_REFERENCE_CHARS = 256
+MAX_KEY_CHARS = 255
+MAX_BIDS = 20
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")
+
+
+def parse_account(name: object) -> str:
+    """An account's name.
+
+    Raises:
+        InvalidName: it is none.
+    """
+    if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
+        raise InvalidName(
+            "An account's name must be 1 to 63 letters, digits, dots, dashes or underscores, not "
+            f"{shown(name)!r}.",
+            name=shown(name),
+        )
+    return name
+
+
+def parse_model(name: object) -> str:
+    """A model's name.
+
+    Raises:
+        InvalidName: it is none.
+    """
+    if not isinstance(name, str) or not _MODEL.fullmatch(name):
+        raise InvalidName(
+            "A model's name must be 1 to 127 letters, digits or any of . _ : / -, not "
+            f"{shown(name)!r}.",
+            name=shown(name),
+        )
+    return name
+
+
+def parse_amount(amount: object) -> int:
+    """An amount of money in winston.
+
+    Raises:
+        InvalidAmount: no whole number, or out of range.
+    """
+    if type(amount) is not int or not 1 <= amount <= MAX_WINSTON:
+        raise InvalidAmount(amount, MAX_WINSTON)
+    return amount
+
+
+def parse_submission(
+    prompt: object = None,
+    tokens: object = None,
+    *,
+    account: object,
+    max_prompt_bytes: int,
+    messages: object = None,
+    fee: object = None,
+    multiplier: object = None,
+    max_fee: object = None,
+    model: object = None,
+    stop: object = None,
+    reference: object = None,
+    idempotency_key: object = None,
+    raw: object = False,
+    start_by: object = None,
+    run_limit_s: object = None,
+    api_key: str | None = None,
+    quote: Terms | None = None,
+    sampling: Mapping[str, Any] | None = None,
+) -> Submission:
+    """Check everything that a client may say of an order.
+
+    Args:
+        prompt: the text, or None where `messages` are given.
+        tokens: the most tokens to generate, at least 1.
+        account: who pays.
+        max_prompt_bytes: the longest prompt taken here, in UTF-8 bytes.
+        messages: the turns of a conversation, each `{"role": …, "content": …}`.
+        fee: winston offered; None for the automatic fee.
+        multiplier: a factor on the fee.
+        max_fee: winston above which nothing is held.
+        model: its name; None for the default.
+        stop: a string, or several, that end the text and are not part of it.
+        reference: the client's own, given back with the answer.
+        idempotency_key: the same key with the same call gives the same order.
+        raw: whether the prompt skips the model's chat template.
+        start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
+        run_limit_s: the longest run in seconds.
+        api_key: the id of the API key that it is bought with, of a caller who was recognised.
+        quote: the quote that it names, as `herder.domain.signed_tokens.read_quote` read it.
+        sampling: fields of `workers.wire.Sampling`; None values are left out.
+
+    Raises:
+        InvalidRequest: one of its classes, naming what was wrong.
+    """
+    if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
+        raise InvalidTokens(tokens, MAX_TOKENS)
+    if not isinstance(raw, bool):
+        raise InvalidPrompt(f"raw must be true or false, not {shown(raw)}.")
+    if run_limit_s is not None and (
+        type(run_limit_s) is not int or not 1 <= run_limit_s <= MAX_RUN_LIMIT_S
+    ):
+        raise InvalidRunLimit(run_limit_s, MAX_RUN_LIMIT_S)
+    return Submission(
+        account=parse_account(account),
+        prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
+        tokens=tokens,
+        fee=_parse_fee("fee", fee),
+        bid_factor=_bid_factor(multiplier, fee, quote),
+        max_fee=_parse_fee("max_fee", max_fee),
+        model=None if model is None else parse_model(model),
+        stop=_parse_stop(stop),
+        sampling=_parse_sampling(sampling or {}),
+        reference=_parse_reference(reference),
+        idempotency_key=parse_key(idempotency_key),
+        start_by_us=_parse_start_by(start_by),
+        run_limit_s=run_limit_s,
+        api_key=api_key,
+        quote=quote,
+    )
+
+
+def _bid_factor(multiplier: object, fee: object, quote: Terms | None) -> Fraction:
+    """The call's factor on the fee. A quoted fee comes with the one that it was asked with.
+
+    So the call that was quoted pays what was quoted, whether or not it repeats its multiplier.
+    """
+    if multiplier is not None:
+        return parse_multiplier(multiplier)
+    return Fraction(1) if quote is None or fee is not None else quote.bid_factor
+
+
+def parse_bids(bids: object) -> list[int | Fraction] | None:
+    """The bids that a quote is to compare: fees in winston as `int`, multipliers as `Fraction`.
+
+    Args:
+        bids: a list of `{"fee": …}` or `{"multiplier": …}`; None for the usual ones.
+
+    Raises:
+        InvalidBids, InvalidFee, InvalidMultiplier: it is none.
+    """
+    if bids is None:
+        return None
+    if (
+        not isinstance(bids, Sequence)
+        or isinstance(bids, (str, bytes))
+        or len(bids) > MAX_BIDS
+        or not all(
+            isinstance(one, Mapping) and list(one) in (["fee"], ["multiplier"]) for one in bids
+        )
+    ):
+        raise InvalidBids(
+            f'bids must be a list of at most {MAX_BIDS} items, each {{"fee": 100}} or '
+            f'{{"multiplier": 1.5}}.',
+            most=MAX_BIDS,
+        )
+    return [
+        _one_fee(one["fee"]) if "fee" in one else parse_multiplier(one["multiplier"])
+        for one in bids
+    ]
+
+
+def _parse_start_by(start_by: object) -> int | None:
+    """An instant in microseconds since the epoch; the desk refuses one that has passed."""
+    if start_by is None:
+        return None
+    at = start_by
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            at = None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidStartBy(
+            f"start_by must be a time with its zone, such as 2030-01-31T18:00:00+00:00, "
+            f"not {shown(start_by)}."
+        )
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def _parse_fee(name: str, fee: object) -> int | None:
+    return None if fee is None else _one_fee(fee, name)
+
+
+def _one_fee(fee: object, name: str = "fee") -> int:
+    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+        raise InvalidFee(name, fee, MAX_WINSTON)
+    return fee
+
+
+def _parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
+    if (prompt is None) == (messages is None):
+        raise InvalidPrompt("Give either a prompt or messages, not both.")
+    if messages is not None:
+        if raw:
+            raise InvalidPrompt(
+                "raw is only for a prompt; messages need the model's chat template."
+            )
+        parsed = Prompt(None, _parse_messages(messages))
+    elif isinstance(prompt, str):
+        parsed = Prompt(prompt, raw=raw)
+    else:
+        raise InvalidPrompt(f"The prompt must be text, not {type(prompt).__name__}.")
+    try:
+        size = len(parsed.counted.encode())
+    except UnicodeEncodeError:
+        raise InvalidPrompt(
+            "The prompt contains a lone surrogate, which is not a character; send valid Unicode."
+        ) from None
+    if size == 0:
+        raise InvalidPrompt("The prompt is empty; it needs at least one character, even a space.")
+    if size > most:
+        raise InvalidPrompt(
+            f"The prompt has {size} bytes; at most {most} are allowed.", bytes=size, most=most
+        )
+    return parsed
+
+
+def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
+    if (
+        isinstance(messages, (str, bytes, Mapping))
+        or not isinstance(messages, Sequence)
+        or not messages
+    ):
+        raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} messages.")
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidPrompt(
+            f"messages must be a list of 1 to {MAX_MESSAGES} messages, not {len(messages)}.",
+            turns=len(messages),
+            most=MAX_MESSAGES,
+        )
+    turns = []
+    for place, message in enumerate(messages, 1):
+        try:
+            turns.append(ChatMessage.model_validate(message))
+        except ValidationError:
+            raise InvalidPrompt(
+                f"Message {place} must have a role (system, user or assistant) and a text "
+                "content, and nothing else."
+            ) from None
+    return tuple(turns)
+
+
+def _parse_stop(stop: object) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    stops = (stop,) if isinstance(stop, str) else stop
+    if (
+        not isinstance(stops, Sequence)
+        or isinstance(stops, (bytes, Mapping))
+        or len(stops) > MAX_STOPS
+        or not all(_is_text(one) and 1 <= len(one) <= MAX_STOP_CHARS for one in stops)
+    ):
+        raise InvalidStop(
+            f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters each.",
+            most=MAX_STOPS,
+            most_chars=MAX_STOP_CHARS,
+        )
+    return tuple(stops)
+
+
+def _parse_sampling(sampling: Mapping[str, Any]) -> Sampling:
+    given = {name: value for name, value in sampling.items() if value is not None}
+    try:
+        return Sampling.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "sampling"
+        raise InvalidSampling(
+            f"{name} is invalid: {first['msg'].lower()}, not {shown(first['input'])}.", name=name
+        ) from None
+
+
+def _parse_reference(reference: object) -> str | None:
+    if reference is None:
+        return None
+    if (
+        not isinstance(reference, str)
+        or len(reference) > MAX_REFERENCE_CHARS
+        or not _is_text(reference)
+    ):
+        raise InvalidReference(
+            f"reference must be text of at most {MAX_REFERENCE_CHARS} characters."
+        )
+    return reference
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be stored and sent: a lone surrogate is no character in any encoding."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def parse_key(key: object) -> str | None:
+    """An idempotency key as a caller gives it, or None.
+
+    Raises:
+        InvalidKey: it is none.
+    """
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
+        raise InvalidKey(
+            f"idempotency_key must be 1 to {MAX_KEY_CHARS} printable characters.",
+        )
+    return key

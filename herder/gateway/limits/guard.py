@@ -1,0 +1,154 @@
+"""How much a caller may ask of a gateway: how long a head may be, and how many calls a minute.
+
+Callers are counted by their address before anything else is done for them, and by their API key
+once it is known to be one. Who shows no good key is counted once more: beyond that limit an address
+is heard only with keys that were good there lately, so that guessing keys is slow, and a program
+with a key that was revoked does not shut out its neighbours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from herder.errors import RateLimited
+from herder.gateway.limits.rates import Rate
+from herder.gateway.settings import GatewaySettings
+from herder.web.errors import Answer, answer_to, body_of
+
+UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked by machines that look after this one, which must not be turned away."""
+KNOWN_KEYS = 10_000
+
+
+def address_of(scope: Scope) -> str:
+    """Who calls, as far as calls are counted: an address, or of IPv6 the network that it is in.
+
+    A network of 64 bits is what one customer of a provider gets.
+    """
+    client = scope.get("client")
+    try:
+        address = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return "unknown"  # by a UNIX socket, or a proxy that does not say
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class Limits:
+    """Counts the callers of one gateway."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._keys = Rate("key", settings.requests_per_minute_per_key)
+        self._addresses = Rate("address", settings.requests_per_minute_per_address)
+        self._strangers = Rate("stranger", settings.unauthorized_per_minute)
+        self._known: dict[tuple[str, str], None] = {}
+
+    @property
+    def rates(self) -> Sequence[Rate]:
+        """Those that gateways share."""
+        return self._keys, self._addresses, self._strangers
+
+    def address(self, address: str) -> None:
+        """Count a call of an address.
+
+        Raises:
+            RateLimited: it made as many as it may.
+        """
+        wait_s = self._addresses.take(address)
+        if wait_s:
+            most = self._addresses.per_minute
+            raise RateLimited(
+                f"Your address may make {most} requests per minute; try again in {wait_s} s.",
+                retry_after_s=wait_s,
+                requests_per_minute=most,
+            )
+
+    def may_show(self, address: str, key_id: str) -> None:
+        """Whether a key that an address shows is looked at.
+
+        Args:
+            address: who shows it.
+            key_id: the id that the key bears, be it one or not.
+
+        Raises:
+            RateLimited: too many that it showed lately were none, and this was not good there.
+        """
+        wait_s = self._strangers.wait_s(address)
+        if wait_s and (address, key_id) not in self._known:
+            raise RateLimited(
+                f"Your address made too many calls without a valid API key; try again in {wait_s} "
+                "s.",
+                retry_after_s=wait_s,
+            )
+
+    def was_good(self, address: str, key_id: str) -> None:
+        """An address showed a good key."""
+        self._known.pop((address, key_id), None)
+        self._known[address, key_id] = None  # the last of them, so that the oldest is forgotten
+        if len(self._known) > KNOWN_KEYS:
+            del self._known[next(iter(self._known))]
+
+    def was_none(self, address: str) -> None:
+        """An address showed no key, or none that opens anything."""
+        self._strangers.count(address)
+
+    def key(self, key_id: str) -> None:
+        """Count a call that shows a key.
+
+        Raises:
+            RateLimited: it was used as often as it may be.
+        """
+        wait_s = self._keys.take(key_id)
+        if wait_s:
+            most = self._keys.per_minute
+            raise RateLimited(
+                f"API key {key_id} may make {most} requests per minute; try again in {wait_s} s.",
+                retry_after_s=wait_s,
+                requests_per_minute=most,
+            )
+
+
+class Guard:
+    """Stands before the app: refuses long heads, and addresses that call too often."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, settings: GatewaySettings) -> None:
+        self._app = app
+        self._limits = limits
+        self._most = settings.max_header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a call."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        app = self._refusal(scope) or self._app
+        await app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        if head_bytes(scope) > self._most:
+            return head_too_long(self._most)
+        if scope["path"] not in UNCOUNTED:
+            try:
+                self._limits.address(address_of(scope))
+            except RateLimited as error:
+                return answer_to(error)
+        return None
+
+
+def head_bytes(scope: Scope) -> int:
+    """How long a request's head was, about: its first line, its headers and what ends each."""
+    lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return len(scope["raw_path"]) + len(scope["query_string"]) + lines
+
+
+def head_too_long(most: int) -> Answer:
+    """The answer to a head that is too long."""
+    message = f"The request's headers are longer than {most} bytes."
+    return Answer(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

@@ -1,0 +1,151 @@
+"""The OpenAPI document, completed: what each route may refuse, and in which form.
+
+FastAPI knows what a route takes and what it gives. What may be refused follows from its shape: who
+needs a key may be told 401, who names something 404, who writes 402 and 409. A router that is
+added is described by that rule without a word of its own; a route of which it is not true says so
+with `responses=refusals(…)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+
+from herder.gateway.schemas.answers import ErrorAnswer
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which the same call may succeed.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    }
+}
+LOCATION = {
+    "Location": {"description": "Where it is.", "required": True, "schema": {"type": "string"}}
+}
+"""The header of an answer to a call that made something."""
+
+REFUSALS: dict[int, dict[str, Any]] = {
+    400: {"description": "The call is wrong; `param` names what, where it is one thing."},
+    401: {
+        "description": "No API key, or one that opens nothing.",
+        "headers": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    },
+    402: {"description": "The fee, the account or the key does not go as far; nothing was held."},
+    403: {"description": "The API key is for something else."},
+    404: {"description": "What was named is not there, or is another account's."},
+    409: {"description": "As things stand it cannot be done: they changed, or it was done before."},
+    413: {"description": "The body is too long."},
+    429: {"description": "Too many at once, or lately; nothing was held.", "headers": _RETRY_AFTER},
+    431: {"description": "The headers are too long."},
+    503: {"description": "A part of the herd is out of reach.", "headers": _RETRY_AFTER},
+}
+"""All statuses that refuse, and what they mean."""
+
+_WRITES = {"post", "put", "patch", "delete"}
+_REF = "#/components/schemas/{model}"
+_UNUSED = ("HTTPValidationError", "ValidationError")
+_shown: list[type] = [ErrorAnswer]
+"""Shapes that no signature has: the document gets them from here."""
+
+
+def _ref(shape: type) -> dict[str, Any]:
+    if shape not in _shown:
+        _shown.append(shape)
+    return {"$ref": _REF.format(model=shape.__name__)}
+
+
+def takes(body: type, headers: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What a route takes that reads its request itself; for its `openapi_extra=`.
+
+    Args:
+        body: the shape of its JSON.
+        headers: parameters, as OpenAPI has them.
+    """
+    content = {"application/json": {"schema": _ref(body)}}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [*headers]}
+
+
+def streamed(*events: type) -> dict[str, Any]:
+    """The content of a stream of events; for `responses=` of a route.
+
+    Args:
+        events: the shapes that an event's `data`, a JSON text, may have.
+    """
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": [_ref(event) for event in events]},
+    }
+    # OpenAPI 3.2, 4.14.4; what reads 3.1 only leaves it out.
+    shape = {"type": "object", "required": ["data"], "properties": {"data": data}}
+    return {"text/event-stream": {"itemSchema": shape}}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may refuse beside what its shape says; for `responses=` of a route or router.
+
+    Args:
+        statuses: of `REFUSALS`.
+    """
+    return {status: {**REFUSALS[status], "model": ErrorAnswer} for status in statuses}
+
+
+def describe(app: FastAPI) -> None:
+    """Have the app's OpenAPI document say what its routes refuse."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            app.openapi_schema = _completed(found)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    form = _ref(ErrorAnswer)
+    for operations in document["paths"].values():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            # FastAPI documents its own answer to what is misshapen, which is a 400 here.
+            answers.pop("422", None)
+            for status in _refused(method, operation):
+                told = {**REFUSALS[status], "content": {"application/json": {"schema": form}}}
+                answers[str(status)] = told | answers.get(str(status), {})
+            operation["responses"] = dict(sorted(answers.items()))
+    schemas = document["components"]["schemas"]
+    for name in _UNUSED:
+        schemas.pop(name, None)
+    inputs: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (one.__name__, "validation", TypeAdapter(one)) for one in _shown
+    ]
+    _, shown = TypeAdapter.json_schemas(inputs, ref_template=_REF)
+    document["components"]["schemas"] = dict(sorted({**shown["$defs"], **schemas}.items()))
+    return document
+
+
+def _refused(method: str, operation: dict[str, Any]) -> Iterator[int]:
+    """What may be refused of a route, by its shape."""
+    keyed, body = "security" in operation, "requestBody" in operation
+    if body or operation.get("parameters"):
+        yield 400
+    if keyed:
+        yield from (401, 403, 429, 503)
+        if method in _WRITES:
+            yield from (402, 409)
+        if method in _WRITES or operation.get("parameters"):
+            yield 404
+    if method in _WRITES:
+        yield 413
+    yield 431

@@ -1,0 +1,142 @@
+"""The herd, its models, the caller's account; and whether this gateway can serve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from herder.domain.parsing import EPOCH
+from herder.domain.signed_tokens import to_jwks
+from herder.gateway.auth import READS, AtHome, House, Reader, scraper
+from herder.gateway.openapi import refusals
+from herder.gateway.schemas.answers import (
+    HealthAnswer,
+    KeysAnswer,
+    ModelCard,
+    ModelsAnswer,
+    ReadyAnswer,
+)
+from herder.gateway.schemas.orders import AccountAnswer, KeyAnswer, StatementAnswer
+from herder.gateway.telemetry.readiness import OK
+from herder.types import Info
+from herder.web.errors import Answer
+
+router = APIRouter(tags=["herd"], default_response_class=Answer)
+
+MAX_PAGE = 100
+
+
+@router.get("/v1/info", dependencies=[READS])
+async def info(house: AtHome) -> Info:
+    """Who serves here, at what rates, and how the queues and the herd stand."""
+    return await run_sync(house.herd.info)
+
+
+@router.get("/v1/models", dependencies=[READS])
+async def models(house: AtHome) -> ModelsAnswer:
+    """The models, in OpenAI's form, with their rates; other names for them too."""
+    found = await run_sync(house.herd.info)
+    cards = [
+        ModelCard(
+            id=name,
+            owned_by=found.name,
+            alias_of=one.name if name != one.name else None,
+            default=name == found.default_model,
+            context=one.context,
+            default_tokens=house.settings.default_tokens,
+            rates=one.rates,
+            weights=one.weights,
+            queue_length=one.queue_length,
+            wait_s=one.wait_s,
+            workers=one.workers,
+        )
+        for one in found.models
+        for name in (
+            one.name,
+            *(alias for alias, model in house.settings.aliases.items() if model == one.name),
+        )
+    ]
+    return ModelsAnswer(data=cards)
+
+
+@router.get("/v1/account", response_model=AccountAnswer)
+async def account(house: AtHome, key: Reader) -> dict[str, Any]:
+    """What the key's account has, and what the key may still spend of it."""
+    found = await run_sync(house.herd.accounts.balance, key.account)
+    return {
+        **asdict(found),
+        "key": KeyAnswer(
+            id=key.id,
+            scopes=list(key.scopes),
+            max_fee=key.max_fee,
+            spending_limit=key.spending_limit,
+            held=key.held,
+            charged=key.charged,
+        ),
+    }
+
+
+@router.get("/v1/account/statement", response_model=StatementAnswer)
+async def statement(
+    house: AtHome,
+    key: Reader,
+    after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> dict[str, Any]:
+    """What moved the account's money, oldest first, a page at a time."""
+    return await statement_of(house, key.account, after, limit)
+
+
+async def statement_of(house: House, name: str, after: int, limit: int) -> dict[str, Any]:
+    """A page of an account's statement, as it is answered."""
+    entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit))
+    return {
+        "entries": [
+            asdict(one) | {"at": EPOCH + timedelta(microseconds=one.at_us)} for one in entries
+        ],
+        "next": entries[-1].seq if len(entries) == limit else None,
+    }
+
+
+@router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(429, 503))
+async def keys(house: AtHome) -> dict[str, Any]:
+    """What signed receipts are checked with."""
+    return to_jwks((await run_sync(house.herd.public_keys)).values())
+
+
+@router.get("/healthz")
+async def healthz() -> HealthAnswer:
+    """Whether this process answers."""
+    return HealthAnswer()
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadyAnswer,
+    responses={503: {"model": ReadyAnswer, "description": "Something is missing."}},
+)
+async def readyz(house: AtHome) -> Answer:
+    """Whether orders that come in now would be run: 503 with what is missing, else 200."""
+    checks = await house.ready()
+    ready = all(found == OK for found in checks.values())
+    return Answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Depends(scraper)],
+    responses=refusals(404),
+)
+async def metrics(
+    house: AtHome, accept: Annotated[str, Header(include_in_schema=False)] = ""
+) -> Response:
+    """How the gateway and the herd are, in Prometheus form."""
+    page, content_type = await house.metrics.page(accept)
+    return Response(page, headers={"Content-Type": content_type})

@@ -1,0 +1,164 @@
+"""`/messages`: the original's message interface, and the inbox that it answers into."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Body, Header, Query
+from pydantic import WithJsonSchema
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from herder.errors import Unauthorized
+from herder.gateway.auth import AtHome, Buyer, House, Reader
+from herder.gateway.openapi import streamed
+from herder.gateway.routes.orders import MAX_WAIT_S, PING_S
+from herder.gateway.schemas.orders import InboxAnswer, MessageAnswer, SentAnswer
+from herder.gateway.streams.event_stream import EventStream
+from herder.messages.inbox import MOST_ON_PAGE, Message
+from herder.store.api_keys import ApiKey
+from herder.web.errors import Answer, BadRequest
+
+router = APIRouter(tags=["messages"], default_response_class=Answer)
+
+LOOK_S = 10.0
+"""How long a stream goes without asking whether its API key still opens anything."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_TAG = {"type": "string"}
+_TAGS = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "object", "additionalProperties": _TAG},
+            {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"name": _TAG, "value": _TAG},
+                    "required": ["name", "value"],
+                    "additionalProperties": False,
+                },
+            },
+        ],
+        "examples": [{"Action": "Info"}],
+    }
+)
+After = Annotated[int, Query(ge=0, lt=2**62, description="The cursor: what came after it.")]
+
+
+@router.post("/messages", status_code=202)
+async def send(
+    body: Annotated[Any, _TAGS, Body()],
+    house: AtHome,
+    key: Buyer,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> SentAnswer:
+    """Send a message, as to the original herder: tags, all of them text.
+
+    `Action` is `Transfer`, `Info` or `Balance`. The answer comes into the inbox.
+    """
+    taken = await run_sync(
+        partial(
+            house.herd.send_message,
+            body,
+            account=key.account,
+            api_key=key.id,
+            idempotency_key=idempotency_key,
+        )
+    )
+    return SentAnswer(id=taken.id, order=taken.order)
+
+
+@router.get("/messages")
+async def inbox(
+    house: AtHome,
+    key: Reader,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_ON_PAGE)] = MOST_ON_PAGE,
+    wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
+) -> InboxAnswer:
+    """The inbox, oldest first, a page at a time; with `wait`, as soon as anything is there."""
+    found = await run_sync(house.herd.inbox, key.account, after, limit)
+    if not found and wait:
+        with house.follower.line(key.id):
+            async with aclosing(_pages(house, key, after, limit, wait)) as pages:
+                found = await anext(pages, [])
+    last = found[-1].number if found else after
+    return InboxAnswer(messages=[_shown(one) for one in found], next=last)
+
+
+async def _pages(
+    house: House, key: ApiKey, after: int, limit: int, wait_s: float = math.inf
+) -> AsyncGenerator[list[Message], None]:
+    """What is there after a message, and what comes within that time; a page at a time.
+
+    Raises:
+        Unauthorized: the key was ended meanwhile.
+    """
+    until_s = time.monotonic() + wait_s
+    async with house.follower.waking(house.herd.inbox_topic(key.account)) as news:
+        while True:
+            # Before it is read: what comes after that wakes again.
+            news.clear()
+            await run_sync(house.herd.api_keys.require_live, key)
+            found = await run_sync(house.herd.inbox, key.account, after, limit)
+            if found:
+                after = found[-1].number
+                yield found
+                continue
+            rest_s = until_s - time.monotonic()
+            if rest_s <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), min(rest_s, LOOK_S))
+
+
+@router.get(
+    "/messages/events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": streamed(MessageAnswer)}},
+)
+async def events(
+    house: AtHome,
+    key: Reader,
+    after: After = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> EventStream:
+    """The inbox as server-sent events, `message` each, for as long as the caller listens.
+
+    A caller who comes back with the `Last-Event-ID` of the last one misses none. The stream ends
+    when its API key is ended.
+    """
+    if last_event_id:
+        if not _NUMBER.fullmatch(last_event_id):
+            raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
+        after = int(last_event_id)
+
+    async def happening() -> AsyncIterator[ServerSentEvent]:
+        with suppress(Unauthorized):
+            async with aclosing(_pages(house, key, after, MOST_ON_PAGE)) as pages:
+                async for found in pages:
+                    for one in found:
+                        data = _shown(one).model_dump_json()
+                        yield ServerSentEvent(data, event="message", id=str(one.number))
+
+    return EventStream(happening(), house.follower.line(key.id), ping=PING_S)
+
+
+def _shown(one: Message) -> MessageAnswer:
+    return MessageAnswer(
+        seq=one.number,
+        at=datetime.fromtimestamp(one.at_us / 1e6, UTC),
+        in_reply_to=one.in_reply_to,
+        order=one.order,
+        tags=one.tags,
+        text_deleted=one.text_deleted,
+    )

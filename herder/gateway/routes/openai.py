@@ -1,0 +1,258 @@
+"""OpenAI's routes: `/v1/chat/completions` and `/v1/completions`, for programs written for those.
+
+A caller who goes away cancels the order, unless he said otherwise (`on_disconnect`): nobody would
+read what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from sse_starlette import ServerSentEvent
+from starlette.requests import ClientDisconnect
+
+from herder import errors
+from herder.gateway.auth import AtHome, Buyer, House
+from herder.gateway.openapi import streamed, takes
+from herder.gateway.schemas.answers import ErrorAnswer
+from herder.gateway.schemas.openai import (
+    PRICED,
+    ChatBody,
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionBody,
+    CompletionChunk,
+)
+from herder.gateway.schemas.openai_requests import Asked, Kind, read
+from herder.gateway.streams.event_stream import EventStream
+from herder.gateway.streams.following import Happened
+from herder.store.api_keys import ApiKey
+from herder.types import Receipt, Result, raise_if_not_completed
+from herder.web.errors import Answer, BadRequest, answer_to, body_of
+
+router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=Answer)
+
+LOOK_S = 1.0
+"""How often a caller who waits for a whole answer is looked for."""
+
+_FINISH = {"stop": "stop", "length": "length", "deadline": "length"}
+_OBJECTS: dict[Kind, tuple[str, str]] = {
+    "chat": ("chat.completion", "chat.completion.chunk"),
+    "completion": ("text_completion", "text_completion"),
+}
+_IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
+
+
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk, ErrorAnswer)}},
+    openapi_extra=takes(ChatBody, PRICED),
+)
+async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
+    """A chat completion."""
+    return await _complete("chat", request, house, key)
+
+
+@router.post(
+    "/completions",
+    response_model=None,
+    responses={200: {"model": Completion, "content": streamed(CompletionChunk, ErrorAnswer)}},
+    openapi_extra=takes(CompletionBody, PRICED),
+)
+async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
+    """A completion: the prompt reaches the model as it is."""
+    return await _complete("completion", request, house, key)
+
+
+async def _complete(
+    kind: Kind, request: Request, house: House, key: ApiKey
+) -> Answer | EventStream:
+    asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
+    call = {**asked.call, "model": house.model(asked.call["model"])}
+    prompt, tokens = call.pop("prompt", None), call.pop("tokens")
+    with ExitStack() as held:
+        line = held.enter_context(house.follower.line(key.id))
+        receipt = await run_sync(
+            partial(
+                house.herd.submit,
+                prompt,
+                tokens,
+                **call,
+                account=key.account,
+                api_key=key.id,
+                idempotency_key=request.headers.get("idempotency-key"),
+                sampling=asked.sampling,
+            )
+        )
+        if not asked.stream:
+            return await _whole(request, house, asked, receipt)
+        held.pop_all()  # the response gives it back
+    stream = _Stream(house, asked, receipt)
+    head = {"X-Order": receipt.order}
+    return EventStream(stream.chunks(), line, after=stream.after, sep="\n", headers=head)
+
+
+async def _json(request: Request) -> object:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BadRequest(
+            "The body must be JSON, sent with Content-Type: application/json.", "Content-Type"
+        )
+    try:
+        found: object = json.loads(await request.body(), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not valid JSON.") from None
+    except ClientDisconnect:
+        raise BadRequest("The body is shorter than its Content-Length.") from None
+    return found
+
+
+def _no_number(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON has not."""
+    raise ValueError(name)
+
+
+async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
+    """The answer in one piece."""
+    order_id = receipt.order
+    cancels = asked.on_disconnect == "cancel"
+    try:
+        while not await house.follower.wait(order_id, LOOK_S):
+            if await request.is_disconnected():
+                if cancels:
+                    await run_sync(house.herd.cancel, order_id)
+                return Answer({}, 499)
+    except asyncio.CancelledError:
+        if cancels:
+            with CancelScope(shield=True):
+                await run_sync(house.herd.cancel, order_id)
+        raise
+    result = await run_sync(house.herd.answer, order_id)
+    if (failed := _failed(result)) is not None:
+        return failed
+    text = {"message": {"role": "assistant", "content": result.text}}
+    if asked.kind == "completion":
+        text = {"text": result.text}  # type: ignore[dict-item]
+    choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
+    body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(result)}
+    return Answer(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
+
+
+class _Stream:
+    """The answer as it is generated, and what becomes of its order when it is cut."""
+
+    def __init__(self, house: House, asked: Asked, receipt: Receipt) -> None:
+        self._house = house
+        self._asked = asked
+        self._receipt = receipt
+        self._ended = False
+        self._restarted = False
+
+    async def chunks(self) -> AsyncIterator[ServerSentEvent]:
+        """What is sent."""
+        asked, order_id = self._asked, self._receipt.order
+        head = _head(asked, self._receipt, 1)
+        try:
+            if asked.kind == "chat":
+                yield _chunk(head, asked, {"role": "assistant", "content": ""})
+            follower = self._house.follower
+            async for one in follower.follow(order_id, account=self._receipt.account):
+                if one.kind == "text":
+                    yield _chunk(head, asked, {"content": one.data["text"]})
+                elif one.kind == "restart":
+                    self._restarted = True  # what was shown cannot be taken back
+                    yield _broken(errors.StreamRestarted(order_id, one.data["shown"]))
+                    return
+                elif one.result is not None:
+                    self._ended = True
+                    for last in _last(head, asked, one):
+                        yield last
+            yield ServerSentEvent("[DONE]", sep="\n")
+        except errors.HerdError as error:
+            yield _broken(error)
+
+    async def after(self, _left: bool) -> None:
+        """Cancel the order, if nobody will read what it costs, or should."""
+        if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
+            return
+        await run_sync(self._house.herd.cancel, self._receipt.order)
+
+
+def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:
+    assert end.result is not None
+    failed = _failed(end.result)
+    if failed is not None:
+        return [ServerSentEvent(bytes(failed.body).decode(), sep="\n")]
+    last = [_chunk(head, asked, {}, _finish(end.result))]
+    if asked.include_usage:
+        counts = {"choices": [], "usage": _usage(end.result)}
+        counts["receipt"] = end.result.receipt.to_dict()
+        last.append(ServerSentEvent(json.dumps(head | counts), sep="\n"))
+    return last
+
+
+def _failed(result: Result) -> Answer | None:
+    """The error of an order that ended otherwise; None if there is an answer.
+
+    What its own run limit ended has one: it was paid for.
+    """
+    if result.finish_reason == "deadline":
+        return None
+    try:
+        raise_if_not_completed(result)
+    except errors.OrderEnded as error:
+        failure = result.receipt.failure or {}
+        code = str(failure.get("code", error.code))
+        if code == "prompt_too_long":
+            code = "context_length_exceeded"
+        # A permanent failure is the request's own; any other may pass.
+        status = 400 if failure.get("permanent") else 503 if failure else 409
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return Answer(body_of(error.message, status, code), status, headers)
+    return None
+
+
+def _head(asked: Asked, receipt: Receipt, form: int) -> dict[str, Any]:
+    return {
+        "id": _IDS[asked.kind] + receipt.order,
+        "object": _OBJECTS[asked.kind][form],
+        "created": receipt.submitted_us // 1_000_000,
+        "model": receipt.model,
+    }
+
+
+def _chunk(
+    head: dict[str, Any], asked: Asked, delta: dict[str, Any], finish: str | None = None
+) -> ServerSentEvent:
+    said: dict[str, Any] = {"delta": delta}
+    if asked.kind == "completion":
+        said = {"text": delta.get("content", "")}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    return ServerSentEvent(json.dumps(head | {"choices": [choice]}), sep="\n")
+
+
+def _broken(error: errors.HerdError) -> ServerSentEvent:
+    return ServerSentEvent(bytes(answer_to(error).body).decode(), sep="\n")
+
+
+def _finish(result: Result) -> str:
+    return _FINISH.get(result.finish_reason or "", "stop")
+
+
+def _usage(result: Result) -> dict[str, int]:
+    prompt, generated = result.usage.prompt_tokens, result.usage.generated
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+    }

@@ -1,0 +1,265 @@
+"""What operators do over HTTP: accounts, deposits, grants, keys, refunds, workers.
+
+Every route wants a key with the scope `operate`, which buys nothing with anybody's money but its
+own account's. A call that moves money may be repeated under an `Idempotency-Key`: it is done once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Header, Query, Response
+
+from herder.domain.periods import parse_day
+from herder.errors import KeyReused
+from herder.gateway.auth import AtHome, House, Operator
+from herder.gateway.openapi import LOCATION
+from herder.gateway.routes.herd import statement_of
+from herder.gateway.schemas.operators import (
+    AccountCard,
+    AccountsAnswer,
+    ApiKeyCard,
+    ApiKeysAnswer,
+    BalanceCard,
+    DrainAnswer,
+    GrantCard,
+    GrantsAnswer,
+    LimitsBody,
+    MoveBody,
+    MovedAnswer,
+    NewAccountBody,
+    NewApiKeyAnswer,
+    NewApiKeyBody,
+    NewGrantBody,
+    RefundAnswer,
+    RefundBody,
+    WorkerCard,
+    WorkersAnswer,
+)
+from herder.gateway.schemas.orders import StatementAnswer
+from herder.operator import call_id, list_workers, parse_note
+from herder.web.errors import Answer
+
+router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=Answer)
+
+MAX_PAGE = 100
+
+IdempotencyKey = Annotated[
+    str | None, Header(description="The same call with the same one is done once.")
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Cursor = Annotated[str | None, Query(max_length=64, description="The cursor.")]
+
+
+@contextmanager
+def _under(idempotency_key: str | None) -> Iterator[None]:
+    """A key that stands for another call is named as the caller wrote it."""
+    try:
+        yield
+    except KeyReused as error:
+        raise KeyReused(idempotency_key or error.data["key"], error.data["field"]) from None
+
+
+# Accounts
+
+
+@router.post("/accounts", status_code=201, responses={201: {"headers": LOCATION}})
+async def create_account(
+    body: NewAccountBody, house: AtHome, _: Operator, response: Response
+) -> AccountCard:
+    """Open an account with nothing in it."""
+    await run_sync(house.herd.accounts.create, body.name)
+    response.headers["Location"] = f"/v1/accounts/{body.name}"
+    return await run_sync(_account, house, body.name)
+
+
+@router.get("/accounts")
+async def list_accounts(
+    house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+) -> AccountsAnswer:
+    """The accounts with what they have, by name, a page at a time."""
+    found = await run_sync(house.herd.accounts.page, after or "", limit + 1)
+    return AccountsAnswer(
+        accounts=[BalanceCard.of(one) for one in found[:limit]],
+        next=found[limit - 1].account if len(found) > limit else None,
+    )
+
+
+@router.get("/accounts/{name}")
+async def get_account(name: str, house: AtHome, _: Operator) -> AccountCard:
+    """What an account has, and where it stands against its limits."""
+    return await run_sync(_account, house, name)
+
+
+@router.put("/accounts/{name}/limits")
+async def set_limits(name: str, body: LimitsBody, house: AtHome, _: Operator) -> AccountCard:
+    """Give an account limits of its own; what is null is the herd's again."""
+    await run_sync(partial(house.herd.accounts.set_limits, name, **body.model_dump()))
+    return await run_sync(_account, house, name)
+
+
+@router.get("/accounts/{name}/statement", response_model=StatementAnswer)
+async def get_statement(
+    name: str,
+    house: AtHome,
+    _: Operator,
+    after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
+    limit: Limit = MAX_PAGE,
+) -> dict[str, Any]:
+    """What moved an account's money, oldest first, a page at a time."""
+    return await statement_of(house, name, after, limit)
+
+
+@router.post("/accounts/{name}/deposits", status_code=201)
+async def deposit(
+    name: str,
+    body: MoveBody,
+    house: AtHome,
+    key: Operator,
+    idempotency_key: IdempotencyKey = None,
+) -> MovedAnswer:
+    """Bring money in from the outside."""
+    transfer_id = call_id(key.account, "deposit", idempotency_key)
+    note = parse_note("note", body.note)
+    with _under(idempotency_key):
+        after = await run_sync(house.herd.accounts.deposit, name, body.amount, transfer_id, note)
+    return MovedAnswer(id=transfer_id, amount=body.amount, account=BalanceCard.of(after))
+
+
+@router.post("/accounts/{name}/withdrawals", status_code=201)
+async def withdraw(
+    name: str,
+    body: MoveBody,
+    house: AtHome,
+    key: Operator,
+    idempotency_key: IdempotencyKey = None,
+) -> MovedAnswer:
+    """Take money out to the outside; what is held stays."""
+    transfer_id = call_id(key.account, "withdrawal", idempotency_key)
+    note = parse_note("note", body.note)
+    with _under(idempotency_key):
+        after = await run_sync(house.herd.accounts.withdraw, name, body.amount, transfer_id, note)
+    return MovedAnswer(id=transfer_id, amount=body.amount, account=BalanceCard.of(after))
+
+
+@router.post("/orders/{order_id}/refunds", status_code=201)
+async def refund(
+    order_id: str,
+    body: RefundBody,
+    house: AtHome,
+    key: Operator,
+    idempotency_key: IdempotencyKey = None,
+) -> RefundAnswer:
+    """Give back what an order that ended was charged, in part or whole."""
+    refund_id = call_id(key.account, "refund", idempotency_key)
+    reason = parse_note("reason", body.reason)
+    with _under(idempotency_key):
+        given = await run_sync(
+            partial(house.herd.desk.refund, order_id, body.amount, reason, refund_id=refund_id)
+        )
+    receipt = await run_sync(house.herd.receipt, order_id)
+    return RefundAnswer(id=refund_id, amount=given, receipt=receipt)
+
+
+def _account(house: House, name: str) -> AccountCard:
+    accounts = house.herd.accounts
+    return AccountCard.with_limits(accounts.balance(name), accounts.standing(name))
+
+
+# Grants
+
+
+@router.post("/accounts/{name}/grants", status_code=201)
+async def create_grant(
+    name: str,
+    body: NewGrantBody,
+    house: AtHome,
+    key: Operator,
+    idempotency_key: IdempotencyKey = None,
+) -> GrantCard:
+    """Give an account an amount anew in each period; the one that runs is posted at once."""
+    starts = None if body.starts is None else parse_day("starts", body.starts)
+    with _under(idempotency_key):
+        made = await run_sync(
+            partial(
+                house.herd.grants.create,
+                name,
+                body.amount,
+                body.every,
+                starts=starts,
+                note=body.note,
+                grant_id=call_id(key.account, "grant", idempotency_key),
+            )
+        )
+    return GrantCard.of(made)
+
+
+@router.get("/accounts/{name}/grants")
+async def list_grants(
+    name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+) -> GrantsAnswer:
+    """An account's grants, oldest first, a page at a time."""
+    await run_sync(house.herd.accounts.balance, name)
+    found = await run_sync(partial(house.herd.grants.list, name, after=after, limit=limit + 1))
+    return GrantsAnswer(
+        grants=[GrantCard.of(one) for one in found[:limit]],
+        next=found[limit - 1].id if len(found) > limit else None,
+    )
+
+
+@router.delete("/grants/{grant_id}")
+async def end_grant(grant_id: str, house: AtHome, _: Operator) -> GrantCard:
+    """End a grant, at once and for good; what was given stays."""
+    return GrantCard.of(await run_sync(house.herd.grants.end, grant_id))
+
+
+# Keys
+
+
+@router.post("/accounts/{name}/keys", status_code=201)
+async def create_key(
+    name: str, body: NewApiKeyBody, house: AtHome, _: Operator, response: Response
+) -> NewApiKeyAnswer:
+    """Make an API key for an account, and show it: this once and never again."""
+    made, text = await run_sync(partial(house.herd.api_keys.create, name, **body.model_dump()))
+    response.headers["Cache-Control"] = "no-store"
+    return NewApiKeyAnswer(**ApiKeyCard.of(made).model_dump(), key=text)
+
+
+@router.get("/accounts/{name}/keys")
+async def list_keys(
+    name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+) -> ApiKeysAnswer:
+    """An account's API keys, oldest first, a page at a time."""
+    await run_sync(house.herd.accounts.balance, name)
+    found = await run_sync(partial(house.herd.api_keys.list, name, after=after, limit=limit + 1))
+    return ApiKeysAnswer(
+        keys=[ApiKeyCard.of(one) for one in found[:limit]],
+        next=found[limit - 1].id if len(found) > limit else None,
+    )
+
+
+@router.delete("/keys/{key_id}")
+async def revoke_key(key_id: str, house: AtHome, _: Operator) -> ApiKeyCard:
+    """End an API key, at once and for good; orders that were bought with it go on."""
+    return ApiKeyCard.of(await run_sync(house.herd.api_keys.revoke, key_id))
+
+
+# Workers
+
+
+@router.get("/workers")
+async def workers(house: AtHome, _: Operator) -> WorkersAnswer:
+    """The workers of the herd."""
+    found = await run_sync(list_workers, house.herd.database)
+    return WorkersAnswer(workers=[WorkerCard.of(one) for one in found])
+
+
+@router.post("/workers/{name}/drain", status_code=202)
+async def drain(name: str, house: AtHome, _: Operator) -> DrainAnswer:
+    """Have a worker take no more orders, finish or hand back what it has, and end."""
+    return DrainAnswer(worker=name, instances=await run_sync(house.herd.drain, name))

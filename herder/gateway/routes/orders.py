@@ -1,0 +1,199 @@
+"""`/v1/orders` and `/v1/quotes`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import PlainTextResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from herder.accounts.api_keys import require
+from herder.domain.order import Order
+from herder.gateway.auth import AtHome, Buyer, House, Reader
+from herder.gateway.openapi import LOCATION, streamed
+from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
+from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
+from herder.gateway.short_reads import look
+from herder.gateway.streams.event_stream import EventStream, OnDisconnect
+from herder.gateway.streams.following import Mark
+from herder.types import Place, Quote, Receipt, receipt_of
+from herder.web.errors import Answer
+
+router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
+
+MAX_WAIT_S = 60
+MAX_PAGE = 100
+PING_S = 15
+"""Seconds of silence after which a stream says that it is still there."""
+
+
+EVENTS = (Place, StartData, TextData, RestartData, EndData, Receipt)
+"""What the data of an order's events may be."""
+
+
+class Signed(PlainTextResponse):
+    """A JWS in its compact form (RFC 7515)."""
+
+    media_type = "application/jose"
+
+
+@router.post("/orders", status_code=202, responses={202: {"headers": LOCATION}})
+async def submit(
+    body: OrderBody,
+    house: AtHome,
+    key: Buyer,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> OrderAnswer:
+    """Submit a paid prompt; the fee is held, and what is not used of it comes back."""
+    given = body.model_dump(exclude={"sampling"}, exclude_none=True)
+    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
+    sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
+
+    def submit() -> OrderAnswer:
+        taken = house.herd.take(
+            prompt,
+            tokens,
+            **{**given, "model": house.model(body.model)},
+            account=key.account,
+            api_key=key.id,
+            idempotency_key=idempotency_key,
+            sampling=sampling,
+        )
+        return _shown(house, taken)
+
+    answer = await run_sync(submit)
+    response.headers["Location"] = f"/v1/orders/{answer.id}"
+    return answer
+
+
+@router.get("/orders")
+async def orders(
+    house: AtHome,
+    key: Reader,
+    state: Annotated[str | None, Query(max_length=20)] = None,
+    before: Annotated[str | None, Query(max_length=64, description="The cursor.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+) -> OrdersAnswer:
+    """The account's orders, the newest first, a page at a time."""
+    found = await run_sync(
+        partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit)
+    )
+    more = found[-1].order if len(found) == limit else None
+    return OrdersAnswer(orders=found, next=more)
+
+
+@router.get("/orders/{order_id}")
+async def order(
+    order_id: str,
+    house: AtHome,
+    key: Reader,
+    wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
+) -> OrderAnswer:
+    """An order as it stands; with `wait`, the answer comes at its end or after that time."""
+
+    def shown() -> OrderAnswer:
+        return _shown(house, house.herd.order(order_id, account=key.account))
+
+    found = await look(house.herd.database, shown)
+    if wait == 0 or found.text is not None:
+        return found
+    with house.follower.line(key.id):
+        await house.follower.wait(order_id, wait)
+    return await look(house.herd.database, shown)
+
+
+@router.get(
+    "/orders/{order_id}/events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": streamed(*EVENTS)}},
+)
+async def events(
+    order_id: str,
+    house: AtHome,
+    key: Reader,
+    on_disconnect: Annotated[
+        OnDisconnect, Query(description="What becomes of the order when the caller goes away.")
+    ] = "continue",
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> EventStream:
+    """What happens to an order, as server-sent events, until its end.
+
+    `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
+    caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
+    leaves the order running, or cancels it with `on_disconnect=cancel`, for which the key needs
+    the scope `buy`; a gateway that ends cuts its lines and cancels nothing.
+    """
+    cancels = on_disconnect == "cancel"
+    if cancels:
+        require(key, "buy")
+    mark = Mark.parse(last_event_id)
+    await run_sync(partial(house.herd.order, order_id, account=key.account))
+
+    async def happening() -> AsyncIterator[ServerSentEvent]:
+        async for one in house.follower.follow(order_id, account=key.account, mark=mark):
+            identity = str(one.mark) if one.mark else None
+            yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
+            if one.result is not None:
+                paid = json.dumps(one.result.receipt.to_dict())
+                yield ServerSentEvent(paid, event="receipt")
+
+    async def after(left: bool) -> None:
+        if left and cancels:
+            await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+
+    return EventStream(happening(), house.follower.line(key.id), after=after, ping=PING_S)
+
+
+@router.get("/orders/{order_id}/receipt", response_class=Signed)
+async def receipt(order_id: str, house: AtHome, key: Reader) -> Signed:
+    """The order's receipt as it stands now, signed: a JWS; its keys: /.well-known/jwks.json."""
+    token = await run_sync(partial(house.herd.signed_receipt, order_id, account=key.account))
+    return Signed(token)
+
+
+@router.post("/orders/{order_id}/cancel")
+async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
+    """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
+    return await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+
+
+@router.post("/orders/{order_id}/rebid")
+async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Receipt:
+    """Raise the fee of an order that is queued."""
+    return await run_sync(partial(house.herd.rebid, order_id, body.fee, account=key.account))
+
+
+@router.post("/quotes")
+async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
+    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+
+    `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
+    fee if it names none. `curve` says what other bids would buy.
+    """
+    given = body.model_dump(exclude_none=True)
+    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
+    given |= {"account": key.account, "model": house.model(body.model)}
+    return await run_sync(partial(house.herd.quote, prompt, tokens, **given))
+
+
+def _shown(house: House, found: Order) -> OrderAnswer:
+    """An order as a client sees it."""
+    if not found.state.ended:
+        receipt, queue = receipt_of(found), house.herd.quotes.place(found)
+        return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
+    result = house.herd.answer(found.id)
+    return OrderAnswer(
+        id=found.id,
+        state=result.receipt.state,
+        receipt=result.receipt,
+        text=result.text,
+        text_deleted=result.text_deleted,
+        finish_reason=result.finish_reason,
+        usage=result.usage,
+    )

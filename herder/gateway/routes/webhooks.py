@@ -1,0 +1,152 @@
+"""`/v1/webhooks`: where the key's account is told of its orders."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from herder.gateway.auth import AtHome, Buyer, Reader
+from herder.web.errors import Answer
+from herder.webhooks.deliveries import MAX_PAGE
+from herder.webhooks.views import shown, shown_delivery
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=Answer)
+
+
+class WebhookBody(BaseModel):
+    """Where to, and what of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: StrictStr
+    types: list[StrictStr] | None = Field(None, description="The ends of orders unless given.")
+    include_text: StrictBool = False
+
+
+class ReplayBody(BaseModel):
+    """What to send again: all that was given up, unless it says more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: StrictStr | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    delivered: StrictBool = False
+
+
+@router.post("", status_code=201)
+async def create(body: WebhookBody, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Have the account told at an address; the answer holds the secret: this once."""
+    made, secret = await run_sync(
+        partial(
+            house.herd.webhooks.create,
+            key.account,
+            body.url,
+            types=body.types,
+            include_text=body.include_text,
+        )
+    )
+    return shown(made) | {"secret": secret}
+
+
+@router.get("")
+async def webhooks(house: AtHome, key: Reader) -> dict[str, Any]:
+    """The account's webhooks, oldest first."""
+    found = await run_sync(house.herd.webhooks.list, key.account)
+    return {"webhooks": [shown(one) for one in found]}
+
+
+@router.get("/{webhook}")
+async def webhook_as_it_stands(webhook: str, house: AtHome, key: Reader) -> dict[str, Any]:
+    """A webhook."""
+    found = await run_sync(partial(house.herd.webhooks.get, webhook, account=key.account))
+    return shown(found)
+
+
+@router.delete("/{webhook}")
+async def delete(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Forget a webhook, and all that was to be sent there."""
+    await run_sync(partial(house.herd.webhooks.delete, webhook, account=key.account))
+    return {"id": webhook, "deleted": True}
+
+
+@router.post("/{webhook}/rotate")
+async def rotate(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Give it another secret, which the answer holds; the old one signs as well for a while."""
+    made, secret = await run_sync(partial(house.herd.webhooks.rotate, webhook, account=key.account))
+    return shown(made) | {"secret": secret}
+
+
+@router.post("/{webhook}/disable")
+async def disable(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Send nothing there, until it is enabled."""
+    return shown(await run_sync(partial(house.herd.webhooks.disable, webhook, account=key.account)))
+
+
+@router.post("/{webhook}/enable")
+async def enable(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Send there again."""
+    return shown(await run_sync(partial(house.herd.webhooks.enable, webhook, account=key.account)))
+
+
+@router.get("/{webhook}/deliveries")
+async def deliveries(
+    webhook: str,
+    house: AtHome,
+    key: Reader,
+    state: str | None = None,
+    before: Annotated[str | None, Query(description="The cursor.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> dict[str, Any]:
+    """What was sent there, or is to be; the newest first, a page at a time."""
+    found = await run_sync(
+        partial(
+            house.herd.webhooks.deliveries.page,
+            webhook,
+            account=key.account,
+            state=state,
+            before=before,
+            limit=limit,
+        )
+    )
+    return {
+        "deliveries": [shown_delivery(one) for one in found],
+        "next": found[-1].id if len(found) == limit else None,
+    }
+
+
+@router.post("/{webhook}/replay", status_code=202)
+async def replay(
+    webhook: str, house: AtHome, key: Buyer, body: ReplayBody | None = None
+) -> dict[str, Any]:
+    """Send again, under their old ids, the messages that were given up."""
+    asked = body or ReplayBody()
+    count = await run_sync(
+        partial(
+            house.herd.webhooks.deliveries.replay,
+            webhook,
+            account=key.account,
+            message=asked.message,
+            since_us=_us(asked.since),
+            until_us=_us(asked.until),
+            delivered=asked.delivered,
+        )
+    )
+    return {"replayed": count}
+
+
+@router.post("/{webhook}/test", status_code=202)
+async def send_test(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+    """Have a message of type `webhook.test` sent; its id."""
+    message = await run_sync(
+        partial(house.herd.webhooks.deliveries.test, webhook, account=key.account)
+    )
+    return {"message": message}
+
+
+def _us(moment: AwareDatetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1_000_000)

@@ -1,0 +1,108 @@
+"""The shapes of what is told beside orders: refusals, models, keys, health."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from herder.types import Rate, Usage
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong, and what would be right."""
+
+    message: str = Field(description="A sentence for people.")
+    type: str = Field(description="OpenAI's kind of error.")
+    param: str | None = Field(description="The parameter that is wrong, if it is one.")
+    code: str = Field(description="Stable, and the same as in `herder.errors`.")
+    data: dict[str, Any] = Field({}, description="What the sentence is made of; often left out.")
+
+
+class ErrorAnswer(BaseModel):
+    """The one form of all refusals, which is OpenAI's."""
+
+    error: ErrorDetail
+
+
+class ModelCard(BaseModel):
+    """A model, or another name for one (`alias_of`), in OpenAI's form and with what it costs."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str
+    alias_of: str | None
+    default: bool
+    context: int | None
+    default_tokens: int
+    rates: Rate
+    weights: list[str]
+    queue_length: int
+    wait_s: int | None
+    workers: int
+
+
+class ModelsAnswer(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class SigningKey(BaseModel):
+    """A public key as a JWK (RFC 8037)."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: str
+    alg: str
+    use: str
+
+
+class KeysAnswer(BaseModel):
+    """A JWK set (RFC 7517)."""
+
+    keys: list[SigningKey]
+
+
+class HealthAnswer(BaseModel):
+    """This process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """Whether orders that come in now would be run, and for each part `ok` or what is missing."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class StartData(BaseModel):
+    """`start`: a worker has the order."""
+
+    attempt: int
+    worker: str | None = None
+
+
+class TextData(BaseModel):
+    """`text`: more of the answer."""
+
+    text: str
+
+
+class RestartData(BaseModel):
+    """`restart`: so many characters were shown that count for nothing; the text begins anew."""
+
+    shown: int
+
+
+class EndData(BaseModel):
+    """`end`: how the order ended."""
+
+    state: str
+    finish_reason: str | None
+    usage: Usage
+    failure: dict[str, Any] | None

@@ -1,0 +1,208 @@
+"""The shapes of requests and answers; what `herder.types` has is answered as it is.
+
+What the values may be is the desk's to say.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic.config import JsonDict
+
+from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.types import Place, Receipt, Usage
+from workers.wire import (
+    MAX_GRAMMAR_CHARS,
+    MAX_MESSAGES,
+    MAX_RUN_LIMIT_S,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOKENS,
+)
+
+Winston = Annotated[StrictInt, Field(ge=1, description="Whole winston.")]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+def _shown(**schema: Any) -> Any:
+    """Bounds that the desk keeps, for those who read the document."""
+    return Field(None, json_schema_extra=schema)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Message(_Body):
+    """A turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: StrictStr
+
+
+_PROMPTED: JsonDict = {
+    "oneOf": [
+        {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+        {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+    ],
+    "examples": [{"prompt": "What is a llama?", "tokens": 20}],
+}
+
+
+class SamplingBody(_Body):
+    """How tokens are chosen; what is left out is as the herd has it."""
+
+    temperature: Number | None = _shown(minimum=0, maximum=10)
+    top_p: Number | None = _shown(exclusiveMinimum=0, maximum=1)
+    top_k: StrictInt | None = _shown(minimum=0, maximum=1_000_000)
+    min_p: Number | None = _shown(minimum=0, maximum=1)
+    repeat_penalty: Number | None = _shown(exclusiveMinimum=0, maximum=10)
+    frequency_penalty: Number | None = _shown(minimum=-2, maximum=2)
+    presence_penalty: Number | None = _shown(minimum=-2, maximum=2)
+    seed: StrictInt | None = _shown(minimum=0, maximum=2**32 - 1)
+    logit_bias: dict[str, Number] | None = _shown(
+        propertyNames={"pattern": "^[0-9]{1,9}$"}, maxProperties=1024
+    )
+    grammar: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
+    json_schema: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
+
+
+class _AskedBody(_Body):
+    """What an order, or a quote of one, is about."""
+
+    model_config = ConfigDict(json_schema_extra=_PROMPTED)
+
+    prompt: StrictStr | None = _shown(minLength=1)
+    messages: list[Message] | None = _shown(minItems=1, maxItems=MAX_MESSAGES)
+    tokens: Annotated[StrictInt, Field(json_schema_extra={"minimum": 1, "maximum": MAX_TOKENS})]
+    fee: Winston | None = None
+    multiplier: Number | StrictStr | None = None
+    max_fee: Winston | None = None
+    model: StrictStr | None = None
+
+
+class BidBody(_Body):
+    """A bid to be compared: a fee, or a multiplier of what the order needs."""
+
+    fee: Winston | None = None
+    multiplier: Number | StrictStr | None = None
+
+
+class QuoteBody(_AskedBody):
+    """What an order would be, and the bids to be compared: at most 20; the usual ones if none."""
+
+    bids: list[BidBody] | None = None
+
+
+class OrderBody(_AskedBody):
+    """An order."""
+
+    quote: StrictStr | None = Field(None, description="The text of a quote that still holds.")
+    raw: StrictBool = Field(False, description="The prompt reaches the model as it is.")
+    stop: StrictStr | list[StrictStr] | None = _shown(
+        minLength=1, maxLength=MAX_STOP_CHARS, maxItems=MAX_STOPS
+    )
+    sampling: SamplingBody | None = None
+    reference: StrictStr | None = _shown(maxLength=MAX_REFERENCE_CHARS)
+    start_by: StrictStr | None = Field(
+        None,
+        description="A time with its zone (RFC 3339).",
+        json_schema_extra={"format": "date-time"},
+    )
+    run_limit_s: StrictInt | None = _shown(minimum=1, maximum=MAX_RUN_LIMIT_S)
+
+
+class RebidBody(_Body):
+    """A new bid for an order that is queued."""
+
+    fee: Winston
+
+
+class OrderAnswer(BaseModel):
+    """An order as it stands: its receipt, its place while it is queued, its text once it ended."""
+
+    id: str
+    state: str
+    receipt: Receipt
+    queue: Place | None = None
+    text: str | None = None
+    text_deleted: bool = False
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class OrdersAnswer(BaseModel):
+    """A page of orders, the newest first; `next` is the cursor of the page after it."""
+
+    orders: list[Receipt]
+    next: str | None
+
+
+class KeyAnswer(BaseModel):
+    """What the key that asks may do."""
+
+    id: str
+    scopes: list[str]
+    max_fee: int | None
+    spending_limit: int | None
+    held: int
+    charged: int
+
+
+class AccountAnswer(BaseModel):
+    """An account's money, and what the key that asks may still spend of it."""
+
+    account: str
+    posted: int
+    held: int
+    available: int
+    key: KeyAnswer
+
+
+class EntryAnswer(BaseModel):
+    """One entry of a statement; fields as of `herder.types.StatementEntry`."""
+
+    seq: int
+    transfer: str
+    at: datetime
+    kind: str
+    amount: int
+    held: int
+    order: str | None
+    counterparty: str | None
+    period: str | None = Field(description="What a grant is for: a day, a week or a month.")
+    note: str | None
+
+
+class StatementAnswer(BaseModel):
+    """Entries, oldest first; `next` is the cursor of the page after it."""
+
+    entries: list[EntryAnswer]
+    next: int | None
+
+
+class SentAnswer(BaseModel):
+    """A message that was taken; its answer comes into the inbox, with `in_reply_to` its id."""
+
+    id: str
+    order: str | None = Field(description="The order that it became, if it was a paid prompt.")
+
+
+class MessageAnswer(BaseModel):
+    """A message in the inbox."""
+
+    seq: int
+    at: datetime
+    in_reply_to: str | None
+    order: str | None
+    tags: dict[str, str]
+    text_deleted: bool = False
+
+
+class InboxAnswer(BaseModel):
+    """Messages, oldest first; `next` is the cursor of what comes after them, now or later."""
+
+    messages: list[MessageAnswer]
+    next: int

@@ -1,0 +1,322 @@
+"""Follows orders for callers who hold a line: their place, their text, their end.
+
+A line costs one waiting read of Redis and no thread; what a caller does not read stays in Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+from redis import RedisError
+
+from herder.domain.order import Order, State
+from herder.gateway.short_reads import Found, look
+from herder.local.local_herd import LocalHerd
+from herder.orders.reader import readable_attempt
+from herder.types import Result
+from herder.web.errors import BadRequest, TooManyStreams
+from workers.transport.reading import TextReader
+
+LOOK_S = 1.0
+"""How long a line waits for text before it looks into the database again."""
+
+_MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a caller has read: so many characters of an attempt's text."""
+
+    attempt: int
+    characters: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt}.{self.characters}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Mark | None:
+        """The `Last-Event-ID` of a caller who comes back.
+
+        Raises:
+            BadRequest: it is none of ours.
+        """
+        if not text:
+            return None
+        parts = _MARK.fullmatch(text)
+        if parts is None:
+            raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
+        return cls(int(parts[1]), int(parts[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something that happened to an order.
+
+    Attributes:
+        kind: `place`: it waits; `start`: a worker has it; `text`: there is more of it; `restart`:
+            the text so far counts for nothing, its attempt was lost; `end`: it has ended.
+        data: what there is to say of it.
+        mark: how far a caller has read with it.
+        result: of an end.
+    """
+
+    kind: Literal["place", "start", "text", "restart", "end"]
+    data: dict[str, Any]
+    mark: Mark | None = None
+    result: Result | None = None
+
+
+class Wake:
+    """Passes a word of another thread on to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.event = asyncio.Event()
+
+    def set(self) -> None:
+        """What is waited for is there. Called on another thread."""
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self.event.set)
+
+
+class Line:
+    """A line that a caller holds, until it is closed; it may be closed more than once."""
+
+    def __init__(self, holders: Counter[str], key_id: str) -> None:
+        self._holders = holders
+        self._key_id: str | None = key_id
+        holders[key_id] += 1
+
+    def close(self) -> None:
+        """Give it back."""
+        key_id, self._key_id = self._key_id, None
+        if key_id is None:
+            return
+        self._holders[key_id] -= 1
+        if not self._holders[key_id]:
+            del self._holders[key_id]
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Follower:
+    """The lines of one gateway.
+
+    Args:
+        herd: whose orders.
+        reader: of their texts.
+        most: lines at once.
+        most_per_key: those of one API key.
+        began: is told, once for each text that is read from its beginning, the order's model and
+            the seconds from its submission to that beginning.
+    """
+
+    def __init__(
+        self,
+        herd: LocalHerd,
+        reader: TextReader,
+        most: int,
+        most_per_key: int,
+        began: Callable[[str, float], None] = lambda _model, _seconds: None,
+    ) -> None:
+        self._herd = herd
+        self._reader = reader
+        self._most = most
+        self._most_per_key = most_per_key
+        self._began = began
+        self._holders: Counter[str] = Counter()
+
+    @property
+    def open(self) -> int:
+        """Lines that are held now."""
+        return self._holders.total()
+
+    def line(self, key_id: str) -> Line:
+        """Take one of the lines for an API key; whoever takes it closes it.
+
+        Raises:
+            TooManyStreams: all are taken, or all that this key may have.
+        """
+        if self._holders[key_id] >= self._most_per_key:
+            raise TooManyStreams(
+                f"API key {key_id} has {self._most_per_key} streams open here, the most allowed; "
+                "try again when one has ended.",
+                retry_after_s=1,
+                streams=self._most_per_key,
+            )
+        if self.open >= self._most:
+            raise TooManyStreams(
+                f"The gateway already has {self._most} streams open, the most allowed; try again "
+                "in a second.",
+                retry_after_s=1,
+                streams=self._most,
+            )
+        return Line(self._holders, key_id)
+
+    async def _look(self, read: Callable[[], Found]) -> Found:
+        return await look(self._herd.database, read)
+
+    async def wait(self, order_id: str, seconds: float) -> bool:
+        """Wait for an order's end; False if it did not come in time."""
+        async with self.waking(order_id) as ended:
+            try:
+                await asyncio.wait_for(ended.wait(), seconds)
+            except TimeoutError:
+                return False
+        return True
+
+    @asynccontextmanager
+    async def waking(self, topic: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever there may be news of a topic, while the block lasts."""
+        wake = Wake()
+        await self._look(partial(self._herd.watcher.add, topic, wake))
+        try:
+            yield wake.event
+        finally:
+            self._herd.watcher.remove(topic, wake)
+
+    async def follow(
+        self, order_id: str, *, account: str | None, mark: Mark | None = None
+    ) -> AsyncIterator[Happened]:
+        """All that happens to an order from here on; the last is its end.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+            mark: how far its text was read before: what came after it follows.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        text = _Text(mark)
+        after, reading, waits, started = "0", 0, None, 0
+        fresh = mark is None  # nothing of any attempt's text was read yet
+        while True:
+            order = await self._look(partial(self._herd.order, order_id, account=account))
+            if order.state.ended:
+                break
+            if (attempt := readable_attempt(order)) != reading:
+                if (lost := text.turn_to(attempt)) is not None:
+                    yield lost
+                reading, after = attempt, "0"
+            if order.state is State.RUNNING and started != order.attempt:
+                started = order.attempt
+                yield _start(order)
+            place = await self._look(partial(self._herd.quotes.place, order))
+            if place is not None and place != waits:
+                waits = place
+                yield Happened("place", asdict(place))
+            async for more in self._read(order_id, attempt, after, text):
+                if isinstance(more, str):
+                    if fresh:
+                        fresh = False
+                        self._began(order.model, _since(order, more))
+                    after = more
+                    continue
+                if started != attempt:
+                    started = attempt
+                    yield Happened("start", {"attempt": attempt})
+                yield more
+        result = await self._look(partial(self._herd.answer, order_id))
+        if order.state is not State.FAILED:  # of which nothing counts, and its end says so
+            for last in text.complete(order.attempt, result.text):
+                yield last
+        yield _end(result)
+
+    async def _read(
+        self, order_id: str, attempt: int, after: str, text: _Text
+    ) -> AsyncIterator[Happened | str]:
+        """New text of an attempt, and the ids of what was read of it."""
+        try:
+            pieces = await self._reader.read(order_id, attempt, after, block_ms=int(LOOK_S * 1000))
+        except RedisError:
+            # The stored text answers in the end.
+            await self.wait(order_id, LOOK_S)
+            return
+        for piece in pieces:
+            yield piece.id
+            if (more := text.take(piece.offset, piece.text)) is not None:
+                yield more
+            if piece.end:
+                # All of the text is out; its settlement follows within moments.
+                await self.wait(order_id, LOOK_S)
+
+
+class _Text:
+    """How much of an order's text a caller was given, and whether it still counts."""
+
+    def __init__(self, mark: Mark | None) -> None:
+        self._attempt = mark.attempt if mark else 0
+        self._shown = mark.characters if mark else 0
+        # Of what was shown here, so that a long text need not be kept: it may be all or a tail.
+        self._begin = self._shown
+        self._hash = hashlib.blake2b()
+
+    def turn_to(self, attempt: int) -> Happened | None:
+        """Go on with this attempt; what was shown of another one counts for nothing."""
+        if attempt == self._attempt:
+            return None
+        lost = Happened("restart", {"shown": self._shown}) if self._shown else None
+        self._attempt, self._shown, self._begin = attempt, 0, 0
+        self._hash = hashlib.blake2b()
+        return lost
+
+    def take(self, offset: int, text: str) -> Happened | None:
+        """A piece of the attempt's text; None if nothing of it is new, or one before is missing."""
+        if offset > self._shown:
+            return None  # a piece was dropped on the way: the stored text fills the gap
+        return self._show(text[self._shown - offset :])
+
+    def complete(self, attempt: int, whole: str) -> Iterator[Happened]:
+        """The rest of the text that the order ended with."""
+        if (lost := self.turn_to(attempt)) is not None:
+            yield lost
+        again = hashlib.blake2b(whole[self._begin : self._shown].encode())
+        if len(whole) < self._shown or again.digest() != self._hash.digest():
+            yield Happened("restart", {"shown": self._shown})
+            self._shown = self._begin = 0
+            self._hash = hashlib.blake2b()
+        if (more := self._show(whole[self._shown :])) is not None:
+            yield more
+
+    def _show(self, text: str) -> Happened | None:
+        if not text:
+            return None
+        self._shown += len(text)
+        self._hash.update(text.encode())
+        return Happened("text", {"text": text}, Mark(self._attempt, self._shown))
+
+
+def _since(order: Order, entry_id: str) -> float:
+    """Seconds from an order's submission to an entry of its text, by Redis's own clock."""
+    written_us = int(entry_id.partition("-")[0]) * 1000
+    return max(0.0, (written_us - order.submitted_us) / 1e6)
+
+
+def _start(order: Order) -> Happened:
+    return Happened("start", {"attempt": order.attempt, "worker": order.worker})
+
+
+def _end(result: Result) -> Happened:
+    data = {
+        "state": result.receipt.state,
+        "finish_reason": result.finish_reason,
+        "usage": {
+            "prompt_tokens": result.usage.prompt_tokens,
+            "generated": result.usage.generated,
+        },
+        "failure": result.receipt.failure,
+    }
+    return Happened("end", data, result=result)

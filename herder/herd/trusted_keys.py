@@ -1,0 +1,83 @@
+"""Whose messages a herder believes: the keys of the database, kept for a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from herder.db.database import Database
+from herder.store import herd as herd_sql
+from workers.wire import PublicKey
+
+KEYS_FRESH_S = 1.0
+_REVOKED = "revoked"
+
+
+class Keys:
+    """The keys that may be believed, read anew each second.
+
+    It only saves work: a key's standing is looked up again in the transaction that believes it. A
+    `kid` that nobody here knows may be of a worker that was let in a moment ago: it is looked for
+    at once, but no more than one a second, so that forged ones cannot load the database.
+    """
+
+    def __init__(
+        self, database: Database, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database = database
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._read_s = float("-inf")
+        self._sought_s = float("-inf")
+        self._keys: dict[str, dict[str, PublicKey]] = {}
+
+    def of(self, *roles: str) -> Mapping[str, PublicKey]:
+        """The live keys of these roles, by `kid`."""
+        return _KeyRing(self, roles)
+
+    def of_everybody(self) -> Mapping[str, PublicKey]:
+        """The live keys, and those of revoked workers, who are to hear that they were revoked."""
+        return _KeyRing(self, (herd_sql.HERDER, herd_sql.WORKER, _REVOKED))
+
+    def known(self, kid: str | None = None) -> dict[str, dict[str, PublicKey]]:
+        """All keys by role, as they stood a second ago, or now if `kid` was not among them."""
+        with self._lock:
+            now_s = self._clock_s()
+            if now_s - self._read_s <= KEYS_FRESH_S:
+                if kid is None or any(kid in keys for keys in self._keys.values()):
+                    return self._keys
+                if now_s - self._sought_s <= KEYS_FRESH_S:
+                    return self._keys
+                self._sought_s = now_s
+            with self._database.read() as connection:
+                self._keys = {
+                    herd_sql.HERDER: herd_sql.live_keys(connection, herd_sql.HERDER),
+                    herd_sql.WORKER: herd_sql.live_keys(connection, herd_sql.WORKER),
+                    _REVOKED: herd_sql.revoked_keys(connection, herd_sql.WORKER),
+                }
+            self._read_s = self._clock_s()
+            return self._keys
+
+
+class _KeyRing(Mapping[str, PublicKey]):
+    """The keys of some roles. Who is not on it is looked for, as `Keys` says."""
+
+    def __init__(self, keys: Keys, roles: Sequence[str]) -> None:
+        self._keys = keys
+        self._roles = roles
+
+    def __getitem__(self, kid: str) -> PublicKey:
+        known = self._keys.known(kid)
+        for role in self._roles:
+            if kid in known[role]:
+                return known[role][kid]
+        raise KeyError(kid)
+
+    def __iter__(self) -> Iterator[str]:
+        known = self._keys.known()
+        return chain.from_iterable(known[role] for role in self._roles)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,243 @@
+"""The home folder: database, keys, settings. `herd init` makes it, and may be called again.
+
+Whoever can read the herder's private key can give orders to the workers, so keys and settings
+are readable by their owner alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import insert, select
+
+from herder.accounts.accounts import OUTSIDE, Accounts
+from herder.db import migrations
+from herder.db.database import Database
+from herder.db.tables import clock, policy
+from herder.errors import AccountExists, SetupError
+from herder.settings import InitialPolicy, Settings
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from ledger import Ledger
+from workers.transport.settings import SETTINGS_FILE
+from workers.wire import PrivateKey, PublicKey, WireError
+
+REVENUE_STRIPES = {"sqlite": 1, "postgresql": 16}
+"""Accounts that revenue is spread over, by kind of database: where many write at once, one row that
+every settlement credits is a row that all of them wait for."""
+
+
+def clock_us() -> int:
+    """The time in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def open_ledger(clock: Callable[[], int] = clock_us) -> Ledger:
+    """The ledger, as this project uses it."""
+    return Ledger(clock, OUTSIDE)
+
+
+def init(settings: Settings, initial: InitialPolicy, *, deposit: int = 0) -> list[str]:
+    """Make the home folder, or bring it up to date; what is there stays.
+
+    Args:
+        settings: whose home, database and account are made.
+        initial: what prices and ranks, for a database that has none yet.
+        deposit: winston for the account, if it is made now.
+
+    Returns:
+        What was made, a line each.
+
+    Raises:
+        SetupError: the folder or the database cannot be written.
+    """
+    made: list[str] = []
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SetupError(
+            f"The home folder {settings.home} cannot be created ({error.strerror}); set HERD_HOME "
+            "to a folder that you can write to."
+        ) from None
+    key = _herder_key(settings, made)
+    if write_once(settings.home / SETTINGS_FILE, _settings_text(settings)):
+        made.append(f"settings {settings.home / SETTINGS_FILE}")
+    database = Database(settings.database)
+    try:
+        _fill(database, settings, initial, key, made)
+        add_worker_key(database, settings, "worker", made)
+        _open_account(database, settings.account, deposit, made)
+    finally:
+        database.close()
+    return made
+
+
+def _fill(
+    database: Database,
+    settings: Settings,
+    initial: InitialPolicy,
+    key: PrivateKey,
+    made: list[str],
+) -> None:
+    now_us = clock_us()
+    with database.write() as connection:
+        stripes = REVENUE_STRIPES[connection.dialect.name]
+        migrations.upgrade(connection)
+        herd_sql.add_key(connection, herd_sql.HERDER, "herder", key.public, now_us)
+        if connection.execute(select(policy.c.id)).one_or_none() is not None:
+            return
+        model_sql.put_model(connection, initial.model, initial.rates)
+        connection.execute(
+            insert(policy).values(
+                id=1,
+                fee_bump=initial.fee_bump,
+                auto_multiplier_max=initial.auto_multiplier_max,
+                auto_half_life_s=initial.auto_half_life_s,
+                bytes_per_word=initial.bytes_per_word,
+                charge_unused=initial.charge_unused,
+                aging_s=initial.aging_s,
+                max_open_orders=initial.max_open_orders,
+                tokens_per_minute=initial.tokens_per_minute,
+                default_model=initial.model,
+                revenue_stripes=stripes,
+            )
+        )
+        connection.execute(insert(clock).values(id=1, heard_s=0, marked_us=0))
+        books = open_ledger()
+        books.create_account(connection, OUTSIDE, "outside", allow_overdraft=True)
+        for stripe in range(stripes):
+            books.create_account(connection, f"revenue:{stripe}", "revenue")
+    made.append("database" if settings.database_url else f"database {settings.home / 'herd.db'}")
+
+
+def _open_account(database: Database, name: str, deposit: int, made: list[str]) -> None:
+    accounts = Accounts(database, open_ledger(), clock_us=clock_us)
+    try:
+        accounts.create(name)
+    except AccountExists:
+        return
+    made.append(f"account {name}")
+    if deposit:
+        accounts.deposit(name, deposit, str(uuid4()), "first deposit")
+        made.append(f"deposit of {deposit} winston")
+
+
+def _settings_text(settings: Settings) -> str:
+    lines = [
+        "# Settings of this herd: HERD_NAME=value, one per line. The environment overrides them.",
+        "# Prices and ranks are not set here: they are in the database (`herd model set`).",
+    ]
+    if settings.redis_url != Settings.model_fields["redis_url"].default:
+        lines.append(f"HERD_REDIS_URL={settings.redis_url}")
+    if settings.database_url:
+        lines.append(f"HERD_DATABASE_URL={settings.database_url}")
+    return "\n".join(lines) + "\n"
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Write a file that only its owner may read, unless it is there; says whether it was written.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SetupError(f"The file {path} cannot be written ({error.strerror}).") from None
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    return True
+
+
+def set_lines(path: Path, values: dict[str, str]) -> None:
+    """Set `NAME=value` lines of the settings file; the other lines stay."""
+    kept = [
+        line
+        for line in (path.read_text().splitlines() if path.exists() else [])
+        if line.split("=", 1)[0] not in values
+    ]
+    text = "\n".join([*kept, *(f"{name}={value}" for name, value in values.items())]) + "\n"
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    write_once(partial, text)
+    partial.replace(path)
+
+
+# Keys
+
+
+def _herder_key(settings: Settings, made: list[str]) -> PrivateKey:
+    if not settings.key_path.exists():
+        text = json.dumps(PrivateKey.generate().to_jwk())
+        if write_once(settings.key_path, text):
+            made.append(f"herder's key {settings.key_path}")
+    return load_herder_key(settings)
+
+
+def load_herder_key(settings: Settings) -> PrivateKey:
+    """The herder's private key.
+
+    Raises:
+        SetupError: it is not there, or is no key.
+    """
+    try:
+        return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))
+    except FileNotFoundError:
+        raise SetupError(
+            f"The herder's key is missing at {settings.key_path}; `herd init` creates it."
+        ) from None
+    except (OSError, ValueError, WireError):
+        raise SetupError(
+            f"The file {settings.key_path} cannot be read as the herder's key."
+        ) from None
+
+
+def add_worker_key(
+    database: Database, settings: Settings, name: str, made: list[str] | None = None
+) -> Path:
+    """Make the file that a worker joins with, and believe its key from now on.
+
+    It holds the worker's private key and the public keys of the herders.
+
+    Args:
+        database: where the herders look keys up.
+        settings: whose home it is made in.
+        name: what people call it; the file's name too.
+        made: gets a line if the file was made.
+
+    Raises:
+        SetupError: the file cannot be written or read.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        raise SetupError(
+            f"A worker's name may contain letters, digits, dots and dashes, not {name!r}."
+        )
+    folder = settings.home / "workers"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{name}.json"
+    if not path.exists():
+        with database.read() as connection:
+            herders = herd_sql.live_keys(connection, herd_sql.HERDER)
+        joined = {
+            "worker": PrivateKey.generate().to_jwk(),
+            "herders": [public.to_jwk() for public in herders.values()],
+        }
+        if write_once(path, json.dumps(joined, indent=1) + "\n") and made is not None:
+            made.append(f"worker's key {path}")
+    try:
+        public = PublicKey.from_jwk(
+            {k: v for k, v in json.loads(path.read_text())["worker"].items() if k != "d"}
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WireError):
+        raise SetupError(f"The file {path} cannot be read as a worker's key.") from None
+    with database.write() as connection:
+        herd_sql.add_key(connection, herd_sql.WORKER, name, public, clock_us())
+    return path

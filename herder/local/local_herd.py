@@ -1,0 +1,397 @@
+"""The herd as a program on the herder's machine sees it: its database and its Redis, directly.
+
+Every rule is the desk's; this file only wires the parts and waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from redis import RedisError
+
+from herder.accounts.accounts import Accounts, shown_entry
+from herder.accounts.api_keys import ApiKeys
+from herder.accounts.grants import Grants
+from herder.db.database import Database
+from herder.domain.order import Order, State
+from herder.domain.parsing import parse_bids, parse_submission
+from herder.domain.signed_tokens import read_quote, sign_receipt
+from herder.errors import (
+    HerdUnavailable,
+    InvalidRequest,
+    SetupError,
+    WorkerNotFound,
+)
+from herder.host import home
+from herder.interface import require_page
+from herder.local.callbacks import Caller, ErrorCallback, TextCallback
+from herder.market.quotes import Quotes
+from herder.messages.handler import Messages, Taken
+from herder.messages.inbox import Message, News, read_inbox
+from herder.operator import serving
+from herder.orders.cancellation import Withdrawal, held_of
+from herder.orders.intake import Desk
+from herder.orders.reader import Answers
+from herder.orders.retention import purge
+from herder.orders.watcher import Watcher
+from herder.service.nudge import Nudger
+from herder.settings import Settings
+from herder.store import herd as herd_sql
+from herder.store import orders as order_sql
+from herder.types import (
+    Info,
+    NamedBalance,
+    Quote,
+    Receipt,
+    Result,
+    StatementEntry,
+    receipt_of,
+)
+from herder.webhooks.endpoints import Webhooks
+from herder.webhooks.signing import Sealer
+from workers.transport.streams import INBOX, Streams, connect
+from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
+
+_log = logging.getLogger("herder.local.local_herd")
+
+ASKED_AT_ONCE = 500
+
+
+class LocalHerd:
+    """A connection to a herd whose database and Redis are at hand. Safe among threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open it.
+
+        Raises:
+            SetupError: there is no herd in the home folder.
+        """
+        key = home.load_herder_key(settings)
+        self.settings = settings
+        self.database = Database(settings.database, settings.lease_s)
+        books = home.open_ledger()
+        self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
+        self.api_keys = ApiKeys(self.database, clock_us=home.clock_us)
+        self.grants = Grants(self.database, books, clock_us=home.clock_us)
+        self.webhooks = Webhooks(
+            self.database,
+            Sealer(key),
+            settings.webhook_rules,
+            overlap_s=settings.webhook_overlap_s,
+            clock_us=home.clock_us,
+        )
+        self.desk = Desk(self.database, books, clock_us=home.clock_us)
+        self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
+        self._key = key
+        self.quotes = Quotes(self.database, key, clock_us=home.clock_us)
+        self._messages = Messages(
+            self.database,
+            self.desk,
+            self.accounts,
+            self.quotes,
+            max_prompt_bytes=settings.max_prompt_bytes,
+            clock_us=home.clock_us,
+        )
+        self._news = News(self.database)
+        try:
+            client = connect(settings.redis_url)
+        except ValueError:
+            raise SetupError(
+                "HERD_REDIS_URL is not a Redis URL; a valid one looks like "
+                "redis://127.0.0.1:6379/0."
+            ) from None
+        self._streams = Streams(client)
+        self._nudger = Nudger(settings, self._streams, key)
+        self.watcher = Watcher(client, self._ended)
+        self._answers = Answers(self.database, self._streams, self.watcher)
+        self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
+
+    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+        """Take an order; arguments and errors as `herder.submit`."""
+        return receipt_of(self.take(prompt, tokens, **call))
+
+    def take(self, prompt: object, tokens: object, **call: Any) -> Order:
+        """As `submit`, for those who need the order itself."""
+        quote = call.pop("quote", None)
+        terms = None if quote is None else read_quote(quote, self.public_keys())
+        order = self.desk.submit(self._parse(prompt, tokens, {**call, "quote": terms}))
+        if order.state is State.QUEUED:
+            self._nudger.nudge(order.model)
+        return order
+
+    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+        """What an order would cost and wait for, as it would stand now; it binds for a minute.
+
+        Arguments and errors as `herder.quote`.
+        """
+        bids = parse_bids(call.pop("bids", None))
+        return self.quotes.quote(self._parse(prompt, tokens, call), bids)
+
+    def info(self) -> Info:
+        """Who serves here, at what rates, and how it stands."""
+        return self.quotes.info()
+
+    def attended(self, model: str) -> bool:
+        """Whether a worker of this model was heard within a lease."""
+        return serving(self.database, model, self.settings.lease_s)
+
+    def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
+        given = dict(call)
+        account = given.pop("account", None)
+        return parse_submission(
+            prompt,
+            tokens,
+            account=self.settings.account if account is None else account,
+            max_prompt_bytes=self.settings.max_prompt_bytes,
+            **given,
+        )
+
+    def balance(self, account: str | None = None) -> NamedBalance:
+        """What an account has; None: `HERD_ACCOUNT`.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+        """
+        return self.accounts.balance(self.settings.account if account is None else account)
+
+    def statement(
+        self, account: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StatementEntry]:
+        """What moved an account's money, oldest first; None: `HERD_ACCOUNT`.
+
+        Args:
+            account: whose.
+            after: only what came after the entry with this `seq`.
+            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+
+        Raises:
+            AccountNotFound: there is none of that name.
+            InvalidRequest: the limit or the cursor is none.
+        """
+        require_page(limit)
+        name = self.settings.account if account is None else account
+        return [shown_entry(one) for one in self.accounts.statement(name, after, limit)]
+
+    # Messages
+
+    def send_message(self, tags: object, **call: Any) -> Taken:
+        """Take a message; arguments and errors as `herder.messages.handler.Messages.send`."""
+        taken = self._messages.send(tags, **call)
+        if taken.model is not None:
+            self._nudger.nudge(taken.model)
+        if taken.told:
+            try:
+                self._streams.announce_inboxes(taken.told)
+            except RedisError as error:
+                _log.info("a message without Redis: %s", type(error).__name__)
+        return taken
+
+    def inbox(self, account: str, after: int, limit: int) -> list[Message]:
+        """Messages of an account; arguments and errors as `herder.messages.inbox.read_inbox`.
+
+        `watcher` tells of new ones to who waits for `inbox_topic`.
+        """
+        return read_inbox(self.database, account, after, limit)
+
+    @staticmethod
+    def inbox_topic(account: str) -> str:
+        """What who waits for messages of an account gives to `watcher`.
+
+        A waiter may be woken for nothing. It has to be added before the inbox is read, and to read
+        again each time.
+        """
+        return f"{INBOX}{account}"
+
+    # Orders
+
+    def order(self, order_id: str, *, account: str | None = None) -> Order:
+        """An order, as it stands now; arguments and errors as `Answers.order`."""
+        return self._answers.order(order_id, account=account)
+
+    def receipt(self, order_id: str) -> Receipt:
+        """An order's receipt, as it stands now.
+
+        Raises:
+            OrderNotFound: there is no such order.
+        """
+        return receipt_of(self.order(order_id))
+
+    def signed_receipt(self, order_id: str, *, account: str | None = None) -> str:
+        """An order's receipt as it stands now, as a JWS that the herder signed.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        receipt = receipt_of(self.order(order_id, account=account))
+        return sign_receipt(receipt, self._key, home.clock_us() // 1_000_000)
+
+    def public_keys(self) -> dict[str, PublicKey]:
+        """What signed receipts of this herd are checked with, by `kid`."""
+        with self.database.read() as connection:
+            return herd_sql.live_keys(connection, herd_sql.HERDER)
+
+    def orders(
+        self,
+        *,
+        account: str | None = None,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Receipt]:
+        """Orders, the newest first, a page at a time.
+
+        Args:
+            account: only this account's.
+            state: only those that stand so.
+            before: only those that came before this order: the last one of the page before.
+            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+
+        Raises:
+            InvalidRequest: there is no such state, or the limit is out of its range.
+            OrderNotFound: there is no order `before`.
+        """
+        if state is not None and state not in list(State):
+            raise InvalidRequest(f"state must be one of {', '.join(State)}, not {state[:40]!r}.")
+        require_page(limit)
+        before_seq = None if before is None else self.order(before, account=account).seq
+        with self.database.read() as connection:
+            found = order_sql.list_orders(
+                connection,
+                account=account,
+                state=None if state is None else State(state),
+                before_seq=before_seq,
+                limit=limit,
+            )
+        return [receipt_of(order) for order in found]
+
+    def cancel(self, order_id: str, *, account: str | None = None) -> Receipt:
+        """End an order; one that runs is told to stop, and ends when its worker has answered.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        order = self._withdrawal.cancel(order_id, account=account)
+        try:
+            if order.state.ended:
+                self._streams.announce_ended([order.id])
+                if order.message is not None:
+                    self._streams.announce_inboxes([order.account])
+            elif order.instance is not None and (held := held_of(order)) is not None:
+                stop = StopAttempt(held=held, reason="cancelled")
+                audience = control_stream(order.instance)
+                token = seal(stop, self._key, sender="herder", audience=audience)
+                self._streams.add_controls([(order.instance, token)])
+        except RedisError as error:
+            # Its worker is told with its next beat, and whoever waits looks again.
+            _log.info("cancelled without Redis: %s", type(error).__name__)
+        if order.state is State.CANCELLED and order.dispatches:
+            self._nudger.nudge(order.model)
+        return receipt_of(order)
+
+    def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Receipt:
+        """Raise the fee of a queued order; arguments and errors as `Desk.rebid`."""
+        return receipt_of(self.desk.rebid(order_id, fee, account=account))
+
+    def purge(
+        self,
+        *,
+        older_than_days: int | None = None,
+        account: str | None = None,
+        order: str | None = None,
+    ) -> int:
+        """Delete prompts and texts of ended orders; arguments as `retention.purge`."""
+        if order is not None:
+            self.order(order)
+        return purge(
+            self.database,
+            home.clock_us(),
+            older_than_days=older_than_days,
+            account=account,
+            order_id=order,
+        )
+
+    def drain(self, name: str) -> list[str]:
+        """Have every worker of a name take no more, finish or hand back, and end.
+
+        Returns:
+            Their instances.
+
+        Raises:
+            WorkerNotFound: none of that name is here.
+            HerdUnavailable: Redis, over which they are told, is out of reach.
+        """
+        with self.database.read() as connection:
+            here = herd_sql.workers_here(connection)
+        told = [one.instance for one in here if one.name == name]
+        if not told:
+            raise WorkerNotFound(name, sorted({one.name for one in here}))
+        try:
+            self._streams.add_controls(
+                [
+                    (
+                        instance,
+                        seal(
+                            Drain(),
+                            self._key,
+                            sender="herder",
+                            audience=control_stream(instance),
+                        ),
+                    )
+                    for instance in told
+                ]
+            )
+        except RedisError as error:
+            raise HerdUnavailable("Redis is out of reach; try again.") from error
+        return told
+
+    def _ended(self, orders: Iterable[str]) -> set[str]:
+        """Those that ended, of some orders; and the topics of inboxes that changed."""
+        topics = set(orders)
+        inboxes = {topic for topic in topics if topic.startswith(INBOX)}
+        asked = sorted(topics - inboxes)
+        found: set[str] = set()
+        if inboxes:
+            changed = self._news.changed(topic.removeprefix(INBOX) for topic in inboxes)
+            found |= {self.inbox_topic(account) for account in changed}
+        with self.database.read() as connection:
+            for start in range(0, len(asked), ASKED_AT_ONCE):
+                page = order_sql.get_orders(connection, asked[start : start + ASKED_AT_ONCE])
+                found |= {order.id for order in page.values() if order.state.ended}
+        return found
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end; errors as `Answers.result`."""
+        return self._answers.result(order_id, timeout_s)
+
+    def answer(self, order_id: str) -> Result:
+        """What there is of an order's answer now, however it ended."""
+        return self._answers.answer(order_id)
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it is generated; errors as `Answers.stream`."""
+        return self._answers.stream(order_id)
+
+    def call_back(
+        self,
+        order_id: str,
+        callback: TextCallback | None,
+        on_error: ErrorCallback | None,
+    ) -> None:
+        """Call one of them once, at an order's end, in a thread that outlives the program."""
+        self._caller.add(order_id, callback, on_error)
+
+    def redis_answers(self) -> bool:
+        """Whether Redis, which carries text, beats and control, is in reach."""
+        return self._streams.answers()
+
+    def close(self) -> None:
+        """Send the nudges that wait, and give the connections back."""
+        self._nudger.close()
+        self.watcher.close()
+        self.database.close()

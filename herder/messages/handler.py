@@ -1,0 +1,205 @@
+"""The message interface: takes messages, and does what they ask, each in one transaction.
+
+A message is taken at once and answered in its sender's inbox, as the original did; what it may say
+and what is said back stands in `herder/messages/tags.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection
+
+from herder.accounts.accounts import Accounts
+from herder.db.database import Database
+from herder.domain import fingerprint
+from herder.domain.parsing import parse_key
+from herder.errors import (
+    InsufficientBalance,
+    InvalidRequest,
+    KeyLimitReached,
+    KeyReused,
+    NotFound,
+    RateLimited,
+)
+from herder.market.quotes import Quotes
+from herder.messages import tags as words
+from herder.messages.inbox import Letter, deliver
+from herder.messages.tags import Asked, BalanceAsked, InfoAsked, Payment, Prompted
+from herder.orders.intake import Desk, new_uuid
+from herder.store import accounts as account_sql
+from herder.store import messages as message_sql
+from herder.store import models as model_sql
+from herder.store.messages import Keyed
+
+_REFUSALS = (InvalidRequest, NotFound, InsufficientBalance, KeyLimitReached, RateLimited)
+"""What is answered in the inbox: the message was understood, and is not granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that was taken.
+
+    Attributes:
+        id: the message's.
+        order: the order that it became, or None.
+        model: whose book grew by it, or None.
+        told: accounts whose inbox has more by it already.
+    """
+
+    id: str
+    order: str | None = None
+    model: str | None = None
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message on its way, with the ids that were drawn for it."""
+
+    id: str
+    order_id: str
+    account: str
+    api_key: str | None
+    asked: Asked
+
+    def answer(self, tags: dict[str, str]) -> Letter:
+        """An answer to its sender."""
+        return Letter(self.account, tags, self.id)
+
+
+class Messages:
+    """Takes messages. Safe among threads and among processes on one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        desk: Desk,
+        accounts: Accounts,
+        quotes: Quotes,
+        *,
+        max_prompt_bytes: int,
+        clock_us: Callable[[], int],
+        new_id: Callable[[], str] = new_uuid,
+    ) -> None:
+        self._database = database
+        self._desk = desk
+        self._accounts = accounts
+        self._quotes = quotes
+        self._max_prompt_bytes = max_prompt_bytes
+        self._clock_us = clock_us
+        self._new_id = new_id
+
+    def send(
+        self,
+        body: object,
+        *,
+        account: str,
+        api_key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Taken:
+        """Take a message: what it asks is done, and answered if it can be, in one transaction.
+
+        Args:
+            body: the tags, as an object, or as a list of `{"name": …, "value": …}`.
+            account: who sends it.
+            api_key: the id of the API key that it was sent with.
+            idempotency_key: the same key with the same message is that message, and answered once,
+                be it by a refusal.
+
+        Raises:
+            InvalidMessage: it is none.
+            KeyReused: the idempotency key stands for another message.
+            Unauthorized: the API key opens nothing any more.
+            AccountNotFound: there is no such account.
+        """
+        tags = words.parse_tags(body)
+        key = parse_key(idempotency_key)
+        asked = words.parse_message(
+            tags, account=account, api_key=api_key, max_prompt_bytes=self._max_prompt_bytes
+        )
+        sent = _Sent(self._new_id(), self._new_id(), account, api_key, asked)
+        told = self._told_info(sent)
+        mark = fingerprint.of_tags(tags)
+
+        def step(connection: Connection) -> Taken:
+            self._lock(connection, sent)
+            before = None if key is None else message_sql.find_key(connection, account, key)
+            if before is not None:
+                if before.fingerprint != mark:
+                    raise KeyReused(str(key), "tags")
+                return Taken(before.message, before.order_id)
+            taken, letters = self._answer(connection, sent, told)
+            now_us = self._clock_us()
+            deliver(connection, letters, now_us)
+            if key is not None:
+                keyed = Keyed(mark, taken.id, taken.order)
+                message_sql.add_key(connection, account, key, keyed, now_us)
+            return replace(taken, told=tuple({letter.account for letter in letters}))
+
+        return self._database.transact(step)
+
+    def _lock(self, connection: Connection, sent: _Sent) -> None:
+        """Lock what it will write to, in the order that holds for everybody."""
+        names = {sent.account}
+        if isinstance(sent.asked, Prompted):
+            model_sql.share_policy(connection)
+        elif isinstance(sent.asked, Payment) and sent.asked.wrong is None:
+            names.add(sent.asked.payee)
+        account_sql.lock_all(connection, names)
+
+    def _told_info(self, sent: _Sent) -> list[Letter]:
+        """The answer to `Info`, which is read in a transaction of its own."""
+        if not isinstance(sent.asked, InfoAsked):
+            return []
+        return [sent.answer(words.info_tags(self._quotes.info()))]
+
+    def _answer(
+        self, connection: Connection, sent: _Sent, told: list[Letter]
+    ) -> tuple[Taken, list[Letter]]:
+        match sent.asked:
+            case Prompted():
+                return self._order(connection, sent, sent.asked)
+            case Payment():
+                return Taken(sent.id), self._pay(connection, sent, sent.asked)
+            case BalanceAsked():
+                found = self._accounts.balance_now(connection, sent.account)
+                return Taken(sent.id), [sent.answer(words.balance_tags(found))]
+            case InfoAsked():
+                return Taken(sent.id), told
+
+    def _order(
+        self, connection: Connection, sent: _Sent, asked: Prompted
+    ) -> tuple[Taken, list[Letter]]:
+        """Submit what is asked; a refusal leaves nothing but its answer."""
+        try:
+            if isinstance(asked.call, InvalidRequest):
+                raise asked.call
+            with connection.begin_nested():
+                call = replace(asked.call, message=sent.id)
+                order = self._desk.take(connection, sent.order_id, call)
+        except _REFUSALS as error:
+            refused = sent.answer(words.returned_tags(asked, sent.account, error))
+            return Taken(sent.id), [refused]
+        return Taken(sent.id, order.id, order.model), []
+
+    def _pay(self, connection: Connection, sent: _Sent, asked: Payment) -> list[Letter]:
+        """Move money to another account, and tell both."""
+        try:
+            if asked.wrong is not None:
+                raise asked.wrong
+            with connection.begin_nested():
+                self._accounts.pay(
+                    connection,
+                    sent.account,
+                    asked.payee,
+                    asked.amount,
+                    str(uuid5(UUID(sent.id), "transfer")),
+                    api_key=sent.api_key,
+                )
+        except _REFUSALS as error:
+            return [sent.answer(words.error_tags(asked, sent.id, error))]
+        credit = Letter(asked.payee, words.credit_tags(asked, sent.account), None)
+        return [sent.answer(words.debit_tags(asked)), credit]

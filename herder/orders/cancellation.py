@@ -1,0 +1,140 @@
+"""How orders end before their time: cancelled by their client, too late to begin, or overdue.
+
+Until a worker has an order, cancelling it charges nothing and takes effect at once. Once it runs,
+its worker is told to stop between two tokens, and what it delivered is charged by the outcome that
+it sends; a worker that does not answer within a lease is not waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.db.database import Database
+from herder.domain.order import Order, State
+from herder.errors import OrderNotFound
+from herder.orders.closing import Plan, Settled
+from herder.orders.settlement import CALLED_OFF
+from herder.settings import Settings
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from herder.store import orders as order_sql
+from ledger import Ledger
+from workers.wire import Held
+
+_log = structlog.get_logger("herder.orders.cancellation")
+
+MOST_AT_ONCE = 500
+"""Orders that one transaction expires at most, so that no other waits long for the lock."""
+
+
+class Withdrawal:
+    """Cancels orders, and ends those whose time is up."""
+
+    def __init__(
+        self,
+        database: Database,
+        books: Ledger,
+        settings: Settings,
+        *,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._ledger = books
+        self._settings = settings
+        self._clock_us = clock_us
+
+    def cancel(self, order_id: str, *, account: str | None = None) -> Order:
+        """End an order on its client's word. One that has ended stays as it is.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+
+        Returns:
+            The order: ended, if it waited; else still running, with `call_off` set. Then the caller
+            tells its worker to stop; whoever hears of that worker tells it again.
+
+        Raises:
+            OrderNotFound: there is none, or it is another account's.
+        """
+
+        def step(connection: Connection) -> Order:
+            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
+            if order is None or (account is not None and order.account != account):
+                raise OrderNotFound(order_id)
+            if order.state.ended or order.call_off is not None:
+                return order
+            now_us = self._clock_us()
+            plan = Plan()
+            if order.waits:
+                ended = plan.end(order, State.CANCELLED, now_us, None)
+                plan.write(connection, self._ledger, now_us)
+                return ended
+            until_s = herd_sql.heard_s(connection) + self._settings.lease_s
+            until_s = min(until_s, order.overdue_heard_s or until_s)
+            book_sql.call_off(connection, order, "cancelled", until_s)
+            subject = (order.id, order.attempt, order.instance, None)
+            order_sql.add_events(connection, "cancel_asked", now_us, [subject])
+            found = order_sql.get_order(connection, order_id)
+            assert found is not None, "it is locked"
+            return found
+
+        return self._database.settle(step)
+
+    def sweep(self) -> Settled:
+        """End what did not begin in time, and what runs on beyond its limit or its cancellation."""
+        with self._database.read() as connection:
+            late = book_sql.late(connection, self._clock_us(), MOST_AT_ONCE)
+            overdue = book_sql.overdue(connection, herd_sql.heard_s(connection))
+        if not late and not overdue:
+            return Settled()
+        ids = [order.id for order in (*late, *overdue)]
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
+            now_us = self._clock_us()
+            heard_s = herd_sql.heard_s(connection)
+            for order in order_sql.get_orders(connection, ids, lock=True).values():
+                if _is_late(order, now_us):
+                    plan.end(order, State.EXPIRED, now_us, None)
+                elif _is_overdue(order, heard_s):
+                    _log.warning("overdue", order=order.id, instance=order.instance)
+                    why = order.call_off or "deadline"
+                    if order.instance is not None and (held := held_of(order)) is not None:
+                        done.stops.append((order.instance, held, "void"))
+                    plan.end(order, CALLED_OFF[why], now_us, None)
+                else:
+                    continue  # something else ended it, or began it, a moment ago
+                done.models.add(order.model)
+            plan.write(connection, self._ledger, now_us)
+            done.note(plan)
+            return done
+
+        return self._database.transact(step)
+
+
+def held_of(order: Order) -> Held | None:
+    """The order's current attempt, as messages name it."""
+    if order.nonce is None:
+        return None
+    return Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
+
+
+def _is_late(order: Order, now_us: int) -> bool:
+    return (
+        order.start_by_us is not None
+        and order.start_by_us < now_us
+        and order.waits
+        and not order.begun
+    )
+
+
+def _is_overdue(order: Order, heard_s: int) -> bool:
+    return (
+        order.state is State.RUNNING
+        and order.overdue_heard_s is not None
+        and order.overdue_heard_s < heard_s
+    )

@@ -1,0 +1,218 @@
+"""How an order ends, or goes back to waiting: gathered in a plan, and written in few statements.
+
+The one place where a hold is resolved. Whoever has a reason to end an order (an outcome, a lapse, a
+cancellation, a deadline) plans it here, in the transaction in which the reason was looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from herder.domain.order import STEPS, Order, State
+from herder.domain.pricing import charge
+from herder.messages.inbox import Letter, deliver, told_end
+from herder.store import accounts as account_sql
+from herder.store import api_keys as key_sql
+from herder.store import book as book_sql
+from herder.store import orders as order_sql
+from herder.webhooks import events as webhooks
+from ledger import Ledger
+from workers.wire import Failure, Held, Outcome
+
+WhyStop = Literal["void", "cancelled", "deadline"]
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a transaction did, to be acted on once it is committed.
+
+    Attributes:
+        confirmed: (instance, attempt) whose outcome is settled: the worker may forget it.
+        stops: (instance, attempt, why) that a worker is to stop; `void` ones count for nothing.
+        ended: orders that ended here.
+        inboxes: accounts that were sent a message.
+        models: models whose slots came free or whose book grew.
+    """
+
+    confirmed: list[tuple[str, Held]] = field(default_factory=list)
+    stops: list[tuple[str, Held, WhyStop]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    inboxes: set[str] = field(default_factory=set)
+    models: set[str] = field(default_factory=set)
+
+    @property
+    def void(self) -> list[tuple[str, Held]]:
+        """(instance, attempt) whose outcome counts for nothing."""
+        return [(instance, held) for instance, held, why in self.stops if why == "void"]
+
+    def add(self, other: Settled) -> None:
+        """Act on another transaction's doings as well."""
+        self.confirmed += other.confirmed
+        self.stops += other.stops
+        self.ended += other.ended
+        self.inboxes |= other.inboxes
+        self.models |= other.models
+
+    def note(self, plan: Plan) -> None:
+        """What a plan ended, and whom it told."""
+        self.ended += plan.ended
+        self.inboxes |= {letter.account for letter in plan.letters}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a transaction will write, gathered so that it is written in few statements.
+
+    Attributes:
+        ended: the orders that it ends.
+        letters: what it tells those who ordered by a message.
+        told: these orders as they ended, for whoever is to be told.
+    """
+
+    ended: list[str] = field(default_factory=list)
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    told: list[Order] = field(default_factory=list)
+    answers: list[tuple[str, str]] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    posts: list[tuple[str, int | None]] = field(default_factory=list)
+    voids: list[str] = field(default_factory=list)
+    requeues: list[dict[str, Any]] = field(default_factory=list)
+    events: dict[str, list[tuple[str, int, str | None, str | None]]] = field(default_factory=dict)
+    accounts: Counter[str] = field(default_factory=Counter)
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, kind: str, order: Order, detail: str | None = None) -> None:
+        """An event, to be written with the rest."""
+        subject = (order.id, order.attempt, order.instance, detail)
+        self.events.setdefault(kind, []).append(subject)
+
+    def end(
+        self,
+        order: Order,
+        state: State,
+        now_us: int,
+        outcome: Outcome | None,
+        failure: Failure | None = None,
+    ) -> Order:
+        """End an order and resolve its hold.
+
+        Args:
+            order: as it stands, with the worker that it is bound to.
+            state: how it ends.
+            now_us: the time.
+            outcome: what its worker delivered, which is charged; None: nothing.
+            failure: why, if it failed.
+        """
+        assert state in STEPS[order.state], f"{order.state} to {state}"
+        # A worker cannot have generated more than it was asked for, whatever it says.
+        generated = min(outcome.generated, order.tokens) if outcome else 0
+        charged = 0
+        if state is State.COMPLETED or (state is not State.FAILED and generated > 0):
+            whole = order.charge_unused and state is State.COMPLETED
+            charged = charge(
+                order.fee, order.needed, order.rates, order.words, generated, whole=whole
+            )
+        took_us = outcome.took_ms * 1000 if outcome else 0
+        started_us = order.started_us
+        if started_us is None and order.instance is not None:
+            started_us = max(order.submitted_us, now_us - took_us)
+        ended = replace(
+            order,
+            state=state,
+            attempt_open=False,
+            # Who delivered nothing is bound no longer: if it shows up, it is told to stop.
+            instance=order.instance if outcome else None,
+            started_us=started_us,
+            ended_us=now_us,
+            finish_reason=outcome.finish_reason if outcome else None,
+            prompt_tokens=outcome.prompt_tokens if outcome else 0,
+            generated=generated,
+            charged=charged,
+            returned=order.fee - charged,
+            failure=failure.model_dump() if failure else None,
+        )
+        self.ends.append(
+            {
+                "which": order.seq,
+                **{f"v_{name}": getattr(ended, name) for name in book_sql.END_COLUMNS},
+            }
+        )
+        self.ended.append(order.id)
+        self.told.append(ended)
+        self.accounts[order.account] += 1
+        if order.api_key is not None:
+            held, spent = self.keys.get(order.api_key, (0, 0))
+            self.keys[order.api_key] = (held - order.fee, spent + charged)
+        if charged:
+            self.posts.append((order.hold_id, charged))
+        else:
+            self.voids.append(order.hold_id)
+        if outcome and outcome.text:
+            self.answers.append((order.id, outcome.text))
+        if order.message is not None:
+            self.letters.append(told_end(ended))
+        self.note(
+            state.value, replace(ended, instance=order.instance), failure.code if failure else None
+        )
+        return ended
+
+    def requeue(
+        self,
+        order: Order,
+        why: str,
+        detail: str | None = None,
+        *,
+        still_open: bool = False,
+    ) -> Order:
+        """Let an order wait again, in its old place.
+
+        Args:
+            order: as it stands; its `tries` and `dispatches` are written as they are here.
+            why: the kind of its event.
+            detail: of the event.
+            still_open: whether a late answer of its attempt still counts.
+        """
+        assert State.QUEUED in STEPS[order.state] or order.state is State.QUEUED
+        self.requeues.append(
+            {
+                "which": order.seq,
+                "still_open": still_open,
+                "tries_now": order.tries,
+                "dispatches_now": order.dispatches,
+                "has_begun": order.begun,
+                "who": order.instance,
+                "who_name": order.worker,
+                "who_weights": order.weights,
+            }
+        )
+        self.note(why, order, detail)
+        return replace(order, state=State.QUEUED, attempt_open=still_open)
+
+    def write(self, connection: Connection, books: Ledger, now_us: int) -> None:
+        """Write all of it. Nothing else moves these orders' money."""
+        book_sql.end(connection, self.ends)
+        book_sql.requeue(connection, self.requeues)
+        book_sql.write_answers(connection, self.answers)
+        for kind, subjects in self.events.items():
+            order_sql.add_events(connection, kind, now_us, subjects)
+        account_sql.count_out(connection, self.accounts)
+        deliver(connection, self.letters, now_us)
+        key_sql.count(connection, self.keys)
+        webhooks.queue_ends(connection, self.told, now_us)
+        # The ledger comes last: what it locks, others wait for until the commit.
+        books.lock_holds(connection, [*(hold for hold, _ in self.posts), *self.voids])
+        books.post_many(connection, self.posts)
+        books.void_many(connection, self.voids)
+
+
+def instances(pairs: Iterable[tuple[str, Held]]) -> dict[str, list[Held]]:
+    """Attempts by the worker instance that is to hear of them."""
+    by_instance: dict[str, list[Held]] = {}
+    for instance, held in pairs:
+        by_instance.setdefault(instance, []).append(held)
+    return by_instance

@@ -1,0 +1,270 @@
+"""Dispatch: the best orders go to the slots that are free, and what they say goes out.
+
+One short transaction per model under one lock (on SQLite the write lock is that lock): count the
+free slots, take the best orders, give each an attempt and a nonce, note them in the outbox; commit;
+then publish. At each dispatch no better order, committed before it began, stays waiting.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.db.database import Database
+from herder.domain.order import Order
+from herder.domain.pricing import priority
+from herder.settings import Settings
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from herder.store import outbox as outbox_sql
+from herder.types import decimal_text
+from workers.transport.tasks import NewTask
+from workers.wire import (
+    INFER_TASK,
+    INFERENCE_QUEUE,
+    MAX_RUN_LIMIT_S,
+    Job,
+    PrivateKey,
+    WireError,
+    attempt_id,
+    seal,
+)
+
+_log = structlog.get_logger("herder.orders.dispatch")
+
+MAX_AT_ONCE = 100
+"""Orders that one transaction sends out at most, so that no other waits long for the lock."""
+
+MOST_FORGOTTEN = 1000
+
+OUTBOX_GRACE_US = 5_000_000
+"""How old an outbox row is before the sweep takes it for one that its herder never published."""
+
+RUN_LIMIT_FACTOR = 10
+RUN_LIMIT_LEAST_S = 60
+SLOWEST_TOKENS_PER_S = 1
+"""Assumed for the run limit of a herd that has measured nothing."""
+
+
+class Publisher(Protocol):
+    """Whatever puts signed messages on queues."""
+
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages; raises OSError when the broker is out of reach."""
+
+
+Message = tuple[int, Order, order_sql.Request]
+"""An outbox row, and the order and request that its message is made of."""
+
+
+class Dispatcher:
+    """Sends the best orders to free slots."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        key: PrivateKey,
+        publisher: Publisher,
+        *,
+        clock_us: Callable[[], int],
+        new_nonce: Callable[[], str] = secrets.token_urlsafe,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._key = key
+        self._publisher = publisher
+        self._clock_us = clock_us
+        self._new_nonce = new_nonce
+        self._lock = threading.Lock()
+        self._published: set[int] = set()
+
+    def dispatch(self, model: str) -> bool:
+        """Fill the free slots of a model.
+
+        Returns:
+            Whether slots stayed free: then the next submission should be told of at once.
+        """
+        while True:
+            messages, room = self._take(model)
+            self._publish(messages)
+            if len(messages) < MAX_AT_ONCE:
+                return room > len(messages)
+
+    def _take(self, model: str) -> tuple[list[Message], int]:
+        # An empty book is no reason to wait for the write lock.
+        with self._database.read() as connection:
+            if not book_sql.anything_waits(connection, model):
+                return [], self._room(*_standing(connection, model))
+        published = self._some_published()
+
+        def step(connection: Connection) -> tuple[list[Message], int]:
+            model_sql.lock_dispatch(connection, model)
+            workers, unclaimed = _standing(connection, model)
+            room = self._room(workers, unclaimed)
+            now_us = self._clock_us()
+            most = min(room, MAX_AT_ONCE)
+            chosen = book_sql.best(connection, model, most, now_us) if room else []
+            if not chosen:
+                return [], room
+            deadline = herd_sql.heard_s(connection) + self._settings.claim_s
+            steps = [
+                {
+                    "which": order.seq,
+                    "new_nonce": self._new_nonce(),
+                    "limit_s": min(
+                        order.run_limit_s or run_limit_s(order.tokens, workers), MAX_RUN_LIMIT_S
+                    ),
+                    "at_us": now_us,
+                    "deadline": deadline,
+                }
+                for order in chosen
+            ]
+            book_sql.dispatch(connection, steps)
+            attempts = [(order.id, order.attempt + 1) for order in chosen]
+            outbox_sql.add(connection, attempts, now_us)
+            last = chosen[-1]
+            model_sql.set_last_multiplier(connection, model, last.fee, last.needed, now_us)
+            order_sql.add_events(
+                connection,
+                "dispatched",
+                now_us,
+                [(one, number, None, None) for one, number in attempts],
+            )
+            outbox_sql.clear(connection, published)
+            return outbox_sql.of_orders(connection, [order.id for order in chosen]), room
+
+        messages, room = self._database.transact(step)
+        if messages:
+            self._forget_published(published)
+        return messages, room
+
+    def _room(self, workers: Sequence[herd_sql.Worker], unclaimed: int) -> int:
+        """Orders that may go out now: free slots, less what is out with nobody yet."""
+        alive = [worker for worker in workers if worker.state == "alive"]
+        ahead = self._settings.lookahead * len(alive)
+        return max(0, sum(worker.free for worker in alive) + ahead - unclaimed)
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        """Send messages that were committed; what fails stays in the outbox for the sweep."""
+        tasks: dict[int, NewTask] = {}
+        for row, order, request in messages:
+            try:
+                tasks[row] = self._task(order, request)
+            except (WireError, ValueError) as error:
+                # One order that cannot be put into a message must not hold up those behind it:
+                # nobody claims it, and in the end it fails and its money goes back.
+                _log.error("job_not_made", order=order.id, reason=type(error).__name__)
+        if not tasks:
+            return
+        try:
+            self._publisher.publish_many(list(tasks.values()))
+        except OSError as error:
+            _log.warning("broker_out_of_reach", waiting=len(tasks), reason=str(error))
+            return
+        with self._lock:
+            self._published.update(tasks)
+
+    def _task(self, order: Order, request: order_sql.Request) -> NewTask:
+        job = job_of(order, request)
+        token = seal(
+            job,
+            self._key,
+            sender="herder",
+            audience=INFERENCE_QUEUE,
+            now_s=self._clock_us() // 1_000_000,
+            ttl_s=self._settings.claim_s,
+        )
+        return NewTask(
+            INFERENCE_QUEUE,
+            INFER_TASK,
+            token,
+            attempt_id(job.held),
+            f"order={job.order}",
+            priority(order.fee, order.needed),
+        )
+
+    def _some_published(self) -> list[int]:
+        """Outbox rows that were published, to be cleared within a transaction that commits anyway.
+
+        Should it not commit, or two threads clear the same ones: no harm is done.
+        """
+        with self._lock:
+            return sorted(self._published)[:MOST_FORGOTTEN]
+
+    def _forget_published(self, cleared: Sequence[int]) -> None:
+        with self._lock:
+            self._published.difference_update(cleared)
+
+    def sweep(self) -> None:
+        """Publish what some herder committed and did not publish, and tidy the outbox.
+
+        A message that goes out twice does no harm: its attempt is bound to one worker.
+        """
+        with self._database.read() as connection:
+            until_us = self._clock_us() - OUTBOX_GRACE_US
+            left = outbox_sql.pending(connection, until_us=until_us, limit=MAX_AT_ONCE)
+            with self._lock:
+                published = set(self._published)
+            tidy = bool(published) or outbox_sql.is_old(connection, until_us)
+        self._publish([message for message in left if message[0] not in published])
+        if tidy:
+            cleared = self._some_published()
+
+            def step(connection: Connection) -> None:
+                outbox_sql.clear(connection, cleared)
+                outbox_sql.sweep(connection)
+
+            self._database.transact(step)
+            self._forget_published(cleared)
+
+    def models(self) -> list[str]:
+        """Every model, for the sweep that stands behind lost events."""
+        with self._database.read() as connection:
+            return [model.name for model in model_sql.list_models(connection)]
+
+
+def _standing(connection: Connection, model: str) -> tuple[list[herd_sql.Worker], int]:
+    """The workers of a model, and how many of its orders are out with nobody yet."""
+    # In this order: what is claimed between the two looks is counted twice, and not never.
+    unclaimed = herd_sql.unclaimed(connection, model)
+    return herd_sql.workers_here(connection, model), unclaimed
+
+
+def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
+    """The longest run of an attempt in seconds, where the client gave none.
+
+    Ten times what the tokens take on the slowest worker with all its slots busy, at least a
+    minute, and at most `MAX_RUN_LIMIT_S`, which is all that a message can say.
+    """
+    speeds = [worker.tokens_per_s for worker in workers if worker.tokens_per_s > 0]
+    speed = min(speeds, default=SLOWEST_TOKENS_PER_S)
+    wanted = max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
+    return min(wanted, MAX_RUN_LIMIT_S)
+
+
+def job_of(order: Order, request: order_sql.Request) -> Job:
+    """The message about an order that was dispatched."""
+    assert order.nonce is not None
+    return Job(
+        order=order.id,
+        attempt=order.attempt,
+        nonce=order.nonce,
+        rank=order.rank,
+        model=order.model,
+        multiplier=decimal_text(order.multiplier, 3),
+        prompt=request.prompt.text,
+        messages=request.prompt.messages,
+        raw=request.prompt.raw,
+        tokens=order.tokens,
+        stop=request.stop,
+        sampling=request.sampling,
+        run_limit_s=min(order.run_limit_s or RUN_LIMIT_LEAST_S, MAX_RUN_LIMIT_S),
+    )

@@ -1,0 +1,333 @@
+"""The desk: where orders are taken, priced and bid for again, and an operator's refunds are given.
+
+Every call is one transaction. A refused call leaves no trace, not even of its idempotency key.
+`herder/orders/closing.py` is the other half: how orders end, and what they are charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import Connection
+
+import ledger
+from herder.accounts import api_keys
+from herder.accounts.accounts import client_account, money_errors
+from herder.db.database import Database
+from herder.db.outages import CommitUnknown
+from herder.domain import fingerprint
+from herder.domain.order import Order, State, Submission
+from herder.domain.pricing import (
+    MAX_WINSTON,
+    rank,
+)
+from herder.errors import (
+    AccountNotFound,
+    InvalidFee,
+    InvalidRequest,
+    InvalidStartBy,
+    OrderNotFound,
+    OrderNotWaiting,
+    RateLimited,
+    RebidTooLow,
+    RefundRefused,
+)
+from herder.market.order_price import Priced, price
+from herder.store import accounts as account_sql
+from herder.store import book as book_sql
+from herder.store import models as model_sql
+from herder.store import orders as order_sql
+from ledger import Ledger
+
+_MINUTE_US = 60_000_000
+
+
+def new_uuid() -> str:
+    """A fresh id from the system's randomness."""
+    return str(uuid4())
+
+
+class Desk:
+    """Takes orders. Safe among threads and among processes on one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: Ledger,
+        *,
+        clock_us: Callable[[], int],
+        new_id: Callable[[], str] = new_uuid,
+    ) -> None:
+        self._database = database
+        self._ledger = accounts
+        self._clock_us = clock_us
+        self._new_id = new_id
+
+    def submit(self, call: Submission) -> Order:
+        """Take an order: its hold, the order itself and its event in one transaction.
+
+        Args:
+            call: what the client asks, parsed.
+
+        Returns:
+            The order, queued; or the order of an earlier call with the same idempotency key.
+
+        Raises:
+            InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
+            QuoteMismatch, QuoteExpired: the quote that it names is for another order, or over.
+            ModelNotFound, AccountNotFound: there is no such thing.
+            InsufficientBalance: the account has less than the fee.
+            KeyReused: the idempotency key stands for another call.
+            RateLimited: the account has as much open, or ordered lately, as it may.
+            KeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
+            CommitUnknown: the database was lost while it took the order, and stayed away: `order`
+                of its data is the id that the order has, if there is one.
+            HerdUnavailable: the database is busy or out of reach; nothing was held.
+        """
+        order_id = self._new_id()
+        tried = False
+
+        def step(connection: Connection) -> Order:
+            nonlocal tried
+            if tried:
+                # Whoever took it a moment ago, and was cut off, has this lock until that is done.
+                model_sql.share_policy(connection)
+                account_sql.lock(connection, call.account)
+                taken = order_sql.get_order(connection, order_id)
+                if taken is not None:
+                    return taken
+            tried = True
+            return self.take(connection, order_id, call)
+
+        try:
+            return self._database.settle(step)
+        except CommitUnknown as error:
+            raise CommitUnknown(
+                f"The database went away while it took order {order_id}, and does not answer; "
+                f"`herd order show {order_id}` tells whether there is one.",
+                order=order_id,
+            ) from error
+
+    def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
+        """Take an order in the caller's transaction: `submit`, with what else belongs to it.
+
+        Args:
+            connection: the transaction. A caller who goes on after a refusal does so from a
+                savepoint that was set before.
+            order_id: a fresh UUID, drawn before the transaction.
+            call: what the client asks, parsed.
+
+        Raises:
+            HerdError: as `submit`.
+        """
+        model_sql.share_policy(connection)
+        if call.idempotency_key:
+            # Two calls with one key, at once: the second has to find the first one's order.
+            account_sql.lock(connection, call.account)
+            found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
+            if found is not None:
+                fingerprint.require_same(call.idempotency_key, call, found[1])
+                return found[0]
+        priced = price(connection, call, self._clock_us())
+        return self._place(connection, order_id, call, priced)
+
+    def _place(
+        self,
+        connection: Connection,
+        order_id: str,
+        call: Submission,
+        priced: Priced,
+    ) -> Order:
+        now_us = self._clock_us()
+        if call.start_by_us is not None and call.start_by_us <= now_us:
+            raise InvalidStartBy("start_by has already passed; give a time in the future.")
+        self._count_in(connection, call, priced, now_us)
+        api_keys.count_in(connection, call.api_key, priced.fee, priced.fee, now_us)
+        hold_id = _hold_id(order_id, 1)
+        with money_errors(call.account):
+            self._ledger.hold(
+                connection,
+                hold_id,
+                client_account(call.account),
+                f"revenue:{ledger.stripe(hold_id, priced.stripes)}",
+                priced.fee,
+                tags={"order": order_id},
+            )
+        values: dict[str, Any] = {
+            "id": order_id,
+            "account": call.account,
+            "model": priced.model.name,
+            "state": State.QUEUED.value,
+            "rank": priced.rank(now_us),
+            "fee": priced.fee,
+            "needed": priced.needed,
+            "prompt_fee": priced.rates.prompt_fee,
+            "fee_per_token": priced.rates.fee_per_token,
+            "charge_unused": priced.charge_unused,
+            "bid_factor": str(call.bid_factor),
+            "automatic": priced.automatic,
+            "words": priced.words,
+            "tokens": call.tokens,
+            "reference": call.reference,
+            "idempotency_key": call.idempotency_key,
+            "fingerprint": fingerprint.of_call(call) if call.idempotency_key else None,
+            "api_key": call.api_key,
+            "message": call.message,
+            "hold_id": hold_id,
+            "start_by_us": call.start_by_us,
+            "run_limit_s": call.run_limit_s,
+            "submitted_us": now_us,
+        }
+        request = order_sql.Request(call.prompt, call.stop, call.sampling)
+        order = order_sql.insert_order(connection, values, request)
+        order_sql.add_events(connection, "submitted", now_us, [(order_id, 0, None, None)])
+        return order
+
+    def _count_in(
+        self, connection: Connection, call: Submission, priced: Priced, now_us: int
+    ) -> None:
+        """Count an order against its account's limits.
+
+        Tokens a minute are a leaky bucket that holds a minute (GCRA, ITU-T I.371): what was ordered
+        is paid off at the limit's rate, and an order is refused that would not be within a minute.
+        """
+        known = account_sql.standing(connection, call.account, lock=True)
+        if known is None:
+            raise AccountNotFound(call.account)
+        if 0 < known.max_open_orders <= known.open_orders:
+            raise RateLimited(
+                f"Account {call.account!r} has {known.open_orders} open orders and may have at "
+                f"most {known.max_open_orders}; try again when one has ended.",
+                retry_after_s=1,
+                open_orders=known.open_orders,
+                max_open_orders=known.max_open_orders,
+            )
+        until_us = known.tokens_until_us
+        if known.tokens_per_minute > 0:
+            asked = priced.words + call.tokens
+            until_us = max(until_us, now_us) + asked * _MINUTE_US // known.tokens_per_minute
+            if asked > known.tokens_per_minute:
+                raise InvalidRequest(
+                    f"This order has {asked} words and tokens, and account {call.account!r} may "
+                    f"order {known.tokens_per_minute} a minute; ask for fewer.",
+                    asked=asked,
+                    tokens_per_minute=known.tokens_per_minute,
+                )
+            if until_us > now_us + _MINUTE_US:
+                wait_s = -(-(until_us - now_us - _MINUTE_US) // 1_000_000)
+                raise RateLimited(
+                    f"Account {call.account!r} may order {known.tokens_per_minute} words and "
+                    f"tokens a minute; try again in {wait_s} s.",
+                    retry_after_s=wait_s,
+                    tokens_per_minute=known.tokens_per_minute,
+                )
+        account_sql.count_in(connection, call.account, until_us)
+
+    def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Order:
+        """Raise the fee of an order that is queued: its hold and its place in one transaction.
+
+        The same fee again changes nothing, so that a call whose answer was lost may be repeated.
+
+        Args:
+            order_id: the order.
+            fee: the new fee in winston, for the whole order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            InvalidFee: it is no whole number of winston.
+            OrderNotFound: there is no such order, or it is another account's.
+            OrderNotWaiting: it is out with the herd, or has ended.
+            RebidTooLow: the fee is below what it offers already.
+            InsufficientBalance: the account has less than the difference.
+            KeyLimitReached, Unauthorized: the API key that it was bought with may not spend that.
+        """
+        if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+            raise InvalidFee("fee", fee, MAX_WINSTON)
+
+        def step(connection: Connection) -> Order:
+            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
+            if order is None or (account is not None and order.account != account):
+                raise OrderNotFound(order_id)
+            if fee == order.fee and order.holds > 1:
+                return order
+            if order.state is not State.QUEUED:
+                raise OrderNotWaiting(order_id, order.state.value)
+            if fee <= order.fee:
+                raise RebidTooLow(order_id, fee, order.fee)
+            now_us = self._clock_us()
+            api_keys.count_in(connection, order.api_key, fee, fee - order.fee, now_us)
+            policy, _, stripes = model_sql.read_policy(connection)
+            hold_id = _hold_id(order_id, order.holds + 1)
+            payer = client_account(order.account)
+            old, new = (
+                f"revenue:{ledger.stripe(hold, stripes)}" for hold in (order.hold_id, hold_id)
+            )
+            with money_errors(order.account):
+                self._ledger.lock_accounts(connection, [payer, old, new])
+                # The old one first: the account may have no more than the difference.
+                self._ledger.void_many(connection, [order.hold_id])
+                self._ledger.hold(connection, hold_id, payer, new, fee, tags={"order": order_id})
+            place = rank(fee, order.needed, aging_s=policy.aging_s, submitted_us=order.submitted_us)
+            book_sql.rebid(connection, order, fee, place, hold_id)
+            subject = (order_id, order.attempt, None, f"{order.fee} to {fee}")
+            order_sql.add_events(connection, "rebid", now_us, [subject])
+            found = order_sql.get_order(connection, order_id)
+            assert found is not None, "it is locked"
+            return found
+
+        return self._database.settle(step)
+
+    def refund(
+        self, order_id: str, amount: int | None, reason: str, *, refund_id: str | None = None
+    ) -> int:
+        """Give back what an ended order was charged, in part or whole.
+
+        Args:
+            order_id: the order.
+            amount: winston, or None for all that was not given back yet.
+            reason: why; it stands in the account's statement.
+            refund_id: the idempotency key, a UUID; drawn where none is given.
+
+        Returns:
+            The winston given back.
+
+        Raises:
+            OrderNotFound: there is no such order.
+            RefundRefused: it was not charged, or not as much.
+            KeyReused: the id stands for another transfer.
+            InvalidRequest: the amount or the id is none.
+        """
+        transfer_id = refund_id or self._new_id()
+
+        def step(connection: Connection) -> int:
+            # Locked before the accounts are, as everywhere.
+            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
+            if order is None:
+                raise OrderNotFound(order_id)
+            if order.charged == 0:
+                raise RefundRefused(f"Order {order_id} is {order.state} and was not charged.")
+            charged_by = ledger.post_id(order.hold_id)
+            tags = {"reason": reason[:1000]}
+            try:
+                with money_errors("revenue"):
+                    given = self._ledger.refund(connection, transfer_id, charged_by, amount, tags)
+            except ledger.ExceedsRefundable as error:
+                raise RefundRefused(
+                    f"Order {order_id} was charged {order.charged} winston, of which "
+                    f"{error.refundable} can still be refunded.",
+                    refundable=error.refundable,
+                ) from None
+            if not given.replayed:
+                order_sql.add_refund(connection, order_id, given.amount)
+                subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
+                order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
+            return given.amount
+
+        return self._database.settle(step)
+
+
+def _hold_id(order_id: str, number: int) -> str:
+    """The id of an order's hold; a re-bid voids one and places the next."""
+    return str(uuid5(UUID(order_id), f"hold:{number}"))

@@ -1,0 +1,138 @@
+"""How an order is read: as it stands, its answer, its text while it is generated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from redis import RedisError
+
+from herder.db.database import Database
+from herder.domain.order import Order, State
+from herder.errors import OrderNotFound, ResultTimeout, StreamRestarted
+from herder.orders.watcher import Watcher
+from herder.store import orders as order_sql
+from herder.types import Result, raise_if_not_completed, result_of
+from workers.transport.streams import Streams
+
+_log = logging.getLogger("herder.orders.reader")
+
+FOLLOW_MS = 1000
+"""How long a reader waits for text before it looks into the database again."""
+
+
+class Answers:
+    """Reads orders of one herd. Safe among threads.
+
+    Args:
+        database: where they stand.
+        streams: their texts while they run.
+        watcher: tells of their ends.
+    """
+
+    def __init__(self, database: Database, streams: Streams, watcher: Watcher) -> None:
+        self._database = database
+        self._streams = streams
+        self._watcher = watcher
+
+    def order(self, order_id: str, *, account: str | None = None) -> Order:
+        """An order, as it stands now.
+
+        Args:
+            order_id: the order.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        with self._database.read() as connection:
+            order = order_sql.get_order(connection, order_id)
+        if order is None or (account is not None and order.account != account):
+            raise OrderNotFound(order_id)
+        return order
+
+    def result(self, order_id: str, timeout_s: float | None) -> Result:
+        """Wait for an order's end.
+
+        Raises:
+            ResultTimeout: it did not end in time; it goes on.
+            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `result` of the error
+                holds the partial text and the receipt.
+            OrderNotFound: there is no such order.
+        """
+        result = self.answer(order_id)
+        if not State(result.receipt.state).ended:
+            if not self._watcher.wait(order_id, timeout_s):
+                state = self.order(order_id).state.value
+                waited = "" if timeout_s is None else f"{timeout_s:g}"
+                raise ResultTimeout(order_id, state, waited)
+            result = self.answer(order_id)
+        raise_if_not_completed(result)
+        return result
+
+    def answer(self, order_id: str) -> Result:
+        """What there is of an order's answer now, however it ended."""
+        with self._database.read() as connection:
+            order = order_sql.get_order(connection, order_id)
+            if order is None:
+                raise OrderNotFound(order_id)
+            return result_of(order, order_sql.get_answer(connection, order_id))
+
+    def stream(self, order_id: str) -> Iterator[str]:
+        """An order's text as it is generated, from its beginning, however late one joins.
+
+        Raises:
+            StreamRestarted: text was shown of an attempt that was lost, or that the final answer
+                differs from.
+            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+        """
+        shown = ""
+        reading, after = 0, "0"
+        while True:
+            order = self.order(order_id)
+            if order.state.ended:
+                break
+            attempt = readable_attempt(order)
+            if attempt != reading:
+                if shown:
+                    raise StreamRestarted(order_id, len(shown))
+                reading, after = attempt, "0"
+            after, text, ended = self._follow(order_id, attempt, after, len(shown))
+            if text:
+                shown += text
+                yield text
+            if ended:
+                # All of the text is out; its settlement follows within moments.
+                self._watcher.wait(order_id, FOLLOW_MS / 1000)
+        result = self.answer(order_id)
+        if not result.text.startswith(shown):
+            raise StreamRestarted(order_id, len(shown))
+        if len(result.text) > len(shown):
+            yield result.text[len(shown) :]
+        raise_if_not_completed(result)
+
+    def _follow(self, order_id: str, attempt: int, after: str, shown: int) -> tuple[str, str, bool]:
+        """(where to go on, new text, whether that was all) of an attempt's stream."""
+        try:
+            pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
+        except RedisError as error:
+            _log.debug("no text from Redis: %s", type(error).__name__)
+            self._watcher.wait(order_id, FOLLOW_MS / 1000)
+            return after, "", False
+        text = ""
+        for piece in pieces:
+            after = piece.id
+            have = shown + len(text)
+            if piece.offset > have:
+                continue  # a piece was dropped on the way: the stored text fills the gap
+            text += piece.text[have - piece.offset :]
+            if piece.end:
+                return after, text, True
+        return after, text, False
+
+
+def readable_attempt(order: Order) -> int:
+    """The attempt whose text there is, or will be first."""
+    if order.state is State.QUEUED and not order.attempt_open:
+        return order.attempt + 1
+    return order.attempt

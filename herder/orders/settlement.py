@@ -1,0 +1,211 @@
+"""How orders end by what comes back from workers, or does not: outcomes and lapses.
+
+An outcome counts if and only if its attempt is the order's current one, still open, and its
+worker is the one that it is bound to, or the first to show up with its nonce. Settling is
+idempotent: an outcome that comes again is confirmed again and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy import Connection
+
+from herder.db.database import Database
+from herder.domain.binding import judge_attempt
+from herder.domain.order import Order, State
+from herder.orders.closing import Plan, Settled
+from herder.settings import Settings
+from herder.store import book as book_sql
+from herder.store import herd as herd_sql
+from herder.store import orders as order_sql
+from ledger import Ledger
+from workers.wire import Failure, Outcome
+
+_log = structlog.get_logger("herder.orders.settlement")
+
+_STATE_OF = {
+    "stop": State.COMPLETED,
+    "length": State.COMPLETED,
+    "deadline": State.EXPIRED,
+    "cancelled": State.CANCELLED,
+}
+CALLED_OFF = {"cancelled": State.CANCELLED, "deadline": State.EXPIRED}
+"""How an order ends whose attempt was called off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome whose signature was checked, and who signed it."""
+
+    outcome: Outcome
+    instance: str
+    kid: str
+
+
+class Settlement:
+    """Settles what comes back from workers, and what does not."""
+
+    def __init__(
+        self,
+        database: Database,
+        books: Ledger,
+        settings: Settings,
+        *,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._ledger = books
+        self._settings = settings
+        self._clock_us = clock_us
+
+    def settle(self, answers: Sequence[Answer]) -> Settled:
+        """Settle all the outcomes that wait, in one transaction.
+
+        Args:
+            answers: outcomes as they came, of any number of workers, repeats among them.
+        """
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
+            now_us = self._clock_us()
+            named = (one.outcome.order for one in answers)
+            orders = order_sql.get_orders(connection, named, lock=True)
+            keys = herd_sql.live_keys(connection, herd_sql.WORKER)
+            known = {
+                instance: herd_sql.get_worker(connection, instance)
+                for instance in {one.instance for one in answers}
+            }
+            for answer in answers:
+                worker = known[answer.instance]
+                if answer.kid not in keys or worker is None or worker.kid != answer.kid:
+                    # Not confirmed: a worker that has yet to announce itself sends it again.
+                    _log.warning("outcome_of_unknown_worker", instance=answer.instance)
+                    continue
+                order = orders.get(answer.outcome.order)
+                verdict = judge_attempt(order, answer.outcome.held, answer.instance)
+                if order is None or verdict == "void":
+                    _log.warning(
+                        "outcome_dropped", order=answer.outcome.order, instance=answer.instance
+                    )
+                    done.stops.append((answer.instance, answer.outcome.held, "void"))
+                    continue
+                done.confirmed.append((answer.instance, answer.outcome.held))
+                if verdict == "current":
+                    bound = _bound(order, worker)
+                    orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
+                    done.models.add(order.model)
+            plan.write(connection, self._ledger, now_us)
+            done.note(plan)
+            return done
+
+        return self._database.transact(step)
+
+    def _apply(self, plan: Plan, order: Order, outcome: Outcome, now_us: int) -> Order:
+        """The order after an outcome that counts."""
+        limits = self._settings
+        failure = outcome.failure
+        unasked = outcome.finish_reason == "cancelled" and order.call_off is None
+        if outcome.result == "completed" and not unasked:
+            return plan.end(order, _STATE_OF[outcome.finish_reason or "stop"], now_us, outcome)
+        if outcome.result == "failed" and (failure is None or failure.permanent):
+            return plan.end(order, State.FAILED, now_us, outcome, failure)
+        if order.call_off is not None:
+            # It was to stop anyway, and nothing was delivered.
+            return plan.end(order, CALLED_OFF[order.call_off], now_us, None)
+        if outcome.result == "handed_back":
+            # Nothing was wrong with the order: it counts as sent, not as tried.
+            order = replace(order, tries=max(0, order.tries - 1))
+            if order.dispatches < limits.max_dispatches:
+                return plan.requeue(order, "handed_back")
+            failure = _too_many_dispatches(order)
+        elif failure is None:
+            failure = Failure(
+                code="stopped_unasked",
+                message="Its worker stopped it without being asked to.",
+                permanent=False,
+            )
+        if not failure.permanent and order.tries < limits.max_attempts:
+            return plan.requeue(order, "attempt_failed", failure.message)
+        return plan.end(order, State.FAILED, now_us, outcome, failure)
+
+    def lapse(self) -> Settled:
+        """Take back what nobody claimed, and what fell silent for a lease.
+
+        The order goes back to its old place, or fails once it was tried often enough. Its last
+        attempt stays open until it is dispatched again: a late answer is still an answer.
+        """
+        with self._database.read() as connection:
+            heard_s = herd_sql.heard_s(connection)
+            if not book_sql.lapsed(connection, heard_s):
+                return Settled()
+
+        def step(connection: Connection) -> Settled:
+            done, plan = Settled(), Plan()
+            now_us = self._clock_us()
+            heard_s = herd_sql.heard_s(connection)
+            found = book_sql.lapsed(connection, heard_s)
+            locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
+            for seen in found:
+                order = locked[seen.id]
+                if (order.attempt, order.state, order.deadline_heard_s) != (
+                    seen.attempt,
+                    seen.state,
+                    seen.deadline_heard_s,
+                ):
+                    continue  # something came while the lock was waited for
+                done.models.add(order.model)
+                self._give_up(connection, plan, order, now_us)
+                _log.warning(
+                    "lapsed", order=order.id, attempt=order.attempt, instance=order.instance
+                )
+            plan.write(connection, self._ledger, now_us)
+            done.note(plan)
+            return done
+
+        return self._database.transact(step)
+
+    def _give_up(self, connection: Connection, plan: Plan, order: Order, now_us: int) -> None:
+        limits = self._settings
+        failure: Failure | None = None
+        if order.call_off is not None:
+            plan.end(order, CALLED_OFF[order.call_off], now_us, None)
+            return
+        if order.instance is None and not order_sql.messages_flowed_since_dispatch(
+            connection, order.id
+        ):
+            # Not this order's message was lost, but the broker, or all who read from it.
+            order = replace(order, dispatches=max(0, order.dispatches - 1))
+        if order.tries >= limits.max_attempts:
+            said = f"Workers that fell silent while running it: {order.tries}."
+            failure = Failure(code="too_many_attempts", message=said, permanent=True)
+        elif order.dispatches >= limits.max_dispatches:
+            failure = _too_many_dispatches(order)
+        if failure is None:
+            plan.requeue(order, "lapsed", still_open=True)
+        else:
+            plan.end(order, State.FAILED, now_us, None, failure)
+
+
+def _too_many_dispatches(order: Order) -> Failure:
+    return Failure(
+        code="too_many_dispatches",
+        message=f"It was dispatched {order.dispatches} times and never finished.",
+        permanent=True,
+    )
+
+
+def _bound(order: Order, worker: herd_sql.Worker) -> Order:
+    """The order as it is once its attempt is bound: an outcome may come before the claim."""
+    if order.instance is not None:
+        return order
+    return replace(
+        order,
+        instance=worker.instance,
+        worker=worker.name,
+        weights=worker.weights,
+        begun=True,
+        tries=order.tries + 1,
+    )

@@ -1,0 +1,339 @@
+"""What a client is shown: quotes, info, receipts and results. Plain data, safe to print or dump.
+
+Amounts are integer winston; multipliers are exact decimals as text, since a float is no money.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from herder.errors import OrderCancelled, OrderEnded, OrderExpired, OrderFailed, sentence
+
+if TYPE_CHECKING:
+    from herder.domain.order import Order
+
+
+def decimal_text(value: Fraction, places: int = 6) -> str:
+    """A fraction as a short decimal for people: 1.25, not 5/4."""
+    scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
+    return f"{scaled:f}"
+
+
+PLACE_COUNTED = 1000
+"""How far a queue is counted exactly: counting a million rows for each caller would make the book
+slower as it grows."""
+
+PLACE_UNKNOWN = PLACE_COUNTED + 2
+"""The place of an order that has more than that before it, while nobody has counted how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A model's rates in winston."""
+
+    prompt_fee: int
+    fee_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What a fee would buy now; amounts in winston.
+
+    Attributes:
+        multiplier: `fee / needed`.
+        place, place_exact, wait_s: as those of `Quote`.
+    """
+
+    fee: int
+    multiplier: str
+    place: int
+    place_exact: bool
+    wait_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What an order would need, pay and wait for, as it would stand now.
+
+    Attributes:
+        fee: in winston: the automatic one, or the one that was named, times the multiplier.
+        multiplier: `fee / needed`.
+        place: 1 for the head of the queue.
+        place_exact: False where the queue is too long to be counted for one caller: then the place
+            is an estimate, or `PLACE_UNKNOWN` where all that is known is that it is no better.
+        wait_s: seconds until it would start, or None while nothing measured says.
+        waiting_for_workers: no worker of this model is alive.
+        curve: what other fees would buy.
+        expires: until when `quote` holds (RFC 3339).
+        quote: the quote, signed: an order of this account, model, words and tokens that names it
+            has these rates, and pays this fee if it names none. Place and wait it does not promise.
+    """
+
+    account: str
+    model: str
+    words: int
+    tokens: int
+    rates: Rate
+    needed: int
+    fee: int
+    multiplier: str
+    place: int
+    place_exact: bool
+    wait_s: int | None
+    waiting_for_workers: bool
+    curve: list[Bid]
+    expires: str
+    quote: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The quote as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an order stands in the queue now; fields as those of `Quote`."""
+
+    place: int
+    place_exact: bool
+    wait_s: int | None
+    waiting_for_workers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as the herd offers it now.
+
+    Attributes:
+        queue_length_exact: False where the length is an estimate, and at least `PLACE_COUNTED` + 1.
+        wait_s: as in a quote, for an order behind all that wait.
+    """
+
+    name: str
+    rates: Rate
+    last_multiplier: str
+    queue_length: int
+    queue_length_exact: bool
+    context: int | None
+    workers: int
+    slots: int
+    free_slots: int
+    weights: list[str]
+    wait_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Who serves here and how it stands.
+
+    The original's Info answered name, version, rates, last multiplier and queue length; the
+    herd, the models and the wait to expect are ours.
+    """
+
+    name: str
+    version: str
+    default_model: str
+    models: list[ModelInfo]
+
+    @property
+    def model(self) -> ModelInfo:
+        """The default model."""
+        return next(model for model in self.models if model.name == self.default_model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the model counted them."""
+
+    prompt_tokens: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an order cost and why; amounts in winston, times in milliseconds.
+
+    Attributes:
+        multiplier: `fee / needed`, which ranked it.
+        bid_factor: the `multiplier` that the call gave, a factor on the fee.
+        held: what is still held; 0 once the order ended.
+        refunded: what an operator gave back later.
+        attempts: how often it was given to a worker.
+        weights: what the worker did to the model's weights.
+        waited_ms: from submission to its start on a worker.
+        took_ms: from that start to its end.
+    """
+
+    order: str
+    account: str
+    model: str
+    state: str
+    needed: int
+    fee: int
+    multiplier: str
+    bid_factor: str
+    automatic: bool
+    rates: Rate
+    words: int
+    tokens: int
+    generated: int
+    charged: int
+    returned: int
+    held: int
+    refunded: int
+    attempts: int
+    worker: str | None
+    weights: str | None
+    reference: str | None
+    submitted_us: int
+    waited_ms: int | None
+    took_ms: int | None
+    failure: dict[str, object] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An order's answer.
+
+    Attributes:
+        text: what was generated; partial where the order did not complete.
+        finish_reason: `stop`, `length`, `deadline` or `cancelled`; None where nothing ran.
+        text_deleted: the text is empty because it was deleted since.
+    """
+
+    order: str
+    text: str
+    finish_reason: str | None
+    usage: Usage
+    receipt: Receipt
+    reference: str | None = None
+    text_deleted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBalance:
+    """An account with what it has, in winston."""
+
+    account: str
+    posted: int
+    held: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementEntry:
+    """What moved an account's money, seen from its side, in winston.
+
+    Attributes:
+        seq: its place: the cursor for the next page.
+        transfer: the id of the transfer behind it.
+        at_us: when, in microseconds since the epoch.
+        kind: `deposit`, `grant`, `withdrawal`, `sent`, `received`, `hold`, `charge`, `release` or
+            `refund`.
+        amount: what it changed of what the account has.
+        held: what it changed of what of that is held.
+        order: the order that it was for.
+        counterparty: of `sent` and `received`: the other account.
+        period: of a grant: the day, week or month that it is for.
+        note: the operator's words.
+    """
+
+    seq: int
+    transfer: str
+    at_us: int
+    kind: str
+    amount: int
+    held: int
+    order: str | None
+    counterparty: str | None
+    period: str | None
+    note: str | None
+
+
+def receipt_of(order: Order) -> Receipt:
+    """An order's receipt, as it stands now."""
+    started, ended = order.started_us, order.ended_us
+    return Receipt(
+        order=order.id,
+        account=order.account,
+        model=order.model,
+        state=order.state.value,
+        needed=order.needed,
+        fee=order.fee,
+        multiplier=decimal_text(order.multiplier),
+        bid_factor=decimal_text(Fraction(order.bid_factor)),
+        automatic=order.automatic,
+        rates=Rate(order.rates.prompt_fee, order.rates.fee_per_token),
+        words=order.words,
+        tokens=order.tokens,
+        generated=order.generated,
+        charged=order.charged,
+        returned=order.returned,
+        held=order.held,
+        refunded=order.refunded,
+        attempts=order.tries,
+        worker=order.worker,
+        weights=order.weights,
+        reference=order.reference,
+        submitted_us=order.submitted_us,
+        waited_ms=None if started is None else max(0, started - order.submitted_us) // 1000,
+        took_ms=None if started is None or ended is None else max(0, ended - started) // 1000,
+        failure=order.failure,
+    )
+
+
+def result_of(order: Order, text: str | None) -> Result:
+    """An order's result; `text` is None where it was deleted."""
+    return Result(
+        order=order.id,
+        text=text or "",
+        finish_reason=order.finish_reason,
+        usage=Usage(order.prompt_tokens, order.generated),
+        receipt=receipt_of(order),
+        reference=order.reference,
+        text_deleted=text is None,
+    )
+
+
+_ENDS: dict[str, type[OrderEnded]] = {
+    "failed": OrderFailed,
+    "cancelled": OrderCancelled,
+    "expired": OrderExpired,
+}
+
+
+def raise_if_not_completed(result: Result) -> None:
+    """Raise the error of an order that ended otherwise.
+
+    Raises:
+        OrderFailed, OrderCancelled, OrderExpired: with the result.
+    """
+    receipt = result.receipt
+    ended = _ENDS.get(receipt.state)
+    if ended is None:
+        return
+    why = str((receipt.failure or {}).get("message", "")).strip()
+    money = (
+        f"{receipt.charged} winston were charged and {receipt.returned} returned."
+        if receipt.charged
+        else f"All {receipt.returned} winston were returned."
+    )
+    raise ended(
+        f"Order {result.order} {receipt.state}{': ' + sentence(why) if why else '.'} {money}",
+        result,
+    )

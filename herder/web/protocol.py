@@ -1,0 +1,127 @@
+"""uvicorn's HTTP, with our answers to what is no request, and an end to callers who hold a line.
+
+What h11 refuses never reaches the app: a head without an end, or what is no HTTP. A caller who says
+half of a request and then nothing, or who does not read what he asked for, would hold his line for
+ever, and what waits to be written with it. The app is told that he has gone away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import h11
+import structlog
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from herder.gateway.settings import GatewaySettings
+from herder.web.errors import body_of
+
+_log = structlog.get_logger("herder.gateway")
+
+
+def make_protocol(settings: GatewaySettings) -> type[asyncio.Protocol]:
+    """The protocol of one gateway's connections, as `uvicorn.Config` takes it."""
+
+    class Protocol(_Protocol):
+        max_request_s = settings.max_request_s
+        max_header_bytes = settings.max_header_bytes
+        slow_reader_s = settings.slow_reader_s
+
+    return Protocol
+
+
+class _Protocol(H11Protocol):
+    max_request_s: int
+    max_header_bytes: int
+    slow_reader_s: int
+    _for_request: asyncio.TimerHandle | None = None
+    _for_reader: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_request()
+        self._forget_reader()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # From here on uvicorn ends a line on which nothing comes; this one, where too little does.
+        self._forget_request()
+
+    def _await_request(self) -> None:
+        """Wait for the rest of a request, counted from its first bytes; or for none."""
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._forget_request()
+        elif self._for_request is None:
+            self._for_request = self.loop.call_later(self.max_request_s, self.transport.abort)
+
+    def _forget_request(self) -> None:
+        if self._for_request is not None:
+            self._for_request.cancel()
+            self._for_request = None
+
+    def pause_writing(self) -> None:
+        """There is more to be read than is kept for a reader."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """It was read."""
+        super().resume_writing()
+        self._forget_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The line is closed, once what was written is read."""
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self.slow_reader_s, self._cut)
+
+    def _await_reader(self) -> None:
+        if self._for_reader is None:
+            self._for_reader = self.loop.call_later(self.slow_reader_s, self._cut)
+
+    def _forget_reader(self) -> None:
+        if self._for_reader is not None:
+            self._for_reader.cancel()
+            self._for_reader = None
+
+    def _cut(self) -> None:
+        _log.info("slow_reader_cut", after_s=self.slow_reader_s)
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request. Called while h11's error is handled."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()  # an answer is on its way: nothing can be said any more
+            return
+        error = sys.exc_info()[1]
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        if status == 431:
+            said = f"The request's headers are longer than {self.max_header_bytes} bytes."
+            body = body_of(said, 431, "head_too_long")
+        else:
+            status, body = 400, body_of(msg, 400, "invalid_request")
+        content = json.dumps(body).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=status, headers=headers),
+            h11.Data(data=content),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

@@ -1,0 +1,140 @@
+"""How an app is served: socket, bounds, end. For the gateway, and the room beside it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from herder.errors import SetupError
+from herder.web.errors import Answer, body_of
+
+GRACE_S = 10
+"""Seconds that open lines get to end when a server is told to stop; then they are cut, and their
+callers come back with `Last-Event-ID`."""
+MAX_HEADER_BYTES = 65_536
+
+
+class BoundedBody:
+    """Refuses bodies that are too long, by what they say and by what comes."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose body is short enough."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        said = headers.get(b"content-length", b"0")
+        if said.isdigit() and int(said[:20]) > self._most:
+            await self._refuse(scope, receive, send)
+            return
+        had = 0
+        begun = False
+
+        async def bounded() -> Message:
+            nonlocal had
+            message = await receive()
+            had += len(message.get("body", b""))
+            if had > self._most:
+                raise _TooLong
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, noted)
+        except _TooLong:
+            if not begun:
+                await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The request's body is longer than {self._most} bytes."
+        answer = Answer(body_of(message, 413, "body_too_long"), 413, {"Connection": "close"})
+        await answer(scope, receive, send)
+
+
+class _TooLong(BaseException):
+    """The body is too long. No `Exception`: nobody on the way may take it for one of theirs."""
+
+
+def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: the address.
+        port: its port; 0: any that is free.
+        who: what listens, for the sentence that refuses.
+        setting: what chooses another port.
+
+    Raises:
+        SetupError: the address cannot be had.
+    """
+    try:
+        listening = socket.create_server((host, port), backlog=2048, reuse_port=False)
+    except OSError as error:
+        raise SetupError(
+            f"The {who} cannot listen on {host}:{port} ({error.strerror}); {setting} chooses "
+            f"another port."
+        ) from None
+    # What it accepts inherits this. asyncio sets it only on sockets whose protocol was named, and
+    # without it each answer's body waits 40 ms for the acknowledgement of its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def run(
+    app: ASGIApp,
+    listening: socket.socket,
+    stopping: Callable[[], None] = lambda: None,
+    **more: Any,
+) -> None:
+    """Serve an app until told to stop (SIGTERM, SIGINT).
+
+    Args:
+        app: the app.
+        listening: as `listen` gave it.
+        stopping: called, in a signal's handler, when it is told to stop.
+        more: of `uvicorn.Config`, in place of what stands here.
+    """
+    how = {"h11_max_incomplete_event_size": MAX_HEADER_BYTES} | more
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        **how,
+    )
+    # uvicorn raises the signal again once it has ended well: nobody is left to be told.
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda *_: None) for one in signals}
+    try:
+        _Server(config, stopping).run(sockets=[listening])
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal."""
+        self._stopping()
+        super().handle_exit(sig, frame)

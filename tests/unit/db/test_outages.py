@@ -1,0 +1,198 @@
+"""The database goes away while an order is taken, bid for or paid: it happened once, or not."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from herder.db import database as databases
+from herder.db.database import Database
+from herder.db.outages import CommitUnknown, pause_s, ride_out
+from herder.errors import HerdUnavailable, SetupError
+from herder.store import orders as order_sql
+
+
+def back_after(outage, cut: threading.Event, seconds: float) -> threading.Thread:
+    """Gives the database back so long after a commit was cut off."""
+
+    def wait() -> None:
+        assert cut.wait(60)
+        time.sleep(seconds)
+        outage.end()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def all_orders(house):
+    with house.database.read() as connection:
+        return order_sql.list_orders(connection)
+
+
+@pytest.mark.parametrize("away_s", [0.3, 3])
+def test_an_order_whose_commit_was_cut_off_is_one_order(outage_house, outage, away_s):
+    house = outage_house
+    waiting = back_after(outage, outage.at_commit(), away_s)
+    order = house.submit(fee=50)
+    waiting.join()
+    assert [one.id for one in all_orders(house)] == [order.id]
+    balance = house.accounts.balance("default")
+    assert (balance.available, balance.held) == (99_950, 50)
+
+
+def test_bids_cancellations_refunds_and_deposits_that_were_cut_off_happen_once(
+    outage_house, outage
+):
+    house = outage_house
+    order = house.submit(fee=50)
+
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    assert house.desk.rebid(order.id, 70).fee == 70
+    waiting.join()
+    assert house.accounts.balance("default").held == 70
+
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    assert house.withdrawal.cancel(order.id).returned == 70
+    waiting.join()
+    assert house.accounts.balance("default").available == 100_000
+
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    assert house.accounts.deposit("default", 5, str(uuid4())).available == 100_005
+    waiting.join()
+
+    paid = house.submit(fee=50)
+    worker = house.worker()
+    worker.finish(house.dispatched(), generated=10)
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    assert house.desk.refund(paid.id, None, "it was bad") == 50
+    waiting.join()
+    assert house.accounts.balance("default").available == 100_005
+
+
+def test_a_commit_of_which_nothing_is_heard_says_which_order_it_was(
+    outage_house, outage, monkeypatch
+):
+    monkeypatch.setattr(databases, "SETTLE_S", 0.2)
+    cut = outage.at_commit()
+    with pytest.raises(CommitUnknown) as caught:
+        outage_house.submit(fee=50)
+    assert cut.is_set()
+    outage.end()
+    (order,) = all_orders(outage_house)
+    assert caught.value.data == {"order": order.id}
+    assert order.id in str(caught.value)
+
+
+def test_what_was_not_committed_is_refused_at_once(outage_house, outage):
+    outage.begin()
+    with pytest.raises(HerdUnavailable) as caught:
+        outage_house.submit(fee=50)
+    assert not isinstance(caught.value, CommitUnknown)
+    outage.end()
+    assert all_orders(outage_house) == []
+
+
+def test_a_wait_goes_on_until_the_database_is_back_or_its_time_is_up():
+    asked, told = [], []
+
+    def ask() -> int:
+        asked.append(1)
+        if len(asked) < 4:
+            raise HerdUnavailable("It is away.")
+        return len(asked)
+
+    assert ride_out(ask, on_outage=lambda: told.append(1)) == 4
+    assert told == [1]
+    asked.clear()
+    with pytest.raises(HerdUnavailable):
+        ride_out(ask, until_s=time.monotonic() - 1)
+    assert len(asked) == 1
+    assert [pause_s(tried) for tried in (1, 2, 10_000)] == [0.05, 0.1, 1.0]
+
+
+# What is said
+
+
+def refusal(database: Database, statement: str = "SELECT 1") -> str:
+    with pytest.raises(HerdUnavailable) as caught, database.write() as connection:
+        connection.execute(text(statement))
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "never-to-be-shown" not in said
+    return said
+
+
+def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
+    postgres_server, own_postgres
+):
+    from tests.support.postgres_server import GUARDED, PASSWORD
+
+    own_postgres.execute(f"CREATE USER {GUARDED} PASSWORD '{PASSWORD}' CONNECTION LIMIT 0")
+    with closing(Database(own_postgres.url("postgres", GUARDED, PASSWORD))) as database:
+        said = refusal(database)
+        assert "too many connections for role" in said
+        assert "does not answer" not in said
+        own_postgres.execute(f"ALTER USER {GUARDED} CONNECTION LIMIT 9")
+        with database.write() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        own_postgres.execute(f"ALTER USER {GUARDED} NOLOGIN")
+    with (
+        closing(Database(own_postgres.url("postgres", GUARDED, PASSWORD))) as database,
+        pytest.raises(SetupError, match="let the user"),
+        database.write(),
+    ):
+        pass
+    with closing(Database(own_postgres.url("postgres"))) as database:
+        limit = "SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)"
+        assert "took it too long" in refusal(database, limit)
+        short = "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
+        assert '"no space left"' in refusal(database, short)
+        own_postgres.stop()
+        assert "does not answer" in refusal(database)
+
+
+def test_a_host_that_is_not_known_and_encryption_that_is_not_there_are_named(postgres_server):
+    with closing(Database("postgresql://herd:never-to-be-shown@no.such.invalid/herd")) as database:
+        assert "cannot be looked up" in refusal(database)
+    url = postgres_server.url("postgres", sslmode="require")
+    with (
+        closing(Database(url)) as database,
+        pytest.raises(SetupError, match="encryption"),
+        database.write(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("database is locked", "busy"),
+        ("database or disk is full", "disk of the database is full"),
+        ("disk I/O error", "answers with errors"),
+    ],
+)
+def test_what_sqlite_says_is_said_in_our_words(tmp_path, monkeypatch, reason, said):
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError(reason)
+
+    with closing(Database(f"sqlite:///{tmp_path}/herd.db")) as database:
+        with database.write() as connection:
+            connection.execute(text("CREATE TABLE t (a)"))
+        monkeypatch.setattr(SQLiteDialect_pysqlite, "do_execute", fail)
+        assert said in refusal(database)
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    with closing(Database(f"sqlite:///{tmp_path}/herd.db")) as database:
+        with database.write() as connection:
+            connection.execute(text("CREATE TABLE t (a)"))
+            connection.execute(text("PRAGMA max_page_count = 3"))
+        assert "is full" in refusal(database, "INSERT INTO t VALUES (zeroblob(1000000))")

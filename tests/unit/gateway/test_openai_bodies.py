@@ -1,0 +1,225 @@
+"""What OpenAI's routes honour, and that nothing else is ignored in silence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from herder.gateway.schemas import openai_requests as openai_bodies
+from herder.gateway.schemas.openai import ChatBody, CompletionBody
+from herder.gateway.schemas.openai_requests import read
+from herder.web.errors import BadRequest
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def chat(headers=None, **body):
+    return read("chat", {"model": "m", "messages": HI, **body}, headers or {}, 256)
+
+
+def completion(**body):
+    return read("completion", {"model": "m", "prompt": "Once", **body}, {}, 256)
+
+
+def test_the_least_that_a_call_says():
+    asked = chat()
+    assert asked.call == {"model": "m", "tokens": 256, "messages": HI}
+    assert (asked.stream, asked.include_usage, asked.sampling) == (False, False, {})
+    assert completion().call == {"model": "m", "tokens": 256, "prompt": "Once", "raw": True}
+    assert completion(prompt=["Once"]).call["prompt"] == "Once"
+
+
+def test_all_that_is_honoured_reaches_the_desk():
+    asked = chat(
+        temperature=0.5,
+        top_p=0.9,
+        seed=7,
+        presence_penalty=1,
+        frequency_penalty=-1,
+        stop=["END"],
+        max_completion_tokens=5,
+        logit_bias={"12": -100},
+        stream=True,
+        stream_options={"include_usage": True},
+        user="u-1",
+        fee=90,
+        max_fee=100,
+        run_limit_s=9,
+    )
+    assert asked.call == {
+        "model": "m",
+        "tokens": 5,
+        "messages": HI,
+        "stop": ["END"],
+        "reference": "u-1",
+        "fee": 90,
+        "max_fee": 100,
+        "run_limit_s": 9,
+    }
+    assert asked.sampling == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 7,
+        "presence_penalty": 1,
+        "frequency_penalty": -1,
+        "logit_bias": {12: -100},
+    }
+    assert asked.stream
+    assert asked.include_usage
+
+
+def test_a_schema_becomes_the_grammar_of_the_answer():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert json.loads(chat(response_format=wanted).sampling["json_schema"]) == schema
+    anything = chat(response_format={"type": "json_object"}).sampling["json_schema"]
+    assert json.loads(anything) == {"type": "object"}
+    assert chat(response_format={"type": "text"}).sampling == {}
+
+
+def test_the_price_may_come_in_headers():
+    headers = {"x-fee": "90", "x-max-fee": "200", "x-multiplier": "1.5"}
+    call = chat(headers).call
+    assert (call["fee"], call["max_fee"], call["multiplier"]) == (90, 200, "1.5")
+    with pytest.raises(BadRequest, match="give only one"):
+        chat(headers, fee=10)
+    with pytest.raises(BadRequest, match="whole number"):
+        chat({"x-fee": "1e3"})
+
+
+def test_texts_in_parts_are_one_text_and_developers_are_the_system():
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "name": "bob", "content": [{"type": "text", "text": "a"}] * 2},
+    ]
+    assert chat(messages=turns).call["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "aa"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("n", 2),
+        ("n", True),
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("logprobs", True),
+        ("top_logprobs", 2),
+        ("functions", [{}]),
+        ("audio", {}),
+        ("modalities", ["audio"]),
+        ("reasoning_effort", "high"),
+        ("service_tier", "flex"),
+        ("prediction", {}),
+        ("invented", 1),
+        ("prompt", "for the other route"),
+        ("max_tokens", 0),
+        ("max_tokens", 1.5),
+        ("max_tokens", "5"),
+        ("stream", "yes"),
+        ("stream_options", {"what": 1}),
+        ("stream_options", []),
+        ("model", 5),
+        ("user", 5),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", [1]),
+        ("logit_bias", {"1": "1"}),
+        ("temperature", "0.5"),
+        ("temperature", True),
+        ("seed", 1.0),
+        ("top_k", "5"),
+        ("grammar", 5),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
+        ("response_format", "json"),
+        ("messages", []),
+        ("messages", "Hi"),
+        ("messages.0", ["Hi"]),
+        ("messages.0.role", [{"role": "tool", "content": "x"}]),
+        ("messages.0.content", [{"role": "user", "content": None}]),
+        ("messages.0.content.0", [{"role": "user", "content": [{"type": "image_url"}]}]),
+        ("messages.0.content.0.text", [{"role": "user", "content": [{"type": "text"}]}]),
+        ("messages.0.content.0.x", [{"role": "user", "content": [{"type": "text", "x": 1}]}]),
+        ("messages.0.tool_calls", [{"role": "assistant", "content": "", "tool_calls": [1]}]),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_its_name(param, value):
+    with pytest.raises(BadRequest) as refused:
+        chat(**{param.partition(".")[0]: value})
+    assert refused.value.param == param
+    assert param.rpartition(".")[2] in refused.value.message or "body" in refused.value.message
+
+
+@pytest.mark.parametrize("body", [[], "text", 1, None, True])
+def test_a_body_that_is_no_object_is_refused(body):
+    with pytest.raises(BadRequest):
+        read("chat", body, {}, 256)
+
+
+def test_two_limits_must_agree():
+    assert chat(max_tokens=5, max_completion_tokens=5).call["tokens"] == 5
+    with pytest.raises(BadRequest, match="differ"):
+        chat(max_tokens=5, max_completion_tokens=6)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"n": 1},
+        {"logprobs": False},
+        {"tools": []},
+        {"tool_choice": "none"},
+        {"store": False},
+        {"modalities": ["text"]},
+        {"tools": None, "logprobs": None, "invented": None},
+    ],
+)
+def test_what_asks_for_what_happens_anyway_is_taken(same):
+    assert chat(**same).call == chat().call
+
+
+@pytest.mark.parametrize("param", ["echo", "best_of", "suffix", "messages"])
+def test_completions_have_their_own(param):
+    values = {"echo": True, "best_of": 3, "suffix": "end", "messages": HI}
+    with pytest.raises(BadRequest) as refused:
+        completion(**{param: values[param]})
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("chat", ChatBody), ("completion", CompletionBody)])
+def test_the_document_shows_what_is_read(kind, shape):
+    assert set(shape.model_fields) == openai_bodies._KNOWN[kind] | set(openai_bodies._SAME)
+
+
+def test_a_schema_that_is_no_json_is_refused():
+    for schema in ({"minimum": float("inf")}, deep(500_000)):
+        wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+        with pytest.raises(BadRequest) as refused:
+            chat(response_format=wanted)
+        assert refused.value.param == "response_format"
+
+
+def deep(levels):
+    found: dict = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+def test_a_quote_goes_along():
+    assert chat(quote="ey.J.x").call["quote"] == "ey.J.x"
+    assert "quote" not in chat().call
+
+
+def test_what_becomes_of_an_order_whose_caller_went_away_may_be_chosen():
+    assert chat().on_disconnect == "cancel"
+    assert chat(on_disconnect="continue").on_disconnect == "continue"
+    assert chat({"x-on-disconnect": "continue"}).on_disconnect == "continue"
+    assert chat({"x-on-disconnect": "continue"}, on_disconnect="cancel").on_disconnect == "cancel"
+    for wrong in ({"on_disconnect": "stop"}, {"on_disconnect": True}):
+        with pytest.raises(BadRequest) as refused:
+            chat(**wrong)
+        assert refused.value.param == "on_disconnect"

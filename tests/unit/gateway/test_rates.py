@@ -1,0 +1,174 @@
+"""Calls a minute: what one gateway counts, and how several add it up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis import RedisError
+
+from herder.gateway.limits.guard import Limits, address_of
+from herder.gateway.limits.rates import MINUTE_US, NAMES, Rate
+from herder.gateway.settings import load_settings
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_us = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_us += int(seconds * 1_000_000)
+
+
+class FakeRedis:
+    """Buckets by key, on a clock that differs from the gateways'; it may be away."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.empty: dict[str, int] = {}
+        self.away = False
+
+    async def add(self, keys, poured):
+        if self.away:
+            raise RedisError("away")
+        now = self.clock() + 77
+        full = []
+        for key, us in zip(keys, poured, strict=True):
+            self.empty[key] = max(self.empty.get(key, 0), now) + us
+            full.append(self.empty[key] - now)
+        return full
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def taken(rate, name, calls):
+    """How many of so many calls are let through."""
+    return sum(rate.take(name) == 0 for _ in range(calls))
+
+
+def test_a_minutes_worth_at_once_and_then_as_the_rate_says(clock):
+    rate = Rate("key", 60, clock_us=clock)
+    assert taken(rate, "a", 100) == 60
+    assert rate.take("a") == 1, "seconds until the next"
+    assert taken(rate, "b", 1) == 1, "another name has its own"
+    clock.pass_s(5)
+    assert taken(rate, "a", 100) == 5, "those that were refused count for nothing"
+    clock.pass_s(600)
+    assert taken(rate, "a", 100) == 60
+
+
+def test_the_wait_is_told_in_whole_seconds(clock):
+    rate = Rate("key", 3, clock_us=clock)
+    assert taken(rate, "a", 3) == 3
+    assert rate.take("a") == 20
+    clock.pass_s(19.5)
+    assert rate.take("a") == 1
+    clock.pass_s(0.5)
+    assert rate.take("a") == 0
+
+
+def test_zero_is_any_number_and_costs_nothing(clock):
+    rate = Rate("key", 0, clock_us=clock)
+    assert taken(rate, "a", 10_000) == 10_000
+    assert rate._buckets == {}
+
+
+def test_two_gateways_let_through_what_one_would(clock):
+    shared = FakeRedis(clock)
+    here, there = (Rate("key", 60, clock_us=clock) for _ in range(2))
+
+    def share():
+        for rate in (here, there):
+            asyncio.run(rate.share(shared))
+
+    assert taken(here, "a", 40) == 40
+    share()
+    assert taken(there, "a", 1) == 1, "it has not heard of the others yet"
+    share()
+    assert taken(there, "a", 100) == 19
+    share()
+    assert here.take("a") == 0, "it hears of the others when it has something to say"
+    share()
+    assert here.take("a") > 0
+    clock.pass_s(30)
+    share()
+    assert taken(here, "a", 100) + taken(there, "a", 100) <= 60
+    share()
+    clock.pass_s(120)
+    assert taken(there, "a", 100) == 60
+
+
+def test_without_redis_each_goes_on_alone_and_an_outage_leaves_a_minute_at_most(clock):
+    shared = FakeRedis(clock)
+    rate = Rate("key", 60, clock_us=clock)
+    shared.away = True
+    passed = 0
+    for _ in range(600):
+        passed += taken(rate, "a", 2)
+        with pytest.raises(RedisError):
+            asyncio.run(rate.share(shared))
+        clock.pass_s(1)
+    assert 600 <= passed <= 660
+    shared.away = False
+    asyncio.run(rate.share(shared))
+    assert rate.wait_s("a") <= 1
+    clock.pass_s(60)
+    assert taken(rate, "a", 100) >= 59
+
+
+def test_what_comes_while_redis_is_asked_is_not_forgotten(clock):
+    rate = Rate("key", 60, clock_us=clock)
+
+    class Slow(FakeRedis):
+        async def add(self, keys, poured):
+            answer = await super().add(keys, poured)
+            assert taken(rate, "a", 10) == 10
+            return answer
+
+    assert taken(rate, "a", 50) == 50
+    asyncio.run(rate.share(Slow(clock)))
+    assert rate.take("a") > 0
+    shared = FakeRedis(clock)
+    asyncio.run(rate.share(shared))
+    assert shared.empty["rate:key:a"] - clock() - 77 == 10 * MINUTE_US // 60
+
+
+def test_names_without_end_take_no_memory_without_end(clock):
+    rate = Rate("address", 60, clock_us=clock)
+    for number in range(NAMES + 10):
+        rate.count(str(number))
+    assert len(rate._buckets) <= NAMES
+    assert rate._unshared <= set(rate._buckets)
+    assert rate._buckets[str(NAMES + 9)], "the oldest go first"
+
+
+def test_an_address_is_a_customer():
+    def of(client):
+        return address_of({"client": client})
+
+    assert of(("192.0.2.7", 5000)) == "192.0.2.7"
+    assert of(("::ffff:192.0.2.7", 5000)) == "192.0.2.7"
+    assert of(("2001:db8:1:2:3::4", 5000)) == "2001:db8:1:2::/64"
+    assert of(("2001:db8:1:2:ffff::9", 1)) == "2001:db8:1:2::/64"
+    assert of(None) == of(("somebody", 0)) == "unknown"
+
+
+def test_keys_that_were_good_somewhere_are_heard_there(tmp_path, clean_environment):
+    limits = Limits(load_settings(tmp_path, unauthorized_per_minute=2))
+    limits.may_show("here", "known")
+    limits.was_good("here", "known")
+    for _ in range(2):
+        limits.may_show("here", "guess")
+        limits.was_none("here")
+    limits.may_show("here", "known")
+    limits.may_show("there", "guess")
+    with pytest.raises(Exception, match="without a valid API key") as refused:
+        limits.may_show("here", "guess")
+    assert refused.value.code == "rate_limited"
+    assert refused.value.retry_after_s > 0

@@ -1,0 +1,416 @@
+"""One worker instance: claims attempts, feeds the engine, beats, and sends outcomes home.
+
+Celery hands it jobs on its task threads; everything else runs beside Celery, because a worker
+whose slots are all busy reads no queue. It obeys messages that a herder signed, and no others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+from redis import RedisError
+
+from workers.agent.outcomes import OutcomeBox, Sender
+from workers.agent.texts import TextFlusher
+from workers.engine.engine import End, Engine, Work
+from workers.errors import NotAccepting, WorkerError
+from workers.settings import JoinFile, WorkerSettings
+from workers.transport.streams import Streams
+from workers.wire import (
+    BEATS_STREAM,
+    HERDER_QUEUE,
+    MAX_HELD,
+    MAX_TEXT_CHARS,
+    Announcement,
+    Beat,
+    Body,
+    Claim,
+    Confirm,
+    Drain,
+    Failure,
+    Farewell,
+    Held,
+    Job,
+    Outcome,
+    Refuse,
+    StopAttempt,
+    WireError,
+    control_stream,
+    seal,
+    unseal,
+)
+
+_log = structlog.get_logger("workers.agent.agent")
+
+ENDED_KEPT = 10_000
+"""Attempts that are remembered as ended, so that a message that comes twice runs once."""
+
+STUCK_S = 300.0
+"""Seconds in one step of the engine after which it will not come back: the longest that a prompt's
+chunk was seen to take on a loaded machine was seconds."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt that this worker has; the engine's listener for it."""
+
+    held: Held
+    add_text: Callable[[str, bool], None]
+    end: End | None = None
+    void: bool = False
+    called_off: Literal["cancelled", "deadline"] | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def on_start(self, prompt_tokens: int) -> None:
+        """The engine begins with it."""
+
+    def on_text(self, text: str) -> None:
+        """The engine has more text."""
+        self.add_text(text, False)
+
+    def on_end(self, end: End) -> None:
+        """The engine is done with it."""
+        self.end = end
+        self.add_text("", True)
+        self.done.set()
+
+
+class _Claims:
+    """Sends claims, and returns once they are sent.
+
+    Those that come while a message is on its way go out together in the next: the threads that
+    bring them take turns at sending for all.
+    """
+
+    def __init__(self, send: Callable[[tuple[Held, ...]], None]) -> None:
+        self._send = send
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: list[Held] = []
+
+    def put(self, held: Held) -> None:
+        """Send a claim.
+
+        Raises:
+            RedisError: it, or one that was sent with it, may not have arrived.
+        """
+        with self._lock:
+            self._waiting.append(held)
+        with self._sending:
+            with self._lock:
+                if held not in self._waiting:
+                    return  # another thread sent it with its own
+                batch, self._waiting = self._waiting[:MAX_HELD], self._waiting[MAX_HELD:]
+            self._send(tuple(batch))
+
+
+class Agent:
+    """What a worker process is, beside its engine and Celery."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        streams: Streams,
+        sender: Sender,
+        join: JoinFile,
+        settings: WorkerSettings,
+        *,
+        instance: str,
+        tokens_per_s: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[str], None],
+        on_drain: Callable[[], None],
+        on_stuck: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._herders = join.herders
+        self._key = join.key
+        self._settings = settings
+        self._name = settings.name
+        self._tokens_per_s = tokens_per_s
+        self._clock = clock
+        self._on_refused = on_refused
+        self._on_drain = on_drain
+        self._on_stuck = on_stuck
+        self.instance = instance
+        self._texts = TextFlusher(streams)
+        self._lock = threading.Lock()
+        self._outcomes = OutcomeBox(
+            sender,
+            lambda body: seal(body, self._key, sender=instance, audience=HERDER_QUEUE),
+            resend_s=settings.resend_s,
+            others_run=lambda: len(self._running) > 1,
+            clock=clock,
+        )
+        self._claims = _Claims(lambda held: self._say(Claim(held=held)))
+        self._running: dict[str, _Running] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._beats = 0
+        self._beating = threading.Lock()
+        self._draining = False
+        self._refused = False
+        self._stopping = threading.Event()
+        self._beat_now = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # Jobs, on Celery's threads
+
+    def run(self, job: Job) -> dict[str, str | int]:
+        """Run an attempt to its end; what it returns may be shown to anybody."""
+        key = _key(job.held)
+        running = _Running(job.held, self._texts.open(job.order, job.attempt, job.tokens))
+        with self._lock:
+            if self._has(key):
+                return {"status": "repeated", "tokens": 0}
+            self._running[key] = running
+        try:
+            outcome = self._outcome_of(job, running)
+        finally:
+            with self._lock:
+                del self._running[key]
+                self._ended[key] = None
+                while len(self._ended) > ENDED_KEPT:
+                    self._ended.popitem(last=False)
+        if outcome is None:
+            return {"status": "void", "tokens": 0}
+        return {"status": outcome.result, "tokens": outcome.generated}
+
+    def has(self, held: Held) -> bool:
+        """Whether an attempt runs here, or has ended here."""
+        with self._lock:
+            return self._has(_key(held))
+
+    def _has(self, key: str) -> bool:
+        return key in self._running or key in self._ended or key in self._outcomes
+
+    def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
+        if job.model != self._settings.model:
+            # Not ours to run: another worker of this herd may have it.
+            return self._answer(_outcome(job, "handed_back"))
+        try:
+            self._claims.put(job.held)
+        except RedisError as error:
+            # Nobody would know that it runs here: its claim lapses and another worker gets it.
+            _log.warning("claim_not_sent", order=job.order, reason=type(error).__name__)
+            return None
+        began_s = self._clock()
+        try:
+            self._engine.submit(_work(job), running)
+        except NotAccepting:
+            return self._answer(_outcome(job, "handed_back"))
+        if running.called_off is not None:
+            # The order to stop came before the engine knew of it: the herder answers claims.
+            self._engine.cancel(f"{job.order}:{job.attempt}", running.called_off)
+        running.done.wait()
+        assert running.end is not None
+        took_ms = int((self._clock() - began_s) * 1000)
+        outcome = _ended(job, running.end, took_ms)
+        return None if running.void else self._answer(outcome)
+
+    def _answer(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome until it is confirmed, and have it sent."""
+        self._outcomes.put(f"{outcome.order}:{outcome.attempt}", outcome)
+        return outcome
+
+    # Beats
+
+    def beat(self) -> None:
+        """Say what this worker is, what it runs, and what it waits to have confirmed.
+
+        One at a time: a beat that overtook an earlier one would have that one passed over.
+        """
+        with self._beating:
+            self._say(self._now())
+
+    def _now(self) -> Beat:
+        with self._lock:
+            self._beats += 1
+            return Beat(
+                number=self._beats,
+                worker=Announcement(
+                    name=self._name,
+                    model=self._settings.model,
+                    slots=self._settings.slots,
+                    context=self._engine.facts.context,
+                    tokens_per_s=self._tokens_per_s,
+                    weights=self._engine.facts.weights,
+                    draining=self._draining,
+                ),
+                running=tuple(one.held for one in self._running.values()),
+                unconfirmed=self._outcomes.held(MAX_HELD),
+            )
+
+    def _say(self, body: Body) -> None:
+        self._streams.add_beat(seal(body, self._key, sender=self.instance, audience=BEATS_STREAM))
+
+    # Control
+
+    def hear(self, token: str) -> None:
+        """Obey a message of the control stream, if a herder signed it for this instance."""
+        try:
+            envelope = unseal(token, self._herders, audience=control_stream(self.instance))
+        except WireError as error:
+            _log.warning("control_refused", reason=str(error))
+            return
+        body = envelope.body
+        if isinstance(body, Confirm):
+            for held in body.held:
+                self._outcomes.forget(f"{held.order}:{held.attempt}")
+        elif isinstance(body, StopAttempt):
+            self._stop_attempt(body)
+        elif isinstance(body, Refuse):
+            if not self._refused:
+                self._refused = True
+                self._on_refused(body.reason)
+        elif isinstance(body, Drain):
+            self._on_drain()
+
+    def _stop_attempt(self, stop: StopAttempt) -> None:
+        key = f"{stop.held.order}:{stop.held.attempt}"
+        with self._lock:
+            running = self._running.get(key)
+            if stop.reason == "void":
+                self._outcomes.forget(key)
+            if running is not None:
+                running.void = running.void or stop.reason == "void"
+                running.called_off = "deadline" if stop.reason == "deadline" else "cancelled"
+        if running is not None:
+            _log.info("stop_attempt", order=stop.held.order, reason=stop.reason)
+            self._engine.cancel(key, running.called_off or "cancelled")
+            self._beat_now.set()
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to beat and to listen."""
+        self._texts.start()
+        self._outcomes.start()
+        for name, loop in (
+            ("beats", self._beat_loop),
+            ("control", self._control_loop),
+        ):
+            thread = threading.Thread(target=loop, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _beat_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.beat()
+            except RedisError as error:
+                _log.warning("beat_not_sent", reason=type(error).__name__)
+            self._beat_now.wait(self._settings.beat_s)
+            self._beat_now.clear()
+            if self._engine.step_age_s > STUCK_S:
+                self._on_stuck()
+
+    def _control_loop(self) -> None:
+        after = "0"
+        while not self._stopping.is_set():
+            try:
+                for entry_id, token in self._streams.read_control(
+                    self.instance, after, block_ms=1000
+                ):
+                    after = entry_id
+                    self.hear(token)
+            except RedisError as error:
+                _log.warning("control_not_read", reason=type(error).__name__)
+                self._stopping.wait(1)
+
+    def drain(self, grace_s: float | None = None) -> None:
+        """Take no more; finish what can be finished in the grace period, hand back the rest.
+
+        Args:
+            grace_s: seconds, or None for `HERD_GRACE_S`; a later call can only shorten them.
+        """
+        given_s = float(self._settings.grace_s) if grace_s is None else grace_s
+        if not self._draining:
+            _log.info("draining", grace_s=given_s, running=len(self._running))
+        self._draining = True
+        self._engine.drain(given_s)
+        self._beat_now.set()
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Wait for the last confirmations, say farewell, and free the model.
+
+        Returns:
+            False if the engine is stuck in a step: then the process should end itself.
+        """
+        # Nobody confirms anything to a worker that was refused.
+        until_s = self._clock() + (0.0 if self._refused else timeout_s)
+        while self._outcomes and self._clock() < until_s:
+            self._stopping.wait(0.05)
+        if self._outcomes:
+            _log.warning("outcomes_unconfirmed", count=len(self._outcomes))
+        self._stopping.set()
+        self._beat_now.set()
+        self._outcomes.stop()
+        self._texts.stop()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        try:
+            self._say(Farewell())
+        except RedisError as error:
+            _log.warning("farewell_not_sent", reason=type(error).__name__)
+        return self._engine.stop()
+
+
+def _key(held: Held) -> str:
+    return f"{held.order}:{held.attempt}"
+
+
+def _work(job: Job) -> Work:
+    return Work(
+        key=f"{job.order}:{job.attempt}",
+        prompt=job.prompt,
+        messages=job.messages,
+        raw=job.raw,
+        tokens=job.tokens,
+        stop=job.stop,
+        sampling=job.sampling,
+        rank=job.rank,
+        run_limit_s=float(job.run_limit_s),
+    )
+
+
+Result = Literal["completed", "failed", "handed_back"]
+
+
+def _outcome(job: Job, result: Result) -> Outcome:
+    return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, result=result)
+
+
+def _ended(job: Job, end: End, took_ms: int) -> Outcome:
+    if end.reason == "handed_back":
+        return _outcome(job, "handed_back")
+    if len(end.text) > MAX_TEXT_CHARS:
+        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} can be sent."
+        failure = Failure(code="answer_too_long", message=said, permanent=True)
+        return _outcome(job, "failed").model_copy(update={"failure": failure})
+    base = {
+        "order": job.order,
+        "attempt": job.attempt,
+        "nonce": job.nonce,
+        "text": end.text,
+        "prompt_tokens": end.prompt_tokens,
+        "generated": end.generated,
+        "took_ms": took_ms,
+    }
+    if end.reason == "failed":
+        return Outcome.model_validate({**base, "result": "failed", "failure": _failure(end.error)})
+    return Outcome.model_validate({**base, "result": "completed", "finish_reason": end.reason})
+
+
+def _failure(error: WorkerError | None) -> Failure:
+    if error is None:
+        return Failure(code="worker_error", message="The worker failed.", permanent=False)
+    return Failure(
+        code=error.code, message=error.message[:2000], permanent=error.permanent, data=error.data
+    )

@@ -1,0 +1,167 @@
+"""Sends outcomes home, again and again, until a herder says that they are settled or void."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from workers.transport.tasks import NewTask
+from workers.wire import (
+    HERDER_QUEUE,
+    MAX_OUTCOMES,
+    OUTCOME_TASK,
+    Held,
+    Outcome,
+    Outcomes,
+    attempt_id,
+)
+
+_log = structlog.get_logger("workers.agent.outcomes")
+
+RESEND_MOST_S = 60.0
+
+GATHER_S = 0.003
+"""Seconds between two messages of outcomes while other orders run."""
+
+MOST_TEXT_SENT = 512 * 1024
+"""Characters of text in one message of several outcomes."""
+
+
+class Sender(Protocol):
+    """Whatever puts signed messages on queues."""
+
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages; raises OSError when the broker is out of reach."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    outcome: Outcome
+    due_s: float
+    wait_s: float
+
+
+class OutcomeBox:
+    """Keeps outcomes until they are confirmed. Safe among threads.
+
+    Args:
+        sender: takes messages to the herders.
+        seal: signs a message for the herders' queue.
+        resend_s: seconds until an unconfirmed outcome is sent again; doubled each time.
+        others_run: whether other orders run, whose outcomes may share a message.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        seal: Callable[[Outcomes], str],
+        *,
+        resend_s: float,
+        others_run: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._sender = sender
+        self._seal = seal
+        self._resend_s = resend_s
+        self._others_run = others_run
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._kept: dict[str, _Kept] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="outcomes", daemon=True)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, key: str, outcome: Outcome) -> None:
+        """Keep an attempt's outcome, and have it sent."""
+        with self._lock:
+            self._kept[key] = _Kept(outcome, self._clock(), self._resend_s)
+            self._changed.notify()
+
+    def forget(self, key: str) -> None:
+        """It is settled, or void."""
+        with self._lock:
+            self._kept.pop(key, None)
+
+    def held(self, most: int) -> tuple[Held, ...]:
+        """The attempts whose outcomes wait to be confirmed."""
+        with self._lock:
+            return tuple(kept.outcome.held for kept in self._kept.values())[:most]
+
+    def send(self) -> bool:
+        """Send the outcomes that are due, in one message; False if none is.
+
+        Those that end while a message is on its way go out together in the next. One that is not
+        confirmed is due again, each time later.
+        """
+        now_s = self._clock()
+        taken: list[_Kept] = []
+        size = 0
+        with self._lock:
+            for kept in self._kept.values():
+                if kept.due_s > now_s:
+                    continue
+                size += len(kept.outcome.text)
+                if taken and (len(taken) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
+                    break
+                taken.append(kept)
+                kept.due_s = now_s + kept.wait_s
+                kept.wait_s = min(kept.wait_s * 2, RESEND_MOST_S)
+        if not taken:
+            return False
+        batch = tuple(kept.outcome for kept in taken)
+        token = self._seal(Outcomes(outcomes=batch))
+        label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
+        try:
+            self._sender.publish_many(
+                [NewTask(HERDER_QUEUE, OUTCOME_TASK, token, attempt_id(batch[0].held), label)]
+            )
+        except OSError as error:
+            _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))
+            with self._lock:
+                for kept in taken:
+                    # Nobody had a chance to confirm it: that is no reason to wait longer.
+                    kept.due_s, kept.wait_s = self._clock() + self._resend_s, self._resend_s
+        return True
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                sent = self.send()
+            except Exception:  # noqa: BLE001
+                # Orders whose outcomes nobody sends would hang: log it, and go on.
+                _log.exception("outcomes_not_sent")
+                sent = False
+                self._stopping.wait(1.0)
+            if sent:
+                # While orders end thick and fast, their outcomes share a message.
+                if self._others_run():
+                    self._stopping.wait(GATHER_S)
+                continue
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                due_s = min((kept.due_s for kept in self._kept.values()), default=None)
+                self._changed.wait(None if due_s is None else max(0.001, due_s - self._clock()))
+
+    def stop(self) -> None:
+        """End the thread; what was not confirmed is another worker's to do again."""
+        self._stopping.set()
+        with self._lock:
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)

@@ -1,0 +1,108 @@
+"""One piece of work on its way through the engine, and what its listener hears of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from workers.engine.sequences import Seq
+from workers.engine.text import TextSettler
+from workers.engine.work import End, EndReason, Listener, Sampler, Work
+from workers.errors import WorkerError
+
+log = logging.getLogger(__name__)
+
+
+class Job:
+    """A piece of work, its sequence, and the text so far.
+
+    Attributes:
+        seq: its sequence, once its prompt is in tokens and fits.
+        sampler: how its tokens are chosen; freed at the end.
+        error: what was wrong with it before it could begin.
+        started_s: when it got its first slot.
+        generated: sampled tokens so far.
+    """
+
+    __slots__ = (
+        "_first_s",
+        "_listener",
+        "_settler",
+        "_submitted_s",
+        "_text",
+        "error",
+        "generated",
+        "prompt_tokens",
+        "sampler",
+        "seq",
+        "started_s",
+        "work",
+    )
+
+    def __init__(self, work: Work, listener: Listener, now_s: float) -> None:
+        self.work = work
+        self.seq: Seq | None = None
+        self.sampler: Sampler | None = None
+        self.error: WorkerError | None = None
+        self.prompt_tokens = 0
+        self.started_s: float | None = None
+        self.generated = 0
+        self._listener = listener
+        self._settler = TextSettler(work.stop)
+        self._submitted_s = now_s
+        self._first_s: float | None = None
+        self._text: list[str] = []
+
+    def begin(self, now_s: float) -> None:
+        """It has a slot; not told again after a preemption."""
+        if self.started_s is None:
+            self.started_s = now_s
+            self._tell("on_start", lambda: self._listener.on_start(self.prompt_tokens))
+
+    def first(self, now_s: float) -> float | None:
+        """A token was sampled: the seconds since submission if it is the first, else None."""
+        if self._first_s is not None:
+            return None
+        self._first_s = now_s
+        return now_s - self._submitted_s
+
+    def say(self, piece: bytes) -> EndReason | None:
+        """One more token, of these bytes; the reason if the work ends by it."""
+        self.generated += 1
+        self._show(self._settler.feed(piece))
+        if self._settler.stopped:
+            return "stop"
+        return "length" if self.generated >= self.work.tokens else None
+
+    def end(self, reason: EndReason, now_s: float, error: WorkerError | None) -> None:
+        """Free what it holds and tell its listener; call it once."""
+        if self.sampler is not None:
+            self.sampler.close()
+            self.sampler = None
+        self._show(self._settler.finish())
+        started_s = now_s if self.started_s is None else self.started_s
+        first_s = now_s if self._first_s is None else self._first_s
+        end = End(
+            reason=reason,
+            text="".join(self._text),
+            prompt_tokens=self.prompt_tokens,
+            generated=self.generated,
+            error=error,
+            queued_s=started_s - self._submitted_s,
+            prefill_s=first_s - started_s,
+            decode_s=now_s - first_s,
+        )
+        self._tell("on_end", lambda: self._listener.on_end(end))
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self._tell("on_text", lambda: self._listener.on_text(text))
+
+    def _tell(self, what: str, call: Callable[[], None]) -> None:
+        """Call the listener; one that fails must not end the work of all the others."""
+        try:
+            call()
+        except Exception:
+            extra = {"action": "listener_failed", "key": self.work.key, "call": what}
+            log.exception("listener failed", extra=extra)

@@ -1,0 +1,381 @@
+"""Which sequences join the next batch. Pure: no clock, no model, no I/O.
+
+The rules:
+1. Admission by rank, then arrival, into free slots, and only if the cells of prompt and answer
+   are free; who does not fit waits, and nobody of lower rank overtakes.
+2. In each step every decoding sequence has one row. Prompts are computed beside them in chunks,
+   `step_tokens` a step (`batch_tokens` if nothing decodes), by rank, and within equal rank the
+   shortest remainder first, so that a long prompt stalls neither streams nor short prompts.
+3. A prompt that begins like another one's takes its cells: at once where they are computed; where
+   they are being computed it waits for them. Who is waited for goes first, as its best waiter.
+4. When the cache says it is full all the same, donors go first, then the lowest sequence that runs
+   gives up its cells and waits again; nobody is admitted until something has ended.
+5. In a unified cache what ended leaves its prefix as a donor only if others shared it lately or
+   will soon, because every resident cell costs every row that is decoded. Where each slot has a
+   part of its own, nobody else's rows pass over it: there all that ended stays until its slot is
+   wanted, and whoever begins alike goes on in its place.
+
+What the cache must do is noted as `Keep` and `Copy`, to be carried out in order before the rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from operator import attrgetter
+
+from workers.engine.sequences import Copy, Donor, Keep, Resident, Row, Seq, common_tokens
+
+SHARE_MIN = 16
+"""Shorter common beginnings are computed again: a chunk that small costs next to nothing."""
+DONOR_ADMISSIONS = 32
+"""A donor that none of this many admissions used is dropped."""
+HISTORY = 32
+"""Ended prompts that are remembered (without their cells) to see what tends to come again."""
+DONOR_SHARE = 8
+"""Donors hold at most this part of all cells: an eighth."""
+LOOKAHEAD = 64
+"""Waiting sequences that are looked at to see whether an ended one should stay as a donor."""
+
+
+_slot = attrgetter("slot")
+
+
+def _is_wanted(donor: Donor) -> bool:
+    return donor.useful and donor.unused < DONOR_ADMISSIONS
+
+
+def _mark_useful(source: Resident) -> None:
+    if isinstance(source, Donor):
+        source.useful, source.unused = True, 0
+    else:
+        source.shared = max(source.shared, 1)
+
+
+class Scheduler:
+    """The waiting, the running and the donors, and the cells that they hold.
+
+    Args:
+        slots: sequences that run at once.
+        cells: tokens of all of them together that the cache holds.
+        donors: further sequences of the cache for shared beginnings; 0 keeps none.
+        batch_tokens: the most tokens in one step.
+        step_tokens: the most prompt tokens in a step in which others decode.
+        can_share: whether cells can be given from one sequence to another.
+        separate: whether each slot has a part of the cache of its own. What ended in it then stays
+            until the slot is wanted again: nobody else's rows have to pass over it.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        cells: int,
+        donors: int = 0,
+        batch_tokens: int = 512,
+        step_tokens: int = 512,
+        can_share: bool = True,
+        separate: bool = False,
+    ) -> None:
+        if not 1 <= slots <= batch_tokens:
+            raise ValueError(f"{slots} slots do not fit into batches of {batch_tokens} tokens")
+        if step_tokens < 1:
+            raise ValueError("a step computes at least one prompt token")
+        self.slots = slots
+        self.cells = cells
+        self.batch_tokens = batch_tokens
+        self.step_tokens = step_tokens
+        self.can_share = can_share
+        self.separate = separate
+        self.max_donors = donors if can_share and not separate else 0
+        self.running: list[Seq] = []
+        self.donors: list[Donor] = []
+        self.reserved = 0
+        """Cells promised to the running and held by donors."""
+        self.reused = 0
+        """Prompt tokens that were taken from others and not computed, since the start."""
+        self._waiting: list[tuple[int, int, Seq]] = []
+        self._gone: set[Seq] = set()
+        self._free = list(range(slots + self.max_donors))  # a heap: see `plan`
+        self._ops: list[Keep | Copy] = []
+        self._history: deque[tuple[bytes, int]] = deque(maxlen=HISTORY)
+        self._full = False
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that have no slot."""
+        return len(self._waiting) - len(self._gone)
+
+    def add(self, seq: Seq) -> None:
+        """Let a sequence wait for a slot.
+
+        Raises:
+            ValueError: it could never fit.
+        """
+        if seq.cells > self.cells:
+            raise ValueError(f"{seq.cells} cells asked for, {self.cells} there")
+        heapq.heappush(self._waiting, (-seq.rank, seq.arrival, seq))
+
+    def remove(self, seq: Seq) -> None:
+        """A sequence has ended, from wherever it was."""
+        if seq.slot < 0:
+            self._gone.add(seq)
+            return
+        self.running.remove(seq)
+        self.reserved -= seq.cells
+        self._full = False
+        if self.separate and self.can_share and seq.past >= SHARE_MIN:
+            prompt = array("i", seq.tokens[: seq.past]).tobytes()
+            self.donors.append(Donor(seq.slot, seq.past, prompt, useful=seq.shared > 0))
+        elif length := self._worth_keeping(seq):
+            self._keep(seq, length)
+        else:
+            self._release(seq.slot)
+        if self.max_donors:
+            self._history.append((array("i", seq.tokens).tobytes(), seq.prompt))
+        for other in self.running:
+            other.forget(seq)
+        for _, _, other in self._waiting:
+            other.forget(seq)
+        seq.slot = -1
+
+    def admit(self) -> list[Seq]:
+        """Give free slots to who waits; returns those that got one, best first."""
+        admitted = []
+        while len(self.running) < self.slots and (seq := self._best()) is not None:
+            if self._full and self.running:
+                break
+            while self.reserved + seq.cells > self.cells and self.donors and not self.separate:
+                self._drop(self._least_useful(seq))
+            if self.reserved + seq.cells > self.cells:
+                break  # a later one that fits would overtake it, again and again
+            heapq.heappop(self._waiting)
+            seq.past = 0
+            seq.slot = self._part_for(seq) if self.separate else heapq.heappop(self._free)
+            self.reserved += seq.cells
+            self._note_sharing(seq)
+            self.running.append(seq)
+            admitted.append(seq)
+        return admitted
+
+    def plan(self) -> list[Row]:
+        """The rows of the next step, by slot; empty if there is nothing to do.
+
+        Where each sequence has a stream of its own, llama.cpp computes a run of rows together only
+        if their sequences' numbers follow each other (llama-batch.cpp, `split_equal`). That is why
+        rows are in order and the lowest free slot is taken: 130 tokens/s became 190 with 16 slots.
+        """
+        rows: list[Row] = []
+        prompts: list[Seq] = []
+        for seq in self.running:
+            if seq.decoding:
+                rows.append(Row(seq.slot, seq.past, seq.tokens[seq.past :], True, seq))
+            else:
+                prompts.append(seq)
+        if not prompts:
+            rows.sort(key=_slot)
+            return rows
+        room = self.batch_tokens - len(rows)
+        left = min(self.step_tokens, room) if rows else room
+        for seq in self._by_turn(prompts):
+            count = min(left, seq.remaining)
+            if count <= 0:
+                break
+            end = seq.past + count
+            rows.append(
+                Row(seq.slot, seq.past, seq.tokens[seq.past : end], end == len(seq.tokens), seq)
+            )
+            left -= count
+        rows.sort(key=_slot)
+        return rows
+
+    def take_ops(self) -> list[Keep | Copy]:
+        """What the cache has to do before the planned rows, in order."""
+        ops, self._ops = self._ops, []
+        return ops
+
+    def advance(self, rows: list[Row]) -> None:
+        """The rows were computed."""
+        for row in rows:
+            row.seq.past += len(row.tokens)
+
+    def make_room(self) -> bool:
+        """The cache had no room for the planned rows: let go of something.
+
+        Returns:
+            False if a single sequence is left, and nothing can be let go.
+        """
+        if self.donors:
+            self._drop(self.donors[0])
+            return True
+        if len(self.running) < 2:
+            return False
+        seq = min(self.running, key=lambda s: (s.rank, -s.arrival))
+        self.running.remove(seq)
+        self.reserved -= seq.cells
+        self._release(seq.slot)
+        seq.slot, seq.past = -1, 0
+        heapq.heappush(self._waiting, (-seq.rank, seq.arrival, seq))
+        self._full = True
+        return True
+
+    # -- sharing ---------------------------------------------------------------------------
+
+    def _by_turn(self, prompts: list[Seq]) -> list[Seq]:
+        """The prompts to compute now, in order; takes over shared cells on the way."""
+        turn: dict[Seq, int] = {}
+        blocked: dict[Seq, Seq] = {}
+        for seq in prompts:
+            leader = self._share(seq) if self.can_share and seq.past == 0 else None
+            if leader is None:
+                turn[seq] = seq.rank
+            else:
+                blocked[seq] = leader
+        for seq, leader in reversed(blocked.items()):
+            # whoever is waited for is as urgent as its best waiter; leaders were admitted
+            # earlier than their waiters, so going backwards passes the urgency all the way on
+            rank = max(seq.rank, turn.get(seq, seq.rank))
+            turn[leader] = max(turn.get(leader, leader.rank), rank)
+        return sorted(
+            (s for s in prompts if s not in blocked),
+            key=lambda s: (-turn[s], s.remaining, s.arrival),
+        )
+
+    def _share(self, seq: Seq) -> Seq | None:
+        """Take the cells that others have in common with it, or say whom to wait for."""
+        source: Resident | None = None
+        leader: Seq | None = None
+        best = pending = 0
+        last = len(seq.tokens) - 1  # the last one has to be computed: it gives the logits
+        earlier = True
+        for other in self._residents():
+            if other is seq:
+                earlier = False  # waiting only for who was admitted earlier makes no circles
+                continue
+            common = min(seq.common(other), last)
+            have = min(common, other.past)
+            if have > best:
+                best, source = have, other
+            if earlier and isinstance(other, Seq) and other.past < common and common > pending:
+                pending, leader = common, other
+        if leader is not None and pending - best >= SHARE_MIN:
+            return leader
+        if source is not None and best >= SHARE_MIN:
+            self._ops.append(Copy(source.slot, seq.slot, best))
+            seq.past = best
+            if self.separate:
+                _mark_useful(source)
+                seq.shared = max(seq.shared, best)
+            self.reused += best
+        return None
+
+    def _note_sharing(self, seq: Seq) -> None:
+        """See what an admitted sequence has in common with the present and the recent past."""
+        if not self.max_donors:
+            return
+        for other in self.running:
+            common = seq.common(other)
+            seq.shared = max(seq.shared, common)
+            other.shared = max(other.shared, common)
+        for ended, prompt in self._history:
+            common = common_tokens(seq._bytes, ended)
+            seq.shared = max(seq.shared, common)
+            # the next turn of a conversation: the turn after it will want all of this one
+            seq.continues = seq.continues or common >= prompt
+        for donor in tuple(self.donors):
+            if seq.common(donor) >= SHARE_MIN:
+                donor.unused = 0
+                self.donors.remove(donor)
+                self.donors.append(donor)  # least recently used first
+            else:
+                donor.unused += 1
+                if donor.unused >= DONOR_ADMISSIONS:
+                    self._drop(donor)
+
+    def _worth_keeping(self, seq: Seq) -> int:
+        """How much of an ended sequence should stay in the cache for others."""
+        if not self.max_donors:
+            return 0
+        length = seq.past if seq.continues else seq.shared
+        for _, _, other in self._waiting[:LOOKAHEAD]:
+            length = max(length, seq.common(other))
+        length = min(length, seq.past, self.cells // DONOR_SHARE)
+        if length < SHARE_MIN:
+            return 0
+        for resident in self._residents():
+            if min(seq.common(resident), resident.past) > min(length, seq.prompt) - SHARE_MIN:
+                return 0  # somebody else holds it already, or all but a few of it
+        return length
+
+    def _keep(self, seq: Seq, length: int) -> None:
+        donor = Donor(seq.slot, length, array("i", seq.tokens[:length]).tobytes())
+        for old in tuple(self.donors):
+            if common_tokens(old._bytes, donor._bytes) > old.past - SHARE_MIN:
+                self._drop(old)  # the new one holds what is worth holding of it
+        self._ops.append(Keep(seq.slot, length))
+        self.donors.append(donor)
+        self.reserved += length
+        while (
+            len(self.donors) > self.max_donors
+            or sum(d.past for d in self.donors) > self.cells // DONOR_SHARE
+        ):
+            self._drop(self.donors[0])
+
+    def _residents(self) -> list[Resident]:
+        return [*self.running, *self.donors]
+
+    # -- slots -----------------------------------------------------------------------------
+
+    def _best(self) -> Seq | None:
+        while self._waiting and self._waiting[0][2] in self._gone:
+            self._gone.discard(heapq.heappop(self._waiting)[2])
+        return self._waiting[0][2] if self._waiting else None
+
+    def _least_useful(self, seq: Seq) -> Donor:
+        """The donor to let go for `seq`: one that it does not share, the least recently used."""
+        return min(self.donors, key=lambda d: seq.common(d) >= SHARE_MIN)
+
+    def _drop(self, donor: Donor) -> None:
+        self.donors.remove(donor)
+        if not self.separate:
+            self.reserved -= donor.past
+        for seq in self.running:
+            seq.forget(donor)
+        self._release(donor.slot)
+
+    def _part_for(self, seq: Seq) -> int:
+        """The part of the cache that a sequence gets.
+
+        Where what ended in a part began alike, it goes on from there, and nothing is copied. Else
+        it is a free one, or that of the donor that is missed least.
+        """
+        if not self.donors:
+            return heapq.heappop(self._free)
+        for donor in self.donors:
+            donor.unused += 1
+        last = len(seq.tokens) - 1
+        best = max((min(seq.common(one), last, one.past) for one in self._residents()), default=0)
+        near = max(self.donors, key=seq.common, default=None)
+        if near is not None and seq.common(near) < SHARE_MIN:
+            near = None
+        if near is not None:
+            common = min(seq.common(near), last)
+            # what is cut off should not be worth more than what is taken over
+            if common >= best and 2 * common >= near.past:
+                self.donors.remove(near)
+                for other in self.running:
+                    other.forget(near)
+                self._ops.append(Keep(near.slot, common))
+                seq.past = seq.shared = common
+                self.reused += common
+                return near.slot
+        if not self._free:  # `near` goes last: it is about to be copied from
+            self._drop(
+                min(self.donors, key=lambda d: (_is_wanted(d), d is near, -d.unused, d.past))
+            )
+        return heapq.heappop(self._free)
+
+    def _release(self, slot: int) -> None:
+        self._ops.append(Keep(slot, 0))
+        heapq.heappush(self._free, slot)

@@ -1,0 +1,86 @@
+"""Loads GGUF files, and converts their weights at load where that is asked for.
+
+The library comes as an argument: only `model` imports it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workers.errors import ModelError, ModelFileError
+from workers.llama.options import LlamaOptions, cores
+
+
+def load(lib: Any, options: LlamaOptions, take_reason: Callable[[], str]) -> Any:
+    """Load a model, with the weights that the options ask for.
+
+    Args:
+        lib: the llama_cpp module.
+        options: which file, and how.
+        take_reason: what the library complained about last.
+
+    Raises:
+        ModelFileError: the file is no sound GGUF model that continues text.
+        ModelError: its weights cannot be converted.
+    """
+    path = options.path
+    _check_file(path)
+    layers = options.gpu_layers
+    if layers is None:
+        layers = -1 if lib.llama_supports_gpu_offload() else 0
+
+    def read(file: Path, *, check: bool) -> Any:
+        params = lib.llama_model_default_params()
+        params.check_tensors = check
+        params.n_gpu_layers = layers
+        take_reason()
+        model = lib.llama_model_load_from_file(os.fsencode(file), params)
+        if not model:
+            raise ModelFileError(f"The model file {file} cannot be loaded ({take_reason()}).")
+        return model
+
+    model = read(path, check=options.check_tensors)
+    if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
+        lib.llama_model_free(model)
+        raise ModelFileError(f"The model in {path} cannot continue text.")
+    if options.requantize is None:
+        return model
+    lib.llama_model_free(model)  # it was sound; converting one that is not could end us
+    with tempfile.TemporaryDirectory(prefix="llama-herder-") as folder:
+        converted = Path(folder) / f"{options.requantize}.gguf"
+        _convert(lib, options, converted, take_reason)
+        # mapped into memory, it stays there when the folder goes
+        return read(converted, check=False)
+
+
+def _convert(lib: Any, options: LlamaOptions, target: Path, take_reason: Callable[[], str]) -> None:
+    ftypes = {"q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0}
+    assert options.requantize is not None
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = ftypes[options.requantize]
+    params.allow_requantize = True
+    params.nthread = options.threads or cores()
+    take_reason()
+    source = os.fsencode(options.path)
+    if lib.llama_model_quantize(source, os.fsencode(target), ctypes.byref(params)) != 0:
+        raise ModelError(
+            f"{options.path} cannot be converted to {options.requantize} ({take_reason()})."
+        )
+
+
+def _check_file(path: Path) -> None:
+    """Refuse early what llama.cpp would only refuse with a riddle."""
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a GGUF file.")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelFileError(f"The model file {path} cannot be read ({error.strerror}).") from error
+    if magic != b"GGUF":
+        raise ModelFileError(f"{path} is not a GGUF file.")

@@ -1,0 +1,327 @@
+"""llama.cpp behind the engine's `Model`: the only module that imports llama_cpp.
+
+llama.cpp's asserts end the process, so that every size, id and grammar is checked before it gets
+there. Nothing may fork once this module has decoded: the child would hang in its first decode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workers.engine.sequences import Row
+from workers.engine.work import ModelFacts, Prepared, Sampler, Work
+from workers.errors import DecodeFailed, EmptyPrompt, ModelError, WorkerError
+from workers.llama.gguf import load
+from workers.llama.options import KvType, LlamaOptions, cores
+from workers.llama.sampling import Chain, Samplers
+from workers.llama.vocabulary import Vocabulary
+
+# OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
+# else runs on a core, the one is waited for and the other spins in its way: 16 slots fell from 17
+# to between 0.5 and 3 tokens/s a slot beside one busy process on two cores, and only to 7 with
+# short spins. On an idle machine 1,000, 10,000, 100,000 and libgomp's own 300,000 came to the same
+# within the noise (SmolLM2-135M, 2 cores, 3 rounds). libgomp reads this once, when llama_cpp loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import llama_cpp
+from llama_cpp._ggml import libggml
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+lib: Any = llama_cpp
+"""The library's C functions; untyped here, because its own types describe only part of them."""
+
+_GGML_GPUS = (1, 2)  # ggml-backend.h: with memory of their own, and with the host's
+_GGML_TYPE_BF16 = 30  # ggml.h; llama_cpp does not name it
+_KV_TYPES: dict[KvType, tuple[int, float]] = {
+    "f32": (lib.GGML_TYPE_F32, 4.0),
+    "f16": (lib.GGML_TYPE_F16, 2.0),
+    "bf16": (_GGML_TYPE_BF16, 2.0),
+    "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
+}
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_reasons = threading.local()
+
+
+def _on_log(level: int, text: bytes, _user: object) -> None:
+    """Keep what llama.cpp complained about last, for the sentence of an error.
+
+    It must never raise.
+    """
+    if level in (3, 4):
+        lines: list[str] = _reasons.__dict__.setdefault("lines", [])
+        lines.append(text.decode("utf-8", "replace").strip())
+        del lines[:-8]
+
+
+# A global for as long as the process lives: the library calls it at any time. Set after the import
+# above, which sets one of its own that prints.
+_LOG_CALLBACK = lib.llama_log_callback(_on_log)
+lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+
+
+def _take_reason() -> str:
+    """The last complaint on this thread, and forget it."""
+    lines: list[str] = _reasons.__dict__.pop("lines", [])
+    return next((line for line in reversed(lines) if line), "llama.cpp gave no reason")[:500]
+
+
+class LlamaModel:
+    """A GGUF model and the one context that decodes on it.
+
+    Raises:
+        ModelFileError: the file is no sound GGUF model.
+        ModelError: there is no memory for it, or it cannot be used with these options.
+    """
+
+    def __init__(self, options: LlamaOptions) -> None:
+        self._ctx: Any = None
+        self._model = load(lib, options, _take_reason)
+        try:
+            self._vocab = Vocabulary(lib, self._model, Jinja2ChatFormatter)
+            self._ctx = self._open(options)
+            self._memory = lib.llama_get_memory(self._ctx)
+            self._facts = self._find_facts(options)
+        except BaseException:
+            self.close()
+            raise
+        self._unified = options.unified
+        self._sequences = int(lib.llama_n_seq_max(self._ctx))
+        self._past = [0] * self._sequences
+        self._make_batch(self._facts.batch_tokens)
+        self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, json_schema_to_gbnf)
+        self._outputs = 0
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What was loaded."""
+        return self._facts
+
+    # -- loading -----------------------------------------------------------------------------
+
+    def _open(self, options: LlamaOptions) -> Any:
+        trained = int(lib.llama_model_n_ctx_train(self._model))
+        context = min(options.context or 0, trained)
+        most = int(lib.llama_max_parallel_sequences())
+        if not 1 <= options.slots <= most:
+            raise ModelError(f"llama.cpp supports at most {most} slots, not {options.slots}.")
+        sequences = options.slots + _donors(options)
+        params = lib.llama_context_default_params()
+        # in a unified cache an order may be as long as all cells together, but no longer
+        if options.unified:
+            params.n_ctx = max(options.cells, context, 256)
+        else:
+            params.n_ctx = (context or min(options.cells // sequences, trained)) * sequences
+        params.n_batch = params.n_ubatch = max(options.batch_tokens, sequences)
+        params.n_seq_max = sequences
+        params.n_outputs_max = sequences  # a row of logits for each, not for each prompt token
+        params.n_threads = params.n_threads_batch = options.threads or cores()
+        params.flash_attn_type = _FLASH[options.flash_attention]
+        params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
+        params.kv_unified = options.unified
+        _take_reason()
+        ctx = lib.llama_init_from_model(self._model, params)
+        if not ctx:
+            raise ModelError(
+                f"A cache of {params.n_ctx} cells cannot be allocated ({_take_reason()}); a "
+                "smaller HERD_SLOTS or HERD_CELLS needs less memory."
+            )
+        return ctx
+
+    def _find_facts(self, options: LlamaOptions) -> ModelFacts:
+        model = self._model
+        cells = int(lib.llama_n_ctx(self._ctx))
+        context = min(int(lib.llama_n_ctx_seq(self._ctx)), int(lib.llama_model_n_ctx_train(model)))
+        heads = max(1, lib.llama_model_n_head(model))
+        values = lib.llama_model_n_embd(model) // heads * lib.llama_model_n_head_kv(model)
+        kv_numbers = 2 * values * lib.llama_model_n_layer(model) * cells
+        stateful = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+        return ModelFacts(
+            name=self._meta("general.name") or options.path.stem,
+            context=min(context, options.context or context),
+            slots=options.slots,
+            vocab=self._vocab.size,
+            cells=cells,
+            donors=0 if stateful else _donors(options),
+            batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
+            step_tokens=options.step_tokens,
+            can_share=options.share and not stateful,
+            separate=not options.unified,
+            weights=options.requantize or "as in the file",
+            size_bytes=int(lib.llama_model_size(model)),
+            kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
+            threads=int(lib.llama_n_threads_batch(self._ctx)),
+            gpu=gpu_name() if options.gpu_layers != 0 else None,
+            system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
+        )
+
+    def _meta(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        length = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+    def _make_batch(self, size: int) -> None:
+        """Arrays that llama.cpp reads in place: no Python object for each token."""
+        self._token = np.zeros(size, np.int32)
+        self._pos = np.zeros(size, np.int32)
+        self._out = np.zeros(size, np.int8)
+        self._seq = np.zeros(size, np.int32)
+        self._n_seq = np.ones(size, np.int32)
+        # one sequence a token: a pointer to its place in _seq
+        self._seq_ptr = self._seq.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
+        batch = lib.llama_batch()
+        kinds = dict(lib.llama_batch._fields_)
+        for name, values in (
+            ("token", self._token),
+            ("pos", self._pos),
+            ("n_seq_id", self._n_seq),
+            ("seq_id", self._seq_ptr),
+            ("logits", self._out),
+        ):
+            setattr(batch, name, ctypes.cast(values.ctypes.data, kinds[name]))
+        self._batch = batch
+
+    # -- prompts -----------------------------------------------------------------------------
+
+    def prepare(self, work: Work) -> Prepared:
+        """Format and tokenise a prompt and make its sampler; any thread may call this."""
+        tokens = self._vocab.encode(work)
+        if not tokens:
+            raise EmptyPrompt("The prompt has no tokens.")
+        return Prepared(tokens, self._samplers.make(work.sampling, tokens))
+
+    def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
+        """As `Vocabulary.tokenize`."""
+        return self._vocab.tokenize(text, template=template, begin=begin)
+
+    # -- the step ----------------------------------------------------------------------------
+
+    def decode(self, rows: Sequence[Row]) -> bool:
+        """Compute the cells of these rows; False if the cache has no room for them."""
+        count = 0
+        outputs = 0
+        for slot, start, tokens, output, _ in rows:
+            length = len(tokens)
+            end = count + length
+            if end > len(self._token) or not 0 <= slot < self._sequences or length < 1:
+                raise DecodeFailed(f"A batch has {end} tokens with sequence {slot}: a bug here.")
+            if self._past[slot] != start:
+                raise DecodeFailed(f"Position {start} follows {self._past[slot]}: a bug here.")
+            if length == 1:
+                self._token[count] = tokens[0]
+                self._pos[count] = start
+            else:
+                self._token[count:end] = tokens
+                self._pos[count:end] = np.arange(start, start + length)
+            self._seq[count:end] = slot
+            self._out[count:end] = 0
+            if output:
+                self._out[end - 1] = 1
+                outputs += 1
+            count = end
+        batch = self._token[:count]
+        if count == 0 or batch.min() < 0 or batch.max() >= self._vocab.size:
+            raise DecodeFailed(
+                "The batch is empty, or a token is outside the vocabulary: a bug here."
+            )
+        self._batch.n_tokens = count
+        code = lib.llama_decode(self._ctx, self._batch)
+        if code == 1:
+            return False
+        if code != 0:
+            raise DecodeFailed(f"llama_decode returned {code} ({_take_reason()}).", code=code)
+        for row in rows:
+            self._past[row.slot] = row.start + len(row.tokens)
+        self._outputs = outputs
+        return True
+
+    def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
+        """The next token for each row with output of the last decode."""
+        if len(samplers) != self._outputs:
+            raise DecodeFailed(
+                f"There are {len(samplers)} samplers for {self._outputs} rows: a bug here."
+            )
+        pointer = lib.llama_get_logits(self._ctx)
+        if not pointer:
+            raise DecodeFailed("llama.cpp returned no logits.")
+        # a view, good until the next decode
+        logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab.size))
+        best: list[int] = logits.argmax(axis=1).tolist()
+        if not np.isfinite(logits[range(len(best)), best]).all():
+            raise DecodeFailed("The model's logits are not numbers.")
+        return [
+            self._samplers.choose(logits[row], sampler) if isinstance(sampler, Chain) else best[row]
+            for row, sampler in enumerate(samplers)
+        ]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; control tokens have none."""
+        return self._vocab.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        return token in self._vocab.ends
+
+    # -- the cache ---------------------------------------------------------------------------
+
+    def keep(self, slot: int, length: int) -> None:
+        """Drop the cells of a sequence from position `length` on."""
+        if not 0 <= slot < self._sequences:
+            raise DecodeFailed(f"There is no sequence {slot}: a bug here.")
+        if length >= self._past[slot]:
+            return
+        if not lib.llama_memory_seq_rm(self._memory, slot, length or -1, -1):
+            raise DecodeFailed(f"Sequence {slot} cannot be cut to {length} cells.")
+        self._past[slot] = length
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give the first `length` cells of a sequence to another, which must be empty."""
+        sound = 0 <= source < self._sequences and 0 <= target < self._sequences
+        if not sound or self._past[target] or not 0 < length <= self._past[source]:
+            raise DecodeFailed(
+                f"{length} cells cannot be copied from {source} to {target}: a bug here."
+            )
+        if self._unified:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        else:  # between separate streams llama.cpp copies the whole or aborts
+            lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._past[target] = self._past[source]
+            self.keep(target, length)
+        self._past[target] = length
+
+    def close(self) -> None:
+        """Free the context, then the model; samplers were closed before."""
+        ctx, self._ctx = self._ctx, None
+        model, self._model = self._model, None
+        if ctx:
+            lib.llama_free(ctx)
+        if model:
+            lib.llama_model_free(model)
+
+
+def _donors(options: LlamaOptions) -> int:
+    """Sequences of the cache beside the slots."""
+    if not (options.unified and options.share):
+        return 0
+    return max(0, min(options.donors, int(lib.llama_max_parallel_sequences()) - options.slots))
+
+
+def gpu_name() -> str | None:
+    """What llama.cpp calls the first GPU that it would use; None if it was built without."""
+    if not lib.llama_supports_gpu_offload():
+        return None
+    ggml: Any = libggml
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_description.restype = ctypes.c_char_p
+    for number in range(ggml.ggml_backend_dev_count()):
+        device = ctypes.c_void_p(ggml.ggml_backend_dev_get(ctypes.c_size_t(number)))
+        if ggml.ggml_backend_dev_type(device) in _GGML_GPUS:
+            return str(ggml.ggml_backend_dev_description(device).decode("utf-8", "replace"))
+    return None

@@ -1,0 +1,150 @@
+"""Prompts to tokens, and tokens to bytes: what one model's vocabulary and chat template say.
+
+The library comes as an argument: only `model` imports it. Any thread may tokenise;
+`piece` belongs to the engine's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from workers.engine.work import Work
+from workers.errors import DecodeFailed, ModelError, TemplateError, WorkerError
+from workers.llama import chat
+
+Formatter = Callable[..., Any]
+"""Makes a chat of messages one text: `formatter(messages=...).prompt`."""
+
+
+class Vocabulary:
+    """The tokens of one model, and how it wants to be talked to.
+
+    Args:
+        lib: the llama_cpp module.
+        model: llama.cpp's model.
+        make_formatter: makes a formatter of a Jinja template: llama_cpp's own.
+
+    Raises:
+        ModelError: the model's chat template does not parse.
+    """
+
+    def __init__(self, lib: Any, model: Any, make_formatter: Callable[..., Formatter]) -> None:
+        self._lib = lib
+        self.handle = lib.llama_model_get_vocab(model)
+        self.size = int(lib.llama_vocab_n_tokens(self.handle))
+        self._pieces: dict[int, bytes] = {}
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = []
+        ends = set()
+        for token in range(self.size):
+            if lib.llama_vocab_get_attr(self.handle, token) & control:
+                texts.append(self._text(token))
+            if lib.llama_vocab_is_eog(self.handle, token):
+                ends.add(token)
+        self._control = chat.control_pattern(texts)
+        self.ends = frozenset(ends)
+        """Tokens that end the generation."""
+        self._formatter = self._read_template(model, make_formatter)
+
+    def _read_template(
+        self, model: Any, make_formatter: Callable[..., Formatter]
+    ) -> Formatter | None:
+        lib = self._lib
+        template = lib.llama_model_chat_template(model, None)
+        if not template:
+            return None
+        try:
+            return make_formatter(
+                template.decode("utf-8", "replace"),
+                eos_token=self._text(lib.llama_vocab_eos(self.handle)),
+                bos_token=self._text(lib.llama_vocab_bos(self.handle)),
+            )
+        except Exception as error:
+            raise ModelError(f"The model's chat template does not parse ({error}).") from error
+
+    def _text(self, token: int) -> str:
+        if not 0 <= token < self.size:
+            return ""  # the model has no such token; asking for it would abort
+        text = self._lib.llama_vocab_get_text(self.handle, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def encode(self, work: Work) -> list[int]:
+        """The tokens of a prompt, formatted as the model wants it unless it is raw.
+
+        Raises:
+            TemplateError: the template refused these messages, or there is none.
+        """
+        if work.messages is None and (work.raw or self._formatter is None):
+            return self.tokenize(work.prompt or "", template=False, begin=True)
+        if work.messages is None:
+            turns = [{"role": "user", "content": work.prompt or ""}]
+        else:
+            turns = [{"role": m.role, "content": m.content} for m in work.messages]
+        tokens: list[int] = []
+        known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
+        for text, template in chat.render(turns, self._render, self._control):
+            if template:
+                tokens += self.tokenize(text, template=True)
+                continue
+            if text not in known:
+                known[text] = self.tokenize(text, template=False)
+            tokens += known[text]
+        # most templates write it themselves; for the others the model's own setting counts
+        bos = self._lib.llama_vocab_bos(self.handle)
+        if self._lib.llama_vocab_get_add_bos(self.handle) and bos >= 0 and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def _render(self, turns: list[chat.Turn]) -> str:
+        if self._formatter is None:
+            raise TemplateError(
+                "The model has no chat template; send a prompt instead of messages."
+            )
+        try:
+            return str(self._formatter(messages=turns).prompt)
+        except Exception as error:
+            # the sandbox, the template's own raise_exception, or a bug in the template
+            raise TemplateError(
+                f"The model's chat template refused the messages ({str(error)[:450]})."
+            ) from error
+
+    def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
+        """Text to tokens.
+
+        Args:
+            text: what a user or the template wrote.
+            template: whether control tokens in it are meant as such.
+            begin: whether to begin as the model was trained to, with its own first token.
+        """
+        data = text.encode("utf-8", "replace")
+        buffer = np.empty(len(data) + 8, np.int32)
+        pointer = buffer.ctypes.data_as(self._lib.llama_token_p)
+        count = self._lib.llama_tokenize(
+            self.handle, data, len(data), pointer, len(buffer), begin, template
+        )
+        if not 0 <= count <= len(buffer):
+            raise WorkerError(
+                f"The prompt has {count} tokens; at most {len(buffer)} were expected."
+            )
+        found: list[int] = buffer[:count].tolist()
+        return found
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, possibly part of a character; control tokens have none."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            if not 0 <= token < self.size:
+                raise DecodeFailed(f"Token {token} is outside the vocabulary: a bug here.")
+            size = 128
+            while True:
+                buffer = ctypes.create_string_buffer(size)
+                length = self._lib.llama_token_to_piece(self.handle, token, buffer, size, 0, False)
+                if length >= 0:
+                    break
+                size = -length
+            piece = self._pieces[token] = buffer.raw[:length]
+        return piece
