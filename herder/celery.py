@@ -27,9 +27,9 @@ from herder.orders.settlement import Settlement
 from herder.service.app import make_app
 from herder.service.loop import Service
 from herder.service.tasks import make_guard, register
+from herder.service.upkeep import make_upkeep
 from herder.settings import Settings, load_settings
 from herder.store import models as model_sql
-from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
@@ -179,7 +179,7 @@ def _on_worker_init(**_: Any) -> None:
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.service.start()
-        _process.deliverer.start(_process.service.tally)
+        _process.deliverer.start(_process.service.tally.failed)
         _log.info("herder_ready", home=str(settings.home))
 
 

@@ -167,7 +167,7 @@ class Runner:
                 self._do_all(pause, lambda: True)
             else:
                 self._run_alone(self._guard, pause)
-        except Exception:
+        except BaseException:
             self._tally.failed(self.duty.name)
             raise
 

@@ -16,8 +16,6 @@ from functools import partial
 import structlog
 from redis import RedisError
 
-from herder.announcer import Announcer
-from herder.beats import BeatReader
 from herder.db.database import Database
 from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
@@ -25,6 +23,8 @@ from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
 from herder.orders.dispatch import Dispatcher
 from herder.orders.settlement import Answer, Settlement
+from herder.service.announcer import Announcer
+from herder.service.beats import BeatReader
 from herder.service.duties import OUTAGES, Duty, Runner, each_alone
 from herder.service.duty_records import Guard, Tally
 from herder.store.duties import Counts
@@ -100,7 +100,7 @@ class Service:
             name: this herder's, among all.
             clock_us: the time, in microseconds since the epoch.
             clock_s: a clock that only rises, in seconds.
-            upkeep: duties besides those about orders (`herder/upkeep.py`).
+            upkeep: duties besides those about orders (`herder/service/upkeep.py`).
             on_failure: is told what failed behind a wall, and how.
         """
         self._settlement = settlement

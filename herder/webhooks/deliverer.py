@@ -22,8 +22,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from herder.db.database import Database
 from herder.errors import HerdUnavailable, SetupError
-from herder.service.duties import OUTAGES
-from herder.service.duty_records import Tally
 from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
@@ -293,18 +291,18 @@ class Deliverer:
 
     # Life
 
-    def start(self, tally: Tally) -> None:
+    def start(self, failed: Callable[[str], object]) -> None:
         """Deliver, on a thread.
 
         Args:
-            tally: counts what fails.
+            failed: counts a failure under a name.
         """
         self._loop = Loop(
             DELIVER,
             lambda: self.step(POLL_S),
-            outages=OUTAGES,
+            outages=(HerdUnavailable,),
             retry_s=RETRY_S,
-            on_failure=lambda _error: tally.failed(DELIVER),
+            on_failure=lambda _error: failed(DELIVER),
             log=_log,
         )
         self._loop.start()

@@ -41,12 +41,12 @@ from herder.orders.dispatch import Dispatcher
 from herder.orders.intake import Desk
 from herder.orders.settlement import Answer, Settlement
 from herder.service.loop import Service
+from herder.service.upkeep import make_upkeep
 from herder.settings import InitialPolicy, load_settings
 from herder.store import api_keys as key_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from herder.upkeep import make_upkeep
 from herder.webhooks.deliverer import Deliverer, Limits
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.messages import Request

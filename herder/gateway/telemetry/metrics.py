@@ -4,7 +4,8 @@ What begins with `llama_herder_http_` or `llama_herder_gateway_`, and what is Py
 process's own. The rest is of the whole herd and the same at each gateway: with several, take one's,
 or the highest. Counters of the herd begin with the first scrape, at nothing, as Prometheus expects
 of a process that started; what happened between two scrapes is read from the events (see
-`herder/gateway/telemetry/monitor.py`). No label names an account, an order or a key.
+`monitor.py`). Those of duties begin with the herd: herders keep them in the database. No
+label names an account, an order or a key.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herder.domain.order import ENDED, State
 from herder.errors import HerdError
+from herder.gateway.telemetry.duty_metrics import DutyMetrics
 from herder.gateway.telemetry.monitor import Look, Monitor
 from herder.store.monitor import Happening
 from herder.version import __version__
@@ -170,6 +172,8 @@ class Metrics:
             LONG,
             "model",
         )
+        self.duties = DutyMetrics()
+        registry.register(self.duties)
         self.runs = histogram(
             "order_run_seconds", "From start to end, of orders that had begun.", LONG, "model"
         )
@@ -259,6 +263,7 @@ class Metrics:
         self.imbalance.labels("held").set(totals.imbalance_of_holds)
         self.overdrawn.set(totals.overdrawn)
         self.summed.set(look.totals_us / 1e6)
+        self.duties.counts = look.duties
 
     def _count(self, happened: Iterable[Happening], models: Iterable[str]) -> None:
         for model in models:

@@ -16,10 +16,12 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.market import queue_estimate as survey
 from herder.store import book as book_sql
+from herder.store import duties as duty_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import monitor as monitor_sql
 from herder.store import survey as survey_sql
+from herder.store.duties import Counts
 from herder.store.herd import Heard, Worker
 from herder.store.monitor import Happening
 from herder.types import PLACE_COUNTED
@@ -63,6 +65,7 @@ class Look:
         behind: events that are yet to be read: there were more than one look reads.
         totals: the ledger's sums, as they were worked out last.
         totals_us: when that was, in microseconds since the epoch.
+        duties: what all herders counted of each background duty, since the herd began.
     """
 
     queues: dict[str, Queue]
@@ -74,6 +77,7 @@ class Look:
     behind: int
     totals: Totals
     totals_us: int
+    duties: dict[str, Counts]
 
 
 @dataclass(slots=True)
@@ -148,7 +152,11 @@ class Monitor:
             heard = herd_sql.listening(connection)
             unsent = monitor_sql.unsent(connection)
             happened, behind = self._follow(connection)
-        return Look(queues, out, workers, heard, unsent, happened, behind, totals, self._totals_us)
+            duties = duty_sql.counted(connection)
+        return Look(
+            *(queues, out, workers, heard, unsent, happened, behind, totals, self._totals_us),
+            duties=duties,
+        )
 
     def _queue(self, connection: Connection, model: str) -> Queue:
         found = Queue(*book_sql.queue_length(connection, model))

@@ -14,7 +14,7 @@ from herder.store import herd as herd_sql
 from workers.transport.streams import Streams
 from workers.wire import BEATS_STREAM, Envelope, Marker, PublicKey, WireError, unseal
 
-_log = structlog.get_logger("herder.beats")
+_log = structlog.get_logger("herder.service.beats")
 
 MAX_BEATS = 500
 """Messages of one batch."""

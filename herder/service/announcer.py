@@ -26,7 +26,7 @@ from workers.wire import (
     seal,
 )
 
-_log = structlog.get_logger("herder.announcer")
+_log = structlog.get_logger("herder.service.announcer")
 
 
 class Announcer:
