@@ -505,14 +505,21 @@ class StreamRestarted(HerdError):
 
 
 class ResultTimeout(HerdError):
-    """The order did not end within the time that the caller gave; it goes on."""
+    """The order did not end within the time that the caller gave; it goes on.
+
+    `state` of its data is `unknown` where the database did not answer all that time.
+    """
 
     code = "result_timeout"
 
     def __init__(self, order: str, state: str, timeout_s: str) -> None:
+        stands = (
+            f"The database did not say within {timeout_s} s how order {order} stands"
+            if state == "unknown"
+            else f"Order {order} is still {state} after {timeout_s} s"
+        )
         super().__init__(
-            f"Order {order} is still {state} after {timeout_s} s. It continues; call result() "
-            "again to wait for it.",
+            f"{stands}. It continues; call result() again to wait for it.",
             order=order,
             state=state,
         )

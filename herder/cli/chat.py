@@ -14,7 +14,8 @@ from herder.cli.conversation import Conversation, too_long
 from herder.cli.interrupts import one_interrupt_held
 from herder.cli.order_options import Account, Fee, MaxFee, Model, Multiplier
 from herder.cli.show import complain
-from herder.cli.submit import CANCEL_WAIT_S
+from herder.cli.submit import CANCEL_WAIT_S, cancel_surely, say_it_waits
+from herder.db.outages import ride_out
 from herder.domain.pricing import MAX_WINSTON
 from herder.errors import (
     HerdError,
@@ -197,7 +198,7 @@ class Chat:
         self._total += result.receipt.charged
         if result.text:
             self._conversation.keep(text, result.text)
-        available = self._herd.balance(self._call["account"]).available
+        available = ride_out(lambda: self._herd.balance(self._call["account"])).available
         self._screen.ended(
             Spent(self._turn, result, self._total, available, forgotten, interrupted)
         )
@@ -223,7 +224,7 @@ class Chat:
         try:
             self._screen.begun(self._herd, receipt)
             self._follow(receipt.order, shown)
-            result = self._herd.answer(receipt.order)
+            result = ride_out(lambda: self._herd.answer(receipt.order), on_outage=say_it_waits)
         except KeyboardInterrupt:
             return self._stop(receipt.order, shown), True
         except HerdUnavailable:
@@ -250,11 +251,15 @@ class Chat:
     def _stop(self, order_id: str, shown: _Shown) -> Result | None:
         """Cancel an order; what was delivered until then is shown to its end, and paid."""
         try:
-            self._herd.cancel(order_id)
+            cancel_surely(self._herd, order_id)
+        except KeyboardInterrupt:
+            complain(f"Order {order_id} may go on; `herd order cancel {order_id}` cancels it.")
+            return None
+        try:
             with suppress(OrderEnded):
                 self._herd.result(order_id, CANCEL_WAIT_S)
             result = self._herd.answer(order_id)
-        except (KeyboardInterrupt, ResultTimeout):
+        except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):
             complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows it.")
             return None
         if result.text.startswith(shown.text):

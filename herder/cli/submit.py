@@ -29,7 +29,9 @@ from herder.cli.show import (
     receipt_line,
     write_text,
 )
-from herder.errors import OrderEnded, ResultTimeout, StreamRestarted
+from herder.db.outages import ride_out
+from herder.errors import HerdUnavailable, OrderEnded, ResultTimeout, StreamRestarted
+from herder.types import Result, Usage
 
 if TYPE_CHECKING:
     from herder.interface import Herd
@@ -161,24 +163,51 @@ def submit(
 
 
 def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
-    """What there is to show of an order that was taken."""
-    if no_wait:
-        if json:
-            print_json(herd.answer(receipt.order).to_dict())
-        else:
-            sys.stdout.write(f"{receipt.order}\n")
-            complain(receipt_line(receipt))
+    """What there is to show of an order that was taken; its id before anything that may fail."""
+    order_id = receipt.order
+    if no_wait and not json:
+        sys.stdout.write(f"{order_id}\n")
+        complain(receipt_line(receipt))
         return
+    if no_wait:
+        print_json(_shown_at_once(herd, receipt).to_dict())
+        return
+    if receipt.held:
+        complain(f"Order {order_id} is {receipt.state}.")
     try:
         say_who_is_away(herd, receipt)
         if json:
-            _wait_for_json(herd, receipt.order)
+            _wait_for_json(herd, order_id)
         else:
-            _follow(herd, receipt.order)
-            complain(receipt_line(herd.receipt(receipt.order)))
+            _follow(herd, order_id)
+            last = ride_out(lambda: herd.receipt(order_id), on_outage=say_it_waits)
+            complain(receipt_line(last))
     except KeyboardInterrupt:
-        _interrupted(herd, receipt.order)
+        _interrupted(herd, order_id)
         raise typer.Exit(INTERRUPTED) from None
+    except HerdUnavailable:
+        if json:
+            print_json(begun(receipt).to_dict())
+        stands = "goes on" if receipt.held else f"is {receipt.state}"
+        complain(f"Order {order_id} {stands}; `herd order show {order_id}` shows it.")
+        raise
+
+
+def _shown_at_once(herd: Herd, receipt: Receipt) -> Result:
+    """How an order stands that is not waited for: an earlier call may have brought its answer."""
+    if receipt.held:
+        return begun(receipt)
+    return ride_out(lambda: herd.answer(receipt.order), on_outage=say_it_waits)
+
+
+def begun(receipt: Receipt) -> Result:
+    """What there is of an answer when its order has just been taken: nothing but the receipt."""
+    return Result(receipt.order, "", None, Usage(0, 0), receipt, receipt.reference)
+
+
+def say_it_waits() -> None:
+    """Tell whoever waits that it is for the database."""
+    complain("The herd does not answer; waiting for it.")
 
 
 def _can_ask() -> bool:
@@ -189,23 +218,43 @@ def _can_ask() -> bool:
 def _interrupted(herd: Herd, order_id: str) -> None:
     """Ask whether the order is to be cancelled; a second Ctrl-C leaves it as it is."""
     try:
-        if _can_ask() and typer.confirm(f"\nCancel order {order_id}?", err=True):
-            herd.cancel(order_id)
-            with suppress(OrderEnded):
-                herd.result(order_id, CANCEL_WAIT_S)
-            complain(receipt_line(herd.receipt(order_id)))
+        if not _can_ask() or not typer.confirm(f"\nCancel order {order_id}?", err=True):
+            complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
             return
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\n")
-    except ResultTimeout:
-        complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows its end.")
+        complain(f"\nOrder {order_id} goes on; `herd order show {order_id}` shows it.")
         return
-    complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
+    try:
+        cancel_surely(herd, order_id)
+    except KeyboardInterrupt:
+        complain(f"\nOrder {order_id} may go on; `herd order cancel {order_id}` cancels it.")
+        return
+    try:
+        with suppress(OrderEnded):
+            herd.result(order_id, CANCEL_WAIT_S)
+        complain(receipt_line(herd.receipt(order_id)))
+    except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):
+        complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows its end.")
+
+
+def cancel_surely(herd: Herd, order_id: str) -> None:
+    """Cancel an order; while the herd does not answer, until it does, or Ctrl-C ends that."""
+    ride_out(
+        lambda: herd.cancel(order_id),
+        on_outage=lambda: complain(
+            f"The herd does not answer. Order {order_id} is cancelled as soon as it does; Ctrl-C "
+            f"leaves it, and `herd order cancel {order_id}` cancels it later."
+        ),
+    )
 
 
 def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
     """Tell whoever waits for an order that there is nobody to run it."""
-    if receipt.state == "queued" and not herd.attended(receipt.model):
+    try:
+        away = receipt.state == "queued" and not herd.attended(receipt.model)
+    except HerdUnavailable:
+        return
+    if away:
         complain(
             f"Order {receipt.order} waits for workers: none with {receipt.model} is here; "
             f"`herd up` on the herder's machine starts some."
@@ -237,6 +286,3 @@ def _follow(herd: Herd, order_id: str) -> None:
                 write_text("\n")
                 last = "\n"
         return
-
-
-# What is read from files

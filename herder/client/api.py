@@ -122,7 +122,7 @@ class Order:
         return self._herd.receipt(self.id)
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for its end.
+        """Wait for its end, through outages of the herd.
 
         Args:
             timeout: seconds, or None to wait for ever.
@@ -152,6 +152,10 @@ class Order:
         Once it runs, its worker stops it between two tokens, and what was delivered until then is
         charged: `result()` waits for that and raises `OrderCancelled` with the partial text. An
         order that has ended stays as it is.
+
+        Raises:
+            HerdUnavailable: the herd does not answer. Beside the herder the cancellation is
+                remembered, and made when the database is back if this program still runs then.
         """
         return self._herd.cancel(self.id)
 
@@ -248,7 +252,11 @@ def submit(
         InvalidQuote, QuoteMismatch, QuoteExpired: the quote is none, or for another order, or over.
         RateLimited: the account has as much open, or ordered lately, as it may;
             `error.retry_after_s` says when to try again.
-        SetupError, HerdUnavailable: there is no herd here, or its database is busy.
+        SetupError: there is no herd here.
+        HerdUnavailable: its database is busy or away; nothing was held. Or it was lost while it
+            took the order and stayed away: then the sentence, and `order` of the error's `data`,
+            say which order that is, and without an idempotency key it is cancelled when the
+            database is back.
     """
     herd = connect()
     receipt = herd.submit(

@@ -6,7 +6,8 @@ Every rule is the desk's; this file only wires the parts and waits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from redis import RedisError
@@ -15,6 +16,7 @@ from herder.accounts.accounts import Accounts, shown_entry
 from herder.accounts.api_keys import ApiKeys
 from herder.accounts.grants import Grants
 from herder.db.database import Database
+from herder.db.outages import CommitUnknown
 from herder.domain.order import Order, State
 from herder.domain.parsing import parse_bids, parse_submission
 from herder.domain.signed_tokens import read_quote, sign_receipt
@@ -27,11 +29,13 @@ from herder.errors import (
 from herder.host import home
 from herder.interface import require_page
 from herder.local.callbacks import Caller, ErrorCallback, TextCallback
+from herder.local.cancellations import Cancellations
+from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
 from herder.messages.inbox import Message, News, read_inbox
 from herder.operator import serving
-from herder.orders.cancellation import Withdrawal, held_of
+from herder.orders.cancellation import Withdrawal
 from herder.orders.intake import Desk
 from herder.orders.reader import Answers
 from herder.orders.retention import purge
@@ -52,11 +56,9 @@ from herder.types import (
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from workers.transport.streams import INBOX, Streams, connect
-from workers.wire import Drain, PublicKey, StopAttempt, control_stream, seal
+from workers.wire import Drain, PublicKey, control_stream, seal
 
 _log = logging.getLogger("herder.local.local_herd")
-
-ASKED_AT_ONCE = 500
 
 
 class LocalHerd:
@@ -83,7 +85,6 @@ class LocalHerd:
             clock_us=home.clock_us,
         )
         self.desk = Desk(self.database, books, clock_us=home.clock_us)
-        self._withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._key = key
         self.quotes = Quotes(self.database, key, clock_us=home.clock_us)
         self._messages = Messages(
@@ -104,7 +105,9 @@ class LocalHerd:
             ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
-        self.watcher = Watcher(client, self._ended)
+        withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
+        self._cancellations = Cancellations(withdrawal, self._streams, self._nudger, key)
+        self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
         self._answers = Answers(self.database, self._streams, self.watcher)
         self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
 
@@ -116,10 +119,27 @@ class LocalHerd:
         """As `submit`, for those who need the order itself."""
         quote = call.pop("quote", None)
         terms = None if quote is None else read_quote(quote, self.public_keys())
-        order = self.desk.submit(self._parse(prompt, tokens, {**call, "quote": terms}))
+        parsed = self._parse(prompt, tokens, {**call, "quote": terms})
+        try:
+            order = self.desk.submit(parsed)
+        except CommitUnknown as error:
+            if parsed.idempotency_key is None:
+                raise self._given_up(error) from error
+            raise
         if order.state is State.QUEUED:
             self._nudger.nudge(order.model)
         return order
+
+    def _given_up(self, error: CommitUnknown) -> CommitUnknown:
+        """Have an order cancelled that may have been taken; called again, it would be another."""
+        order_id = str(error.data["order"])
+        self._cancellations.remember(order_id)
+        return CommitUnknown(
+            f"The database went away while it took order {order_id}, and does not answer. If there "
+            f"is such an order, it is cancelled as soon as the database is back, if this program "
+            f"still runs then; `herd order cancel {order_id}` does it too.",
+            order=order_id,
+        )
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
         """What an order would cost and wait for, as it would stand now; it binds for a minute.
@@ -275,24 +295,10 @@ class LocalHerd:
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
+            HerdUnavailable: the database is away; it is cancelled when it is back, if this program
+                still runs then.
         """
-        order = self._withdrawal.cancel(order_id, account=account)
-        try:
-            if order.state.ended:
-                self._streams.announce_ended([order.id])
-                if order.message is not None:
-                    self._streams.announce_inboxes([order.account])
-            elif order.instance is not None and (held := held_of(order)) is not None:
-                stop = StopAttempt(held=held, reason="cancelled")
-                audience = control_stream(order.instance)
-                token = seal(stop, self._key, sender="herder", audience=audience)
-                self._streams.add_controls([(order.instance, token)])
-        except RedisError as error:
-            # Its worker is told with its next beat, and whoever waits looks again.
-            _log.info("cancelled without Redis: %s", type(error).__name__)
-        if order.state is State.CANCELLED and order.dispatches:
-            self._nudger.nudge(order.model)
-        return receipt_of(order)
+        return receipt_of(self._cancellations.cancel(order_id, account=account))
 
     def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Receipt:
         """Raise the fee of a queued order; arguments and errors as `Desk.rebid`."""
@@ -350,21 +356,6 @@ class LocalHerd:
             raise HerdUnavailable("Redis is out of reach; try again.") from error
         return told
 
-    def _ended(self, orders: Iterable[str]) -> set[str]:
-        """Those that ended, of some orders; and the topics of inboxes that changed."""
-        topics = set(orders)
-        inboxes = {topic for topic in topics if topic.startswith(INBOX)}
-        asked = sorted(topics - inboxes)
-        found: set[str] = set()
-        if inboxes:
-            changed = self._news.changed(topic.removeprefix(INBOX) for topic in inboxes)
-            found |= {self.inbox_topic(account) for account in changed}
-        with self.database.read() as connection:
-            for start in range(0, len(asked), ASKED_AT_ONCE):
-                page = order_sql.get_orders(connection, asked[start : start + ASKED_AT_ONCE])
-                found |= {order.id for order in page.values() if order.state.ended}
-        return found
-
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end; errors as `Answers.result`."""
         return self._answers.result(order_id, timeout_s)
@@ -391,7 +382,8 @@ class LocalHerd:
         return self._streams.answers()
 
     def close(self) -> None:
-        """Send the nudges that wait, and give the connections back."""
+        """Send the nudges that wait, make cancellations that can be made, give connections back."""
+        self._cancellations.close()
         self._nudger.close()
         self.watcher.close()
         self.database.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 
 from redis import RedisError
 
 from herder.db.database import Database
+from herder.db.outages import ride_out
 from herder.domain.order import Order, State
-from herder.errors import OrderNotFound, ResultTimeout, StreamRestarted
+from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamRestarted
 from herder.orders.watcher import Watcher
 from herder.store import orders as order_sql
 from herder.types import Result, raise_if_not_completed, result_of
@@ -52,7 +54,11 @@ class Answers:
         return order
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end.
+        """Wait for an order's end; a database that is away is asked again until it answers.
+
+        Args:
+            order_id: the order.
+            timeout_s: how long, in seconds; None: as long as it takes.
 
         Raises:
             ResultTimeout: it did not end in time; it goes on.
@@ -60,13 +66,20 @@ class Answers:
                 holds the partial text and the receipt.
             OrderNotFound: there is no such order.
         """
-        result = self.answer(order_id)
-        if not State(result.receipt.state).ended:
-            if not self._watcher.wait(order_id, timeout_s):
-                state = self.order(order_id).state.value
-                waited = "" if timeout_s is None else f"{timeout_s:g}"
-                raise ResultTimeout(order_id, state, waited)
-            result = self.answer(order_id)
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        state = "unknown"
+        while True:
+            try:
+                result = ride_out(lambda: self.answer(order_id), until_s=until_s)
+            except HerdUnavailable as error:
+                raise ResultTimeout(order_id, state, f"{timeout_s:g}") from error
+            state = result.receipt.state
+            if State(state).ended:
+                break
+            left_s = None if until_s is None else until_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise ResultTimeout(order_id, state, f"{timeout_s:g}")
+            self._watcher.wait(order_id, left_s)
         raise_if_not_completed(result)
         return result
 
@@ -81,6 +94,8 @@ class Answers:
     def stream(self, order_id: str) -> Iterator[str]:
         """An order's text as it is generated, from its beginning, however late one joins.
 
+        While the database is away, the text of what runs goes on; its end is waited for.
+
         Raises:
             StreamRestarted: text was shown of an attempt that was lost, or that the final answer
                 differs from.
@@ -89,7 +104,14 @@ class Answers:
         shown = ""
         reading, after = 0, "0"
         while True:
-            order = self.order(order_id)
+            if reading:
+                try:
+                    order = self.order(order_id)
+                except HerdUnavailable as error:
+                    # What runs goes on without the database, and its text comes by Redis.
+                    _log.debug("an order was not looked at: %s", type(error).__name__)
+            else:
+                order = ride_out(lambda: self.order(order_id))
             if order.state.ended:
                 break
             attempt = readable_attempt(order)
@@ -104,7 +126,7 @@ class Answers:
             if ended:
                 # All of the text is out; its settlement follows within moments.
                 self._watcher.wait(order_id, FOLLOW_MS / 1000)
-        result = self.answer(order_id)
+        result = ride_out(lambda: self.answer(order_id))
         if not result.text.startswith(shown):
             raise StreamRestarted(order_id, len(shown))
         if len(result.text) > len(shown):

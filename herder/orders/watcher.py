@@ -1,13 +1,13 @@
 """Waits for the ends of orders on behalf of a program: one thread, however many it waits for.
 
 The herder announces ends on a Redis channel; a look into the database each second stands behind
-it, so that a Redis that is down delays an answer and loses none.
+it, so that a Redis that is down delays an answer and loses none. A database that is down is asked
+again, each second, until it answers.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +15,9 @@ from typing import Protocol
 
 import redis
 
+from herder.errors import HerdUnavailable
+from workers.transport.loops import Failures, Loop
+from workers.transport.program_log import ProgramLog
 from workers.transport.streams import ENDED_CHANNEL
 
 _log = logging.getLogger("herder.orders.watcher")
@@ -42,8 +45,16 @@ class Watcher:
         self._ended = ended
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Waiter]] = {}
-        self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._closing = False
+        self._looked_s = 0.0
+        self._pubsub: redis.client.PubSub | None = None
+        log = ProgramLog("herder.orders.watcher")
+        self._hearing = Failures(
+            "herd-watch-redis", outages=(redis.RedisError,), retry_s=(0.1, LOOK_S), log=log
+        )
+        self._loop = Loop(
+            "herd-watch", self._step, outages=(HerdUnavailable,), retry_s=(0.1, LOOK_S), log=log
+        )
 
     def wait(self, order_id: str, timeout_s: float | None) -> bool:
         """Wait for an order's end; False if it did not come in time."""
@@ -55,61 +66,85 @@ class Watcher:
             self.remove(order_id, event)
 
     def add(self, order_id: str, waiter: Waiter) -> None:
-        """Have a waiter's `set` called at an order's end, at least once."""
+        """Have a waiter's `set` called at an order's end, at least once.
+
+        A database that is out of reach is asked later. Whatever else this raises, the waiter is not
+        waiting then.
+        """
         with self._lock:
             self._waiting.setdefault(order_id, []).append(waiter)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="herd-watch", daemon=True)
-                self._thread.start()
-        # Looked up after it was noted: an end in between is announced, or seen here.
-        self._wake(self._ended([order_id]))
+            self._loop.start()
+        try:
+            # Looked up after it was noted: an end in between is announced, or seen here.
+            ended = self._ended([order_id])
+        except HerdUnavailable:
+            return
+        except BaseException:
+            self.remove(order_id, waiter)
+            raise
+        self._wake(ended)
 
     def remove(self, order_id: str, waiter: Waiter) -> None:
-        """Call a waiter no more."""
+        """Stop notifying a waiter; one that does not wait stays as it is."""
         with self._lock:
-            waiting = self._waiting[order_id]
-            waiting.remove(waiter)
-            if not waiting:
-                del self._waiting[order_id]
-
-    def _loop(self) -> None:
-        pid = os.getpid()
-        pubsub: redis.client.PubSub | None = None
-        looked_s = 0.0
-        while os.getpid() == pid and not (self._closing.is_set() and not self._waiting):
-            try:
-                if pubsub is None:
-                    pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-                    pubsub.subscribe(ENDED_CHANNEL)
-                message = pubsub.get_message(timeout=LOOK_S)
-                if message is not None:
-                    self._wake(str(message["data"]).split())
-            except redis.RedisError as error:
-                _log.debug("no announcements from Redis: %s", type(error).__name__)
-                pubsub = None
-                time.sleep(LOOK_S)
-            if time.monotonic() - looked_s >= LOOK_S:
-                looked_s = time.monotonic()
-                self._look()
-        if pubsub is not None:
-            pubsub.close()
+            waiting = self._waiting.get(order_id, [])
+            if waiter in waiting:
+                waiting.remove(waiter)
+                if not waiting:
+                    del self._waiting[order_id]
 
     def close(self) -> None:
-        """Look out no more once nobody waits; the thread then ends within a second or two."""
-        self._closing.set()
+        """Stop once no waiter is left; the thread then ends within a second or two."""
+        self._closing = True
+
+    def _step(self) -> None:
+        with self._lock:
+            if self._closing and not self._waiting:
+                self._stop_hearing()
+                self._loop.leave()
+                return
+        self._hear()
+        if time.monotonic() - self._looked_s >= LOOK_S:
+            self._looked_s = time.monotonic()
+            self._look()
+
+    def _hear(self) -> None:
+        """Wait for announcements for a while, and wake who waits for them."""
+        try:
+            if self._pubsub is None:
+                self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+                self._pubsub.subscribe(ENDED_CHANNEL)
+            message = self._pubsub.get_message(timeout=LOOK_S)
+        except Exception as error:  # noqa: BLE001 (logged and counted; the database is asked)
+            wait_s = self._hearing.failed(error)
+            self._stop_hearing()
+            self._loop.pause(wait_s)
+            return
+        self._hearing.worked()
+        if message is not None:
+            self._wake(str(message["data"]).split())
+
+    def _stop_hearing(self) -> None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is None:
+            return
+        try:
+            pubsub.close()
+        except (redis.RedisError, OSError) as error:
+            _log.debug("no goodbye to Redis: %s", type(error).__name__)
 
     def _look(self) -> None:
         with self._lock:
             waited = list(self._waiting)
         if waited:
-            try:
-                self._wake(self._ended(waited))
-            except Exception:  # noqa: BLE001
-                # The thread must outlive a database that is away; the waiters go on waiting.
-                _log.exception("the database could not be asked for the ends of orders")
+            self._wake(self._ended(waited))
 
     def _wake(self, orders: Iterable[str]) -> None:
         with self._lock:
-            for order_id in orders:
-                for event in self._waiting.get(order_id, ()):
-                    event.set()
+            woken = [waiter for order_id in orders for waiter in self._waiting.get(order_id, ())]
+        for waiter in woken:
+            try:
+                waiter.set()
+            except Exception:  # noqa: BLE001
+                # One that cannot be woken keeps nobody else waiting.
+                _log.exception("a waiter could not be woken")

@@ -162,6 +162,16 @@ def get_orders(
     return {row.id: to_order(row) for row in rows}
 
 
+_ENDED_OF = select(orders.c.id).where(
+    orders.c.id.in_(bindparam("ids", expanding=True)), orders.c.state.in_(sorted(ENDED))
+)
+
+
+def ended_of(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of some orders that have ended, in whatever form the rest of them is."""
+    return set(connection.execute(_ENDED_OF, {"ids": sorted(set(ids))}).scalars())
+
+
 def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, str] | None:
     """The order that an account placed under an idempotency key, and the call's fingerprint."""
     row = connection.execute(_BY_KEY, {"account": account, "key": key}).one_or_none()

@@ -30,6 +30,7 @@ class TextReader:
             max_connections=most,
             timeout=5,
             decode_responses=True,
+            encoding_errors="replace",  # whatever a stranger wrote there is read all the same
             socket_timeout=15,
             socket_connect_timeout=5,
             socket_keepalive=True,

@@ -36,6 +36,8 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
+        # Anybody who may write there may write what is no text; it is read all the same.
+        encoding_errors="replace",
         socket_timeout=15,
         socket_connect_timeout=5,
         socket_keepalive=True,

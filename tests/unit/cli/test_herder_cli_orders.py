@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -140,7 +141,8 @@ def test_it_says_that_it_waits_for_workers_and_that_ctrl_c_ends_nothing(cli, mon
     for more in ([], ["--json"]):
         done = cli.run("submit", "two words", "-n", "10", *more)
         assert (done.exit_code, done.stdout) == (130, "")
-        waits, goes_on = done.stderr.splitlines()
+        taken, waits, goes_on = done.stderr.splitlines()
+        assert re.fullmatch(r"Order [0-9a-f-]{36} is queued\.", taken)
         assert "waits for workers" in waits
         assert "goes on; `herd order show" in goes_on
     assert {one["state"] for one in cli.json("orders")["orders"]} == {"queued"}

@@ -1,0 +1,153 @@
+"""Cancels orders for a program: at once, or once the database is back.
+
+A cancellation that the database was away for is remembered and made as soon as it can be, for as
+long as the program runs; whoever asked is told so, and what to type if the program ends before.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+
+from redis import RedisError
+
+from herder.db.outages import ride_out
+from herder.domain.order import Order, State
+from herder.errors import HerdError, HerdUnavailable
+from herder.orders.cancellation import Withdrawal, held_of
+from herder.service.nudge import Nudger
+from workers.transport.loops import Loop
+from workers.transport.program_log import ProgramLog
+from workers.transport.streams import Streams
+from workers.wire import PrivateKey, StopAttempt, control_stream, seal
+
+_log = logging.getLogger("herder.cancellations")
+
+PATIENCE_S = 5.0
+"""How long a caller waits for a database that is away, before the cancellation is remembered."""
+MAX_REMEMBERED = 10_000
+LOOK_S = 1.0
+
+
+class Cancellations:
+    """Cancels orders, and tells whoever has to know. Safe among threads."""
+
+    def __init__(
+        self, withdrawal: Withdrawal, streams: Streams, nudger: Nudger, key: PrivateKey
+    ) -> None:
+        self._withdrawal = withdrawal
+        self._streams = streams
+        self._nudger = nudger
+        self._key = key
+        self._lock = threading.Lock()
+        self._remembered: dict[str, str | None] = {}
+        self._loop = Loop(
+            "herd-cancel",
+            self._step,
+            every_s=LOOK_S,
+            outages=(HerdUnavailable,),
+            retry_s=(0.1, LOOK_S),
+            log=ProgramLog("herder.cancellations"),
+        )
+
+    def cancel(self, order_id: str, *, account: str | None = None) -> Order:
+        """End an order; as `herder.orders.cancellation.Withdrawal.cancel`, and told to its worker.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+            HerdUnavailable: the database was away for `PATIENCE_S`; the cancellation is remembered.
+        """
+        try:
+            order = ride_out(
+                lambda: self._withdrawal.cancel(order_id, account=account),
+                until_s=time.monotonic() + PATIENCE_S,
+            )
+        except HerdUnavailable as error:
+            later = "it is as soon as the database is back, if this program still runs then"
+            if not self.remember(order_id, account=account):
+                later = "it will not be"
+            raise HerdUnavailable(
+                f"Order {order_id} is not cancelled yet; {later}, and `herd order cancel "
+                f"{order_id}` does it too. {error.message}",
+                order=order_id,
+            ) from error
+        self._tell(order)
+        return order
+
+    def remember(self, order_id: str, *, account: str | None = None) -> bool:
+        """Cancel an order as soon as the database is there; returns at once.
+
+        Args:
+            order_id: the order; if there is none, nothing happens.
+            account: whose it has to be; None: anybody's.
+
+        Returns:
+            False where `MAX_REMEMBERED` are remembered already.
+        """
+        with self._lock:
+            if len(self._remembered) >= MAX_REMEMBERED and order_id not in self._remembered:
+                _log.error("too many cancellations wait; order %s is not cancelled", order_id)
+                return False
+            self._remembered[order_id] = account
+            self._loop.start()
+        return True
+
+    def _step(self) -> None:
+        with self._lock:
+            if not self._remembered:
+                self._loop.leave()
+                return
+        self._make()
+
+    def _make(self) -> None:
+        """Make those that are remembered.
+
+        Raises:
+            HerdUnavailable: the database is still away; the rest stays remembered.
+        """
+        with self._lock:
+            asked = list(self._remembered.items())
+        for order_id, account in asked:
+            try:
+                self._tell(self._withdrawal.cancel(order_id, account=account))
+            except HerdUnavailable:
+                raise
+            except HerdError as error:
+                _log.info("order %s was not to be cancelled: %s", order_id, error.code)
+            except Exception:  # noqa: BLE001
+                # One that cannot be cancelled keeps no other from it.
+                _log.exception("order %s could not be cancelled", order_id)
+            else:
+                _log.info("order %s was cancelled when the database was back", order_id)
+            with self._lock:
+                self._remembered.pop(order_id, None)
+
+    def _tell(self, order: Order) -> None:
+        """Tell those who wait of an order that ended, or its worker that it is to stop."""
+        try:
+            if order.state.ended:
+                self._streams.announce_ended([order.id])
+                if order.message is not None:
+                    self._streams.announce_inboxes([order.account])
+            elif order.instance is not None and (held := held_of(order)) is not None:
+                stop = StopAttempt(held=held, reason="cancelled")
+                audience = control_stream(order.instance)
+                token = seal(stop, self._key, sender="herder", audience=audience)
+                self._streams.add_controls([(order.instance, token)])
+        except RedisError as error:
+            # Its worker is told with its next beat, and whoever waits looks again.
+            _log.info("order %s cancelled without Redis: %s", order.id, type(error).__name__)
+        if order.state is State.CANCELLED and order.dispatches:
+            self._nudger.nudge(order.model)
+
+    def close(self) -> None:
+        """Make those that can be made at once, and say which were not."""
+        self._loop.stop(2.0)
+        with suppress(HerdUnavailable):
+            self._make()
+        for order_id in sorted(self._remembered):
+            _log.warning(
+                "order %s is not cancelled; `herd order cancel %s` does it", order_id, order_id
+            )

@@ -1,0 +1,27 @@
+"""What a program beside the herder waits for: ends of orders, and news in inboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from herder.db.database import Database
+from herder.messages.inbox import News
+from herder.store import orders as order_sql
+from workers.transport.streams import INBOX
+
+ASKED_AT_ONCE = 500
+
+
+def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[str]:
+    """Those of some topics of which there is news: orders that ended, inboxes that changed."""
+    asked = set(topics)
+    inboxes = {topic for topic in asked if topic.startswith(INBOX)}
+    ids = sorted(asked - inboxes)
+    found: set[str] = set()
+    if inboxes:
+        changed = news.changed(topic.removeprefix(INBOX) for topic in inboxes)
+        found |= {f"{INBOX}{account}" for account in changed}
+    with database.read() as connection:
+        for start in range(0, len(ids), ASKED_AT_ONCE):
+            found |= order_sql.ended_of(connection, ids[start : start + ASKED_AT_ONCE])
+    return found
