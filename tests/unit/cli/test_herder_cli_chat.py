@@ -173,7 +173,7 @@ def test_what_is_too_long_by_itself_is_told(cli, worker):
     done = cli.run("chat", stdin=f"Hi\n{'x' * 70_000}\n")
     assert done.exit_code == 2
     assert "1 turn is forgotten" in done.stderr
-    assert "at most 65536 are taken" in done.stderr
+    assert "at most 65536 are allowed" in done.stderr
 
 
 def test_more_turns_than_a_herd_takes_are_forgotten(cli, worker):

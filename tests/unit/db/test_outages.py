@@ -146,7 +146,7 @@ def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
         own_postgres.execute(f"ALTER USER {GUARDED} NOLOGIN")
     with (
         closing(Database(own_postgres.url("postgres", GUARDED, PASSWORD))) as database,
-        pytest.raises(SetupError, match="let the user"),
+        pytest.raises(SetupError, match="rejected the user"),
         database.write(),
     ):
         pass
