@@ -69,7 +69,7 @@ def make_service(
         database=database,
         settlement=Settlement(database, books, settings, clock_us=clock_us),
         withdrawal=Withdrawal(database, books, settings, clock_us=clock_us),
-        dispatcher=Dispatcher(database, settings, key, publisher, clock_us=clock_us),
+        dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
         herd=Herd(database, settings, clock_us=clock_us),
         streams=Streams(connect(settings.redis_url)),
         key=key,

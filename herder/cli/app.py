@@ -26,6 +26,7 @@ from herder.cli import (
     webhooks,
     workers,
 )
+from herder.cli.aside import print_aside
 from herder.cli.base import (
     NOT_DONE,
     HerdGroup,
@@ -46,7 +47,7 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that does not balance, "
+    epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that finds anything, "
     "a herd that is unavailable, a limit that was reached; 2 bad input or a refusal, which one "
     "line on standard error explains; 130 after Ctrl-C.\n\n"
     "The herd is the one of HERD_HOME (~/.llama-herder), or, to buy from over HTTP, that of --url "
@@ -178,11 +179,18 @@ def info(json: Json = False) -> None:
 
 @app.command(epilog="Example: herd audit && echo balanced")
 def audit(json: Json = False) -> None:
-    """Add up every transfer anew and compare; exit code 1 if anything does not balance."""
+    """Add up every transfer anew and compare, and show the orders that could not be ended.
+
+    Exit code 1 if anything does not balance, or any order is set aside.
+    """
+    from herder.interface import MAX_PAGE
+
     with opened() as herd:
         report = herd.accounts.audit()
+        stuck, count = herd.aside.list(limit=MAX_PAGE), herd.aside.count()
     if json:
-        print_json({"clean": report.clean} | asdict(report))
+        told = {"set_aside": count, "set_aside_orders": [one.to_dict() for one in stuck]}
+        print_json({"clean": report.clean} | asdict(report) | told)
     else:
         print_facts(
             [
@@ -192,6 +200,7 @@ def audit(json: Json = False) -> None:
                 ("held", report.held),
                 ("circulating", report.circulating),
                 ("outside", report.outside),
+                ("set aside", count),
             ]
         )
         if report.clean:
@@ -200,8 +209,16 @@ def audit(json: Json = False) -> None:
             columns = ("Check", "Subject", ">Expected", ">Found")
             rows = ((one.check, one.subject, one.expected, one.found) for one in report.drifts)
             print_table(columns, rows)
+        if stuck:
+            print_aside(stuck)
     if not report.clean:
         complain(f"The books do not balance: {len(report.drifts)} drifts were found.")
+    if count:
+        complain(
+            f"Orders that are set aside, with their fees held: {count}. `herd order aside retry` "
+            "ends one as it was to end, `herd order aside give-back` returns everything."
+        )
+    if count or not report.clean:
         raise typer.Exit(NOT_DONE)
 
 

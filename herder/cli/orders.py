@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from herder.cli import aside
 from herder.cli.base import (
     MONEY,
     Json,
@@ -31,6 +32,7 @@ OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
 def register(root: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
     root.add_typer(many, name="orders")
+    app.add_typer(aside.app, name="aside")
     root.add_typer(app, name="order")
 
 
@@ -44,8 +46,8 @@ def orders(
         str | None,
         typer.Option(
             "--state",
-            help="Only those that are queued, dispatched, running, completed, failed, cancelled "
-            "or expired.",
+            help="Only those that are queued, dispatched, running, completed, failed, cancelled, "
+            "expired or set_aside.",
         ),
     ] = None,
     limit: Annotated[
@@ -110,6 +112,8 @@ def cancel(order: OrderId, json: Json = False) -> None:
         receipt = herd.cancel(order)
     if json:
         print_json(receipt.to_dict())
+    elif receipt.state == "set_aside":
+        say(f"Order {order} cannot end yet: the herd's operator decides. Its fee stays held.")
     elif receipt.held:
         say(f"Order {order} is told to stop; what it has delivered is charged.")
     elif receipt.state == "cancelled":

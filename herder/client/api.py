@@ -114,7 +114,12 @@ class Order:
         return f"<Order {self.id} fee={self.fee} needed={self.needed}>"
 
     def status(self) -> str:
-        """`queued`, `dispatched`, `running`, `completed`, `failed`, `cancelled` or `expired`."""
+        """Say where it stands.
+
+        Returns:
+            `queued`, `dispatched`, `running`, `completed`, `failed`, `cancelled`, `expired`, or
+            `set_aside`, which the herd's operator ends.
+        """
         return self.receipt().state
 
     def receipt(self) -> Receipt:

@@ -234,6 +234,18 @@ order_text = Table(
     Column("answer", Text),
 )
 
+# Orders that cannot be ended, until an operator has decided: `herder/set_aside.py`. How each was to
+# end is kept, but for the text, which stands where all texts do.
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("was", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ending", JSON(none_as_null=True)),
+)
+
 # The inboxes. A number is drawn under the lock of the account's row: of two messages to one account
 # the one with the lower number was committed first, so that who reads on after one misses none.
 message = Table(

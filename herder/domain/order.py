@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
-from workers.wire import ChatMessage, Sampling
+from workers.wire import ChatMessage, Held, Sampling
 
 
 class State(StrEnum):
@@ -21,6 +21,8 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    SET_ASIDE = "set_aside"
+    """It cannot be ended: an operator decides, and its fee stays held (`orders.set_aside`)."""
 
     @property
     def ended(self) -> bool:
@@ -38,10 +40,11 @@ STEPS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.DISPATCHED, State.RUNNING}) | ENDED,
     State.DISPATCHED: frozenset({State.QUEUED, State.RUNNING}) | ENDED,
     State.RUNNING: frozenset({State.QUEUED}) | ENDED,
+    State.SET_ASIDE: frozenset({State.QUEUED}) | ENDED,
     **{state: frozenset() for state in ENDED},
 }
 """The legal steps. `queued` to `running`, or to an end, is a late beat or answer of an attempt
-that lapsed and was not dispatched again."""
+that lapsed and was not dispatched again. Whatever has not ended may be set aside as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +178,10 @@ class Order:
     def held(self) -> int:
         """What is still held of its money, in winston."""
         return 0 if self.state.ended else self.fee
+
+    @property
+    def current(self) -> Held | None:
+        """The current attempt, as messages name it; None before the first."""
+        if self.nonce is None:
+            return None
+        return Held(order=self.id, attempt=self.attempt, nonce=self.nonce)

@@ -16,7 +16,8 @@ from redis import RedisError
 from herder.db.outages import ride_out
 from herder.domain.order import Order, State
 from herder.errors import HerdError, HerdUnavailable
-from herder.orders.cancellation import Withdrawal, held_of
+from herder.orders.cancellation import Withdrawal
+from herder.orders.closing import Settled
 from herder.service.nudge import Nudger
 from workers.transport.loops import Loop
 from workers.transport.program_log import ProgramLog
@@ -131,7 +132,7 @@ class Cancellations:
                 self._streams.announce_ended([order.id])
                 if order.message is not None:
                     self._streams.announce_inboxes([order.account])
-            elif order.instance is not None and (held := held_of(order)) is not None:
+            elif order.instance is not None and (held := order.current) is not None:
                 stop = StopAttempt(held=held, reason="cancelled")
                 audience = control_stream(order.instance)
                 token = seal(stop, self._key, sender="herder", audience=audience)
@@ -151,3 +152,15 @@ class Cancellations:
             _log.warning(
                 "order %s is not cancelled; `herd order cancel %s` does it", order_id, order_id
             )
+
+    def tell_resolved(self, order: Order, settled: Settled) -> None:
+        """Tell whoever waits what an operator did about an order that was set aside."""
+        try:
+            if settled.ended:
+                self._streams.announce_ended(settled.ended)
+            if settled.inboxes:
+                self._streams.announce_inboxes(sorted(settled.inboxes))
+        except RedisError as error:
+            _log.info("told without Redis: %s", type(error).__name__)
+        if order.state is State.QUEUED:
+            self._nudger.nudge(order.model)

@@ -39,6 +39,7 @@ from herder.orders.cancellation import Withdrawal
 from herder.orders.intake import Desk
 from herder.orders.reader import Answers
 from herder.orders.retention import purge
+from herder.orders.set_aside import SetAside
 from herder.orders.watcher import Watcher
 from herder.service.nudge import Nudger
 from herder.settings import Settings
@@ -107,6 +108,8 @@ class LocalHerd:
         self._nudger = Nudger(settings, self._streams, key)
         withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
         self._cancellations = Cancellations(withdrawal, self._streams, self._nudger, key)
+        told = self._cancellations.tell_resolved
+        self.aside = SetAside(self.database, books, clock_us=home.clock_us, tell=told)
         self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
         self._answers = Answers(self.database, self._streams, self.watcher)
         self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))

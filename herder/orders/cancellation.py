@@ -7,7 +7,7 @@ it sends; a worker that does not answer within a lease is not waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy import Connection
@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.order import Order, State
 from herder.errors import OrderNotFound
+from herder.orders.closer import PIECE, Closer, is_about_an_order
 from herder.orders.closing import Plan, Settled
 from herder.orders.settlement import CALLED_OFF
 from herder.settings import Settings
@@ -22,12 +23,8 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
-from workers.wire import Held
 
 _log = structlog.get_logger("herder.orders.cancellation")
-
-MOST_AT_ONCE = 500
-"""Orders that one transaction expires at most, so that no other waits long for the lock."""
 
 
 class Withdrawal:
@@ -43,6 +40,7 @@ class Withdrawal:
     ) -> None:
         self._database = database
         self._ledger = books
+        self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
         self._clock_us = clock_us
 
@@ -55,20 +53,23 @@ class Withdrawal:
 
         Returns:
             The order: ended, if it waited; else still running, with `call_off` set. Then the caller
-            tells its worker to stop; whoever hears of that worker tells it again.
+            tells its worker to stop; whoever hears of that worker tells it again. Or set aside, as
+            its end was refused: its fee stays held until an operator has decided.
 
         Raises:
             OrderNotFound: there is none, or it is another account's.
         """
+        plan = Plan()
 
         def step(connection: Connection) -> Order:
+            nonlocal plan
+            plan = Plan()
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or (account is not None and order.account != account):
                 raise OrderNotFound(order_id)
-            if order.state.ended or order.call_off is not None:
+            if order.state.ended or order.state is State.SET_ASIDE or order.call_off is not None:
                 return order
             now_us = self._clock_us()
-            plan = Plan()
             if order.waits:
                 ended = plan.end(order, State.CANCELLED, now_us, None)
                 plan.write(connection, self._ledger, now_us)
@@ -82,45 +83,49 @@ class Withdrawal:
             assert found is not None, "it is locked"
             return found
 
-        return self._database.settle(step)
-
-    def sweep(self) -> Settled:
-        """End what did not begin in time, and what runs on beyond its limit or its cancellation."""
+        try:
+            return self._database.settle(step)
+        except OrderNotFound:
+            raise
+        except Exception as error:
+            if not is_about_an_order(error):
+                raise
+            self._closer.set_aside(order_id, plan, error)
         with self._database.read() as connection:
-            late = book_sql.late(connection, self._clock_us(), MOST_AT_ONCE)
-            overdue = book_sql.overdue(connection, herd_sql.heard_s(connection))
-        if not late and not overdue:
-            return Settled()
-        ids = [order.id for order in (*late, *overdue)]
+            found = order_sql.get_order(connection, order_id)
+        assert found is not None, "orders are never deleted"
+        return found
 
-        def step(connection: Connection) -> Settled:
-            done, plan = Settled(), Plan()
-            now_us = self._clock_us()
-            heard_s = herd_sql.heard_s(connection)
-            for order in order_sql.get_orders(connection, ids, lock=True).values():
-                if _is_late(order, now_us):
-                    plan.end(order, State.EXPIRED, now_us, None)
-                elif _is_overdue(order, heard_s):
-                    _log.warning("overdue", order=order.id, instance=order.instance)
-                    why = order.call_off or "deadline"
-                    if order.instance is not None and (held := held_of(order)) is not None:
-                        done.stops.append((order.instance, held, "void"))
-                    plan.end(order, CALLED_OFF[why], now_us, None)
-                else:
-                    continue  # something else ended it, or began it, a moment ago
-                done.models.add(order.model)
-            plan.write(connection, self._ledger, now_us)
-            done.note(plan)
-            return done
+    def sweep(self, limit: int = PIECE) -> Settled:
+        """End what did not begin in time, and what runs on beyond its limit or its cancellation.
 
-        return self._database.transact(step)
+        Args:
+            limit: orders of each kind at most; `more` of the answer says whether there may be more.
+        """
+        with self._database.read() as connection:
+            late = book_sql.late(connection, self._clock_us(), limit)
+            overdue = book_sql.overdue(connection, herd_sql.heard_s(connection), limit)
+        ids = sorted({order.id for order in (*late, *overdue)})
+        done = self._closer.close(ids, str, self._sweep)
+        done.more |= limit in (len(late), len(overdue))
+        return done
 
-
-def held_of(order: Order) -> Held | None:
-    """The order's current attempt, as messages name it."""
-    if order.nonce is None:
-        return None
-    return Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
+    def _sweep(
+        self, connection: Connection, ids: Sequence[str], plan: Plan, done: Settled, now_us: int
+    ) -> None:
+        heard_s = herd_sql.heard_s(connection)
+        for order in order_sql.get_orders(connection, ids, lock=True).values():
+            if _is_late(order, now_us):
+                plan.end(order, State.EXPIRED, now_us, None)
+            elif _is_overdue(order, heard_s):
+                _log.warning("overdue", order=order.id, instance=order.instance)
+                why = order.call_off or "deadline"
+                if order.instance is not None and order.current is not None:
+                    done.stops.append((order.instance, order.current, "void"))
+                plan.end(order, CALLED_OFF[why], now_us, None)
+            else:
+                continue  # something else ended it, or began it, a moment ago
+            done.models.add(order.model)
 
 
 def _is_late(order: Order, now_us: int) -> bool:

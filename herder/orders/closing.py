@@ -37,6 +37,7 @@ class Settled:
         ended: orders that ended here.
         inboxes: accounts that were sent a message.
         models: models whose slots came free or whose book grew.
+        more: whether there was more to do than one piece of it.
     """
 
     confirmed: list[tuple[str, Held]] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Settled:
     ended: list[str] = field(default_factory=list)
     inboxes: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
+    more: bool = False
 
     @property
     def void(self) -> list[tuple[str, Held]]:
@@ -57,6 +59,7 @@ class Settled:
         self.ended += other.ended
         self.inboxes |= other.inboxes
         self.models |= other.models
+        self.more |= other.more
 
     def note(self, plan: Plan) -> None:
         """What a plan ended, and whom it told."""
@@ -136,10 +139,22 @@ class Plan:
             returned=order.fee - charged,
             failure=failure.model_dump() if failure else None,
         )
+        text = outcome.text if outcome else ""
+        return self.close(order, ended, text, failure.code if failure else None)
+
+    def close(self, order: Order, ended: Order, text: str = "", detail: str | None = None) -> Order:
+        """End an order in a way that is worked out already.
+
+        Args:
+            order: as it stands.
+            ended: as it stands then: `charged` of its hold is kept, and the rest goes back.
+            text: what it is answered with; what was written before stays where it is empty.
+            detail: of its event.
+        """
         self.ends.append(
             {
                 "which": order.seq,
-                **{f"v_{name}": getattr(ended, name) for name in book_sql.END_COLUMNS},
+                **{f"v_{name}": value for name, value in book_sql.ending_of(ended).items()},
             }
         )
         self.ended.append(order.id)
@@ -147,18 +162,16 @@ class Plan:
         self.accounts[order.account] += 1
         if order.api_key is not None:
             held, spent = self.keys.get(order.api_key, (0, 0))
-            self.keys[order.api_key] = (held - order.fee, spent + charged)
-        if charged:
-            self.posts.append((order.hold_id, charged))
+            self.keys[order.api_key] = (held - order.fee, spent + ended.charged)
+        if ended.charged:
+            self.posts.append((order.hold_id, ended.charged))
         else:
             self.voids.append(order.hold_id)
-        if outcome and outcome.text:
-            self.answers.append((order.id, outcome.text))
+        if text:
+            self.answers.append((order.id, text))
         if order.message is not None:
             self.letters.append(told_end(ended))
-        self.note(
-            state.value, replace(ended, instance=order.instance), failure.code if failure else None
-        )
+        self.note(ended.state.value, replace(ended, instance=order.instance), detail)
         return ended
 
     def requeue(

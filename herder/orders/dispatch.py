@@ -10,26 +10,33 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from herder.db.database import Database
-from herder.domain.order import Order
+from herder.domain.order import Order, State
 from herder.domain.pricing import priority
+from herder.orders.closer import Closer
+from herder.orders.closing import Plan, Settled
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
+from herder.store.outbox import Outgoing
 from herder.types import decimal_text
+from ledger import Ledger
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
     MAX_RUN_LIMIT_S,
+    Failure,
     Job,
     PrivateKey,
     WireError,
@@ -60,8 +67,21 @@ class Publisher(Protocol):
         """Send messages; raises OSError when the broker is out of reach."""
 
 
-Message = tuple[int, Order, order_sql.Request]
-"""An outbox row, and the order and request that its message is made of."""
+Unsendable = tuple[Order, Failure]
+"""An order that cannot be put into a message, and what its buyer is told."""
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What a dispatch did, to be acted on.
+
+    Attributes:
+        free: whether slots stayed free: then the next submission should be told of at once.
+        settled: the orders that ended, as they cannot be sent to anybody.
+    """
+
+    free: bool = False
+    settled: Settled = field(default_factory=Settled)
 
 
 class Dispatcher:
@@ -70,6 +90,7 @@ class Dispatcher:
     def __init__(
         self,
         database: Database,
+        books: Ledger,
         settings: Settings,
         key: PrivateKey,
         publisher: Publisher,
@@ -78,6 +99,7 @@ class Dispatcher:
         new_nonce: Callable[[], str] = secrets.token_urlsafe,
     ) -> None:
         self._database = database
+        self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
         self._key = key
         self._publisher = publisher
@@ -86,26 +108,27 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._published: set[int] = set()
 
-    def dispatch(self, model: str) -> bool:
-        """Fill the free slots of a model.
-
-        Returns:
-            Whether slots stayed free: then the next submission should be told of at once.
-        """
+    def dispatch(self, model: str) -> Dispatched:
+        """Fill the free slots of a model."""
+        done = Dispatched()
         while True:
             messages, room = self._take(model)
-            self._publish(messages)
-            if len(messages) < MAX_AT_ONCE:
-                return room > len(messages)
+            unsendable = self._publish(messages)
+            if unsendable:
+                # They end at once, and the slots that they were given go to the next best.
+                done.settled.add(self._give_up(unsendable))
+            elif len(messages) < MAX_AT_ONCE:
+                done.free = room > len(messages)
+                return done
 
-    def _take(self, model: str) -> tuple[list[Message], int]:
+    def _take(self, model: str) -> tuple[list[Outgoing], int]:
         # An empty book is no reason to wait for the write lock.
         with self._database.read() as connection:
             if not book_sql.anything_waits(connection, model):
                 return [], self._room(*_standing(connection, model))
         published = self._some_published()
 
-        def step(connection: Connection) -> tuple[list[Message], int]:
+        def step(connection: Connection) -> tuple[list[Outgoing], int]:
             model_sql.lock_dispatch(connection, model)
             workers, unclaimed = _standing(connection, model)
             room = self._room(workers, unclaimed)
@@ -152,25 +175,51 @@ class Dispatcher:
         ahead = self._settings.lookahead * len(alive)
         return max(0, sum(worker.free for worker in alive) + ahead - unclaimed)
 
-    def _publish(self, messages: Sequence[Message]) -> None:
-        """Send messages that were committed; what fails stays in the outbox for the sweep."""
+    def _publish(self, messages: Sequence[Outgoing]) -> list[Unsendable]:
+        """Send messages that were committed; what fails stays in the outbox for the sweep.
+
+        Returns:
+            The orders that cannot be put into a message, now or later: they hold up no others.
+        """
         tasks: dict[int, NewTask] = {}
-        for row, order, request in messages:
+        unsendable: list[Unsendable] = []
+        for message in messages:
             try:
-                tasks[row] = self._task(order, request)
-            except (WireError, ValueError) as error:
-                # One order that cannot be put into a message must not hold up those behind it:
-                # nobody claims it, and in the end it fails and its money goes back.
-                _log.error("job_not_made", order=order.id, reason=type(error).__name__)
+                request = order_sql.Request.from_text(message.stored)
+                tasks[message.row] = self._task(message.order, request)
+            except (WireError, ValueError, TypeError) as error:
+                failure = _unsendable(error)
+                _log.error("job_not_made", order=message.order.id, reason=failure.code)
+                unsendable.append((message.order, failure))
         if not tasks:
-            return
+            return unsendable
         try:
             self._publisher.publish_many(list(tasks.values()))
         except OSError as error:
             _log.warning("broker_out_of_reach", waiting=len(tasks), reason=str(error))
-            return
+            return unsendable
         with self._lock:
             self._published.update(tasks)
+        return unsendable
+
+    def _give_up(self, unsendable: Sequence[Unsendable]) -> Settled:
+        """End orders that cannot be sent to anybody: all of their money goes back."""
+
+        def step(
+            connection: Connection,
+            rows: Sequence[Unsendable],
+            plan: Plan,
+            done: Settled,
+            now_us: int,
+        ) -> None:
+            locked = order_sql.get_orders(connection, (order.id for order, _ in rows), lock=True)
+            for seen, failure in rows:
+                order = locked[seen.id]
+                if (order.attempt, order.state) == (seen.attempt, State.DISPATCHED):
+                    plan.end(order, State.FAILED, now_us, None, failure)
+                    done.models.add(order.model)
+
+        return self._closer.close(unsendable, lambda one: one[0].id, step)
 
     def _task(self, order: Order, request: order_sql.Request) -> NewTask:
         job = job_of(order, request)
@@ -203,27 +252,39 @@ class Dispatcher:
         with self._lock:
             self._published.difference_update(cleared)
 
-    def sweep(self) -> None:
+    def sweep(self, limit: int = MAX_AT_ONCE) -> Settled:
         """Publish what some herder committed and did not publish, and tidy the outbox.
 
         A message that goes out twice does no harm: its attempt is bound to one worker.
+
+        Args:
+            limit: messages at most; `more` of the answer says whether there may be more.
+
+        Returns:
+            The orders that ended, as they cannot be sent to anybody.
         """
         with self._database.read() as connection:
             until_us = self._clock_us() - OUTBOX_GRACE_US
-            left = outbox_sql.pending(connection, until_us=until_us, limit=MAX_AT_ONCE)
+            left = outbox_sql.pending(connection, until_us=until_us, limit=limit)
             with self._lock:
                 published = set(self._published)
             tidy = bool(published) or outbox_sql.is_old(connection, until_us)
-        self._publish([message for message in left if message[0] not in published])
+        unsendable = self._publish([message for message in left if message.row not in published])
+        done = self._give_up(unsendable)
+        with self._lock:
+            sent = any(message.row in self._published for message in left)
+        # A broker that is away is not asked again at once.
+        done.more |= len(left) == limit and (sent or bool(unsendable))
         if tidy:
             cleared = self._some_published()
 
-            def step(connection: Connection) -> None:
+            def step(connection: Connection) -> int:
                 outbox_sql.clear(connection, cleared)
-                outbox_sql.sweep(connection)
+                return outbox_sql.sweep(connection, MOST_FORGOTTEN)
 
-            self._database.transact(step)
+            done.more |= self._database.transact(step) == MOST_FORGOTTEN
             self._forget_published(cleared)
+        return done
 
     def models(self) -> list[str]:
         """Every model, for the sweep that stands behind lost events."""
@@ -248,6 +309,20 @@ def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
     speed = min(speeds, default=SLOWEST_TOKENS_PER_S)
     wanted = max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
     return min(wanted, MAX_RUN_LIMIT_S)
+
+
+def _unsendable(error: Exception) -> Failure:
+    """What the buyer of an order is told that cannot be put into a message."""
+    if isinstance(error, order_sql.UnreadableRequest) and error.field is None:
+        code, said = "unreadable_request", "What it asks cannot be read by this herd any more."
+    elif isinstance(error, order_sql.UnreadableRequest):
+        code, said = "unreadable_request", f"Its {error.field} is not one that this herd takes."
+    elif isinstance(error, ValidationError):
+        named = order_sql.field_of(error) or "request"
+        code, said = "not_sendable", f"Its {named} is beyond what can be sent to a worker."
+    else:
+        code, said = "not_sendable", "It is larger than what can be sent to a worker."
+    return Failure(code=code, message=said, permanent=True)
 
 
 def job_of(order: Order, request: order_sql.Request) -> Job:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.binding import judge_attempt
 from herder.domain.order import Order, State
+from herder.orders.closer import PIECE, Closer
 from herder.orders.closing import Plan, Settled
 from herder.settings import Settings
 from herder.store import book as book_sql
@@ -57,51 +58,51 @@ class Settlement:
         clock_us: Callable[[], int],
     ) -> None:
         self._database = database
-        self._ledger = books
+        self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
-        self._clock_us = clock_us
 
     def settle(self, answers: Sequence[Answer]) -> Settled:
-        """Settle all the outcomes that wait, in one transaction.
+        """Settle all the outcomes that wait, in one transaction as a rule.
 
         Args:
             answers: outcomes as they came, of any number of workers, repeats among them.
         """
+        return self._closer.close(answers, lambda one: one.outcome.order, self._settle)
 
-        def step(connection: Connection) -> Settled:
-            done, plan = Settled(), Plan()
-            now_us = self._clock_us()
-            named = (one.outcome.order for one in answers)
-            orders = order_sql.get_orders(connection, named, lock=True)
-            keys = herd_sql.live_keys(connection, herd_sql.WORKER)
-            known = {
-                instance: herd_sql.get_worker(connection, instance)
-                for instance in {one.instance for one in answers}
-            }
-            for answer in answers:
-                worker = known[answer.instance]
-                if answer.kid not in keys or worker is None or worker.kid != answer.kid:
-                    # Not confirmed: a worker that has yet to announce itself sends it again.
-                    _log.warning("outcome_of_unknown_worker", instance=answer.instance)
-                    continue
-                order = orders.get(answer.outcome.order)
-                verdict = judge_attempt(order, answer.outcome.held, answer.instance)
-                if order is None or verdict == "void":
-                    _log.warning(
-                        "outcome_dropped", order=answer.outcome.order, instance=answer.instance
-                    )
-                    done.stops.append((answer.instance, answer.outcome.held, "void"))
-                    continue
-                done.confirmed.append((answer.instance, answer.outcome.held))
-                if verdict == "current":
-                    bound = _bound(order, worker)
-                    orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
-                    done.models.add(order.model)
-            plan.write(connection, self._ledger, now_us)
-            done.note(plan)
-            return done
-
-        return self._database.transact(step)
+    def _settle(
+        self,
+        connection: Connection,
+        answers: Sequence[Answer],
+        plan: Plan,
+        done: Settled,
+        now_us: int,
+    ) -> None:
+        named = (one.outcome.order for one in answers)
+        orders = order_sql.get_orders(connection, named, lock=True)
+        keys = herd_sql.live_keys(connection, herd_sql.WORKER)
+        known = {
+            instance: herd_sql.get_worker(connection, instance)
+            for instance in {one.instance for one in answers}
+        }
+        for answer in answers:
+            worker = known[answer.instance]
+            if answer.kid not in keys or worker is None or worker.kid != answer.kid:
+                # Not confirmed: a worker that has yet to announce itself sends it again.
+                _log.warning("outcome_of_unknown_worker", instance=answer.instance)
+                continue
+            order = orders.get(answer.outcome.order)
+            verdict = judge_attempt(order, answer.outcome.held, answer.instance)
+            if order is None or verdict == "void":
+                _log.warning(
+                    "outcome_dropped", order=answer.outcome.order, instance=answer.instance
+                )
+                done.stops.append((answer.instance, answer.outcome.held, "void"))
+                continue
+            done.confirmed.append((answer.instance, answer.outcome.held))
+            if verdict == "current":
+                bound = _bound(order, worker)
+                orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
+                done.models.add(order.model)
 
     def _apply(self, plan: Plan, order: Order, outcome: Outcome, now_us: int) -> Order:
         """The order after an outcome that counts."""
@@ -131,41 +132,41 @@ class Settlement:
             return plan.requeue(order, "attempt_failed", failure.message)
         return plan.end(order, State.FAILED, now_us, outcome, failure)
 
-    def lapse(self) -> Settled:
+    def lapse(self, limit: int = PIECE) -> Settled:
         """Take back what nobody claimed, and what fell silent for a lease.
 
         The order goes back to its old place, or fails once it was tried often enough. Its last
         attempt stays open until it is dispatched again: a late answer is still an answer.
+
+        Args:
+            limit: orders at most; `more` of the answer says whether there may be more.
         """
         with self._database.read() as connection:
-            heard_s = herd_sql.heard_s(connection)
-            if not book_sql.lapsed(connection, heard_s):
-                return Settled()
+            found = book_sql.lapsed(connection, herd_sql.heard_s(connection), limit)
+        done = self._closer.close(found, lambda one: one.id, self._lapse)
+        done.more |= len(found) == limit
+        return done
 
-        def step(connection: Connection) -> Settled:
-            done, plan = Settled(), Plan()
-            now_us = self._clock_us()
-            heard_s = herd_sql.heard_s(connection)
-            found = book_sql.lapsed(connection, heard_s)
-            locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
-            for seen in found:
-                order = locked[seen.id]
-                if (order.attempt, order.state, order.deadline_heard_s) != (
-                    seen.attempt,
-                    seen.state,
-                    seen.deadline_heard_s,
-                ):
-                    continue  # something came while the lock was waited for
-                done.models.add(order.model)
-                self._give_up(connection, plan, order, now_us)
-                _log.warning(
-                    "lapsed", order=order.id, attempt=order.attempt, instance=order.instance
-                )
-            plan.write(connection, self._ledger, now_us)
-            done.note(plan)
-            return done
-
-        return self._database.transact(step)
+    def _lapse(
+        self,
+        connection: Connection,
+        found: Sequence[Order],
+        plan: Plan,
+        done: Settled,
+        now_us: int,
+    ) -> None:
+        locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
+        for seen in found:
+            order = locked[seen.id]
+            if (order.attempt, order.state, order.deadline_heard_s) != (
+                seen.attempt,
+                seen.state,
+                seen.deadline_heard_s,
+            ):
+                continue  # something came while the lock was waited for
+            done.models.add(order.model)
+            self._give_up(connection, plan, order, now_us)
+            _log.warning("lapsed", order=order.id, attempt=order.attempt, instance=order.instance)
 
     def _give_up(self, connection: Connection, plan: Plan, order: Order, now_us: int) -> None:
         limits = self._settings

@@ -21,7 +21,7 @@ from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
 from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
-from herder.orders.dispatch import Dispatcher
+from herder.orders.dispatch import MAX_AT_ONCE, Dispatcher
 from herder.orders.settlement import Answer, Settlement
 from herder.service.announcer import Announcer
 from herder.service.beats import BeatReader
@@ -238,7 +238,7 @@ class Service:
 
     def _fill(self, model: str) -> None:
         """Fill a model's slots; ask for nudges again once some stay free."""
-        if not self._dispatcher.dispatch(model):
+        if not self._dispatch(model):
             return
         with self._changed:
             if model not in self._nudged:
@@ -249,7 +249,13 @@ class Service:
         except RedisError as error:
             _log.warning("redis_out_of_reach", reason=type(error).__name__)
         # A submission between that look and this word nudged nobody.
-        self._dispatcher.dispatch(model)
+        self._dispatch(model)
+
+    def _dispatch(self, model: str) -> bool:
+        """Fill a model's slots; whether some stayed free."""
+        done = self._dispatcher.dispatch(model)
+        self._announcer.tell(done.settled)
+        return done.free
 
     def _settle(self, answers: Sequence[Answer]) -> Settled:
         done = Settled()
@@ -314,24 +320,23 @@ class Service:
         self._herd.sweep()
         return False
 
-    def _lapse(self, _limit: int) -> bool:
+    def _lapse(self, limit: int) -> bool:
         """Take back attempts that nobody claimed, or whose worker fell silent."""
-        settled = self._settlement.lapse()
+        return self._act_on_ends(self._settlement.lapse(limit))
+
+    def _act_on_ends(self, settled: Settled) -> bool:
+        """Tell of what a duty ended, and fill the slots that came free; whether there is more."""
         self._announcer.tell(settled)
         self.wake(settled.models)
-        return False
+        return settled.more
 
-    def _expire(self, _limit: int) -> bool:
+    def _expire(self, limit: int) -> bool:
         """End orders whose time is up."""
-        settled = self._withdrawal.sweep()
-        self._announcer.tell(settled)
-        self.wake(settled.models)
-        return False
+        return self._act_on_ends(self._withdrawal.sweep(limit))
 
-    def _sweep_outbox(self, _limit: int) -> bool:
+    def _sweep_outbox(self, limit: int) -> bool:
         """Publish what was committed and not published."""
-        self._dispatcher.sweep()
-        return False
+        return self._act_on_ends(self._dispatcher.sweep(min(limit, MAX_AT_ONCE)))
 
     def _refill(self, _limit: int) -> bool:
         """Have every model's free slots looked at: a nudge may have been lost."""

@@ -215,11 +215,19 @@ _ANSWER = (
     .where(order_text.c.order_id == bindparam("which"))
     .values(answer=bindparam("text"))
 )
-_LAPSED = select(orders).where(IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
-_OVERDUE = select(orders).where(
-    IS_OUT,
-    in_state(State.RUNNING),
-    orders.c.overdue_heard_s < bindparam("heard_s"),
+_LAPSED = (
+    select(orders)
+    .where(IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
+    .limit(bindparam("limit"))
+)
+_OVERDUE = (
+    select(orders)
+    .where(
+        IS_OUT,
+        in_state(State.RUNNING),
+        orders.c.overdue_heard_s < bindparam("heard_s"),
+    )
+    .limit(bindparam("limit"))
 )
 _LATE = (
     select(orders)
@@ -262,6 +270,11 @@ _OPEN_PAGE = (
 _RANK = update(orders).where(orders.c.seq == bindparam("which")).values(rank=bindparam("new_rank"))
 
 
+def ending_of(ended: Order) -> dict[str, Any]:
+    """What is written when an order ends, by column."""
+    return {name: getattr(ended, name) for name in END_COLUMNS}
+
+
 def _each(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         connection.execute(statement, [dict(row) for row in rows])
@@ -292,14 +305,16 @@ def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> No
     _each(connection, _ANSWER, [{"which": order_id, "text": text} for order_id, text in rows])
 
 
-def lapsed(connection: Connection, heard_s: int) -> list[Order]:
+def lapsed(connection: Connection, heard_s: int, limit: int) -> list[Order]:
     """Orders that are out and whose claim or lease has run out on the listening clock."""
-    return [to_order(row) for row in connection.execute(_LAPSED, {"heard_s": heard_s})]
+    rows = connection.execute(_LAPSED, {"heard_s": heard_s, "limit": limit})
+    return [to_order(row) for row in rows]
 
 
-def overdue(connection: Connection, heard_s: int) -> list[Order]:
+def overdue(connection: Connection, heard_s: int, limit: int) -> list[Order]:
     """Orders that run beyond their limit, or were called off, and whose worker does not answer."""
-    return [to_order(row) for row in connection.execute(_OVERDUE, {"heard_s": heard_s})]
+    rows = connection.execute(_OVERDUE, {"heard_s": heard_s, "limit": limit})
+    return [to_order(row) for row in rows]
 
 
 def late(connection: Connection, now_us: int, limit: int) -> list[Order]:

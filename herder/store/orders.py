@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from herder.db.tables import event, order_text, orders
 from herder.domain.order import ENDED, Order, Prompt, State
 from herder.domain.pricing import Rates
 from workers.wire import ChatMessage, Sampling
+
+_log = structlog.get_logger("herder.store.orders")
+
+
+class UnreadableRequest(ValueError):
+    """What an order asks cannot be read by this herder.
+
+    Attributes:
+        field: the name of the field that is out of bounds, if it is one.
+    """
+
+    def __init__(self, field: str | None) -> None:
+        super().__init__(field)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +62,55 @@ class Request:
         return stored
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Request:
-        """The request as it was stored."""
+    def from_text(cls, stored: str | None) -> Request:
+        """Read a request as it was stored, be it by a newer or an older herder.
+
+        What this one does not know is left out, and what it could leave out may be missing.
+
+        Args:
+            stored: JSON; None where there is none.
+
+        Raises:
+            UnreadableRequest: it is no request, or not one that a worker would take.
+        """
+        try:
+            return cls._from_json(json.loads(stored or ""))
+        except ValidationError as error:
+            raise UnreadableRequest(field_of(error)) from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            # The error's own text would quote the request.
+            raise UnreadableRequest(None) from None
+
+    @classmethod
+    def _from_json(cls, stored: dict[str, Any]) -> Request:
         turns = stored.get("messages")
-        messages = None if turns is None else tuple(ChatMessage(**turn) for turn in turns)
+        messages = None
+        if turns is not None:
+            messages = tuple(ChatMessage(role=one["role"], content=one["content"]) for one in turns)
+        prompt = stored.get("prompt")
+        if (prompt is None) == (messages is None) or not isinstance(prompt, str | None):
+            raise ValueError("it asks nothing, or two things")
+        stop = stored.get("stop", [])
+        if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
+            raise ValueError("what stops it is no list of texts")
         return cls(
-            Prompt(stored.get("prompt"), messages, bool(stored["raw"])),
-            tuple(stored["stop"]),
-            Sampling.model_validate(stored["sampling"]),
+            Prompt(prompt, messages, bool(stored.get("raw", False))),
+            tuple(stop),
+            _sampling(stored.get("sampling", {})),
         )
+
+
+def _sampling(stored: dict[str, Any]) -> Sampling:
+    known = {name: value for name, value in stored.items() if name in Sampling.model_fields}
+    if len(known) < len(stored):
+        _log.warning("sampling_not_known_here", names=sorted(stored.keys() - known.keys()))
+    return Sampling.model_validate(known)
+
+
+def field_of(error: ValidationError) -> str | None:
+    """The name of the field that is out of bounds, without what stands in it."""
+    where = error.errors(include_input=False, include_url=False, include_context=False)[0]["loc"]
+    return next((str(one) for one in where if isinstance(one, str)), None)
 
 
 def to_order(row: Row[Any]) -> Order:
@@ -130,6 +199,9 @@ def add_events(
         )
 
 
+IDS_AT_ONCE = 5000
+"""Parameters of one statement at most: PostgreSQL takes 65,535, SQLite 32,766."""
+
 _BY_ID = select(orders).where(orders.c.id == bindparam("id"))
 _BY_IDS = select(orders).where(orders.c.id.in_(bindparam("ids", expanding=True)))
 _LOCK_BY_IDS = _BY_IDS.order_by(orders.c.id).with_for_update()
@@ -158,8 +230,12 @@ def get_orders(
     wanted = sorted(set(ids))
     if not wanted:
         return {}
-    rows = connection.execute(_LOCK_BY_IDS if lock else _BY_IDS, {"ids": wanted})
-    return {row.id: to_order(row) for row in rows}
+    query = _LOCK_BY_IDS if lock else _BY_IDS
+    found: dict[str, Order] = {}
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        rows = connection.execute(query, {"ids": wanted[start : start + IDS_AT_ONCE]})
+        found |= {row.id: to_order(row) for row in rows}
+    return found
 
 
 _ENDED_OF = select(orders.c.id).where(
@@ -204,23 +280,31 @@ def list_orders(
     return [to_order(row) for row in connection.execute(query)]
 
 
-_TEXTS = select(order_text.c.order_id, order_text.c.request, order_text.c.answer).where(
+# As text: the database's driver would parse it, and one row that it cannot parse would be all.
+REQUEST = cast(order_text.c.request, Text).label("request")
+
+_REQUESTS = select(order_text.c.order_id, REQUEST).where(
     order_text.c.order_id.in_(bindparam("ids", expanding=True))
 )
+_ANSWER_OF = select(order_text.c.answer).where(order_text.c.order_id == bindparam("id"))
 
 
 def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Request]:
-    """What several orders ask."""
+    """What several orders ask.
+
+    Raises:
+        UnreadableRequest: one of them cannot be read.
+    """
     wanted = sorted(ids)
     if not wanted:
         return {}
-    rows = connection.execute(_TEXTS, {"ids": wanted})
-    return {row.order_id: Request.from_json(row.request) for row in rows}
+    rows = connection.execute(_REQUESTS, {"ids": wanted})
+    return {row.order_id: Request.from_text(row.request) for row in rows}
 
 
 def get_answer(connection: Connection, order_id: str) -> str | None:
     """The text that an order ended with, possibly empty; None if it was deleted."""
-    row = connection.execute(_TEXTS, {"ids": [order_id]}).one_or_none()
+    row = connection.execute(_ANSWER_OF, {"id": order_id}).one_or_none()
     return None if row is None else str(row.answer or "")
 
 
@@ -282,9 +366,3 @@ def messages_flowed_since_dispatch(connection: Connection, order_id: str) -> boo
     If none did, the broker lost more than this order's message, or nobody was there to take it.
     """
     return bool(connection.execute(_FLOWED, {"which": order_id}).scalar_one())
-
-
-def count_by_state(connection: Connection) -> dict[str, int]:
-    """How many orders stand where; for people, since it reads them all."""
-    rows = connection.execute(select(orders.c.state, func.count()).group_by(orders.c.state))
-    return {state: int(count) for state, count in rows}

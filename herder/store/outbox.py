@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, select
 
 from herder.db.tables import in_state, order_text, orders, outbox
 from herder.domain.order import Order, State
-from herder.store.orders import Request, to_order
+from herder.store.orders import REQUEST, to_order
 
 _ADD = insert(outbox)
 _JOIN = (
-    select(outbox.c.seq.label("outbox_seq"), orders, order_text.c.request)
+    select(outbox.c.seq.label("outbox_seq"), orders, REQUEST)
     .join(orders, orders.c.id == outbox.c.order_id)
-    .join(order_text, order_text.c.order_id == orders.c.id)
+    .outerjoin(order_text, order_text.c.order_id == orders.c.id)
     .where(outbox.c.attempt == orders.c.attempt, in_state(State.DISPATCHED))
     .order_by(outbox.c.seq)
 )
@@ -22,11 +23,14 @@ _PENDING = _JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindp
 _OF = _JOIN.where(outbox.c.order_id.in_(bindparam("ids", expanding=True)))
 _OLD = select(exists().where(outbox.c.created_us <= bindparam("until_us")))
 _DONE = delete(outbox).where(outbox.c.seq.in_(bindparam("seqs", expanding=True)))
+_OF_USE = exists().where(
+    orders.c.id == outbox.c.order_id,
+    orders.c.attempt == outbox.c.attempt,
+    in_state(State.DISPATCHED),
+)
 _STALE = delete(outbox).where(
-    ~exists().where(
-        orders.c.id == outbox.c.order_id,
-        orders.c.attempt == outbox.c.attempt,
-        in_state(State.DISPATCHED),
+    outbox.c.seq.in_(
+        select(outbox.c.seq).where(~_OF_USE).order_by(outbox.c.seq).limit(bindparam("limit"))
     )
 )
 
@@ -39,18 +43,32 @@ def add(connection: Connection, attempts: Sequence[tuple[str, int]], at_us: int)
     )
 
 
-def pending(
-    connection: Connection, *, until_us: int, limit: int
-) -> list[tuple[int, Order, Request]]:
-    """(row, order, request) of messages that are to be published: those still of use."""
-    rows = connection.execute(_PENDING, {"until_us": until_us, "limit": limit})
-    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+class Outgoing(NamedTuple):
+    """A message that is to be published.
+
+    Attributes:
+        row: its number in the outbox.
+        order: as it was dispatched.
+        stored: what it asks, as it is stored; None where that is gone.
+    """
+
+    row: int
+    order: Order
+    stored: str | None
 
 
-def of_orders(connection: Connection, ids: Sequence[str]) -> list[tuple[int, Order, Request]]:
-    """(row, order, request) of the messages about orders that were dispatched just now."""
-    rows = connection.execute(_OF, {"ids": list(ids)})
-    return [(row.outbox_seq, to_order(row), Request.from_json(row.request)) for row in rows]
+def pending(connection: Connection, *, until_us: int, limit: int) -> list[Outgoing]:
+    """Messages that are to be published and that nobody published yet: those still of use."""
+    return _outgoing(connection.execute(_PENDING, {"until_us": until_us, "limit": limit}))
+
+
+def of_orders(connection: Connection, ids: Sequence[str]) -> list[Outgoing]:
+    """The messages about orders that were dispatched just now."""
+    return _outgoing(connection.execute(_OF, {"ids": list(ids)}))
+
+
+def _outgoing(rows: Iterable[Row[Any]]) -> list[Outgoing]:
+    return [Outgoing(row.outbox_seq, to_order(row), row.request) for row in rows]
 
 
 def is_old(connection: Connection, until_us: int) -> bool:
@@ -64,6 +82,6 @@ def clear(connection: Connection, seqs: Sequence[int]) -> None:
         connection.execute(_DONE, {"seqs": list(seqs)})
 
 
-def sweep(connection: Connection) -> None:
-    """Forget messages whose attempt is no longer waiting for a worker."""
-    connection.execute(_STALE)
+def sweep(connection: Connection, limit: int) -> int:
+    """Forget messages whose attempt is no longer waiting for a worker; how many that were."""
+    return connection.execute(_STALE, {"limit": limit}).rowcount

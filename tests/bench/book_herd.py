@@ -66,7 +66,9 @@ class Book:
         key = home.load_herder_key(settings)
         self.quotes = Quotes(self.database, key, clock_us=clock_us)
         self.broker = NoBroker()
-        self.dispatcher = Dispatcher(self.database, settings, key, self.broker, clock_us=clock_us)
+        self.dispatcher = Dispatcher(
+            self.database, self.books, settings, key, self.broker, clock_us=clock_us
+        )
         self.clients = Clients.of(size)
         self._draw = random.Random(size)
         self._worker = PrivateKey.generate()

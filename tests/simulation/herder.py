@@ -80,6 +80,7 @@ class SimHerder(Process):
             withdrawal=parts.withdrawal(room.database, books, room.settings, **common),
             dispatcher=parts.dispatcher(
                 room.database,
+                books,
                 room.settings,
                 HERDER_KEY,
                 room.broker,

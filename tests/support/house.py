@@ -39,6 +39,7 @@ from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
 from herder.orders.dispatch import Dispatcher
 from herder.orders.intake import Desk
+from herder.orders.set_aside import SetAside
 from herder.orders.settlement import Answer, Settlement
 from herder.service.loop import Service
 from herder.service.upkeep import make_upkeep
@@ -237,6 +238,7 @@ class House:
         self.desk = Desk(self.database, self.books, clock_us=self.clock)
         self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
         self.withdrawal = Withdrawal(self.database, self.books, self.settings, clock_us=self.clock)
+        self.aside = SetAside(self.database, self.books, clock_us=self.clock)
         self.publisher = FakePublisher()
         self.dispatcher = self.new_dispatcher(self.publisher)
         self.herd = Herd(self.database, self.settings, clock_us=self.clock)
@@ -269,7 +271,9 @@ class House:
 
     def new_dispatcher(self, publisher: Any) -> Dispatcher:
         """A dispatcher beside the first: another herder, or the same after a crash."""
-        return Dispatcher(self.database, self.settings, self.key, publisher, clock_us=self.clock)
+        return Dispatcher(
+            self.database, self.books, self.settings, self.key, publisher, clock_us=self.clock
+        )
 
     def new_deliverer(self, receiver: FakeReceiver, **limits: Any) -> Deliverer:
         """What sends a herder's share of the webhooks, step by step."""

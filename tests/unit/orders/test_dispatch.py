@@ -295,6 +295,6 @@ def test_an_order_that_cannot_be_put_into_a_message_holds_up_no_other(house, mon
     monkeypatch.setattr(dispatch, "job_of", job_of)
     house.worker(slots=2)
     assert ids(house.dispatch()) == [plain.id]
-    house.now_us += 6_000_000
-    house.dispatcher.sweep()
-    assert house.order(poisoned.id).state == "dispatched", "its claim lapses like any other"
+    ended = house.order(poisoned.id)
+    assert (ended.state, ended.returned, ended.dispatches) == ("failed", 99, 1)
+    assert ended.failure["message"] == "It is larger than what can be sent to a worker."

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from herder.accounts.usage import read_usage
 from herder.domain.periods import day_of
-from herder.errors import OrderNotWaiting
+from herder.errors import OrderNotWaiting, RefundRefused
 from herder.gateway.telemetry.monitor import Monitor
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import Quotes
@@ -123,7 +123,25 @@ def all_steps(house, monkeypatch):
     house.webhooks.delete(webhook)
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
+    set_aside(house)
     send_messages(house, worker)
+
+
+def set_aside(house):
+    """What becomes of orders that cannot end, and what operators do about them."""
+    kept, gone = house.submit(), house.submit(start_by_us=house.now_us + 1)
+    for order in (kept, gone):
+        with house.database.write() as connection:
+            house.books.post(connection, order.hold_id, 5)
+    house.withdrawal.cancel(kept.id)
+    house.now_us += 2
+    house.withdrawal.sweep()
+    assert [one.ends_as for one in house.aside.list()].count("expired") == 1
+    assert house.aside.count() == 2
+    with pytest.raises(RefundRefused):
+        house.aside.retry(kept.id)
+    for order in (kept, gone):
+        house.aside.give_back(order.id)
 
 
 def send_messages(house, worker):
