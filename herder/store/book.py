@@ -21,8 +21,6 @@ from herder.domain.pricing import RANK_CAP
 from herder.store.orders import get_orders, to_order
 from herder.types import PLACE_COUNTED
 
-RANKED_AT_ONCE = 5000
-
 _QUEUED = and_(orders.c.model == bindparam("model"), IS_QUEUED)
 # In the book's order even where any would do: else PostgreSQL, where it believes that most orders
 # wait, looks for one that does through all that have ended.
@@ -256,11 +254,11 @@ _REBID = (
         bid_factor="1",
     )
 )
-# Those that are out too: they may come back, to the place that they would have.
+# Those that are out too, or set aside: they may come back, to the place that they would have.
 _OPEN_PAGE = (
     select(orders.c.id, orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
     .where(
-        in_state(State.QUEUED, State.DISPATCHED, State.RUNNING),
+        in_state(State.QUEUED, State.DISPATCHED, State.RUNNING, State.SET_ASIDE),
         orders.c.id > bindparam("after"),
     )
     .order_by(orders.c.id)  # as all locks of orders go
@@ -335,18 +333,23 @@ def rebid(connection: Connection, order: Order, fee: int, rank: int, hold_id: st
     connection.execute(_REBID, values)
 
 
-def rank_anew(connection: Connection, rank: Callable[[int, int, int], int]) -> int:
-    """Give every open order the rank that `rank(fee, needed, submitted_us)` says; how many."""
-    done, after = 0, ""
-    while True:
-        page = connection.execute(_OPEN_PAGE, {"after": after, "limit": RANKED_AT_ONCE}).all()
-        if not page:
-            return done
-        connection.execute(
-            _RANK,
-            [
-                {"which": row.seq, "new_rank": rank(row.fee, row.needed, row.submitted_us)}
-                for row in page
-            ],
-        )
-        done, after = done + len(page), page[-1].id
+def rank_anew(
+    connection: Connection, rank: Callable[[int, int, int], int], after: str, limit: int
+) -> list[str]:
+    """Give open orders the rank that `rank(fee, needed, submitted_us)` says, a page at a time.
+
+    Args:
+        connection: the transaction.
+        rank: says the rank.
+        after: only orders of a higher id: the last one of the page before.
+        limit: orders at most.
+
+    Returns:
+        The ids of the page, in order; none where there are no more.
+    """
+    page = connection.execute(_OPEN_PAGE, {"after": after, "limit": limit}).all()
+    rows = [
+        {"which": row.seq, "new_rank": rank(row.fee, row.needed, row.submitted_us)} for row in page
+    ]
+    _each(connection, _RANK, rows)
+    return [str(row.id) for row in page]
