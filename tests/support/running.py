@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from herder.host import home
 from herder.local.local_herd import LocalHerd
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
+from tests.support.fork_server import start
 from tests.support.house import MODEL, check_money
 from tests.support.redis_server import RedisServer
 from tests.support.sqlite_file import prepare
@@ -61,14 +61,7 @@ class Child:
         self.name = name
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *program, *arguments],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=env,
-                cwd=folder,
-            )
+            self.process = start([*program, *arguments], log=log, env=env, cwd=folder)
 
     @property
     def log(self) -> str:

@@ -1,0 +1,252 @@
+"""Starts Python programs in processes that have the libraries loaded already.
+
+Each herder, worker and gateway loads a second's worth of other people's packages, and the tests
+start a thousand of them. One process for each run of pytest loads those packages, and none of ours,
+and forks for each program: what is ours is loaded anew, under the program's own environment. The
+rest is as if Python had been started: arguments, streams, working folder, signals, exit status.
+`TESTS_START_ANEW=1` starts Python itself each time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NoReturn, Protocol
+
+LOADED = (
+    *("celery.apps.worker", "celery.bin.celery", "celery.concurrency.thread"),
+    *("celery.fixups.django", "celery.worker.consumer", "celery.worker.pidbox"),
+    *("kombu.transport.pyamqp", "kombu.transport.redis", "redis.asyncio", "hiredis"),
+    *("psycopg", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "sqlite3"),
+    *("sqlalchemy.ext.compiler", "pydantic_settings", "pydantic.v1", "jwt.algorithms"),
+    *("cryptography.x509", "cryptography.hazmat.primitives.ciphers.aead"),
+    *("cryptography.hazmat.primitives.kdf.hkdf", "anyio._backends._asyncio", "certifi"),
+    *("fastapi.openapi.utils", "sse_starlette", "uvicorn.lifespan.on", "uvicorn.loops.auto"),
+    *("uvicorn.protocols.http.h11_impl", "prometheus_client", "structlog", "httpcore", "httpx"),
+    *("rich.console", "rich.table", "typer", "logging.config"),
+)
+"""None of these starts a thread, nor looks at the environment for settings of a herd."""
+MOST_BYTES = 2**17
+"""A program's arguments and environment."""
+
+
+class Process(Protocol):
+    """What a test does with a process; `subprocess.Popen` is one."""
+
+    pid: int
+    returncode: int | Any
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, when it has ended."""
+
+    def send_signal(self, sig: int) -> None:
+        """Signal it."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+def start(arguments: list[str], *, log: IO[bytes], env: dict[str, str], cwd: Path) -> Process:
+    """Start Python with these arguments.
+
+    Args:
+        arguments: `-m`, a module and its words, or `-c`, a program and its words.
+        log: where what it prints goes.
+        env: its whole environment.
+        cwd: the folder that it runs in.
+    """
+    # Python itself reads its settings when it starts.
+    if _of_python(env) != _of_python(os.environ) or os.environ.get("TESTS_START_ANEW"):
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            cwd=cwd,
+        )
+    asked = json.dumps({"arguments": arguments, "env": env, "cwd": str(cwd)}).encode()
+    assert len(asked) <= MOST_BYTES
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        socket.send_fds(_server(), [asked], [theirs.fileno(), log.fileno()])
+    return Forked(ours)
+
+
+def _of_python(env: Mapping[str, str]) -> dict[str, str]:
+    names = {name for name in env if name.startswith("PYTHON")} - {"PYTHONPATH"}
+    return {name: env[name] for name in names}
+
+
+class Forked:
+    """A process that the server forked, as `subprocess.Popen` shows one."""
+
+    def __init__(self, told: socket.socket) -> None:
+        self._told = told
+        self._lock = threading.Lock()
+        self.returncode: int | None = None
+        self.pid = self._hear()
+
+    def _hear(self) -> int:
+        said = self._told.recv(64)
+        assert said, "the server that forks processes is gone"
+        return int(said)
+
+    def poll(self) -> int | None:
+        return self._await(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = self._await(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return status
+
+    def _await(self, timeout: float | None) -> int | None:
+        with selectors.DefaultSelector() as selector:
+            # Outside of the lock, so that others may ask while one waits.
+            if self.returncode is None:
+                selector.register(self._told, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    return None
+        with self._lock:
+            if self.returncode is None:
+                self.returncode = self._hear()
+                # Not closed: another thread may wait for it just now.
+                self._told.shutdown(socket.SHUT_RDWR)
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _server() -> socket.socket:
+    """The line to this process's server, which ends with the line."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=clean,
+        )
+
+    def end() -> None:
+        ours.close()
+        server.wait(timeout=60)
+
+    atexit.register(end)
+    return ours
+
+
+# In the server
+
+
+def serve(line: socket.socket) -> dict[str, Any] | None:
+    """Fork for each that asks, and tell how each ended.
+
+    Returns:
+        In a forked process, what is asked of it; in the server None, when the line was closed.
+    """
+    running: dict[int, tuple[int, socket.socket]] = {}
+    """By the file that tells of its end: a process, and who asks for it."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(line, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not line:
+                    selector.unregister(key.fileobj)
+                    pid, asker = running.pop(key.fd)
+                    _, status = os.waitpid(pid, 0)
+                    os.close(key.fd)
+                    with asker, suppress(OSError):  # whoever asked may be gone
+                        asker.send(str(os.waitstatus_to_exitcode(status)).encode())
+                    continue
+                asked, fds, _, _ = socket.recv_fds(line, MOST_BYTES, 2)
+                if not asked:
+                    return None
+                asker = socket.socket(fileno=fds[0])
+                pid = os.fork()
+                if pid == 0:
+                    for watched, (_, other) in running.items():
+                        os.close(watched)
+                        other.close()
+                    asker.close()
+                    line.close()
+                    os.dup2(fds[1], 1)
+                    os.dup2(fds[1], 2)
+                    os.close(fds[1])
+                    given: dict[str, Any] = json.loads(asked)
+                    return given
+                os.close(fds[1])
+                asker.send(str(pid).encode())
+                watched = os.pidfd_open(pid)
+                running[watched] = (pid, asker)
+                selector.register(watched, selectors.EVENT_READ)
+
+
+def become(asked: dict[str, Any]) -> None:
+    """Be the program that is asked for, as Python would start it."""
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.chdir(asked["cwd"])
+    how, what, *words = asked["arguments"]
+    more = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.argv = [how, *words]
+    sys.path[0:1] = [asked["cwd"] if how == "-m" else "", *more]
+    if how == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        return
+    assert how == "-c"
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    exec(compile(what, "<string>", "exec"), main.__dict__)
+
+
+def run() -> NoReturn:
+    """Load the libraries, and serve until the line is closed."""
+    line = socket.socket(fileno=int(sys.argv[1]))
+    for name in LOADED:
+        importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "a thread does not survive a fork"
+    assert not {"herder", "ledger", "workers"} & set(sys.modules)
+    gc.freeze()
+    asked = serve(line)
+    if asked is not None:
+        become(asked)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()
