@@ -115,18 +115,22 @@ def serve(
     Args:
         local: the herd.
         settings: of the gateway.
-        said: gets the address once it listens.
+        said: gets the address once it answers there.
 
     Raises:
         SetupError: the address cannot be had.
     """
     listening = listen(settings.gateway_host, settings.gateway_port, "gateway", "HERD_GATEWAY_PORT")
     host, port = listening.getsockname()[:2]
-    said(f"http://{host}:{port}")
-    _log.info("gateway_ready", host=host, port=port)
+
+    def ready() -> None:
+        said(f"http://{host}:{port}")
+        _log.info("gateway_ready", host=host, port=port)
+
     run(
         make_app(local, settings),
         listening,
+        ready=ready,
         http=make_protocol(settings),
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,

@@ -18,6 +18,8 @@ GRACE_S = 10
 """Seconds that open lines get to end when a server is told to stop; then they are cut, and their
 callers come back with `Last-Event-ID`."""
 MAX_HEADER_BYTES = 65_536
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What tells a server to stop."""
 
 
 class BoundedBody:
@@ -97,6 +99,8 @@ def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
 def run(
     app: ASGIApp,
     listening: socket.socket,
+    *,
+    ready: Callable[[], None],
     stopping: Callable[[], None] = lambda: None,
     **more: Any,
 ) -> None:
@@ -105,6 +109,7 @@ def run(
     Args:
         app: the app.
         listening: as `listen` gave it.
+        ready: called once it answers, and ends well when it is told to stop.
         stopping: called, in a signal's handler, when it is told to stop.
         more: of `uvicorn.Config`, in place of what stands here.
     """
@@ -117,22 +122,31 @@ def run(
         timeout_graceful_shutdown=GRACE_S,
         **how,
     )
-    # uvicorn raises the signal again once it has ended well: nobody is left to be told.
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, lambda *_: None) for one in signals}
+    server = _Server(config, ready, stopping)
+    # Also outside of uvicorn's own handlers: nobody may be deaf before those, and uvicorn raises
+    # the signal again once it has ended well.
+    before = {one: signal.signal(one, server.handle_exit) for one in SIGNALS}
     try:
-        _Server(config, stopping).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is told to stop."""
+    """A server that says when it is ready, and when it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._ready = ready
         self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer from here on."""
+        await super().startup(sockets)
+        self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal."""

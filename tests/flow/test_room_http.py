@@ -164,27 +164,34 @@ def test_after_a_restart_everything_said_is_there_and_listeners_go_on(room):
 
 
 def test_it_ends_at_once_though_lines_are_open(room, web):
-    with ThreadPoolExecutor(2) as pool:
-        poll = pool.submit(web.get, "/v1/rooms/lobby/messages", params={"after": 0, "wait": 60})
+    asked = threading.Event()
 
-        def stream():
-            with web.stream("GET", "/v1/rooms/lobby/events") as answer:
-                return answer.read()
+    def note(step, _info):
+        if step == "http11.send_request_body.complete":
+            asked.set()
 
-        events = pool.submit(stream)
-        wait_for(lambda: connections(room) >= 2, "both lines are open")
+    poll = {"params": {"after": 0, "wait": 60}, "extensions": {"trace": note}}
+    with (
+        ThreadPoolExecutor(1) as pool,
+        web.stream("GET", "/v1/rooms/lobby/events") as answer,
+    ):
+        polling = pool.submit(web.get, "/v1/rooms/lobby/messages", **poll)
+        assert asked.wait(60)
+        wait_for(lambda: unread(room) == [0, 0], "the room has read what it is asked")
         room.child.process.send_signal(signal.SIGINT)
-        assert room.child.process.wait(timeout=9) == 0, "before open lines would be cut"
-        assert poll.result(timeout=30).json()["messages"] == []
-        events.result(timeout=30)
+        # Lines that were cut after the ten seconds that they are given would raise here.
+        assert polling.result(timeout=60).json()["messages"] == []
+        answer.read()
+    assert room.child.ended() == 0
     assert "Traceback" not in room.child.log
 
 
-def connections(room):
-    """Connections to the room that are established."""
+def unread(room):
+    """Of each connection to the room: how many bytes wait to be read there."""
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table.readlines()[1:]]
-    return sum(row[1].endswith(f":{room.port:04X}") and row[3] == "01" for row in rows)
+    ours = [row for row in rows if row[1].endswith(f":{room.port:04X}") and row[3] == "01"]
+    return [int(row[4].partition(":")[2], 16) for row in ours]
 
 
 def test_events_bring_what_is_said_and_go_on_behind_the_last(room, web):

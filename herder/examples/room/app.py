@@ -297,7 +297,7 @@ def serve(settings: RoomSettings, said: Callable[[str], None] = lambda _: None) 
 
     Args:
         settings: theirs.
-        said: gets the address once it listens.
+        said: gets the address once it answers there.
 
     Raises:
         SetupError: the address or the file cannot be had.
@@ -308,9 +308,12 @@ def serve(settings: RoomSettings, said: Callable[[str], None] = lambda _: None) 
         bell = Bell()
         listening = listen(settings.room_host, settings.room_port, "room", "HERD_ROOM_PORT")
         host, port = listening.getsockname()[:2]
-        said(f"http://{host}:{port}")
-        _log.info("room_ready", host=host, port=port)
-        run(make_app(rooms, bell), listening, bell.close)
+
+        def ready() -> None:
+            said(f"http://{host}:{port}")
+            _log.info("room_ready", host=host, port=port)
+
+        run(make_app(rooms, bell), listening, ready=ready, stopping=bell.close)
         _log.info("room_ended")
     finally:
         store.close()
