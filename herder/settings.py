@@ -33,43 +33,59 @@ class Settings(TransportSettings):
     database_url: Annotated[
         str,
         Field(
-            description="The database, as postgresql://user:password@host/name; "
-            "empty: SQLite in the home folder."
+            description="The database, as postgresql://user:password@host/name; empty for SQLite "
+            "in the home folder."
         ),
     ] = ""
     key_file: Annotated[
-        str, Field(description="The herder's private key; empty: herder.jwk in the home folder.")
+        str,
+        Field(
+            description="The file of the herder's private key; empty for herder.jwk in the home "
+            "folder."
+        ),
     ] = ""
-    account: Annotated[str, Field(description="The account that submits where none is named.")] = (
+    account: Annotated[str, Field(description="The account that pays where none is named.")] = (
         "default"
     )
     max_prompt_bytes: Annotated[
         int,
-        Field(ge=1, le=MAX_PROMPT_BYTES, description="The longest prompt taken, in UTF-8 bytes."),
+        Field(
+            ge=1, le=MAX_PROMPT_BYTES, description="The longest prompt accepted, in UTF-8 bytes."
+        ),
     ] = 65_536
     claim_s: Annotated[
         int,
-        Field(ge=1, le=3600, description="Seconds from dispatch until a worker must show up."),
+        Field(
+            ge=1,
+            le=3600,
+            description="Seconds within which a worker must claim a dispatched order.",
+        ),
     ] = 15
     lease_s: Annotated[
         int,
-        Field(ge=3, le=3600, description="Seconds of silence that a worker is allowed."),
+        Field(
+            ge=3,
+            le=3600,
+            description="Seconds that a worker may be silent before its orders are taken back.",
+        ),
     ] = 20
     max_attempts: Annotated[
         int,
-        Field(ge=1, le=100, description="Workers that an order may be begun by before it fails."),
+        Field(ge=1, le=100, description="How many workers may start an order before it fails."),
     ] = 3
     max_dispatches: Annotated[
         int,
-        Field(ge=1, le=1000, description="Times that an order may be sent out before it fails."),
+        Field(
+            ge=1, le=1000, description="How many times an order may be dispatched before it fails."
+        ),
     ] = 20
     lookahead: Annotated[
         int,
         Field(
             ge=0,
             le=64,
-            description="Orders per worker dispatched ahead of a free slot; a "
-            "better one that comes later cannot overtake those.",
+            description="Orders per worker that are dispatched before a slot is free; a better "
+            "order that comes later cannot overtake them.",
         ),
     ] = 0
     keep_text_days: Annotated[
@@ -77,31 +93,32 @@ class Settings(TransportSettings):
         Field(
             ge=0,
             le=36_500,
-            description="Days that prompts and texts of ended orders are kept; 0: for ever. "
-            "Receipts and transfers stay.",
+            description="Days for which prompts and texts of ended orders are kept; 0 for ever. "
+            "Receipts and transfers are always kept.",
         ),
     ] = 0
     webhook_allow_networks: Annotated[
         str,
         Field(
-            description="Networks beside the public ones that webhooks may be sent to, with commas "
-            "between: 10.1.0.0/16, 127.0.0.1."
+            description="Networks that webhooks may be sent to besides public addresses, "
+            "separated by commas, such as 10.1.0.0/16, 127.0.0.1."
         ),
     ] = ""
     webhook_allow_http: Annotated[
-        bool, Field(description="Whether webhooks may go over plain HTTP.")
+        bool, Field(description="Whether webhooks may be sent over plain HTTP.")
     ] = False
     webhook_timeout_s: Annotated[
-        int, Field(ge=1, le=60, description="Seconds that a webhook's receiver has to answer.")
+        int,
+        Field(ge=1, le=60, description="Seconds within which a webhook's receiver must answer."),
     ] = 15
     webhook_at_once: Annotated[
-        int, Field(ge=1, le=256, description="Webhooks that a herder sends at once.")
+        int, Field(ge=1, le=256, description="How many webhooks a herder sends at the same time.")
     ] = 16
     webhook_retries_s: Annotated[
         str,
         Field(
-            description="Seconds between the tries at a webhook, with commas between; after the "
-            "last it is given up until it is replayed."
+            description="Seconds between the attempts to send a webhook, separated by commas; "
+            "after the last it is given up until it is replayed."
         ),
     ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
     webhook_overlap_s: Annotated[
@@ -109,7 +126,7 @@ class Settings(TransportSettings):
         Field(
             ge=0,
             le=31_536_000,
-            description="Seconds for which a webhook's old secret signs beside the new one.",
+            description="Seconds for which a webhook's old secret signs together with the new one.",
         ),
     ] = 86_400
     webhook_keep_days: Annotated[
@@ -117,7 +134,7 @@ class Settings(TransportSettings):
         Field(
             ge=0,
             le=36_500,
-            description="Days that webhooks are kept that were delivered or given up; 0: for ever.",
+            description="Days for which delivered and given-up webhooks are kept; 0 for ever.",
         ),
     ] = 30
 
@@ -127,7 +144,7 @@ class Settings(TransportSettings):
         try:
             parse_networks(value)
         except ValueError:
-            raise ValueError("it must be networks with commas between") from None
+            raise ValueError("it must be networks, separated by commas") from None
         return value
 
     @field_validator("webhook_retries_s")
@@ -135,7 +152,7 @@ class Settings(TransportSettings):
     def _waits(cls, value: str) -> str:
         waits = [one.strip() for one in value.split(",")]
         if len(waits) > 50 or not all(re.fullmatch(r"[0-9]{1,7}", one) for one in waits):
-            raise ValueError("it must be whole numbers of seconds with commas between, 50 at most")
+            raise ValueError("it must be whole numbers of seconds, separated by commas, at most 50")
         return value
 
     @property
@@ -164,28 +181,31 @@ class InitialPolicy(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 
-    model: Annotated[str, Field(pattern=MODEL_NAME, description="The default model's name.")] = (
-        "smollm2-135m-instruct"
-    )
+    model: Annotated[
+        str, Field(pattern=MODEL_NAME, description="The name of the default model.")
+    ] = "smollm2-135m-instruct"
     prompt_fee: Annotated[
-        int, Field(ge=1, le=2**40, description="Winston for a prompt, whatever its length.")
+        int, Field(ge=1, le=2**40, description="Winston per prompt, whatever its length.")
     ] = 1
     fee_per_token: Annotated[
-        int, Field(ge=0, le=2**40, description="Winston for each word and each token.")
+        int, Field(ge=0, le=2**40, description="Winston per word and per token.")
     ] = 1
     fee_bump: Annotated[
-        str, Field(description="What the automatic fee is raised by while anything waits.")
+        str,
+        Field(
+            description="The factor by which the automatic fee is raised while orders are waiting."
+        ),
     ] = "1.005"
     auto_multiplier_max: Annotated[
-        str, Field(description="The most that the automatic fee is of what is needed.")
+        str, Field(description="The automatic fee is at most this many times what the order needs.")
     ] = "10"
     auto_half_life_s: Annotated[
         int,
         Field(
             ge=0,
             le=10**9,
-            description="Seconds without a dispatch in which the last "
-            "multiplier halves its way to 1; 0 keeps it.",
+            description="Seconds without a dispatch after which the last multiplier is halfway "
+            "back to 1; 0 to keep it.",
         ),
     ] = 600
     bytes_per_word: Annotated[
@@ -193,21 +213,24 @@ class InitialPolicy(BaseSettings):
         Field(
             ge=0,
             le=10**6,
-            description="UTF-8 bytes that count as one word at least; 0 counts "
-            "runs of ASCII letters and digits alone.",
+            description="A prompt counts at least one word for this many UTF-8 bytes; 0 to count "
+            "only runs of ASCII letters and digits.",
         ),
     ] = 16
     charge_unused: Annotated[
         bool,
-        Field(description="The original's rule: a completed order is charged its whole fee."),
+        Field(
+            description="Whether a completed order is charged its whole fee, as in the original "
+            "system, instead of only what it used."
+        ),
     ] = False
     aging_s: Annotated[
         int,
         Field(
             ge=0,
             le=10**9,
-            description="Seconds of waiting that weigh as much as a multiplier 2.718 times higher; "
-            "0: the multiplier alone ranks.",
+            description="Seconds of waiting that count as much as a multiplier 2.718 times "
+            "higher; 0 to rank by the multiplier alone.",
         ),
     ] = 0
     max_open_orders: Annotated[
@@ -215,7 +238,7 @@ class InitialPolicy(BaseSettings):
         Field(
             ge=0,
             le=10**9,
-            description="Orders that an account may have open at once; 0: any number.",
+            description="Orders that an account may have open at once; 0 for no limit.",
         ),
     ] = 10_000
     tokens_per_minute: Annotated[
@@ -223,7 +246,7 @@ class InitialPolicy(BaseSettings):
         Field(
             ge=0,
             le=10**12,
-            description="Words and tokens that an account may order in a minute; 0: any number.",
+            description="Words and tokens that an account may order per minute; 0 for no limit.",
         ),
     ] = 0
 

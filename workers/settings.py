@@ -31,7 +31,7 @@ class WorkerSettings(TransportSettings):
     worker_key: Annotated[
         str,
         Field(
-            description="The file that the worker joins with; empty: workers/worker.json in "
+            description="The file that the worker joins with; empty for workers/worker.json in "
             "the home folder."
         ),
     ] = ""
@@ -40,46 +40,48 @@ class WorkerSettings(TransportSettings):
         Field(
             max_length=128,
             pattern=r"^[0-9A-Za-z._-]*$",
-            description="The worker's name in the herd; empty: host and process id.",
+            description="The worker's name in the herd; empty for host name and process id.",
         ),
     ] = ""
     engine: Annotated[
         Literal["llama", "stub"],
-        Field(description="What answers: llama.cpp, or the deterministic model of the tests."),
+        Field(description="The engine: llama.cpp, or the deterministic model that the tests use."),
     ] = "llama"
     model: Annotated[
         str,
         Field(
             pattern=MODEL_NAME,
-            description="The model's name in the herd; the same for all its workers.",
+            description="The model's name in the herd; the same for all workers.",
         ),
     ] = "smollm2-135m-instruct"
     model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
-    slots: Annotated[int, Field(ge=1, le=256, description="Orders that are decoded at once.")] = 16
+    slots: Annotated[
+        int, Field(ge=1, le=256, description="How many orders are decoded at once.")
+    ] = 16
     context: Annotated[
         int,
         Field(
             ge=0,
             le=2**22,
-            description="Tokens of one order, prompt and answer together; 0: its part of "
-            "HERD_CELLS, but no more than the model was trained for.",
+            description="Tokens of one order, prompt and answer together; 0 for its share of "
+            "HERD_CELLS, up to what the model was trained for.",
         ),
     ] = 0
     threads: Annotated[
-        int, Field(ge=0, le=1024, description="Threads of the model; 0: all cores.")
+        int, Field(ge=0, le=1024, description="Threads that the model uses; 0 for all cores.")
     ] = 0
     gpu_layers: Annotated[
         int,
-        Field(ge=-1, le=10_000, description="Layers on the GPU; -1: all, where there is one."),
+        Field(ge=-1, le=10_000, description="Layers on the GPU; -1 for all, if there is one."),
     ] = -1
     kv_type: Annotated[
-        Literal["f16", "bf16", "q8_0", "f32"], Field(description="How the cache is kept.")
+        Literal["f16", "bf16", "q8_0", "f32"], Field(description="The number format of the cache.")
     ] = "f16"
     kv_layout: Annotated[
         Literal["unified", "separate"],
         Field(
-            description="A part of the cache for each slot, or one for all orders, which then hold "
-            "the beginnings of their prompts in common."
+            description="Whether each slot has its own part of the cache, or all orders share one "
+            "and the common beginnings of their prompts."
         ),
     ] = "separate"
     cells: Annotated[
@@ -87,8 +89,9 @@ class WorkerSettings(TransportSettings):
         Field(
             ge=256,
             le=2**26,
-            description="Tokens of all orders together that the cache holds: an equal part for "
-            "each slot, unless HERD_CONTEXT says how many; unified, one order may have all.",
+            description="Tokens that the cache holds for all orders together: an equal share for "
+            "each slot, unless HERD_CONTEXT sets it; in a unified cache one order may use them "
+            "all.",
         ),
     ] = 32_768
     prefixes: Annotated[
@@ -96,56 +99,65 @@ class WorkerSettings(TransportSettings):
         Field(
             ge=0,
             le=255,
-            description="Beginnings of prompts that may stay in a unified cache after their order, "
-            "for others to share. With a part for each slot, all stay until it is wanted.",
+            description="How many prompt beginnings may stay in a unified cache after their "
+            "orders, for others to share. With a part per slot, each stays until its slot is "
+            "needed.",
         ),
     ] = 4
     share_prefixes: Annotated[
         bool,
         Field(
-            description="Compute what prompts begin with in common once, whoever sent them. Who "
-            "measures the time to the first token may learn what others asked lately."
+            description="Whether a common beginning of prompts is computed only once, whoever "
+            "sent them. Somebody who measures the time to the first token may then learn what "
+            "others asked recently."
         ),
     ] = True
     flash_attention: Annotated[
         Literal["auto", "on", "off"], Field(description="Flash attention.")
     ] = "auto"
     batch_tokens: Annotated[
-        int, Field(ge=32, le=16_384, description="The most tokens in one step of the model.")
+        int,
+        Field(
+            ge=32, le=16_384, description="The maximum number of tokens in one step of the model."
+        ),
     ] = 512
     step_tokens: Annotated[
         int,
         Field(
             ge=1,
             le=16_384,
-            description="The most tokens of prompts in a step in which others generate.",
+            description="The maximum number of prompt tokens in a step in which other orders "
+            "generate.",
         ),
     ] = 512
     requantize: Annotated[
         Literal["", "q8_0", "q4_0"],
         Field(
-            description="Convert the weights at load to a type that may be faster here. It is then "
-            "another model, bit for bit: announcement and receipts say so. Empty: as in the file."
+            description="Convert the weights, when they are loaded, to a type that may be faster "
+            "here. It is then a different model, which the announcement and receipts say. Empty "
+            "to keep the file's weights."
         ),
     ] = ""
     beat_s: Annotated[
-        int, Field(ge=1, le=60, description="Seconds between two beats of a worker.")
+        int, Field(ge=1, le=60, description="Seconds between two heartbeats of a worker.")
     ] = 3
     resend_s: Annotated[
         int,
-        Field(ge=1, le=600, description="Seconds until an unconfirmed outcome is sent again."),
+        Field(
+            ge=1, le=600, description="Seconds after which an unconfirmed outcome is sent again."
+        ),
     ] = 5
     grace_s: Annotated[
         int,
         Field(
             ge=0,
             le=86_400,
-            description="Seconds that a worker told to stop lets its orders "
-            "run before it hands them back.",
+            description="Seconds for which a worker that is told to stop lets its orders run "
+            "before it hands them back.",
         ),
     ] = 10
     stub_step_ms: Annotated[
-        int, Field(ge=0, le=60_000, description="Milliseconds a step of the deterministic model.")
+        int, Field(ge=0, le=60_000, description="Milliseconds per step of the deterministic model.")
     ] = 0
 
     @property

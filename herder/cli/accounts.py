@@ -24,7 +24,7 @@ from herder.cli.show import complain, print_json, print_table, say, when
 if TYPE_CHECKING:
     from herder.types import NamedBalance, StatementEntry
 
-app = typer.Typer(help="Accounts: open them, fill them, see what happened.")
+app = typer.Typer(help="Create accounts, move money, read statements.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name.")]
 NameOrDefault = Annotated[
@@ -38,7 +38,7 @@ _COLUMNS = ("Account", ">Posted", ">Held", ">Available")
 
 @app.command(epilog="Example: herd account create ada")
 def create(name: Name, json: Json = False) -> None:
-    """Open an account with nothing in it."""
+    """Create an empty account."""
     with opened() as herd:
         herd.accounts.create(name)
         _show(herd.accounts.balance(name), json)
@@ -49,17 +49,23 @@ def limit(
     name: Name,
     open_orders: Annotated[
         str | None,
-        typer.Option("--open-orders", metavar="N", help="Orders open at once; 0 for any number."),
+        typer.Option(
+            "--open-orders",
+            metavar="N",
+            help="How many orders may be open at once; 0 for no limit.",
+        ),
     ] = None,
     tokens_per_minute: Annotated[
         str | None,
         typer.Option(
-            "--tokens-per-minute", metavar="N", help="Words and tokens; 0 for any number."
+            "--tokens-per-minute",
+            metavar="N",
+            help="How many words and tokens may be ordered per minute; 0 for no limit.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Give an account limits of its own; one that is not given is the herd's again."""
+    """Set an account's own limits; a limit that is left out is the herd's again."""
     limits: dict[str, Any] = {
         "max_open_orders": optional_whole(open_orders),
         "tokens_per_minute": optional_whole(tokens_per_minute),
@@ -77,7 +83,7 @@ def limit(
 
 @app.command("list", epilog="Example: herd account list")
 def list_(json: Json = False) -> None:
-    """Show every account with what it has."""
+    """List all accounts and their balances."""
     with opened() as herd:
         found = herd.accounts.balances()
     if json:
@@ -88,7 +94,7 @@ def list_(json: Json = False) -> None:
 
 @app.command(epilog="Example: herd account balance ada")
 def balance(name: NameOrDefault = None, json: Json = False) -> None:
-    """Show what an account has, and what of it is held for orders."""
+    """Show an account's balance, and how much of it is held for orders."""
     with buying() as herd:
         _show(herd.balance(name or None), json)
 
@@ -97,7 +103,7 @@ def balance(name: NameOrDefault = None, json: Json = False) -> None:
 def deposit(
     name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
 ) -> None:
-    """Bring money in from the outside."""
+    """Add money to an account."""
     from herder.operator import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
@@ -110,7 +116,7 @@ def deposit(
 def withdraw(
     name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
 ) -> None:
-    """Take money out to the outside; what is held stays."""
+    """Take money out of an account; held money stays."""
     from herder.operator import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
@@ -143,14 +149,15 @@ def transfer(
 def statement(
     name: NameOrDefault = None,
     after: Annotated[
-        str, typer.Option("--after", metavar="SEQ", help="Begin after this entry.")
+        str, typer.Option("--after", metavar="SEQ", help="Start after this entry.")
     ] = "0",
     limit: Annotated[
-        str, typer.Option("--limit", metavar="N", help="Entries at most, 1 to 1000.")
+        str,
+        typer.Option("--limit", metavar="N", help="How many entries to show at most, 1 to 1000."),
     ] = "100",
     json: Json = False,
 ) -> None:
-    """Show what moved an account's money, oldest first."""
+    """Show an account's statement, oldest entries first."""
     most: Any = whole(limit)
     begin: Any = whole(after)
     with buying() as herd:

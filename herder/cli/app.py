@@ -47,12 +47,13 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 fine; 1 an order that did not complete, an audit that finds anything, "
-    "a herd that is unavailable, a limit that was reached; 2 bad input or a refusal, which one "
-    "line on standard error explains; 130 after Ctrl-C.\n\n"
-    "The herd is the one of HERD_HOME (~/.llama-herder), or, to buy from over HTTP, that of --url "
-    "or HERD_URL, with the key in HERD_API_KEY. Amounts are whole winston.\n\n"
-    'Example: herd init --deposit 1000, herd up, herd submit "Hello" -n 20',
+    epilog="Exit codes: 0 for success; 1 for an order that did not complete, an audit that "
+    "finds anything, a herd that is unavailable, or a limit that was reached; 2 for bad input or a "
+    "refusal, explained by one line on standard error; 130 after Ctrl-C.\n\nCommands work on "
+    "the herd in HERD_HOME (~/.llama-herder by default). To buy from a herd elsewhere over "
+    "HTTP, give its address with --url or HERD_URL and an API key in HERD_API_KEY. Amounts "
+    "are in whole winston.\n\nExample: herd init --deposit 1000, herd up, herd submit "
+    '"Hello" -n 20',
 )
 
 
@@ -76,21 +77,25 @@ def herd(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  (its callback answers)
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     url: Annotated[
         str | None,
         typer.Option(
             "--url",
             metavar="URL",
-            help="A herder elsewhere, by its gateway's address; HERD_URL unless given. "
-            "HERD_API_KEY holds the key.",
+            help="The address of a gateway, to use a herder elsewhere; HERD_URL by default. The "
+            "API key is read from HERD_API_KEY.",
         ),
     ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            "--api-key-file", metavar="FILE", help="A file with the API key, for HERD_API_KEY."
+            "--api-key-file",
+            metavar="FILE",
+            help="A file that holds the API key, instead of HERD_API_KEY.",
         ),
     ] = None,
 ) -> None:
@@ -104,11 +109,13 @@ def herd(
 def init(
     deposit: Annotated[
         str | None,
-        typer.Option("--deposit", metavar="N", help="Winston for the first account, if it is new."),
+        typer.Option(
+            "--deposit", metavar="N", help="Winston to deposit to the first account, if it is new."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make the home folder: database, keys, settings, an account; what is there stays."""
+    """Set up the home folder: database, keys, settings and an account; what exists stays."""
     require_home()
     from herder.host import home
     from herder.settings import load_policy, load_settings
@@ -132,8 +139,8 @@ def init(
         say(f"The herd of {settings.home} is ready.")
     if winston and not deposited:
         complain(
-            f"Account {settings.account} was there already and got no deposit; "
-            f"`herd account deposit {settings.account} {winston}` gives it one."
+            f"Account {settings.account} already existed and got no deposit; `herd account "
+            f"deposit {settings.account} {winston}` makes one."
         )
 
 
@@ -147,7 +154,7 @@ def _length(model: ModelInfo) -> str:
 
 @app.command(epilog="Example: herd info --json")
 def info(json: Json = False) -> None:
-    """Say who serves here, at what rates, and how the queues and the herd stand."""
+    """Show the herd: its models, their rates, the queues and the workers."""
     with buying() as herd:
         found = herd.info()
     if json:
@@ -164,7 +171,7 @@ def info(json: Json = False) -> None:
                 ),
                 (
                     "rates",
-                    f"{model.rates.prompt_fee} a prompt, {model.rates.fee_per_token} a token",
+                    f"{model.rates.prompt_fee} per prompt, {model.rates.fee_per_token} per token",
                 ),
                 ("last multiplier", model.last_multiplier),
                 ("queue", f"{_length(model)} waiting"),
@@ -179,9 +186,9 @@ def info(json: Json = False) -> None:
 
 @app.command(epilog="Example: herd audit && echo balanced")
 def audit(json: Json = False) -> None:
-    """Add up every transfer anew and compare, and show the orders that could not be ended.
+    """Check the books by adding up all transfers, and show the orders that could not be ended.
 
-    Exit code 1 if anything does not balance, or any order is set aside.
+    The exit code is 1 if the books do not balance or any order is set aside.
     """
     from herder.interface import MAX_PAGE
 
@@ -212,11 +219,11 @@ def audit(json: Json = False) -> None:
         if stuck:
             print_aside(stuck)
     if not report.clean:
-        complain(f"The books do not balance: {len(report.drifts)} drifts were found.")
+        complain(f"The books do not balance; discrepancies found: {len(report.drifts)}.")
     if count:
         complain(
             f"Orders that are set aside, with their fees held: {count}. `herd order aside retry` "
-            "ends one as it was to end, `herd order aside give-back` returns everything."
+            "ends one as intended; `herd order aside give-back` returns its whole fee."
         )
     if count or not report.clean:
         raise typer.Exit(NOT_DONE)

@@ -44,18 +44,18 @@ INTERRUPTED = 130
 MONEY = {"ignore_unknown_options": True}
 """For commands whose arguments are amounts: `-3` is refused as an amount, not as an option."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 TransferId = Annotated[
     str | None,
     typer.Option(
         "--id",
         metavar="UUID",
-        help="The idempotency key: the same call with the same one moves money once. "
-        "Drawn and shown unless given.",
+        help="The idempotency key: repeated with the same key, the call moves money only once. "
+        "Generated and shown by default.",
     ),
 ]
 Note = Annotated[
-    str | None, typer.Option("--note", help="Your own words; they stand in the statement.")
+    str | None, typer.Option("--note", help="A note of your own, shown in the statement.")
 ]
 
 
@@ -122,7 +122,7 @@ def _require_text(args: Sequence[str]) -> None:
         try:
             arg.encode()
         except UnicodeEncodeError:
-            raise InvalidRequest(f"Argument {place} is no valid UTF-8 text.") from None
+            raise InvalidRequest(f"Argument {place} is not valid UTF-8 text.") from None
 
 
 def whole(text: str) -> int | str:
@@ -188,7 +188,7 @@ def read_text(path: Path, what: str, most_bytes: int) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise InvalidRequest(f"The {what} {str(path)!r} is no UTF-8 text.") from None
+        raise InvalidRequest(f"The {what} {str(path)!r} is not UTF-8 text.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +265,6 @@ def _away_from_home() -> SetupError | None:
     if named == "HERD_URL" and not os.environ.get("HERD_URL"):
         return None
     return SetupError(
-        f"This command works on the herder's own machine, with its HERD_HOME; {named} names a "
-        f"herder elsewhere. Leave {named} out there."
+        f"This command works only on the herder's own machine, on its HERD_HOME, but {named} "
+        f"names a herder elsewhere. Run it there without {named}."
     )

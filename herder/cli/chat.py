@@ -45,11 +45,17 @@ def register(app: typer.Typer) -> None:
 def chat(
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="What the model is told before all else."),
+        typer.Option(
+            "--system",
+            metavar="TEXT",
+            help="Instructions for the model, placed before the conversation.",
+        ),
     ] = None,
     tokens: Annotated[
         str,
-        typer.Option("--tokens", "-n", metavar="TOKENS", help="The most tokens of an answer."),
+        typer.Option(
+            "--tokens", "-n", metavar="TOKENS", help="The maximum number of tokens in an answer."
+        ),
     ] = TOKENS,
     fee: Fee = None,
     multiplier: Multiplier = None,
@@ -58,11 +64,11 @@ def chat(
     model: Model = None,
     json: Json = False,
 ) -> None:
-    """Talk with a model; each line is an order, with the conversation before it, and is paid.
+    """Chat with a model; each message is a paid order that includes the conversation so far.
 
-    Ctrl-C during an answer cancels its order; what was said until then is kept, and paid. /help
-    shows what else may be typed. Without a terminal each line of standard input is a turn, and
-    the first that fails ends it. With --json each turn is one line with a JSON object.
+    Ctrl-C during an answer cancels its order; what was generated until then is kept and charged.
+    /help shows more commands. Without a terminal, each line of standard input is a message, and
+    the first that fails ends the chat. With --json, each message prints a JSON object on a line.
     """
     with buying() as herd:
         talk = Chat(
@@ -110,8 +116,8 @@ class Chat:
         has = self._herd.balance(self._call["account"])
         model = self._call["model"] or self._herd.info().default_model
         self._screen.note(
-            f"{model}; account {has.account} has {has.available} winston available. "
-            f"/help shows the commands, Ctrl-D ends it."
+            f"{model}; account {has.account} has {has.available} winston available. /help shows "
+            "the commands, Ctrl-D ends the chat."
         )
 
     def run(self, source: Keyboard | Pipe, *, interactive: bool) -> int:
@@ -132,7 +138,7 @@ class Chat:
             except KeyboardInterrupt:
                 if not interactive:
                     return INTERRUPTED
-                self._screen.note("\n/quit or Ctrl-D ends it.")
+                self._screen.note("\n/quit or Ctrl-D ends the chat.")
             except HerdError as error:
                 self._screen.failed(self._turn, error)
                 if not interactive:
@@ -147,26 +153,26 @@ class Chat:
             self._screen.note(HELP)
         elif name == "/clear" and not rest:
             self._conversation.clear()
-            self._screen.note("What was said is forgotten.")
+            self._screen.note("The conversation so far is forgotten.")
         elif name == "/fee" and len(rest) == 1:
             self._offer(rest[0])
         else:
             raise InvalidRequest(
                 f"There is no command {line.strip()[:40]!r}; /help shows them, and a space before "
-                f"the / says it to the model."
+                "the / sends the line to the model."
             )
         return True
 
     def _offer(self, text: str) -> None:
         if text == "auto":
             self._call |= {"fee": None, "multiplier": None}
-            self._screen.note("Each turn pays the automatic fee.")
+            self._screen.note("Each message now pays the automatic fee.")
             return
         fee = whole(text)
         if not isinstance(fee, int) or not 1 <= fee <= MAX_WINSTON:
             raise InvalidFee("fee", text, MAX_WINSTON)
         self._call |= {"fee": fee, "multiplier": None}
-        self._screen.note(f"Each turn offers {fee} winston.")
+        self._screen.note(f"Each message now offers {fee} winston.")
 
     def _take(self, text: str) -> bool:
         """Buy the answer to what was said.
@@ -188,8 +194,8 @@ class Chat:
                     raise
                 forgotten += cut
                 self._screen.note(
-                    f"The conversation is longer than the herd takes: {_turns(cut)} forgotten, "
-                    f"the oldest."
+                    f"The conversation is longer than the herd accepts: the oldest {_turns(cut)} "
+                    "forgotten."
                 )
                 continue
             break
@@ -216,7 +222,7 @@ class Chat:
             try:
                 receipt = self._herd.submit(None, tokens, **call)
             except KeyboardInterrupt:  # the second one
-                complain("Interrupted; `herd orders` tells whether the order was taken.")
+                complain("Interrupted; `herd orders` shows whether the order was accepted.")
                 return None, True
         shown = _Shown(self._screen)
         if interrupted():
@@ -228,7 +234,9 @@ class Chat:
         except KeyboardInterrupt:
             return self._stop(receipt.order, shown), True
         except HerdUnavailable:
-            complain(f"Order {receipt.order} goes on; `herd order show {receipt.order}` shows it.")
+            complain(
+                f"Order {receipt.order} continues; `herd order show {receipt.order}` shows it."
+            )
             raise
         finally:
             shown.end()
@@ -253,14 +261,14 @@ class Chat:
         try:
             cancel_surely(self._herd, order_id)
         except KeyboardInterrupt:
-            complain(f"Order {order_id} may go on; `herd order cancel {order_id}` cancels it.")
+            complain(f"Order {order_id} may continue; `herd order cancel {order_id}` cancels it.")
             return None
         try:
             with suppress(OrderEnded):
                 self._herd.result(order_id, CANCEL_WAIT_S)
             result = self._herd.answer(order_id)
         except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):
-            complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows it.")
+            complain(f"Order {order_id} is being stopped; `herd order show {order_id}` shows it.")
             return None
         if result.text.startswith(shown.text):
             shown.more(result.text[len(shown.text) :])
@@ -282,7 +290,7 @@ class _Shown:
     def again(self) -> None:
         self.end()
         self.text = ""
-        self._screen.note("The worker was lost; the answer begins again:")
+        self._screen.note("The worker was lost; the answer starts again:")
 
     def end(self) -> None:
         if self.text and not self.text.endswith("\n"):

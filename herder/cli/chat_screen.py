@@ -20,11 +20,11 @@ MOST_LINE_BYTES = 4 * 2**20
 """The longest line that is read; the herd's own bounds are lower."""
 PROMPT = "> "
 HELP = """\
-/fee N     offer N winston for each turn; /fee auto: the automatic fee
-/clear     forget what was said
-/quit      end it; Ctrl-D does too
-/help      this
-Ctrl-C     cancel the answer that runs; what was said until then is kept, and paid"""
+/fee N     offer N winston for each message; /fee auto returns to the automatic fee
+/clear     forget the conversation so far
+/quit      end the chat; so does Ctrl-D
+/help      show this help
+Ctrl-C     cancel the running answer; what was generated until then is kept and charged"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class People:
         receipt = spent.result.receipt
         how = "" if receipt.state == "completed" else f"{receipt.state}: "
         self.note(
-            f"[{how}{receipt.charged} of {receipt.fee} winston; {spent.total} in all; "
+            f"[{how}{receipt.charged} of {receipt.fee} winston; {spent.total} in total; "
             f"{spent.available} available]"
         )
 
@@ -164,7 +164,7 @@ class Keyboard:
             sys.stdout.write("\n")
             return None
         except UnicodeError:
-            raise InvalidPrompt("The line is no UTF-8 text.") from None
+            raise InvalidPrompt("The line is not UTF-8 text.") from None
         return line.rstrip("\n")
 
 
@@ -182,10 +182,10 @@ class Pipe:
             return None
         if len(content) > MOST_LINE_BYTES:
             raise InvalidPrompt(
-                f"The line has more than {MOST_LINE_BYTES} bytes; no herd takes that many.",
+                f"The line has more than {MOST_LINE_BYTES} bytes, more than any herd accepts.",
                 most=MOST_LINE_BYTES,
             )
         try:
             return content.decode().rstrip("\r\n")
         except UnicodeDecodeError:
-            raise InvalidPrompt("The line is no UTF-8 text.") from None
+            raise InvalidPrompt("The line is not UTF-8 text.") from None

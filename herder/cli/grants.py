@@ -27,12 +27,16 @@ def register(accounts: typer.Typer) -> None:
 
 
 def grant(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Who is given it.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole winston, each time.")],
+    account: Annotated[
+        str, typer.Argument(metavar="ACCOUNT", help="The account that receives the grant.")
+    ],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole winston per period.")],
     every: Annotated[
         str,
         typer.Option(
-            "--every", metavar="PERIOD", help="day, week or month: of the calendar, in UTC."
+            "--every",
+            metavar="PERIOD",
+            help="The period: day, week or month, by the calendar in UTC.",
         ),
     ],
     starts: Annotated[
@@ -40,8 +44,8 @@ def grant(
         typer.Option(
             "--from",
             metavar="DATE",
-            help="Begin with the first period that begins on this day or later; with the one "
-            "that runs unless given.",
+            help="Start with the first period that begins on or after this day; by default with "
+            "the current period.",
         ),
     ] = None,
     id_: Annotated[
@@ -49,17 +53,17 @@ def grant(
         typer.Option(
             "--id",
             metavar="UUID",
-            help="The idempotency key: the same call with the same one makes one grant. "
-            "Drawn and shown unless given.",
+            help="The idempotency key: repeated with the same key, the call makes only one grant. "
+            "Generated and shown by default.",
         ),
     ] = None,
     note: Note = None,
     json: Json = False,
 ) -> None:
-    """Give an account an amount anew in each period, once; for the one that runs, at once.
+    """Grant an account an amount in each period, once per period, beginning at once.
 
-    Herders post what is due, and what came due while none was running. A grant adds to the
-    balance: what was not spent of the one before stays.
+    Herders post what is due, including what came due while none was running. A grant adds to the
+    balance: what was not spent before stays.
     """
     from herder.domain.periods import parse_day
     from herder.operator import parse_note
@@ -77,11 +81,11 @@ def grant(
 
 def grants(
     account: Annotated[
-        str | None, typer.Argument(metavar="ACCOUNT", help="Only this account's.")
+        str | None, typer.Argument(metavar="ACCOUNT", help="Show only this account's grants.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the grants, and when each comes next."""
+    """List grants, and when each is posted next."""
     with opened() as herd:
         if account is not None:
             herd.accounts.balance(account)  # an unknown account is an error, not an empty list
@@ -104,11 +108,12 @@ def grants(
 
 def grant_end(
     grant_id: Annotated[
-        str, typer.Argument(metavar="GRANT", help="As `herd account grants` shows it.")
+        str,
+        typer.Argument(metavar="GRANT", help="The grant's id, as `herd account grants` shows it."),
     ],
     json: Json = False,
 ) -> None:
-    """End a grant, at once and for good; what was given stays."""
+    """End a grant immediately and for good; the account keeps what it received."""
     with opened() as herd:
         ended = herd.grants.end(grant_id)
     if json:

@@ -13,7 +13,7 @@ from herder.cli.show import print_json, print_table, say, when
 if TYPE_CHECKING:
     from herder.store.api_keys import ApiKey
 
-app = typer.Typer(help="API keys: for programs that buy over HTTP.")
+app = typer.Typer(help="Manage API keys for programs that buy over HTTP.")
 
 DAY_S = 86_400
 
@@ -21,30 +21,34 @@ DAY_S = 86_400
 @app.command(epilog="Example: herd key create ada --name laptop --spending-limit 5000 --days 90")
 def create(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Who pays.")],
-    name: Annotated[str, typer.Option("--name", metavar="TEXT", help="What people call it.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="TEXT", help="A name for people to recognise it by.")
+    ] = "",
     scopes: Annotated[
         str,
         typer.Option(
             "--scopes",
             metavar="LIST",
-            help="Of buy, read and operate, with commas between.",
+            help="Any of buy, read and operate, separated by commas.",
         ),
     ] = "buy,read",
     days: Annotated[
         str | None,
-        typer.Option("--days", metavar="N", help="Days after which it ends; never unless given."),
+        typer.Option("--days", metavar="N", help="Days until the key expires; never by default."),
     ] = None,
     max_fee: Annotated[
         str | None,
-        typer.Option("--max-fee", metavar="N", help="The highest fee that it may offer."),
+        typer.Option("--max-fee", metavar="N", help="The highest fee that the key may offer."),
     ] = None,
     spending_limit: Annotated[
         str | None,
-        typer.Option("--spending-limit", metavar="N", help="The most that it may spend in all."),
+        typer.Option(
+            "--spending-limit", metavar="N", help="The most that the key may spend in total."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make an API key for an account, and show it: this once and never again."""
+    """Create an API key for an account, and show it; it cannot be shown again."""
     given: dict[str, Any] = {
         "expires_s": _seconds(days),
         "max_fee": optional_whole(max_fee),
@@ -57,17 +61,17 @@ def create(
         print_json(shown(key) | {"key": text})
         return
     say(text)
-    say(f"Key {key.id} of account {account}: keep it well, it is not shown again.")
+    say(f"Key {key.id} of account {account}. Store it safely; it is not shown again.")
 
 
 @app.command("list", epilog="Example: herd key list ada")
 def list_(
     account: Annotated[
-        str | None, typer.Argument(metavar="ACCOUNT", help="Only this account's.")
+        str | None, typer.Argument(metavar="ACCOUNT", help="Show only this account's keys.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show API keys, and what was spent with each."""
+    """List API keys, and what was spent with each."""
     with opened() as herd:
         found = herd.api_keys.list(account)
     if json:
@@ -93,16 +97,18 @@ def list_(
 
 @app.command(epilog="Example: herd key revoke 0123456789abcdef")
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY", help="As `herd key list` shows it.")],
+    key_id: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key's id, as `herd key list` shows it.")
+    ],
     json: Json = False,
 ) -> None:
-    """End an API key, at once and for good; orders that were bought with it go on."""
+    """Revoke an API key immediately and for good; orders bought with it continue."""
     with opened() as herd:
         key = herd.api_keys.revoke(key_id)
     if json:
         print_json(shown(key))
     else:
-        say(f"Key {key.id} of account {key.account} opens nothing any more.")
+        say(f"Key {key.id} of account {key.account} is no longer valid.")
 
 
 def shown(key: ApiKey) -> dict[str, Any]:

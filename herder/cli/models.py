@@ -10,12 +10,12 @@ import typer
 from herder.cli.base import Json, buying, opened, optional_whole
 from herder.cli.show import print_json, print_table, say
 
-app = typer.Typer(help="Models and their rates.")
+app = typer.Typer(help="Show models and set their rates.")
 
 
 @app.command("list", epilog="Example: herd model list")
 def list_(json: Json = False) -> None:
-    """Show the models that were configured or that workers announced, with their rates."""
+    """List the models that were configured or announced by workers, with their rates."""
     with buying() as herd:
         info = herd.info()
     if json:
@@ -40,19 +40,19 @@ def list_(json: Json = False) -> None:
 @app.command("set", epilog="Example: herd model set smollm2-135m-instruct --fee-per-token 2")
 def set_(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The model's name; a new one is added.")
+        str, typer.Argument(metavar="NAME", help="The model's name; a new model is added.")
     ],
     prompt_fee: Annotated[
         str | None,
-        typer.Option("--prompt-fee", metavar="N", help="Winston a prompt, at least 1."),
+        typer.Option("--prompt-fee", metavar="N", help="Winston per prompt, at least 1."),
     ] = None,
     fee_per_token: Annotated[
         str | None,
-        typer.Option("--fee-per-token", metavar="N", help="Winston a word and a token."),
+        typer.Option("--fee-per-token", metavar="N", help="Winston per word and per token."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Set a model's rates for the orders to come; orders taken before keep theirs."""
+    """Set a model's rates for new orders; existing orders keep theirs."""
     from herder.operator import set_rates
 
     with opened() as herd:
@@ -67,6 +67,6 @@ def set_(
     else:
         rates = model.rates
         say(
-            f"{'New model ' if new else ''}{model.name}: {rates.prompt_fee} winston a prompt, "
-            f"{rates.fee_per_token} a word and a token."
+            f"{'New model ' if new else ''}{model.name}: {rates.prompt_fee} winston per prompt, "
+            f"{rates.fee_per_token} per word and per token."
         )

@@ -1,4 +1,4 @@
-"""What `herd quote` and `herd submit` are both told: the options, and how their files are read."""
+"""The options that `herd quote` and `herd submit` share, and how their files are read."""
 
 from __future__ import annotations
 
@@ -22,29 +22,38 @@ Prompt = Annotated[
     ),
 ]
 Tokens = Annotated[
-    str, typer.Option("--tokens", "-n", metavar="TOKENS", help="The most tokens to generate.")
+    str,
+    typer.Option(
+        "--tokens", "-n", metavar="TOKENS", help="The maximum number of tokens to generate."
+    ),
 ]
 Fee = Annotated[
     str | None,
-    typer.Option("--fee", metavar="N", help="Winston offered; automatic unless given."),
+    typer.Option("--fee", metavar="N", help="The fee to offer, in winston; automatic by default."),
 ]
 Multiplier = Annotated[
     str | None, typer.Option("--multiplier", metavar="X", help="A factor on the fee, such as 1.5.")
 ]
 MaxFee = Annotated[
     str | None,
-    typer.Option("--max-fee", metavar="N", help="Refuse if the fee would be more winston."),
+    typer.Option(
+        "--max-fee",
+        metavar="N",
+        help="Refuse the order if its fee would be higher than this, in winston.",
+    ),
 ]
 Account = Annotated[
-    str | None, typer.Option("--account", help="Who pays; HERD_ACCOUNT unless given.")
+    str | None, typer.Option("--account", help="The account that pays; HERD_ACCOUNT by default.")
 ]
-Model = Annotated[str | None, typer.Option("--model", help="The herd's default unless given.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="The model; the herd's default model by default.")
+]
 MessagesFile = Annotated[
     Path | None,
     typer.Option(
         "--messages",
         metavar="FILE",
-        help='A conversation in place of a prompt: JSON, [{"role": "user", "content": "Hi"}].',
+        help='A conversation instead of a prompt, as JSON: [{"role": "user", "content": "Hi"}].',
     ),
 ]
 
@@ -60,17 +69,17 @@ def prompt_of(prompt: str | None) -> str | None:
     content = sys.stdin.buffer.read(MOST_FILE_BYTES + 1)
     if len(content) > MOST_FILE_BYTES:
         raise InvalidPrompt(
-            f"The prompt has more than {MOST_FILE_BYTES} bytes; no herd takes that many.",
+            f"The prompt has more than {MOST_FILE_BYTES} bytes, more than any herd accepts.",
             most=MOST_FILE_BYTES,
         )
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise InvalidPrompt("The prompt on standard input is no UTF-8 text.") from None
+        raise InvalidPrompt("The prompt on standard input is not UTF-8 text.") from None
 
 
 def messages_of(path: Path | None) -> object:
-    """What a file of messages holds, if one is named.
+    """What a messages file holds, if one is named.
 
     Raises:
         InvalidPrompt: it is no JSON.
@@ -78,11 +87,11 @@ def messages_of(path: Path | None) -> object:
     if path is None:
         return None
     try:
-        messages = json_lib.loads(read_text(path, "file of messages", MOST_FILE_BYTES))
+        messages = json_lib.loads(read_text(path, "messages file", MOST_FILE_BYTES))
     except (ValueError, RecursionError):
-        raise InvalidPrompt(f"The file of messages {str(path)!r} is no JSON.") from None
+        raise InvalidPrompt(f"The messages file {str(path)!r} is not valid JSON.") from None
     if messages is None:
-        raise InvalidPrompt(f"The file of messages {str(path)!r} holds null, not a list.")
+        raise InvalidPrompt(f"The messages file {str(path)!r} holds null, not a list.")
     return messages
 
 

@@ -22,9 +22,9 @@ from herder.cli.show import complain, print_json, print_receipt, print_table, sa
 if TYPE_CHECKING:
     from herder.types import Receipt
 
-app = typer.Typer(help="One order: its receipt, its text, a new bid, its cancellation, a refund.")
+app = typer.Typer(help="Work with one order: show, re-bid, cancel or refund it.")
 
-many = typer.Typer(help="Orders, the newest first.")
+many = typer.Typer(help="List orders, newest first.")
 
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
 
@@ -41,24 +41,28 @@ def register(root: typer.Typer) -> None:
 )
 def orders(
     context: typer.Context,
-    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Show only this account's orders.")
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(
             "--state",
-            help="Only those that are queued, dispatched, running, completed, failed, cancelled, "
-            "expired or set_aside.",
+            help="Show only orders in this state: queued, dispatched, running, completed, failed, "
+            "cancelled, expired or set_aside.",
         ),
     ] = None,
     limit: Annotated[
-        str, typer.Option("--limit", metavar="N", help="Orders at most, 1 to 1000.")
+        str,
+        typer.Option("--limit", metavar="N", help="How many orders to show at most, 1 to 1000."),
     ] = "20",
     before: Annotated[
-        str | None, typer.Option("--before", metavar="ID", help="Only those older than this one.")
+        str | None,
+        typer.Option("--before", metavar="ID", help="Show only orders older than this one."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show orders, the newest first."""
+    """List orders, newest first."""
     if context.invoked_subcommand is not None:
         return
     most: Any = whole(limit)
@@ -87,13 +91,19 @@ def _cells(one: Receipt) -> tuple[object, ...]:
 def purge(
     older_than_days: Annotated[
         str | None,
-        typer.Option("--older-than-days", metavar="N", help="Of orders that ended N days ago."),
+        typer.Option(
+            "--older-than-days", metavar="N", help="Purge orders that ended at least N days ago."
+        ),
     ] = None,
-    account: Annotated[str | None, typer.Option("--account", help="Of this account's.")] = None,
-    order: Annotated[str | None, typer.Option("--order", metavar="ID", help="Of this one.")] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Purge this account's orders.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option("--order", metavar="ID", help="Purge this order.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Delete the prompts and texts of ended orders for ever; receipts and transfers stay."""
+    """Delete the prompts and texts of ended orders for good; receipts and transfers stay."""
     with opened() as herd:
         if account is not None:
             herd.accounts.balance(account)
@@ -107,7 +117,7 @@ def purge(
 
 @app.command(epilog="Example: herd order cancel 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11")
 def cancel(order: OrderId, json: Json = False) -> None:
-    """End an order: all comes back while it waits; what was delivered is charged once it runs."""
+    """Cancel an order; a waiting one costs nothing, a running one what it delivered."""
     with buying() as herd:
         receipt = herd.cancel(order)
     if json:
@@ -115,11 +125,11 @@ def cancel(order: OrderId, json: Json = False) -> None:
     elif receipt.state == "set_aside":
         say(f"Order {order} cannot end yet: the herd's operator decides. Its fee stays held.")
     elif receipt.held:
-        say(f"Order {order} is told to stop; what it has delivered is charged.")
+        say(f"Order {order} is being stopped; what it has delivered is charged.")
     elif receipt.state == "cancelled":
-        say(f"Order {order} is cancelled; {receipt.returned} winston came back.")
+        say(f"Order {order} is cancelled; {receipt.returned} winston were returned.")
     else:
-        say(f"Order {order} had ended already: it is {receipt.state}.")
+        say(f"Order {order} had already ended: it is {receipt.state}.")
 
 
 @app.command(
@@ -129,29 +139,33 @@ def cancel(order: OrderId, json: Json = False) -> None:
 def rebid(
     order: OrderId,
     fee: Annotated[
-        str, typer.Argument(metavar="FEE", help="The new fee in winston, for the whole order.")
+        str, typer.Argument(metavar="FEE", help="The new fee for the whole order, in winston.")
     ],
     json: Json = False,
 ) -> None:
-    """Raise the fee of an order that is queued; it moves to its new place at once."""
+    """Raise the fee of a queued order; it moves to its new place at once."""
     offered: Any = whole(fee)
     with buying() as herd:
         receipt = herd.rebid(order, offered)
     if json:
         print_json(receipt.to_dict())
     else:
-        say(f"Order {order} now offers {receipt.fee} winston, {receipt.multiplier} times its need.")
+        say(
+            f"Order {order} now offers {receipt.fee} winston, {receipt.multiplier} times what it "
+            "needs."
+        )
 
 
 @app.command(epilog="Example: herd order show 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11 --text")
 def show(
     order: OrderId,
     text: Annotated[
-        bool, typer.Option("--text", help="The answer in place of the receipt; in JSON, with it.")
+        bool,
+        typer.Option("--text", help="Show the answer instead of the receipt; with --json, both."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show an order's receipt, or its answer, as it stands now."""
+    """Show an order's current receipt, or its answer."""
     with buying() as herd:
         result = herd.answer(order)
     if json:
@@ -168,7 +182,7 @@ def show(
         if result.text_deleted:
             complain("The text of this order was deleted.")
         if result.receipt.held:
-            complain(f"The order is {result.receipt.state}; its text is kept once it ends.")
+            complain(f"The order is {result.receipt.state}; its text is available once it ends.")
 
 
 @app.command(
@@ -178,16 +192,20 @@ def show(
 def refund(
     order: OrderId,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; it stands in the account's statement.")
+        str, typer.Option("--reason", help="The reason, shown in the account's statement.")
     ],
     amount: Annotated[
         str | None,
-        typer.Option("--amount", metavar="N", help="Winston; all that is left unless given."),
+        typer.Option(
+            "--amount",
+            metavar="N",
+            help="Winston to refund; by default all that can still be refunded.",
+        ),
     ] = None,
     id_: TransferId = None,
     json: Json = False,
 ) -> None:
-    """Give back what an order that ended was charged, in part or whole."""
+    """Refund part or all of what an ended order was charged."""
     from herder.operator import parse_note
 
     winston = None if amount is None else amount_of(amount)
@@ -198,4 +216,4 @@ def refund(
     if json:
         print_json({"id": key, "amount": given, "receipt": receipt.to_dict()})
     else:
-        say(f"Gave {given} winston back to {receipt.account} (id {key}).")
+        say(f"Refunded {given} winston to {receipt.account} (id {key}).")

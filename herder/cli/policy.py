@@ -9,12 +9,12 @@ import typer
 from herder.cli.base import Json, opened, optional_whole
 from herder.cli.show import print_facts, print_json, say
 
-app = typer.Typer(help="What prices, ranks and limits here.")
+app = typer.Typer(help="Show and set what prices, ranks and limits orders.")
 
 
 @app.command(epilog="Example: herd policy show")
 def show(json: Json = False) -> None:
-    """Show the values; `herd init` took them from the environment once."""
+    """Show the values; `herd init` took them from the environment."""
     from herder.operator import read_policy
 
     with opened() as herd:
@@ -32,21 +32,21 @@ def set_(
         typer.Option(
             "--aging-s",
             metavar="N",
-            help="Seconds of waiting that weigh as much as a multiplier 2.718 times higher; "
-            "0 for none. Open orders are ranked anew.",
+            help="Seconds of waiting that count as much as a multiplier 2.718 times higher; 0 for "
+            "none. Open orders are ranked again.",
         ),
     ] = None,
     max_open_orders: Annotated[
         str | None,
-        typer.Option("--max-open-orders", metavar="N", help="Of an account; 0 for any number."),
+        typer.Option("--max-open-orders", metavar="N", help="Per account; 0 for no limit."),
     ] = None,
     tokens_per_minute: Annotated[
         str | None,
-        typer.Option("--tokens-per-minute", metavar="N", help="Of an account; 0 for any number."),
+        typer.Option("--tokens-per-minute", metavar="N", help="Per account; 0 for no limit."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Change how waiting weighs, and what accounts may do that have no limits of their own."""
+    """Set how much waiting counts, and the limits of accounts without limits of their own."""
     from herder.operator import read_policy, set_policy
 
     values: dict[str, Any] = {
@@ -61,4 +61,4 @@ def set_(
         print_json({"policy": now, "ranked_anew": ranked})
         return
     said = ", ".join(f"{name} {now[name]}" for name, value in values.items() if value is not None)
-    say(f"Set {said}." + (f" {ranked} open orders were ranked anew." if ranked else ""))
+    say(f"Set {said}." + (f" {ranked} open orders were ranked again." if ranked else ""))

@@ -49,15 +49,15 @@ def quote(
         typer.Option(
             "--bid",
             metavar="BID",
-            help="A bid to compare: winston, or a multiplier such as 1.5x; may be given again.",
+            help="A bid to compare: winston, or a multiplier such as 1.5x; may be repeated.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what an order would need, pay and wait for, as it would stand now; nothing is held.
+    """Show what an order would need, cost and wait for now, without ordering it.
 
-    And what other bids would buy. The "quote" that --json shows, given to `herd submit --quote`
-    within a minute, binds the herd to its rates and its fee.
+    Also shows what other bids would buy. The "quote" that --json shows binds the herd to its rates
+    and its fee when given to `herd submit --quote` within a minute.
     """
     with buying() as herd:
         found = herd.quote(
@@ -84,7 +84,7 @@ def _bid(text: str) -> dict[str, int | str]:
 
 def _print_quote(found: Quote) -> None:
     if found.waiting_for_workers:
-        wait: object = "for workers: none is here"
+        wait: object = "for workers: none is running"
     else:
         wait = _wait(found.wait_s)
     print_facts(
@@ -93,13 +93,16 @@ def _print_quote(found: Quote) -> None:
             ("model", found.model),
             ("words", found.words),
             ("tokens", found.tokens),
-            ("rates", f"{found.rates.prompt_fee} a prompt, {found.rates.fee_per_token} a token"),
+            (
+                "rates",
+                f"{found.rates.prompt_fee} per prompt, {found.rates.fee_per_token} per token",
+            ),
             ("needed", found.needed),
             ("fee", found.fee),
             ("multiplier", found.multiplier),
             ("place", _place(found)),
             ("wait", wait),
-            ("binding", f"until {found.expires}, by the quote that --json shows"),
+            ("binding", f"until {found.expires}, with the quote that --json shows"),
         ]
     )
     if found.curve:

@@ -14,7 +14,7 @@ from herder.cli.show import print_json, say
 if TYPE_CHECKING:
     from workers.wire import PublicKey
 
-app = typer.Typer(help="Signed receipts: get one, check one.")
+app = typer.Typer(help="Get and verify signed receipts.")
 
 MAX_BYTES = 65_536
 
@@ -23,7 +23,7 @@ MAX_BYTES = 65_536
 def get(
     order: Annotated[str, typer.Argument(metavar="ID", help="The order.")], json: Json = False
 ) -> None:
-    """Print an order's receipt as it stands now, signed by the herder."""
+    """Print an order's current receipt, signed by the herder."""
     with buying() as herd:
         token = herd.signed_receipt(order)
     if json:
@@ -34,24 +34,26 @@ def get(
 
 @app.command(epilog="Example: herd receipt verify receipt.jws --keys jwks.json")
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A signed receipt.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that holds a signed receipt.")
+    ],
     keys: Annotated[
         Path | None,
         typer.Option(
             "--keys",
             metavar="FILE",
-            help="The herder's public keys, as /.well-known/jwks.json gives them; asked of "
-            "the herd unless given.",
+            help="A file with the herder's public keys, as /.well-known/jwks.json provides them; "
+            "fetched from the herd by default.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check a signed receipt, offline; exit code 2 if it is not genuine."""
+    """Verify a signed receipt, offline with --keys; exit code 2 if it is not genuine."""
     from herder.domain.signed_tokens import from_jwks, read_receipt
 
     token = read_text(file, "receipt", MAX_BYTES).strip()
     if keys is not None:
-        known: Mapping[str, PublicKey] = from_jwks(read_text(keys, "file of keys", MAX_BYTES))
+        known: Mapping[str, PublicKey] = from_jwks(read_text(keys, "keys file", MAX_BYTES))
     else:
         with buying() as herd:
             known = herd.public_keys()

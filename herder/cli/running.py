@@ -23,14 +23,17 @@ def register(app: typer.Typer) -> None:
 
 def up(
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="How many; the cores are divided.")
+        int,
+        typer.Option(
+            "--workers", metavar="N", help="How many workers to start; they share the cores."
+        ),
     ] = 1,
     json: Json = False,
 ) -> None:
     """Run a herd on this machine until Ctrl-C: Redis, a herder and workers.
 
-    What dies is started again. When all workers are ready it says how to submit, and how a
-    further worker joins; with --json that is one JSON document, and the logs go to standard error.
+    A program that dies is started again. When all workers are ready, it shows how to submit and
+    how another worker joins; with --json as one JSON document, with the logs on standard error.
     """
     require_home()
     with needing("herder,worker,demo"):
@@ -41,17 +44,25 @@ def up(
 def gateway(
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="ADDRESS", help="HERD_GATEWAY_HOST unless given."),
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="The address to listen on; HERD_GATEWAY_HOST by default.",
+        ),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", metavar="N", help="HERD_GATEWAY_PORT unless given; 0 for any."),
+        typer.Option(
+            "--port",
+            metavar="N",
+            help="The port; HERD_GATEWAY_PORT by default, 0 for any free one.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Sell the herd over HTTP, until Ctrl-C: orders, and OpenAI's routes. Any number may run.
+    """Serve the herd over HTTP until Ctrl-C, with OpenAI's routes too. Any number may run.
 
-    It speaks plain HTTP: put a proxy with TLS before it. `herd key create` makes API keys.
+    It speaks plain HTTP: put a TLS proxy in front of it. `herd key create` creates API keys.
     """
     require_home()
     with needing("herder,gateway"):
@@ -69,7 +80,10 @@ def gateway(
         if json:
             print_json({"url": url})
         else:
-            say(f"The gateway listens on {url}; {url}/openapi.json describes it. Ctrl-C stops it.")
+            say(
+                f"The gateway listens on {url}, and {url}/openapi.json describes it. Ctrl-C stops "
+                "it."
+            )
 
     herd = LocalHerd(settings)
     try:
@@ -81,21 +95,29 @@ def gateway(
 def room(
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="ADDRESS", help="HERD_ROOM_HOST unless given."),
+        typer.Option(
+            "--host", metavar="ADDRESS", help="The address to listen on; HERD_ROOM_HOST by default."
+        ),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", metavar="N", help="HERD_ROOM_PORT unless given; 0 for any."),
+        typer.Option(
+            "--port", metavar="N", help="The port; HERD_ROOM_PORT by default, 0 for any free one."
+        ),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option("--file", metavar="PATH", help="What was said; HERD_ROOM_FILE unless given."),
+        typer.Option(
+            "--file",
+            metavar="PATH",
+            help="The file that keeps the messages; HERD_ROOM_FILE by default.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Serve a chat room that programs can join, until Ctrl-C; it needs no herd.
+    """Serve chat rooms that programs can join, until Ctrl-C; no herd is needed.
 
-    What was said is kept in a file of its own. Whoever reaches the address may read and join.
+    Messages are kept in a file of their own. Anybody who can reach the address may read and join.
     """
     with needing("herder,gateway"):
         from herder.examples.room.app import serve
@@ -111,15 +133,18 @@ def room(
         if json:
             print_json({"url": url, "rooms": settings.rooms})
         else:
-            say(f"The room listens on {url}; in it: {', '.join(settings.rooms)}. Ctrl-C stops it.")
+            say(
+                f"The room server listens on {url}. Its rooms: {', '.join(settings.rooms)}. "
+                "Ctrl-C stops it."
+            )
 
     serve(settings, said)
 
 
 def demo(context: typer.Context, json: Json = False) -> None:
-    """Show a herd at work, on a real model: three clients, two workers, a queue by price.
+    """Show a herd at work with a real model: three clients, two workers, a queue by price.
 
-    It takes well under two minutes, touches no herd that you have, and leaves nothing behind.
+    It takes well under two minutes, touches none of your herds and leaves nothing behind.
     """
     if context.invoked_subcommand is not None:
         return
@@ -131,13 +156,16 @@ def demo(context: typer.Context, json: Json = False) -> None:
 
 def agents(
     seconds: Annotated[
-        int, typer.Option("--seconds", metavar="N", min=5, max=3600, help="How long they run.")
+        int,
+        typer.Option(
+            "--seconds", metavar="N", min=5, max=3600, help="How long the programs run, in seconds."
+        ),
     ] = 60,
     json: Json = False,
 ) -> None:
-    """Show programs that buy: two chatbots in a room, and an agent that has it graded and trades.
+    """Show programs that buy: two chatbots in a room, and an agent that trades on its mood.
 
-    It touches no herd that you have, and leaves nothing behind.
+    It touches none of your herds and leaves nothing behind.
     """
     with needing("herder,gateway,worker,demo"):
         from herder.demo.agents import demo_agents as run

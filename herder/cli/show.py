@@ -144,7 +144,7 @@ def print_receipt(receipt: Receipt) -> None:
             ("tokens", f"{receipt.generated} generated of {receipt.tokens}"),
             (
                 "rates",
-                f"{receipt.rates.prompt_fee} a prompt, {receipt.rates.fee_per_token} a token",
+                f"{receipt.rates.prompt_fee} per prompt, {receipt.rates.fee_per_token} per token",
             ),
             ("needed", receipt.needed),
             ("fee", f"{receipt.fee}{' (automatic)' if receipt.automatic else ''}"),

@@ -64,66 +64,91 @@ def submit(
     model: Model = None,
     messages: MessagesFile = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="The prompt skips the model's chat template.")
+        bool, typer.Option("--raw", help="Send the prompt without the model's chat template.")
     ] = False,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="Ends the answer; may be given again."),
+        typer.Option(
+            "--stop", metavar="TEXT", help="A string that ends the answer; may be repeated."
+        ),
     ] = None,
     temperature: Annotated[
-        str | None, _option("temperature", "X", "0 takes the likeliest token each time.")
+        str | None, _option("temperature", "X", "0 always chooses the most likely token.")
     ] = None,
     top_p: Annotated[
-        str | None, _option("top-p", "X", "Only tokens that make up so much probability.")
+        str | None,
+        _option(
+            "top-p", "X", "Choose only from the most likely tokens that make up this probability."
+        ),
     ] = None,
-    top_k: Annotated[str | None, _option("top-k", "N", "Only the N likeliest tokens.")] = None,
+    top_k: Annotated[
+        str | None, _option("top-k", "N", "Choose only from the N most likely tokens.")
+    ] = None,
     min_p: Annotated[
-        str | None, _option("min-p", "X", "Only tokens with this share of the likeliest's.")
+        str | None,
+        _option(
+            "min-p",
+            "X",
+            "Choose only tokens with at least this fraction of the top token's probability.",
+        ),
     ] = None,
     repeat_penalty: Annotated[
-        str | None, _option("repeat-penalty", "X", "Above 1: what was said becomes less likely.")
+        str | None,
+        _option("repeat-penalty", "X", "Above 1, tokens that were used become less likely."),
     ] = None,
     frequency_penalty: Annotated[
-        str | None, _option("frequency-penalty", "X", "For each time that a token was used.")
+        str | None,
+        _option("frequency-penalty", "X", "Lower a token's chance for each time that it was used."),
     ] = None,
     presence_penalty: Annotated[
-        str | None, _option("presence-penalty", "X", "Once for each token that was used.")
+        str | None, _option("presence-penalty", "X", "Lower a token's chance once if it was used.")
     ] = None,
-    seed: Annotated[str | None, _option("seed", "N", "Start sampling from the same numbers.")] = (
-        None
-    ),
+    seed: Annotated[
+        str | None, _option("seed", "N", "The random seed; the same seed repeats the same choices.")
+    ] = (None),
     grammar: Annotated[
-        Path | None, _option("grammar", "FILE", "A GBNF grammar that the answer follows.")
+        Path | None,
+        _option("grammar", "FILE", "A file with a GBNF grammar that the answer must follow."),
     ] = None,
     json_schema: Annotated[
-        Path | None, _option("json-schema", "FILE", "A JSON schema that the answer follows.")
+        Path | None,
+        _option("json-schema", "FILE", "A file with a JSON schema that the answer must follow."),
     ] = None,
     reference: Annotated[
-        str | None, _option("reference", "TEXT", "Your own words, given back with the answer.")
+        str | None,
+        _option("reference", "TEXT", "A reference of your own, returned with the answer."),
     ] = None,
     idempotency_key: Annotated[
         str | None,
-        _option("idempotency-key", "KEY", "The same call with the same key is the same order."),
+        _option(
+            "idempotency-key", "KEY", "Repeated with the same key, the call is the same order."
+        ),
     ] = None,
     start_by: Annotated[
         str | None,
-        _option("start-by", "TIME", "Not begun by then, it expires: 2030-01-31T18:00:00+00:00."),
+        _option(
+            "start-by",
+            "TIME",
+            "Let the order expire if it has not started by then, such as "
+            "2030-01-31T18:00:00+00:00.",
+        ),
     ] = None,
     run_limit: Annotated[
-        str | None, _option("run-limit", "SECONDS", "Stop it after so long a run.")
+        str | None,
+        _option("run-limit", "SECONDS", "Stop the order after running this many seconds."),
     ] = None,
     quote: Annotated[
-        str | None, _option("quote", "QUOTE", "Order what was quoted: its rates and fee hold.")
+        str | None, _option("quote", "QUOTE", "A signed quote, whose rates and fee the order gets.")
     ] = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Submit, show the receipt, and leave.")
+        bool, typer.Option("--no-wait", help="Submit, show the receipt and exit without waiting.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Submit a paid prompt; the answer streams to standard output, the receipt to standard error.
+    """Submit a paid prompt; print the answer to standard output, the receipt to standard error.
 
-    Unused tokens are not paid. With --json the answer and its receipt are one JSON document.
-    Ctrl-C asks whether to cancel the order; without a terminal to ask, it goes on.
+    Unused tokens are not charged. With --json, the answer and its receipt are one JSON document.
+    Ctrl-C asks whether to cancel the order; without a terminal to ask on, the order continues.
     """
     with buying() as herd:
         call = {
@@ -157,7 +182,7 @@ def submit(
         try:
             receipt = herd.submit(words, whole(tokens), **call)
         except KeyboardInterrupt:
-            complain("Interrupted; `herd orders` tells whether the order was taken.")
+            complain("Interrupted; `herd orders` shows whether the order was accepted.")
             raise typer.Exit(INTERRUPTED) from None
         _after(herd, receipt, no_wait=no_wait, json=json)
 
@@ -188,7 +213,7 @@ def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
     except HerdUnavailable:
         if json:
             print_json(begun(receipt).to_dict())
-        stands = "goes on" if receipt.held else f"is {receipt.state}"
+        stands = "continues" if receipt.held else f"is {receipt.state}"
         complain(f"Order {order_id} {stands}; `herd order show {order_id}` shows it.")
         raise
 
@@ -219,22 +244,24 @@ def _interrupted(herd: Herd, order_id: str) -> None:
     """Ask whether the order is to be cancelled; a second Ctrl-C leaves it as it is."""
     try:
         if not _can_ask() or not typer.confirm(f"\nCancel order {order_id}?", err=True):
-            complain(f"Order {order_id} goes on; `herd order show {order_id}` shows it.")
+            complain(f"Order {order_id} continues; `herd order show {order_id}` shows it.")
             return
     except (KeyboardInterrupt, typer.Abort):
-        complain(f"\nOrder {order_id} goes on; `herd order show {order_id}` shows it.")
+        complain(f"\nOrder {order_id} continues; `herd order show {order_id}` shows it.")
         return
     try:
         cancel_surely(herd, order_id)
     except KeyboardInterrupt:
-        complain(f"\nOrder {order_id} may go on; `herd order cancel {order_id}` cancels it.")
+        complain(f"\nOrder {order_id} may continue; `herd order cancel {order_id}` cancels it.")
         return
     try:
         with suppress(OrderEnded):
             herd.result(order_id, CANCEL_WAIT_S)
         complain(receipt_line(herd.receipt(order_id)))
     except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):
-        complain(f"Order {order_id} is told to stop; `herd order show {order_id}` shows its end.")
+        complain(
+            f"Order {order_id} is being stopped; `herd order show {order_id}` shows how it ends."
+        )
 
 
 def cancel_surely(herd: Herd, order_id: str) -> None:
@@ -242,8 +269,8 @@ def cancel_surely(herd: Herd, order_id: str) -> None:
     ride_out(
         lambda: herd.cancel(order_id),
         on_outage=lambda: complain(
-            f"The herd does not answer. Order {order_id} is cancelled as soon as it does; Ctrl-C "
-            f"leaves it, and `herd order cancel {order_id}` cancels it later."
+            f"The herd does not answer. Order {order_id} will be cancelled as soon as it does; "
+            f"Ctrl-C leaves it running, and `herd order cancel {order_id}` cancels it later."
         ),
     )
 
@@ -256,8 +283,8 @@ def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
         return
     if away:
         complain(
-            f"Order {receipt.order} waits for workers: none with {receipt.model} is here; "
-            f"`herd up` on the herder's machine starts some."
+            f"Order {receipt.order} is waiting for workers: none with {receipt.model} is running; "
+            "`herd up` on the herder's machine starts some."
         )
 
 
@@ -279,7 +306,7 @@ def _follow(herd: Herd, order_id: str) -> None:
                 write_text(text)
                 last = text
         except StreamRestarted:
-            complain("\nThe worker was lost; the text begins again:")
+            complain("\nThe worker was lost; the text starts again:")
             continue
         finally:
             if not last.endswith("\n"):

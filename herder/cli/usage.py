@@ -23,33 +23,38 @@ def register(root: typer.Typer) -> None:
 
 def usage(
     by: Annotated[
-        str, typer.Option("--by", metavar="WHAT", help="A row for each account, or model.")
+        str,
+        typer.Option("--by", metavar="WHAT", help="Show a row for each account or for each model."),
     ] = "account",
     first: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="DATE",
-            help="The first day; the first of the last day's month unless given.",
+            help="The first day; by default the first of the last day's month.",
         ),
     ] = None,
     last: Annotated[
         str | None,
-        typer.Option("--to", metavar="DATE", help="The last day, included; today unless given."),
+        typer.Option("--to", metavar="DATE", help="The last day, inclusive; today by default."),
     ] = None,
-    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, safe for spreadsheets.")] = False,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Show only this account's usage.")
+    ] = None,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV that is safe to open in spreadsheets.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what was ordered between two days, by the day (UTC) on which each order ended.
 
-    Refunds are counted with their order, whenever they were given. At most 366 days at once.
+    Refunds count on the day of their order, whenever they were made. At most 366 days at a time.
     """
     from herder.accounts.usage import NUMBERS, numbers_of, read_usage, row_of, to_sheet, total
     from herder.host import home
 
     if csv and json:
-        raise InvalidRequest("Choose one of --csv and --json.")
+        raise InvalidRequest("Give either --csv or --json, not both.")
     rows: list[Used] = []
     with opened() as herd:
         if account is not None:

@@ -19,31 +19,34 @@ if TYPE_CHECKING:
     from herder.store.deliveries import Delivery
     from herder.store.webhooks import Endpoint
 
-app = typer.Typer(help="Webhooks: accounts are told by HTTP what became of their orders.")
+app = typer.Typer(help="Manage webhooks, which tell accounts over HTTP how their orders ended.")
 
-Which = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `herd webhooks list` shows it.")]
+Which = Annotated[
+    str,
+    typer.Argument(metavar="WEBHOOK", help="The webhook's id, as `herd webhooks list` shows it."),
+]
 POLL_S = 0.2
 
 
 @app.command(epilog="Example: herd webhooks create ada https://ada.example/herd --include-text")
 def create(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Whose orders.")],
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where it is told.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The URL that messages are sent to.")],
     types: Annotated[
         str | None,
         typer.Option(
             "--types",
             metavar="LIST",
-            help="Of order.completed, order.failed, order.cancelled, order.expired and "
-            "message.created, with commas between; the ends of orders unless given.",
+            help="Any of order.completed, order.failed, order.cancelled, order.expired and "
+            "message.created, separated by commas; by default the ends of orders.",
         ),
     ] = None,
     include_text: Annotated[
-        bool, typer.Option("--include-text", help="Send the orders' texts as well.")
+        bool, typer.Option("--include-text", help="Include the orders' texts.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Have an account told at an address; shows the secret: this once and never again."""
+    """Create a webhook for an account, and show its secret; it cannot be shown again."""
     wanted = None if types is None else [one.strip() for one in types.split(",") if one.strip()]
     with opened() as herd:
         made = herd.webhooks.create(account, url, types=wanted, include_text=include_text)
@@ -53,11 +56,11 @@ def create(
 @app.command("list", epilog="Example: herd webhooks list ada")
 def list_(
     account: Annotated[
-        str | None, typer.Argument(metavar="ACCOUNT", help="Only this account's.")
+        str | None, typer.Argument(metavar="ACCOUNT", help="Show only this account's webhooks.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show webhooks, and whether they are reached."""
+    """List webhooks, and whether they are reached."""
     with opened() as herd:
         found = herd.webhooks.list(account)
     if json:
@@ -74,18 +77,22 @@ def show(
     webhook: Which,
     state: Annotated[
         str | None,
-        typer.Option("--state", metavar="STATE", help="Only pending, delivered or dead messages."),
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Show only messages in this state: pending, delivered or dead.",
+        ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", help="Messages shown, 1 to 100.")
+        int, typer.Option("--limit", metavar="N", help="How many messages to show, 1 to 100.")
     ] = 20,
     before: Annotated[
         str | None,
-        typer.Option("--before", metavar="MESSAGE", help="Only those before this one."),
+        typer.Option("--before", metavar="MESSAGE", help="Show only messages before this one."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show a webhook, and what was sent there last."""
+    """Show a webhook and its latest messages."""
     with opened() as herd:
         one = herd.webhooks.get(webhook)
         counts = herd.webhooks.deliveries.counts(webhook)
@@ -128,7 +135,7 @@ def show(
 
 @app.command(epilog="Example: herd webhooks rotate we_0123456789abcdef")
 def rotate(webhook: Which, json: Json = False) -> None:
-    """Give a webhook another secret; the old one signs as well for HERD_WEBHOOK_OVERLAP_S."""
+    """Give a webhook a new secret; the old one also signs for HERD_WEBHOOK_OVERLAP_S seconds."""
     with opened() as herd:
         made = herd.webhooks.rotate(webhook)
     _show_secret(*made, json)
@@ -136,21 +143,21 @@ def rotate(webhook: Which, json: Json = False) -> None:
 
 @app.command(epilog="Example: herd webhooks disable we_0123456789abcdef")
 def disable(webhook: Which, json: Json = False) -> None:
-    """Send nothing there, until it is enabled; orders that end meanwhile are not told of."""
+    """Disable a webhook until it is enabled again; orders that end meanwhile are not reported."""
     with opened() as herd:
-        _tell(herd.webhooks.disable(webhook), "gets nothing any more.", json)
+        _tell(herd.webhooks.disable(webhook), "gets no more messages.", json)
 
 
 @app.command(epilog="Example: herd webhooks enable we_0123456789abcdef")
 def enable(webhook: Which, json: Json = False) -> None:
-    """Send there again."""
+    """Enable a webhook again."""
     with opened() as herd:
-        _tell(herd.webhooks.enable(webhook), "is told again.", json)
+        _tell(herd.webhooks.enable(webhook), "gets messages again.", json)
 
 
 @app.command(epilog="Example: herd webhooks delete we_0123456789abcdef")
 def delete(webhook: Which, json: Json = False) -> None:
-    """Forget a webhook, its secret, and all that was to be sent there."""
+    """Delete a webhook, its secret and its messages."""
     with opened() as herd:
         _tell(herd.webhooks.delete(webhook), "is forgotten.", json)
 
@@ -163,22 +170,26 @@ def replay(
     webhook: Which,
     message: Annotated[
         str | None,
-        typer.Option("--message", metavar="MESSAGE", help="Only this one, whatever came of it."),
+        typer.Option(
+            "--message", metavar="MESSAGE", help="Replay only this message, whatever its state."
+        ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Only of events since then (RFC 3339)."),
+        typer.Option(
+            "--since", metavar="TIME", help="Replay only events since this time (RFC 3339)."
+        ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME", help="Only of events before."),
+        typer.Option("--until", metavar="TIME", help="Replay only events before this time."),
     ] = None,
     delivered: Annotated[
-        bool, typer.Option("--delivered", help="Also those that were delivered.")
+        bool, typer.Option("--delivered", help="Replay delivered messages too.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Send again, under their old ids, the messages that were given up."""
+    """Send messages that were given up again, under their old ids."""
     with opened() as herd:
         count = herd.webhooks.deliveries.replay(
             webhook,
@@ -190,28 +201,28 @@ def replay(
     if json:
         print_json({"webhook": webhook, "replayed": count})
     else:
-        say(f"{count} message{' is' if count == 1 else 's are'} to be sent again.")
+        say(f"{count} message{' is' if count == 1 else 's are'} queued to be sent again.")
 
 
 @app.command("test", epilog="Example: herd webhooks test we_0123456789abcdef && echo reached")
 def try_out(
     webhook: Which,
     wait_s: Annotated[
-        int, typer.Option("--wait", metavar="S", help="Seconds to wait for what comes of it.")
+        int, typer.Option("--wait", metavar="S", help="Seconds to wait for the result.")
     ] = 20,
     json: Json = False,
 ) -> None:
-    """Have a herder send a message of type webhook.test; exit code 1 if it was not taken."""
+    """Send a test message (type webhook.test); exit code 1 if it was not accepted."""
     with opened() as herd:
         found = _awaited(herd, webhook, herd.webhooks.deliveries.test(webhook), wait_s)
     if json:
         print_json(shown_delivery(found))
     elif found.state == "delivered":
-        say(f"Message {found.id} was taken with {found.status}.")
+        say(f"Message {found.id} was accepted with status {found.status}.")
     elif found.tries:
-        complain(f"Message {found.id} was not taken: {found.trouble or found.status}.")
+        complain(f"Message {found.id} was not accepted: {found.trouble or found.status}.")
     else:
-        complain(f"No herder has tried message {found.id} after {wait_s} s; is one running?")
+        complain(f"No herder has tried to send message {found.id} in {wait_s} s; is one running?")
     if found.state != "delivered":
         raise typer.Exit(NOT_DONE)
 
@@ -255,7 +266,10 @@ def _show_secret(one: Endpoint, secret: str, json: bool) -> None:
         print_json(shown(one) | {"secret": secret})
         return
     say(secret)
-    say(f"Webhook {one.id} of account {one.account}: keep the secret, it is not shown again.")
+    say(
+        f"Webhook {one.id} of account {one.account}. Store its secret safely; it is not shown "
+        "again."
+    )
 
 
 def _tell(one: Endpoint, what: str, json: bool) -> None:

@@ -17,7 +17,7 @@ from herder.cli.show import complain, print_json, print_table, say, when
 from herder.client.optional import require
 from herder.errors import InvalidRequest
 
-app = typer.Typer(help="Workers: who is here, and who may join.")
+app = typer.Typer(help="Show, add, drain, check and tune workers.")
 
 MOST_SLOTS = 256
 MOST_SECONDS = 3600
@@ -26,11 +26,11 @@ MOST_SECONDS = 3600
 @app.command("list", epilog="Example: herd worker list --all")
 def list_(
     all_of_them: Annotated[
-        bool, typer.Option("--all", help="Also those that left or were lost.")
+        bool, typer.Option("--all", help="Include workers that left or were lost.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the workers of the herd."""
+    """List the herd's workers."""
     from herder.operator import list_workers
 
     with opened() as herd:
@@ -57,13 +57,15 @@ def list_(
 
 @app.command(epilog="Example: herd worker add gpu-1")
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name for people to recognise it by.")
+    ],
     json: Json = False,
 ) -> None:
-    """Let a further worker join: make its key, and print the environment that it needs.
+    """Let another worker join: create its key, and print the environment that it needs.
 
-    The file of HERD_WORKER_KEY is the worker's secret: whoever has it can answer orders. Copy it
-    to the worker's machine, and give HERD_REDIS_URL as that machine sees it.
+    The file that HERD_WORKER_KEY names is the worker's secret: whoever has it can answer orders.
+    Copy it to the worker's machine, and give HERD_REDIS_URL as that machine sees it.
     """
     from herder.operator import add_worker
 
@@ -79,10 +81,13 @@ def add(
 
 @app.command(epilog="Example: herd worker drain gpu-1")
 def drain(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `herd worker list` shows it.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The worker's name, as `herd worker list` shows it."),
+    ],
     json: Json = False,
 ) -> None:
-    """Have a worker take no more orders, finish or hand back what it has, and end."""
+    """Tell a worker to accept no more orders, finish or hand back what it has, and exit."""
     with opened() as herd:
         told = herd.drain(name)
     if json:
@@ -96,20 +101,25 @@ def drain(
 def check(
     model_path: Annotated[
         Path | None,
-        typer.Option("--model-path", metavar="FILE", help="HERD_MODEL_PATH unless given."),
+        typer.Option(
+            "--model-path",
+            metavar="FILE",
+            help="The model's GGUF file; HERD_MODEL_PATH by default.",
+        ),
     ] = None,
     slots: Annotated[
         str | None,
         typer.Option(
-            "--slots", metavar="N", help="Orders decoded at once; HERD_SLOTS unless given."
+            "--slots", metavar="N", help="How many orders to decode at once; HERD_SLOTS by default."
         ),
     ] = None,
     seconds: Annotated[
-        str, typer.Option("--seconds", metavar="N", help="How long the speed is measured.")
+        str,
+        typer.Option("--seconds", metavar="N", help="How long to measure the speed, in seconds."),
     ] = "10",
     json: Json = False,
 ) -> None:
-    """Load a model here and measure it, as a worker with these settings would; needs no herd."""
+    """Load a model here and measure it as a worker with these settings would; needs no herd."""
     require("llama_cpp")
     from herder.host.bundled import model_file
 
@@ -131,8 +141,8 @@ def check(
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         complain(
-            f"The check was ended by {name}: if it is SIGILL or SIGSEGV, this build of "
-            f"llama-cpp-python does not fit this CPU."
+            f"The check was killed by {name}; SIGILL or SIGSEGV means that this build of "
+            "llama-cpp-python does not fit this CPU."
         )
         raise typer.Exit(NOT_DONE)
     complain(said[-1] if said else f"The check ended with exit code {done.returncode}.")
@@ -143,25 +153,32 @@ def check(
 def tune(
     model_path: Annotated[
         Path | None,
-        typer.Option("--model-path", metavar="FILE", help="HERD_MODEL_PATH unless given."),
+        typer.Option(
+            "--model-path",
+            metavar="FILE",
+            help="The model's GGUF file; HERD_MODEL_PATH by default.",
+        ),
     ] = None,
     seconds: Annotated[
-        str, typer.Option("--seconds", metavar="N", help="Of load, for each setting.")
+        str,
+        typer.Option(
+            "--seconds", metavar="N", help="How long to measure each setting, in seconds."
+        ),
     ] = "5",
     only: Annotated[
         str | None,
         typer.Option(
             "--only",
             metavar="LIST",
-            help="Some of threads,cache,slots,step,weights; all unless given.",
+            help="Any of threads,cache,slots,step,weights; all by default.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure which settings are fastest here, and print them for herd.env; minutes.
+    """Measure which settings are fastest here, and print them for herd.env; takes minutes.
 
-    It starts from the settings as they are and changes one thing at a time. Ctrl-C ends it, and
-    shows what was found until then.
+    It starts from the current settings and changes one thing at a time. Ctrl-C ends it and shows
+    what was found until then.
     """
     require("llama_cpp")
     from herder.host.bundled import model_file
@@ -183,7 +200,7 @@ def tune(
                 continue  # the terminal told the child too, and it has something to say
     if code < 0:
         name = signal.Signals(-code).name
-        complain(f"It was ended by {name}: a setting that it tried does not work here.")
+        complain(f"The tuning was killed by {name}: a setting that it tried does not work here.")
         raise typer.Exit(NOT_DONE)
     if code:
         raise typer.Exit(code if code in (REFUSED, INTERRUPTED) else NOT_DONE)

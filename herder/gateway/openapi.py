@@ -26,24 +26,31 @@ _RETRY_AFTER = {
     }
 }
 LOCATION = {
-    "Location": {"description": "Where it is.", "required": True, "schema": {"type": "string"}}
+    "Location": {
+        "description": "The address of what was created.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
 }
 """The header of an answer to a call that made something."""
 
 REFUSALS: dict[int, dict[str, Any]] = {
-    400: {"description": "The call is wrong; `param` names what, where it is one thing."},
+    400: {"description": "The call is invalid; `param` names the wrong parameter, if it is one."},
     401: {
-        "description": "No API key, or one that opens nothing.",
+        "description": "There is no API key, or it is not valid.",
         "headers": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
     },
-    402: {"description": "The fee, the account or the key does not go as far; nothing was held."},
-    403: {"description": "The API key is for something else."},
-    404: {"description": "What was named is not there, or is another account's."},
-    409: {"description": "As things stand it cannot be done: they changed, or it was done before."},
-    413: {"description": "The body is too long."},
-    429: {"description": "Too many at once, or lately; nothing was held.", "headers": _RETRY_AFTER},
-    431: {"description": "The headers are too long."},
-    503: {"description": "A part of the herd is out of reach.", "headers": _RETRY_AFTER},
+    402: {"description": "The fee, the balance or the key's limit is too low; nothing was held."},
+    403: {"description": "The API key does not have the required scope."},
+    404: {"description": "What was named does not exist, or belongs to another account."},
+    409: {"description": "The current state does not allow it, or it was already done."},
+    413: {"description": "The request's body is too long."},
+    429: {
+        "description": "There are too many requests; nothing was held.",
+        "headers": _RETRY_AFTER,
+    },
+    431: {"description": "The request's headers are too long."},
+    503: {"description": "A part of the herd is unavailable.", "headers": _RETRY_AFTER},
 }
 """All statuses that refuse, and what they mean."""
 

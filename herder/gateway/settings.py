@@ -19,42 +19,58 @@ class GatewaySettings(Settings):
     """What a gateway reads."""
 
     gateway_host: Annotated[
-        str, Field(description="Where the gateway listens; 0.0.0.0 for every address of the host.")
+        str,
+        Field(
+            description="The address that the gateway listens on; 0.0.0.0 for every address of "
+            "the host."
+        ),
     ] = "127.0.0.1"
-    gateway_port: Annotated[int, Field(ge=0, le=65_535, description="Its port; 0: any.")] = 8080
+    gateway_port: Annotated[
+        int, Field(ge=0, le=65_535, description="The gateway's port; 0 for any free one.")
+    ] = 8080
     default_tokens: Annotated[
         int,
         Field(
             ge=1,
             le=MAX_TOKENS,
-            description="Tokens of a call to OpenAI's routes that says no number.",
+            description="How many tokens a call to OpenAI's routes gets if it gives no number.",
         ),
     ] = 256
     model_aliases: Annotated[
         str,
         Field(
-            description="Other names for models, `name=model` with commas between, so that a "
+            description="Other names for models, as `name=model`, separated by commas, so that a "
             "program that asks for another provider's model runs unchanged."
         ),
     ] = ""
     max_body_bytes: Annotated[
-        int, Field(ge=1024, le=2**26, description="The longest body of a request.")
+        int, Field(ge=1024, le=2**26, description="The longest request body, in bytes.")
     ] = 1_048_576
     max_streams: Annotated[
         int,
-        Field(ge=1, le=10_000, description="Streams and held lines that a gateway has at once."),
+        Field(
+            ge=1,
+            le=10_000,
+            description="Open streams and long polls that a gateway serves at once.",
+        ),
     ] = 1000
     max_streams_per_key: Annotated[
         int,
-        Field(ge=1, le=10_000, description="Those of one API key, at one gateway."),
+        Field(
+            ge=1,
+            le=10_000,
+            description="Open streams and long polls of one API key at one gateway.",
+        ),
     ] = 500
     max_header_bytes: Annotated[
         int,
-        Field(ge=1024, le=2**20, description="The longest head of a request, its path included."),
+        Field(
+            ge=1024, le=2**20, description="The longest request headers, path included, in bytes."
+        ),
     ] = 32_768
     max_request_s: Annotated[
         int,
-        Field(ge=1, le=3600, description="Seconds in which a request has to have come in whole."),
+        Field(ge=1, le=3600, description="Seconds within which a request must arrive completely."),
     ] = 60
     slow_reader_s: Annotated[
         int,
@@ -62,7 +78,7 @@ class GatewaySettings(Settings):
             ge=1,
             le=86_400,
             description="Seconds that an answer waits for a caller who does not read it; then the "
-            "line is cut, as if he had gone away.",
+            "connection is closed, as if the caller had gone away.",
         ),
     ] = 60
     requests_per_minute_per_key: Annotated[
@@ -70,8 +86,8 @@ class GatewaySettings(Settings):
         Field(
             ge=0,
             le=10**6,
-            description="Requests that an API key may make in a minute, at all gateways of the "
-            "herd together; 0: any number.",
+            description="Requests per minute that an API key may make at all gateways of the herd "
+            "together; 0 for no limit.",
         ),
     ] = 6000
     requests_per_minute_per_address: Annotated[
@@ -79,8 +95,8 @@ class GatewaySettings(Settings):
         Field(
             ge=0,
             le=10**6,
-            description="The same of an address (of IPv6: a network of 64 bits), whatever keys it "
-            "shows; 0: any number.",
+            description="Requests per minute that an address (for IPv6, a /64 network) may make, "
+            "whatever keys it uses; 0 for no limit.",
         ),
     ] = 6000
     unauthorized_per_minute: Annotated[
@@ -88,23 +104,24 @@ class GatewaySettings(Settings):
         Field(
             ge=0,
             le=10**6,
-            description="Calls without a good API key that an address may make in a minute, before "
-            "it is heard only with keys that were good there lately; 0: any number.",
+            description="Calls per minute without a valid API key that an address may make; "
+            "beyond that, only keys that were valid there recently are accepted from it. 0 for "
+            "no limit.",
         ),
     ] = 600
     trusted_proxies: Annotated[
         str,
         Field(
-            description="Addresses and networks of proxies, with commas between, whose "
-            "`X-Forwarded-For` is believed: behind any other, all callers are one address. "
-            "`*`: of everybody; empty: of nobody."
+            description="Addresses and networks of proxies, separated by commas, whose "
+            "`X-Forwarded-For` is trusted; behind any other proxy, all callers count as one "
+            "address. `*` for every proxy, empty for none."
         ),
     ] = "127.0.0.1,::1"
     metrics: Annotated[
         Literal["key", "open", "off"],
         Field(
-            description="Who may read `/metrics`: who shows an API key with the scope `operate`, "
-            "anybody, or nobody."
+            description="Who may read `/metrics`: `key` for callers whose API key has the scope "
+            "`operate`, `open` for everybody, `off` for nobody."
         ),
     ] = "key"
 
@@ -117,7 +134,7 @@ class GatewaySettings(Settings):
                 ip_network(one)
             except ValueError:
                 raise ValueError(
-                    "it must be addresses or networks (10.0.0.0/8), with commas between, or *"
+                    "it must be addresses or networks such as 10.0.0.0/8, separated by commas, or *"
                 ) from None
         return value
 
@@ -127,7 +144,7 @@ class GatewaySettings(Settings):
         for pair in filter(None, map(str.strip, value.split(","))):
             name, _, model = pair.partition("=")
             if not name.strip() or not model.strip():
-                raise ValueError("it must be `name=model`, with commas between")
+                raise ValueError("it must be `name=model` pairs, separated by commas")
             parse_model(model.strip())
         return value
 

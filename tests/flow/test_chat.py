@@ -55,7 +55,7 @@ def test_ctrl_c_ends_an_answer_and_keeps_what_was_said(herd, chat):
     charged = first.receipt.charged
     assert first.receipt.state == "cancelled"
     assert 0 < charged < first.receipt.fee
-    assert f"[cancelled: {charged} of {first.receipt.fee} winston; {charged} in all" in chat.shown
+    assert f"[cancelled: {charged} of {first.receipt.fee} winston; {charged} in total" in chat.shown
     assert "Cancel order" not in chat.shown  # it asks nothing
     # All that is paid for is shown.
     assert " ".join(first.text.split()) in " ".join(chat.shown.split())
@@ -67,11 +67,11 @@ def test_ctrl_c_ends_an_answer_and_keeps_what_was_said(herd, chat):
     chat.interrupt()
     end = chat.says("available]", end)
     second = herd.client.receipt(second.order)
-    assert f"; {charged + second.charged} in all" in chat.shown
+    assert f"; {charged + second.charged} in total" in chat.shown
 
     # Without an answer there is nothing to cancel.
     chat.interrupt()
-    chat.says("/quit or Ctrl-D ends it.", end)
+    chat.says("/quit or Ctrl-D ends the chat.", end)
     chat.type("\x04")
     assert chat.ended() == 0
     assert len(herd.client.orders()) == 2
@@ -81,7 +81,7 @@ def test_a_turn_that_is_refused_ends_nothing_in_a_terminal(herd, chat):
     herd.start_worker()
     end = chat.says("/help shows the commands")
     chat.type("/fee 5\r")
-    end = chat.says("Each turn offers 5 winston.", end)
+    end = chat.says("Each message now offers 5 winston.", end)
     chat.type("Hi\r")
     end = chat.says("too low", end)
     chat.type("/nonsense\r")
@@ -114,7 +114,7 @@ def test_lines_of_a_pipe_are_turns(herd, reach):
 def test_an_answer_that_waits_is_told_and_costs_nothing_once_it_is_cancelled(herd, chat):
     chat.says("/help shows the commands")
     chat.type("Hi\r")
-    chat.says("waits for workers")
+    chat.says("is waiting for workers")
     chat.interrupt()
     chat.says("[cancelled: 0 of")
     chat.type("\x04")

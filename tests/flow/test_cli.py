@@ -41,7 +41,7 @@ def test_ctrl_c_leaves_the_order_running(herd):
     _, said = left.communicate(timeout=30)
     assert left.returncode == 130
     (order,) = herd.client.orders(limit=1)
-    assert f"Order {order.order} goes on" in said
+    assert f"Order {order.order} continues" in said
     assert len(herd.client.result(order.order, 60).text.split()) == 20
 
 

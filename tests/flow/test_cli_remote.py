@@ -86,10 +86,10 @@ def test_an_order_that_waits_is_bid_for_and_cancelled_from_there(herd, elsewhere
     same(herd, elsewhere, "order", "rebid", order.order, "25")  # refused: less than it offers
     same(herd, elsewhere, "order", "show", order.order, "--json")
     stopped = answered(herd, "order", "cancel", order.order, **elsewhere)
-    assert "30 winston came back" in stopped.stdout
+    assert "30 winston were returned" in stopped.stdout
     out, said = waits.communicate(timeout=60)
     assert (waits.returncode, out) == (1, "")
-    assert "waits for workers" in said
+    assert "is waiting for workers" in said
     assert "cancelled" in said
     same(herd, elsewhere, "order", "show", order.order, "--json")
 
@@ -128,7 +128,10 @@ def test_refusals_are_the_same(herd, elsewhere):
 
 def test_ctrl_c_asks_whether_to_cancel(herd, elsewhere):
     herd.start_worker(HERD_STUB_STEP_MS="150")
-    for key, state, said in (("y", "cancelled", "cancelled: charged"), ("n", "running", "goes on")):
+    for key, state, said in (
+        ("y", "cancelled", "cancelled: charged"),
+        ("n", "running", "continues"),
+    ):
         terminal = Terminal(herd, "submit", "A long story", "-n", "200", **elsewhere)
         try:
             wait_for(lambda: herd.client.orders(state="running", limit=1), "it runs")

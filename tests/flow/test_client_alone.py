@@ -108,4 +108,4 @@ def test_the_client_alone_buys_from_a_gateway(herd: Any, tmp_path: Path):
 
     operators = run("herd", "account", "deposit", "default", "5", **elsewhere)
     assert operators.returncode == 2
-    assert "works on the herder's own machine" in operators.stderr
+    assert "works only on the herder's own machine" in operators.stderr

@@ -56,25 +56,26 @@ class TransportSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 
     home: Annotated[
-        Path, Field(description="The folder of keys and settings (default ~/.llama-herder).")
+        Path, Field(description="The folder of keys and settings (~/.llama-herder by default).")
     ] = Path()
     redis_url: Annotated[
         str,
         Field(
-            description="Redis, for beats, control, text and, unless HERD_BROKER_URL says "
-            "otherwise, Celery's queues."
+            description="The Redis for heartbeats, control, texts and, unless HERD_BROKER_URL is "
+            "set, Celery's queues."
         ),
     ] = "redis://127.0.0.1:6379/0"
-    broker_url: Annotated[str, Field(description="Celery's broker; empty: the same Redis.")] = ""
+    broker_url: Annotated[str, Field(description="Celery's broker; empty for the same Redis.")] = ""
     events: Annotated[
         bool,
         Field(
-            description="Send task events, which Flower shows; they cost the process about half "
-            "as much again per order, the model's work aside."
+            description="Whether to send task events, which Flower shows; they make each order "
+            "about half as expensive again for the process, apart from the model's own work."
         ),
     ] = True
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What is logged.")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Field(description="The lowest level that is logged."),
     ] = "INFO"
 
     @field_validator("redis_url", "broker_url")

@@ -117,7 +117,7 @@ async def _bell(request: Request) -> Bell:
     return bell
 
 
-_bearer = HTTPBearer(auto_error=False, description="The token that joining gave.")
+_bearer = HTTPBearer(auto_error=False, description="The token that you got when joining.")
 AtHome = Annotated[Rooms, Depends(_rooms)]
 TheBell = Annotated[Bell, Depends(_bell)]
 Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]

@@ -18,21 +18,31 @@ class RoomSettings(TransportSettings):
     """What `herd room` reads."""
 
     room_host: Annotated[
-        str, Field(description="Where the room listens; 0.0.0.0 for every address of the host.")
+        str,
+        Field(
+            description="The address that the room server listens on; 0.0.0.0 for every address "
+            "of the host."
+        ),
     ] = "127.0.0.1"
-    room_port: Annotated[int, Field(ge=0, le=65_535, description="Its port; 0: any.")] = 8081
+    room_port: Annotated[
+        int, Field(ge=0, le=65_535, description="The room server's port; 0 for any free one.")
+    ] = 8081
     room_file: Annotated[
-        str, Field(description="The file that keeps what was said; empty: room.db in HERD_HOME.")
+        str, Field(description="The file that keeps the messages; empty for room.db in HERD_HOME.")
     ] = ""
     room_names: Annotated[
-        str, Field(description="The rooms that there are, with commas between.")
+        str, Field(description="The names of the rooms, separated by commas.")
     ] = "lobby"
     room_history: Annotated[
         int,
-        Field(ge=1, le=1_000_000, description="Messages that a room keeps; older ones go."),
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="How many messages a room keeps; older ones are deleted.",
+        ),
     ] = 1000
     room_messages_per_minute: Annotated[
-        int, Field(ge=1, le=60_000, description="Messages that one name may say in a minute.")
+        int, Field(ge=1, le=60_000, description="How many messages one name may send per minute.")
     ] = 60
 
     @field_validator("room_names")
@@ -44,7 +54,7 @@ class RoomSettings(TransportSettings):
         except InvalidName as error:
             raise ValueError(error.message.rstrip(".")) from None
         if len(set(names)) != len(names) or len(names) > MOST_ROOMS:
-            raise ValueError(f"it must be at most {MOST_ROOMS} names, each once")
+            raise ValueError(f"it must be at most {MOST_ROOMS} different names")
         return value
 
     @property

@@ -119,7 +119,9 @@ async def healthz() -> HealthAnswer:
 @router.get(
     "/readyz",
     response_model=ReadyAnswer,
-    responses={503: {"model": ReadyAnswer, "description": "Something is missing."}},
+    responses={
+        503: {"model": ReadyAnswer, "description": "Something that an order needs is missing."}
+    },
 )
 async def readyz(house: AtHome) -> Answer:
     """Whether orders that come in now would be run: 503 with what is missing, else 200."""

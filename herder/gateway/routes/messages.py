@@ -51,7 +51,14 @@ _TAGS = WithJsonSchema(
         "examples": [{"Action": "Info"}],
     }
 )
-After = Annotated[int, Query(ge=0, lt=2**62, description="The cursor: what came after it.")]
+After = Annotated[
+    int,
+    Query(
+        ge=0,
+        lt=2**62,
+        description="The number of the last message that was read; later ones are returned.",
+    ),
+]
 
 
 @router.post("/messages", status_code=202)

@@ -49,7 +49,7 @@ router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=Answ
 MAX_PAGE = 100
 
 IdempotencyKey = Annotated[
-    str | None, Header(description="The same call with the same one is done once.")
+    str | None, Header(description="A call that is repeated with the same key is done only once.")
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str | None, Query(max_length=64, description="The cursor.")]

@@ -118,7 +118,7 @@ async def events(
     house: AtHome,
     key: Reader,
     on_disconnect: Annotated[
-        OnDisconnect, Query(description="What becomes of the order when the caller goes away.")
+        OnDisconnect, Query(description="What happens to the order when the caller disconnects.")
     ] = "continue",
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventStream:

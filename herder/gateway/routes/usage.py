@@ -49,7 +49,7 @@ class UsageAnswer(BaseModel):
 
     by: str
     first: date = Field(alias="from")
-    last: date = Field(alias="to", description="It belongs to it.")
+    last: date = Field(alias="to", description="The last day, inclusive.")
     account: str | None
     rows: list[UsageCard]
     next: str | None
@@ -71,15 +71,20 @@ async def usage(
         Query(
             alias="from",
             max_length=40,
-            description="The first day (UTC), as 2026-11-25; the first of the last day's month.",
+            description="The first day (UTC), such as 2026-11-25; by default the first of the "
+            "last day's month.",
         ),
     ] = None,
     last: Annotated[
         str | None,
-        Query(alias="to", max_length=40, description="The last day, included; today."),
+        Query(alias="to", max_length=40, description="The last day, inclusive; today by default."),
     ] = None,
     account: Annotated[
-        str | None, Query(max_length=64, description="Only this account's; operators: all.")
+        str | None,
+        Query(
+            max_length=64,
+            description="Only this account's usage; for operators, all accounts' by default.",
+        ),
     ] = None,
     after: Annotated[str, Query(max_length=200, description="The cursor.")] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,

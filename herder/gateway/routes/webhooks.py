@@ -23,7 +23,7 @@ class WebhookBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: StrictStr
-    types: list[StrictStr] | None = Field(None, description="The ends of orders unless given.")
+    types: list[StrictStr] | None = Field(None, description="By default the ends of orders.")
     include_text: StrictBool = False
 
 

@@ -12,11 +12,11 @@ from herder.types import Rate, Usage
 class ErrorDetail(BaseModel):
     """What was wrong, and what would be right."""
 
-    message: str = Field(description="A sentence for people.")
-    type: str = Field(description="OpenAI's kind of error.")
-    param: str | None = Field(description="The parameter that is wrong, if it is one.")
-    code: str = Field(description="Stable, and the same as in `herder.errors`.")
-    data: dict[str, Any] = Field({}, description="What the sentence is made of; often left out.")
+    message: str = Field(description="What is wrong, for people to read.")
+    type: str = Field(description="OpenAI's type of error.")
+    param: str | None = Field(description="The parameter that is wrong, if it is a single one.")
+    code: str = Field(description="A stable code, the same as in `herder.errors`.")
+    data: dict[str, Any] = Field({}, description="The values in the message; often left out.")
 
 
 class ErrorAnswer(BaseModel):

@@ -63,7 +63,9 @@ class AnswerFormat(BaseModel):
 class _Body(_Shown):
     """What both routes take; what is not here is refused by its name, unless it is null."""
 
-    model: Annotated[str, Field(description="A model, or another name for one: /v1/models.")]
+    model: Annotated[
+        str, Field(description="A model or another name for one, as /v1/models lists them.")
+    ]
     max_tokens: Tokens | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -77,15 +79,19 @@ class _Body(_Shown):
     response_format: AnswerFormat | None = None
     user: Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)] | None = None
     # Not OpenAI's; in its package they go into `extra_body`.
-    fee: Annotated[Winston | None, Field(description="Whole winston; left out: automatic.")] = None
+    fee: Annotated[
+        Winston | None, Field(description="The fee in whole winston; automatic if left out.")
+    ] = None
     max_fee: Winston | None = None
     multiplier: float | str | None = None
     quote: Annotated[
-        str | None, Field(description="The text of a quote of /v1/quotes that still holds.")
+        str | None,
+        Field(description="The signed text of a quote from /v1/quotes that has not expired."),
     ] = None
     reference: Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)] | None = None
     start_by: Annotated[
-        str | None, Field(description="A time with its zone (RFC 3339) to begin by.")
+        str | None,
+        Field(description="The time, with its zone (RFC 3339), by which the order must start."),
     ] = None
     run_limit_s: Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -94,7 +100,10 @@ class _Body(_Shown):
     grammar: str | None = None
     on_disconnect: Annotated[
         Literal["cancel", "continue"] | None,
-        Field(description="What becomes of the order when the caller goes away: cancelled."),
+        Field(
+            description="What happens to the order when the caller disconnects; cancelled by "
+            "default."
+        ),
     ] = None
     # These are taken where they ask for what happens anyway.
     n: Literal[1] | None = None
@@ -261,7 +270,7 @@ PRICED = [
         ("X-Max-Fee", "^[0-9]{1,20}$", "As `max_fee`."),
         ("X-Multiplier", "^[0-9.]{1,20}$", "As `multiplier`."),
         ("X-On-Disconnect", "^(cancel|continue)$", "As `on_disconnect`."),
-        ("Idempotency-Key", "^[!-~]{1,255}$", "The same key with the same call is one order."),
+        ("Idempotency-Key", "^[!-~]{1,255}$", "The same call with the same key is one order."),
     )
 ]
 """Headers that price a call or name it."""

@@ -34,14 +34,16 @@ class MoveBody(_Body):
     """Money that comes in from the outside, or goes out."""
 
     amount: Winston
-    note: StrictStr | None = Field(None, description="Your own words; they stand in the statement.")
+    note: StrictStr | None = Field(None, description="A note of your own, shown in the statement.")
 
 
 class RefundBody(_Body):
     """What an order is given back of its charge."""
 
-    reason: StrictStr = Field(description="Why; it stands in the account's statement.")
-    amount: Winston | None = Field(None, description="Winston; null: all that is left.")
+    reason: StrictStr = Field(description="The reason, shown in the account's statement.")
+    amount: Winston | None = Field(
+        None, description="Winston to refund; null for all that can still be refunded."
+    )
 
 
 class LimitsBody(_Body):
@@ -57,21 +59,23 @@ class NewApiKeyBody(_Body):
     name: StrictStr = ""
     scopes: list[Literal["buy", "read", "operate"]] = ["buy", "read"]
     expires_s: StrictInt | None = Field(
-        None, ge=1, le=MAX_EXPIRY_S, description="Seconds after which it ends."
+        None, ge=1, le=MAX_EXPIRY_S, description="Seconds until the key expires."
     )
-    max_fee: Winston | None = Field(None, description="The highest fee that it may offer.")
-    spending_limit: Winston | None = Field(None, description="The most that it may spend in all.")
+    max_fee: Winston | None = Field(None, description="The highest fee that the key may offer.")
+    spending_limit: Winston | None = Field(
+        None, description="The most that the key may spend in total."
+    )
 
 
 class NewGrantBody(_Body):
     """An amount that an account is given anew in each period."""
 
     amount: Winston
-    every: Every = Field(description="A period of the calendar, in UTC; weeks from Monday.")
+    every: Every = Field(description="A calendar period in UTC; weeks begin on Monday.")
     starts: StrictStr | None = Field(
         None,
-        description="A day such as 2026-11-25: begin with the first period that begins on it or "
-        "later. Null: the one that runs, which is posted at once.",
+        description="A date such as 2026-11-25: start with the first period that begins on or "
+        "after it. Null to start with the current period, which is posted at once.",
         json_schema_extra={"format": "date"},
     )
     note: StrictStr = ""
@@ -191,7 +195,7 @@ class GrantCard(BaseModel):
     note: str
     created: datetime
     next: datetime | None
-    periods: int = Field(description="How many were posted.")
+    periods: int = Field(description="How many periods were posted.")
     ended: datetime | None
     failure: str | None = Field(
         description="Why it could not be posted: that ended it, or set it aside until it can be."
@@ -231,7 +235,7 @@ class WorkerCard(BaseModel):
     slots: int
     free: int
     context: int
-    tokens_per_s: int = Field(description="Of each slot, as it measured.")
+    tokens_per_s: int = Field(description="The speed of each slot, as the worker measured it.")
     weights: str
     joined: datetime
     seen: datetime

@@ -99,8 +99,12 @@ class QuoteBody(_AskedBody):
 class OrderBody(_AskedBody):
     """An order."""
 
-    quote: StrictStr | None = Field(None, description="The text of a quote that still holds.")
-    raw: StrictBool = Field(False, description="The prompt reaches the model as it is.")
+    quote: StrictStr | None = Field(
+        None, description="The signed text of a quote that has not expired."
+    )
+    raw: StrictBool = Field(
+        False, description="Send the prompt to the model as it is, without its chat template."
+    )
     stop: StrictStr | list[StrictStr] | None = _shown(
         minLength=1, maxLength=MAX_STOP_CHARS, maxItems=MAX_STOPS
     )
@@ -172,7 +176,7 @@ class EntryAnswer(BaseModel):
     held: int
     order: str | None
     counterparty: str | None
-    period: str | None = Field(description="What a grant is for: a day, a week or a month.")
+    period: str | None = Field(description="The period of a grant: a day, a week or a month.")
     note: str | None
 
 
@@ -187,7 +191,9 @@ class SentAnswer(BaseModel):
     """A message that was taken; its answer comes into the inbox, with `in_reply_to` its id."""
 
     id: str
-    order: str | None = Field(description="The order that it became, if it was a paid prompt.")
+    order: str | None = Field(
+        description="The order that the message created, if it was a paid prompt."
+    )
 
 
 class MessageAnswer(BaseModel):

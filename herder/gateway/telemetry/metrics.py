@@ -89,7 +89,7 @@ class Metrics:
                 f"llama_herder_{name}", said, labels, buckets=buckets, registry=registry
             )
 
-        self.build = gauge("build_info", "The version that runs here.", "version")
+        self.build = gauge("build_info", "The version that is running.", "version")
         self.build.labels(__version__).set(1)
 
         # This gateway's own
@@ -98,15 +98,15 @@ class Metrics:
         )
         self.durations = histogram(
             "http_request_duration_seconds",
-            "From a call's head to the end of its answer, streams included.",
+            "Seconds from a call's headers to the end of its answer, streams included.",
             QUICK,
             *("route", "method"),
         )
-        self.open_requests = gauge("http_requests_in_progress", "Calls that are being answered.")
-        self.streams = gauge("gateway_streams", "Streams and held lines that are open.")
+        self.open_requests = gauge("http_requests_in_progress", "Calls in progress.")
+        self.streams = gauge("gateway_streams", "Open streams and long polls.")
         self.first_texts = histogram(
             "gateway_time_to_first_token_seconds",
-            "From an order's submission to its first text, of texts that were streamed here from "
+            "Seconds from an order's submission to its first text, for texts streamed here from "
             "their beginning.",
             LONG,
             "model",
@@ -115,32 +115,38 @@ class Metrics:
         # The herd, now
         self.database_up = gauge("database_up", "1 if the database answered this scrape.")
         self.open_orders = gauge(
-            "orders", "Orders that are open; those queued beyond 1,000 about.", "model", "state"
+            "orders", "Open orders; above 1,000 queued, an estimate.", "model", "state"
         )
         self.queue_tokens = gauge("queue_tokens", "Tokens that queued orders ask for.", "model")
-        self.workers = gauge("workers", "Workers that beat.", "model", "state")
+        self.workers = gauge("workers", "Workers that send heartbeats.", "model", "state")
         self.slots = gauge("slots", "Sequences that a worker decodes at once.", "model", "worker")
-        self.slots_in_use = gauge("slots_in_use", "Slots that an order has.", "model", "worker")
-        self.outbox = gauge("outbox_messages", "Messages that no herder has cleared yet.")
+        self.slots_in_use = gauge(
+            "slots_in_use", "Slots that an order occupies.", "model", "worker"
+        )
+        self.outbox = gauge("outbox_messages", "Outbox messages that no herder has cleared yet.")
         self.listened = gauge(
             "listening_seconds",
-            "Seconds in which a herder listened to the workers, since the herd began: it rises by "
+            "Seconds in which a herder listened to the workers, since the herd began; rises by "
             "one each second.",
         )
-        self.behind = gauge("events_behind", "Events that are counted by the next scrapes.")
+        self.behind = gauge("events_behind", "Events that the next scrapes will count.")
         self.money = gauge(
             "ledger_winston",
-            "What accounts have (circulating), what of it is held, and what the outside has.",
+            "What accounts have (circulating), how much of it is held, and what the outside has.",
             "part",
         )
         self.imbalance = gauge(
             "ledger_imbalance_winston",
-            "The sum of all accounts, and of what is held on either side: 0, or money was lost.",
+            "The sum of all accounts, and of what is held on either side; anything but 0 means "
+            "that money was lost.",
             "part",
         )
-        self.overdrawn = gauge("ledger_overdrawn_accounts", "Accounts below zero that may not be.")
+        self.overdrawn = gauge(
+            "ledger_overdrawn_accounts", "Accounts that are below zero and must not be."
+        )
         self.summed = gauge(
-            "ledger_summed_timestamp_seconds", "When the ledger was summed up last, each minute."
+            "ledger_summed_timestamp_seconds",
+            "When the ledger was last summed up, which happens each minute.",
         )
 
         # The herd, since the first scrape
@@ -150,32 +156,35 @@ class Metrics:
             for (kind, name), said in zip(
                 _PLAIN.items(),
                 (
-                    "Orders that were taken.",
-                    "Orders that were sent to the herd, each time.",
+                    "Orders that were accepted.",
+                    "Dispatches of orders to the herd.",
                     "Attempts that nobody claimed, or whose worker fell silent.",
-                    "Attempts that a worker handed back as it came.",
+                    "Attempts that a worker handed back.",
                     "Attempts that failed and were tried again.",
-                    "New bids for orders that waited.",
+                    "New bids for waiting orders.",
                 ),
                 strict=True,
             )
         }
-        self.generated = counter("tokens_generated", "Tokens that ended orders got.", "model")
-        self.prompted = counter("tokens_prompted", "Tokens of ended orders' prompts.", "model")
-        self.charged = counter("charged_winston", "What ended orders were charged.", "model")
+        self.generated = counter("tokens_generated", "Tokens generated for ended orders.", "model")
+        self.prompted = counter("tokens_prompted", "Prompt tokens of ended orders.", "model")
+        self.charged = counter("charged_winston", "Winston charged for ended orders.", "model")
         self.returned = counter(
-            "returned_winston", "What of ended orders' holds went back.", "model"
+            "returned_winston", "Winston returned from ended orders' holds.", "model"
         )
         self.waits = histogram(
             "order_wait_seconds",
-            "From submission to start, of orders that ended and had begun.",
+            "Seconds from submission to start, for ended orders that had started.",
             LONG,
             "model",
         )
         self.duties = DutyMetrics()
         registry.register(self.duties)
         self.runs = histogram(
-            "order_run_seconds", "From start to end, of orders that had begun.", LONG, "model"
+            "order_run_seconds",
+            "Seconds from start to end, for orders that had started.",
+            LONG,
+            "model",
         )
 
     # What this gateway did

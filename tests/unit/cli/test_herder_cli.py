@@ -71,7 +71,7 @@ def test_every_command_explains_itself_with_an_example(cli, path):
 
 
 def test_help_names_the_exit_codes(cli):
-    assert "Exit codes: 0 fine; 1 an order that did not complete" in cli.says("--help")
+    assert "Exit codes: 0 for success; 1 for an order that did not complete" in cli.says("--help")
     assert cli.says().strip() == cli.says("--help").strip()
     assert cli.says("--version") == f"herd {__version__}\n"
     assert "No such command" in cli.refused("nonsense")

@@ -17,7 +17,7 @@ def cli(house, monkeypatch) -> Cli:
 
 def test_a_waiting_order_is_cancelled_and_all_comes_back(cli):
     order = cli.order()
-    assert "13 winston came back" in cli.says("order", "cancel", order)
+    assert "13 winston were returned" in cli.says("order", "cancel", order)
     assert cli.json("account", "balance")["held"] == 0
     assert cli.json("order", "cancel", order)["state"] == "cancelled"
     assert "no order" in cli.refused("order", "cancel", "nonsense")
@@ -27,12 +27,12 @@ def test_a_running_order_is_told_to_stop(cli):
     worker = cli.house.worker()
     order = cli.order()
     worker.claim(cli.house.dispatched())
-    assert "told to stop" in cli.says("order", "cancel", order)
+    assert "is being stopped" in cli.says("order", "cancel", order)
 
 
 def test_a_completed_order_stays_completed(cli):
     order = cli.completed("so it is")
-    assert "had ended already: it is completed" in cli.says("order", "cancel", order)
+    assert "had already ended: it is completed" in cli.says("order", "cancel", order)
 
 
 def test_a_new_bid(cli):
@@ -68,7 +68,7 @@ def test_limits_of_an_account_and_of_all(cli):
     cli.order()
     done = cli.run("submit", "two words", "-n", "10", "--no-wait")
     assert done.exit_code == 1  # try again later
-    assert "1 orders open" in done.stderr
+    assert "1 open orders" in done.stderr
     cli.says("account", "limit", "default")
     cli.order(key="other")
     assert "no account" in cli.refused("account", "limit", "nobody")
@@ -83,7 +83,7 @@ def test_waiting_orders_are_ranked_anew_when_waiting_weighs_anew(cli):
     old = house.submit(fee=13)
     house.now_us += 60_000_000
     new = house.submit(fee=26)
-    assert "2 open orders were ranked anew" in cli.says("policy", "set", "--aging-s", "10")
+    assert "2 open orders were ranked again" in cli.says("policy", "set", "--aging-s", "10")
     assert "aging_s" in cli.says("policy", "show")
     worker = house.worker(slots=2)
     assert [job.order for job in house.dispatch()] == [old.id, new.id]

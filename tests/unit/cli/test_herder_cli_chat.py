@@ -58,10 +58,10 @@ def test_each_line_is_a_turn_with_what_was_said_before_it(cli, worker):
     first, second = cli.json("orders")["orders"][::-1]
     prices = done.stderr.splitlines()
     assert prices == [
-        f"[{first['charged']} of {first['fee']} winston; {first['charged']} in all; "
+        f"[{first['charged']} of {first['fee']} winston; {first['charged']} in total; "
         f"{100_000 - first['charged']} available]",
         f"[{second['charged']} of {second['fee']} winston; "
-        f"{first['charged'] + second['charged']} in all; "
+        f"{first['charged'] + second['charged']} in total; "
         f"{100_000 - first['charged'] - second['charged']} available]",
     ]
 
@@ -197,7 +197,7 @@ def test_an_answer_that_began_again_is_kept_as_it_ended(cli, worker, monkeypatch
     monkeypatch.setattr(LocalHerd, "stream", stream)
     done = cli.run("chat", stdin="Hi\nReally?\n")
     assert (done.exit_code, done.stdout) == (0, "so it w\nso it is\nyes\n")
-    assert "begins again" in done.stderr
+    assert "starts again" in done.stderr
     assert said(worker.jobs[-1])[1] == "assistant: so it is"
 
 
@@ -229,7 +229,7 @@ def test_a_second_ctrl_c_counts_at_once(cli, monkeypatch):
     monkeypatch.setattr(LocalHerd, "submit", submit)
     done = cli.run("chat", stdin="Hi\nAgain\n")
     assert (done.exit_code, done.stdout) == (130, "")
-    assert "`herd orders` tells whether the order was taken" in done.stderr
+    assert "`herd orders` shows whether the order was accepted" in done.stderr
 
 
 def test_a_refusal_that_says_nothing_of_length_forgets_nothing(cli, worker, monkeypatch):

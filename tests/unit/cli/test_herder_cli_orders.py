@@ -143,14 +143,14 @@ def test_it_says_that_it_waits_for_workers_and_that_ctrl_c_ends_nothing(cli, mon
         assert (done.exit_code, done.stdout) == (130, "")
         taken, waits, goes_on = done.stderr.splitlines()
         assert re.fullmatch(r"Order [0-9a-f-]{36} is queued\.", taken)
-        assert "waits for workers" in waits
-        assert "goes on; `herd order show" in goes_on
+        assert "is waiting for workers" in waits
+        assert "continues; `herd order show" in goes_on
     assert {one["state"] for one in cli.json("orders")["orders"]} == {"queued"}
 
     worker = cli.house.worker(slots=1)
     assert worker.name
     done = cli.run("submit", "two words", "-n", "10")
-    assert "waits for workers" not in done.stderr
+    assert "is waiting for workers" not in done.stderr
 
 
 def test_a_text_that_began_again_is_shown_again(cli, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_text_that_began_again_is_shown_again(cli, monkeypatch):
     monkeypatch.setattr(LocalHerd, "stream", stream)
     done = cli.run("submit", "two words", "-n", "10", "--fee", "26", "--idempotency-key", "key")
     assert (done.exit_code, done.stdout) == (0, "so it w\nso it is\n")
-    assert "begins again" in done.stderr
+    assert "starts again" in done.stderr
 
 
 SUBMIT = ["submit", "two words", "-n", "10", "--no-wait"]

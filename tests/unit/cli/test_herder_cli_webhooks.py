@@ -35,7 +35,7 @@ def test_a_webhook_from_its_making_to_its_end(cli, house):
     assert "signs until" in shown
     assert cli.json("webhooks", "disable", which)["why"] == "asked"
     assert "disabled (asked)" in cli.says("webhooks", "show", which)
-    assert "is told again" in cli.says("webhooks", "enable", which)
+    assert "gets messages again" in cli.says("webhooks", "enable", which)
     assert "is forgotten" in cli.says("webhooks", "delete", which)
     assert "There is no webhook" in cli.refused("webhooks", "show", which)
     assert cli.json("webhooks", "list")["webhooks"] == []
@@ -59,8 +59,8 @@ def test_what_was_given_up_is_shown_and_sent_again(cli, house):
     one = shown["deliveries"][0]["id"]
     assert cli.json("webhooks", "replay", which, "--message", one)["replayed"] == 1
     late = cli.says("webhooks", "replay", which, "--since", "2999-01-01T00:00:00Z")
-    assert late == "0 messages are to be sent again.\n"
-    assert cli.says("webhooks", "replay", which) == "1 message is to be sent again.\n"
+    assert late == "0 messages are queued to be sent again.\n"
+    assert cli.says("webhooks", "replay", which) == "1 message is queued to be sent again.\n"
     refused = cli.refused("webhooks", "replay", which, "--until", "yesterday")
     assert "--until must be a time with its zone" in refused
     assert "msg_none" in cli.refused("webhooks", "replay", which, "--message", "msg_none")

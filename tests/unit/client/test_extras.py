@@ -172,7 +172,7 @@ def test_where_another_herder_is_named_no_extra_is_asked_for(tmp_path):
     for line in said.splitlines():
         code, complaint = json.loads(line)
         assert code == 2
-        assert "works on the herder's own machine" in complaint
+        assert "works only on the herder's own machine" in complaint
 
 
 def test_the_library_says_so_too():

@@ -380,7 +380,7 @@ def test_what_needs_the_herders_machine_says_so(words, tmp_path):
     elsewhere = {"HERD_URL": "http://127.0.0.1:1", "HERD_API_KEY": KEY, "HERD_HOME": str(home)}
     done = CliRunner().invoke(app, words.split(), env=elsewhere, prog_name="herd")
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.output
-    assert "works on the herder's own machine" in done.stderr
+    assert "works only on the herder's own machine" in done.stderr
     assert "HERD_URL names a herder elsewhere" in done.stderr
     assert not home.exists()
     done = CliRunner().invoke(
