@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
@@ -13,7 +12,7 @@ from redis import RedisError
 
 from herder.gateway.auth import House
 from herder.gateway.limits.guard import Guard, Limits
-from herder.gateway.limits.rates import RedisAdder, keep_sharing
+from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
@@ -30,6 +29,7 @@ from herder.web.errors import Answer
 from herder.web.protocol import make_protocol
 from herder.web.serving import BoundedBody, listen, run
 from herder.web.single_flight import Once
+from workers.transport.loops import TaskLoop
 from workers.transport.reading import TextReader
 
 _log = structlog.get_logger("herder.gateway")
@@ -61,12 +61,15 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         app.state.house = House(local, follower, settings, limits, ready, metrics)
         adder = RedisAdder(settings.redis_url)
         beside = [
-            asyncio.create_task(keep_sharing(limits.rates, adder)),
-            asyncio.create_task(_trim(reader)),
+            make_sharing(limits.rates, adder),
+            # Gives back, now and then, the connections that many streams at once needed.
+            TaskLoop("trim", reader.trim, every_s=TRIM_S, outages=(RedisError,), log=_log),
         ]
+        for one in beside:
+            one.start()
         yield
         for one in beside:
-            one.cancel()
+            await one.stop()
         await adder.close()
         await reader.close()
 
@@ -97,14 +100,6 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(Guard, limits=limits, settings=settings)
     app.add_middleware(Measured, metrics=metrics)
     return app
-
-
-async def _trim(reader: TextReader) -> None:
-    """Give back, now and then, the connections that many streams at once needed."""
-    while True:
-        await asyncio.sleep(TRIM_S)
-        with suppress(RedisError):
-            await reader.trim()
 
 
 def serve(

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from redis import RedisError
 
 from herder.settings import Settings
+from workers.transport.loops import Loop
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, seal
 
+if TYPE_CHECKING:
+    from workers.transport.sender import CelerySender
+
 _log = logging.getLogger("herder.service.nudge")
 
+RETRY_S = (0.1, 1.0)
 REST_S = 0.03
 """Seconds after a nudge in which no other is sent: one speaks for all that came meanwhile."""
 
@@ -31,58 +37,70 @@ class Nudger:
         self._key = key
         self._changed = threading.Condition()
         self._models: set[str] = set()
-        self._busy = False
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._sender: CelerySender | None = None
+        self._loop = Loop(
+            "herd-nudge",
+            self._step,
+            unblock=self._unblock,
+            last=self._end,
+            retry_s=RETRY_S,
+        )
 
     def nudge(self, model: str) -> None:
         """Something waits for this model; returns at once."""
         with self._changed:
+            if self._closing:
+                return
             self._models.add(model)
+            self._loop.start()
             self._changed.notify_all()
-            if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._loop, name="herd-nudge", daemon=True)
-                self._thread.start()
 
-    def _loop(self) -> None:
+    def _step(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._models or self._loop.stopping)
+        self._send()
+        self._loop.pause(REST_S)
+
+    def _send(self) -> None:
+        """Nudge for all models that were submitted for since; what fails the sweep makes good."""
+        with self._changed:
+            models, self._models = self._models, set()
+        for model in sorted(models):
+            try:
+                if self._streams.first_nudge(model):
+                    self._publish(model)
+            except (RedisError, OSError) as error:
+                # No reason to trouble whoever submitted.
+                _log.info("nudge_not_sent model=%s reason=%s", model, type(error).__name__)
+
+    def _publish(self, model: str) -> None:
+        token = seal(Nudge(model=model), self._key, sender="herder", audience=HERDER_QUEUE)
+        task = NewTask(HERDER_QUEUE, NUDGE_TASK, token, NUDGE_ID, f"model={model}", 9)
+        self._get_sender().publish_many([task])
+
+    def _get_sender(self) -> CelerySender:
         # Loading Celery takes a moment, and only those who submit need it.
         from herder.service.app import make_app
         from workers.transport.sender import CelerySender
 
-        rest = threading.Event()
-        sender = CelerySender(make_app(self._settings))
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._models or self._closing)
-                if not self._models:
-                    break
-                models, self._models = self._models, set()
-                self._busy = True
-            for model in models:
-                try:
-                    if self._streams.first_nudge(model):
-                        token = seal(
-                            Nudge(model=model), self._key, sender="herder", audience=HERDER_QUEUE
-                        )
-                        sender.publish_many(
-                            [
-                                NewTask(
-                                    HERDER_QUEUE, NUDGE_TASK, token, NUDGE_ID, f"model={model}", 9
-                                )
-                            ]
-                        )
-                except (RedisError, OSError) as error:
-                    _log.info("no nudge was sent, the herder's sweep will do: %s", error)
-            rest.wait(REST_S)
-        sender.close()
+        if self._sender is None:
+            self._sender = CelerySender(make_app(self._settings))
+        return self._sender
+
+    def _unblock(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _end(self) -> None:
+        try:
+            self._send()
+        finally:
+            if self._sender is not None:
+                self._sender.close()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits, if the broker is there, and end."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(timeout_s)
+        self._loop.stop(timeout_s)

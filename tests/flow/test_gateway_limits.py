@@ -174,7 +174,7 @@ def test_without_redis_calls_go_on_and_are_counted_all_the_same(own_redis, make_
     own_redis.kill()
     answers = [httpx.get(f"{url}/v1/account", headers=bearer(key)) for _ in range(6)]
     assert [answer.status_code for answer in answers] == [200] * 4 + [429] * 2
-    gateway.says("rates_not_shared")
+    gateway.says("out_of_reach")
 
 
 # Streams

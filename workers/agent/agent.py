@@ -21,6 +21,7 @@ from workers.agent.texts import TextFlusher
 from workers.engine.engine import End, Engine, Work
 from workers.errors import NotAccepting, WorkerError
 from workers.settings import JoinFile, WorkerSettings
+from workers.transport.loops import Loop
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
@@ -157,8 +158,26 @@ class Agent:
         self._draining = False
         self._refused = False
         self._stopping = threading.Event()
-        self._beat_now = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._heard = "0"
+        beat_s = float(settings.beat_s)
+        self._beat_loop = Loop(
+            "beats",
+            self._beat_and_look,
+            every_s=beat_s,
+            outages=(RedisError,),
+            # A beat that is late may cost a lease: it is tried as often as it would be sent.
+            retry_s=(min(0.1, beat_s), beat_s),
+            ids={"instance": instance},
+            log=_log,
+        )
+        self._control_loop = Loop(
+            "control",
+            self._listen,
+            outages=(RedisError,),
+            retry_s=(0.1, 1.0),
+            ids={"instance": instance},
+            log=_log,
+        )
 
     # Jobs, on Celery's threads
 
@@ -259,6 +278,9 @@ class Agent:
         except WireError as error:
             _log.warning("control_refused", reason=str(error))
             return
+        except Exception as error:  # noqa: BLE001 (its text or trace could quote a nonce)
+            _log.error("control_unreadable", reason=type(error).__name__)
+            return
         body = envelope.body
         if isinstance(body, Confirm):
             for held in body.held:
@@ -284,7 +306,7 @@ class Agent:
         if running is not None:
             _log.info("stop_attempt", order=stop.held.order, reason=stop.reason)
             self._engine.cancel(key, running.called_off or "cancelled")
-            self._beat_now.set()
+            self._beat_loop.wake()
 
     # Life
 
@@ -292,37 +314,23 @@ class Agent:
         """Begin to beat and to listen."""
         self._texts.start()
         self._outcomes.start()
-        for name, loop in (
-            ("beats", self._beat_loop),
-            ("control", self._control_loop),
-        ):
-            thread = threading.Thread(target=loop, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._beat_loop.start()
+        self._control_loop.start()
 
-    def _beat_loop(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.beat()
-            except RedisError as error:
-                _log.warning("beat_not_sent", reason=type(error).__name__)
-            self._beat_now.wait(self._settings.beat_s)
-            self._beat_now.clear()
+    def _beat_and_look(self) -> None:
+        try:
+            self.beat()
+        finally:
             if self._engine.step_age_s > STUCK_S:
                 self._on_stuck()
 
-    def _control_loop(self) -> None:
-        after = "0"
-        while not self._stopping.is_set():
-            try:
-                for entry_id, token in self._streams.read_control(
-                    self.instance, after, block_ms=1000
-                ):
-                    after = entry_id
-                    self.hear(token)
-            except RedisError as error:
-                _log.warning("control_not_read", reason=type(error).__name__)
-                self._stopping.wait(1)
+    def _listen(self) -> None:
+        for entry_id, token in self._streams.read_control(
+            self.instance, self._heard, block_ms=1000
+        ):
+            # Before it is obeyed: one that cannot be is not obeyed again and again.
+            self._heard = entry_id
+            self.hear(token)
 
     def drain(self, grace_s: float | None = None) -> None:
         """Take no more; finish what can be finished in the grace period, hand back the rest.
@@ -335,7 +343,7 @@ class Agent:
             _log.info("draining", grace_s=given_s, running=len(self._running))
         self._draining = True
         self._engine.drain(given_s)
-        self._beat_now.set()
+        self._beat_loop.wake()
 
     def close(self, timeout_s: float = 10.0) -> bool:
         """Wait for the last confirmations, say farewell, and free the model.
@@ -350,11 +358,13 @@ class Agent:
         if self._outcomes:
             _log.warning("outcomes_unconfirmed", count=len(self._outcomes))
         self._stopping.set()
-        self._beat_now.set()
+        loops = (self._beat_loop, self._control_loop)
+        for loop in loops:
+            loop.stop(0)
         self._outcomes.stop()
         self._texts.stop()
-        for thread in self._threads:
-            thread.join(timeout=5)
+        for loop in loops:
+            loop.stop(5)
         try:
             self._say(Farewell())
         except RedisError as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from workers.transport.loops import Loop
 from workers.transport.tasks import NewTask
 from workers.wire import (
     HERDER_QUEUE,
@@ -23,6 +24,9 @@ from workers.wire import (
 _log = structlog.get_logger("workers.agent.outcomes")
 
 RESEND_MOST_S = 60.0
+
+RETRY_S = (0.1, 1.0)
+"""Seconds after a failure before the first further try, and at most."""
 
 GATHER_S = 0.003
 """Seconds between two messages of outcomes while other orders run."""
@@ -73,8 +77,14 @@ class OutcomeBox:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._kept: dict[str, _Kept] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="outcomes", daemon=True)
+        self._loop = Loop(
+            "outcomes",
+            self._step,
+            unblock=self._unblock,
+            last=self._send_all,
+            retry_s=RETRY_S,
+            log=_log,
+        )
 
     def __contains__(self, key: str) -> bool:
         return key in self._kept
@@ -136,32 +146,28 @@ class OutcomeBox:
 
     def start(self) -> None:
         """Begin to send."""
-        self._thread.start()
+        self._loop.start()
 
-    def _loop(self) -> None:
-        while True:
-            try:
-                sent = self.send()
-            except Exception:  # noqa: BLE001
-                # Orders whose outcomes nobody sends would hang: log it, and go on.
-                _log.exception("outcomes_not_sent")
-                sent = False
-                self._stopping.wait(1.0)
-            if sent:
-                # While orders end thick and fast, their outcomes share a message.
-                if self._others_run():
-                    self._stopping.wait(GATHER_S)
-                continue
-            with self._lock:
-                if self._stopping.is_set():
-                    return
-                due_s = min((kept.due_s for kept in self._kept.values()), default=None)
-                self._changed.wait(None if due_s is None else max(0.001, due_s - self._clock()))
+    def _step(self) -> None:
+        if self.send():
+            # While orders end thick and fast, their outcomes share a message.
+            if self._others_run():
+                self._loop.pause(GATHER_S)
+            return
+        with self._lock:
+            if self._loop.stopping:
+                return
+            due_s = min((kept.due_s for kept in self._kept.values()), default=None)
+            self._changed.wait(None if due_s is None else max(0.001, due_s - self._clock()))
 
-    def stop(self) -> None:
-        """End the thread; what was not confirmed is another worker's to do again."""
-        self._stopping.set()
+    def _send_all(self) -> None:
+        while self.send():
+            pass
+
+    def _unblock(self) -> None:
         with self._lock:
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+
+    def stop(self) -> None:
+        """Send what is due, and end the thread; what was not confirmed is another worker's."""
+        self._loop.stop(5)

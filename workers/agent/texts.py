@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 from redis import RedisError
 
+from workers.transport.loops import Loop
 from workers.transport.streams import NewText, Streams
 
 _log = structlog.get_logger("workers.agent.texts")
@@ -40,12 +41,11 @@ class TextFlusher:
         self._streams = streams
         self._changed = threading.Condition()
         self._dirty: dict[str, _Buffer] = {}
-        self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="texts", daemon=True)
+        self._loop = Loop("texts", self._step, unblock=self._unblock, last=self.flush, log=_log)
 
     def start(self) -> None:
         """Begin to flush."""
-        self._thread.start()
+        self._loop.start()
 
     def open(self, order: str, attempt: int, tokens: int) -> Callable[[str, bool], None]:
         """Begin an attempt's text; returns what to call with (piece, whether it is the last)."""
@@ -87,20 +87,16 @@ class TextFlusher:
             except RedisError as error:
                 _log.warning("text_not_streamed", reason=type(error).__name__)
 
-    def _loop(self) -> None:
-        stopped = threading.Event()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._dirty or self._stopping)
-                if self._stopping and not self._dirty:
-                    return
-            self.flush()
-            stopped.wait(FLUSH_S)
+    def _step(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._dirty or self._loop.stopping)
+        self.flush()
+        self._loop.pause(FLUSH_S)
+
+    def _unblock(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def stop(self) -> None:
         """Flush what waits and end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        self._loop.stop(10)

@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
+LOGGER = "herd.loops"
+
 REPEAT_S = 60.0
 """Seconds after which an outage that lasts is logged again."""
 
@@ -60,12 +62,16 @@ class _PlainLog:
         self._write(logging.ERROR, event, ids)
 
 
-def _make_log(name: str) -> Log:
-    try:
+def _default_log() -> Log:
+    """Where a process logs that set structlog up: there; and else through `logging`.
+
+    Left alone, structlog prints to standard output, which is a program's own.
+    """
+    with suppress(ImportError):
         structlog = importlib.import_module("structlog")
-    except ImportError:
-        return _PlainLog(name)
-    return cast("Log", structlog.get_logger(name))
+        if structlog.is_configured():
+            return cast("Log", structlog.get_logger(LOGGER))
+    return _PlainLog(LOGGER)
 
 
 class Failures:
@@ -79,7 +85,7 @@ class Failures:
             one, and at most the second.
         on_failure: is told of each failure; what it raises is logged.
         ids: added to each log event.
-        log: where events go; by default structlog's logger `herd.loops`.
+        log: where events go; by default the logger `herd.loops`, structlog's if it was set up.
         clock_s: a clock that only rises, in seconds.
     """
 
@@ -101,7 +107,7 @@ class Failures:
         self._retry_s = retry_s
         self._on_failure = on_failure
         self._ids = {"loop": name, **(ids or {})}
-        self._log = log or _make_log("herd.loops")
+        self._log = log
         self._clock_s = clock_s
         self._warned: tuple[type[BaseException], float] | None = None
 
@@ -134,10 +140,10 @@ class Failures:
 
     def _write(self, level: str, event: str, **more: Any) -> None:
         try:
-            getattr(self._log, level)(event, **self._ids, **more)
+            getattr(self._log or _default_log(), level)(event, **self._ids, **more)
         except Exception:  # noqa: BLE001 (a log that cannot be written ends no loop)
             # The standard library's handlers raise nothing.
-            getattr(_PlainLog("herd.loops"), level)(event, **self._ids, **more)
+            getattr(_PlainLog(LOGGER), level)(event, **self._ids, **more)
 
     def worked(self) -> None:
         """Note a step that succeeded; the first one after failures is logged."""

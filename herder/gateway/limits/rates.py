@@ -11,7 +11,6 @@ then as often as the rate says. What is kept of a name is when its bucket will b
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any, Protocol, cast
 import redis.asyncio
 import structlog
 from redis import RedisError
+
+from workers.transport.loops import TaskLoop
 
 _log = structlog.get_logger("herder.gateway")
 
@@ -176,18 +177,11 @@ class RedisAdder:
         await self._redis.aclose()
 
 
-async def keep_sharing(rates: Sequence[Rate], adder: Adder) -> None:
-    """Share these rates several times a second, until cancelled."""
-    alone = False
-    while True:
-        await asyncio.sleep(SHARE_S)
-        try:
-            for rate in rates:
-                await rate.share(adder)
-        except RedisError as error:
-            if not alone:
-                _log.warning("rates_not_shared", reason=type(error).__name__)
-            alone = True
-            await asyncio.sleep(1)
-        else:
-            alone = False
+def make_sharing(rates: Sequence[Rate], adder: Adder) -> TaskLoop:
+    """What shares these rates several times a second, once it is started."""
+
+    async def share() -> None:
+        for rate in rates:
+            await rate.share(adder)
+
+    return TaskLoop("rates", share, every_s=SHARE_S, outages=(RedisError,), log=_log)

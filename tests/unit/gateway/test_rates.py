@@ -8,7 +8,7 @@ import pytest
 from redis import RedisError
 
 from herder.gateway.limits.guard import Limits, address_of
-from herder.gateway.limits.rates import MINUTE_US, NAMES, Rate
+from herder.gateway.limits.rates import MINUTE_US, NAMES, Rate, make_sharing
 from herder.gateway.settings import load_settings
 
 
@@ -172,3 +172,31 @@ def test_keys_that_were_good_somewhere_are_heard_there(tmp_path, clean_environme
         limits.may_show("here", "guess")
     assert refused.value.code == "rate_limited"
     assert refused.value.retry_after_s > 0
+
+
+@pytest.mark.parametrize("raised", [RedisError("away"), ZeroDivisionError("planted")])
+def test_sharing_goes_on_after_a_failure(clock, raised):
+    """A task that died in silence would leave each gateway to its own count for good."""
+
+    async def main():
+        rate, shared = Rate("key", 60, clock_us=clock), asyncio.Event()
+        there = FakeRedis(clock)
+        add, calls = there.add, []
+
+        async def add_or_fail(keys, poured):
+            calls.append(keys)
+            if len(calls) == 1:
+                raise raised
+            shared.set()
+            return await add(keys, poured)
+
+        there.add = add_or_fail
+        rate.count("ada")
+        loop = make_sharing([rate], there)
+        loop.start()
+        await asyncio.wait_for(shared.wait(), 60)
+        assert loop.failures == 1
+        await loop.stop()
+        assert there.empty, "what was counted before is shared now"
+
+    asyncio.run(main())
