@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.domain.parsing import parse_key, parse_model
-from herder.domain.pricing import Rates, rank
+from herder.domain.pricing import Rates
 from herder.errors import HerdUnavailable, InvalidRequest, shown
 from herder.host import home
+from herder.market.ranking import PAUSE_S, Ranker
 from herder.settings import Settings
-from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store.herd import Worker
@@ -22,8 +23,6 @@ MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""
 MAX_NOTE_CHARS = 1000
 MAX_POLICY = 10**9
-RANKED_AT_ONCE = 500
-"""Orders that one transaction ranks anew at most, so that no submission waits long for them."""
 _CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
 """What the ids of operators' calls follow from; drawn once, and the same for ever."""
 
@@ -86,8 +85,8 @@ def set_policy(database: Database, **values: object) -> int:
         values: `aging_s`, `max_open_orders`, `tokens_per_minute`.
 
     Returns:
-        How many open orders were ranked anew: in pieces, so that nobody waits for them all. Until
-        the last of them, orders of the old weighing and of the new stand in one book.
+        How many open orders this call ranked anew (`herder/market/ranking.py`), after the change
+        itself was committed. Should it be ended meanwhile, the herders rank the rest.
 
     Raises:
         HerdUnavailable: the database is out of reach; where the policy was set before, it says so.
@@ -105,37 +104,20 @@ def set_policy(database: Database, **values: object) -> int:
     def step(connection: Connection) -> None:
         model_sql.lock_policy(connection)
         model_sql.set_policy(connection, changed)
+        if "aging_s" in changed:
+            model_sql.ask_for_ranking(connection)
 
     database.transact(step)
-    return _rank_anew(database) if "aging_s" in changed else 0
-
-
-def _rank_anew(database: Database) -> int:
-    """Rank every open order by the policy as it stands; how many."""
-    done, after = 0, ""
-
-    def step(connection: Connection) -> list[str]:
-        # By what stands now, whoever set it: of two who set it at once, both rank by the second's.
-        model_sql.share_policy(connection)
-        aging_s = model_sql.read_policy(connection)[0].aging_s
-        return book_sql.rank_anew(
-            connection,
-            lambda fee, needed, submitted_us: rank(
-                fee, needed, aging_s=aging_s, submitted_us=submitted_us
-            ),
-            after,
-            RANKED_AT_ONCE,
-        )
-
+    ranker = Ranker(database)
     try:
-        while page := database.transact(step):
-            done, after = done + len(page), page[-1]
+        while "aging_s" in changed and ranker.step():
+            time.sleep(PAUSE_S)
     except HerdUnavailable as error:
         raise HerdUnavailable(
-            f"The policy is set, and {done} open orders were ranked by it when the database was "
-            "lost; set it again to rank the others."
+            f"The policy is set, and {ranker.ranked} open orders were ranked by it when the "
+            "database was lost; the herders rank the others once it is back."
         ) from error
-    return done
+    return ranker.ranked
 
 
 def _rate(name: str, value: object, least: int) -> int:

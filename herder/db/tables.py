@@ -65,6 +65,10 @@ model = Table(
     Column("last_fee", BigInteger, nullable=False, server_default="1"),
     Column("last_needed", BigInteger, nullable=False, server_default="1"),
     Column("last_dispatch_us", BigInteger),
+    # The number of the last change of how waiting weighs, and of the one that its book is ranked
+    # for: `herder/market/ranking.py`.
+    Column("rank_epoch", BigInteger, nullable=False, server_default="0"),
+    Column("ranked_epoch", BigInteger, nullable=False, server_default="0"),
 )
 
 account = Table(

@@ -26,6 +26,10 @@ MOST_KEPT = 100_000
 takes the place of the oldest. Answers of orders stay as the orders do: nobody who sends an account
 much can have it lose one."""
 
+MORE_TRIMMED = 100
+"""Messages that one transaction forgets at most beside as many as it delivers: an inbox that is too
+long, since it was once kept longer, shrinks little by little."""
+
 MOST_ON_PAGE = 100
 MOST_CHARACTERS = 4_000_000
 """Of texts on one page, which holds at least one message however long that is."""
@@ -100,7 +104,7 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
         message_sql.insert_messages(connection, rows)
         told += [(name, row["number"], _told(row)) for row in rows]
         if last > MOST_KEPT:
-            message_sql.trim(connection, name, last - MOST_KEPT)
+            message_sql.trim(connection, name, last - MOST_KEPT, len(mine) + MORE_TRIMMED)
     queue_messages(connection, told, now_us)
 
 

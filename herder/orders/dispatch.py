@@ -129,7 +129,8 @@ class Dispatcher:
         published = self._some_published()
 
         def step(connection: Connection) -> tuple[list[Outgoing], int]:
-            model_sql.lock_dispatch(connection, model)
+            if not model_sql.lock_dispatch(connection, model):
+                return [], 0  # its book is being ranked anew
             workers, unclaimed = _standing(connection, model)
             room = self._room(workers, unclaimed)
             now_us = self._clock_us()

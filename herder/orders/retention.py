@@ -51,34 +51,54 @@ def purge(
             f"older_than_days must be a whole number from 0 to {MOST_DAYS}, not {str(days)[:40]}."
         )
     before_us = None if days is None else now_us - days * DAY_US
-    deleted = _purge_texts(database, before_us, account, order_id)
-    if order_id is None:
-        _purge_messages(database, before_us, account)
+    deleted = 0
+    while found := _forget_texts(database, before_us, account, order_id, AT_ONCE):
+        deleted += found
+    while order_id is None and _forget_messages(database, before_us, account, AT_ONCE):
+        pass
     return deleted
 
 
-def _purge_texts(
-    database: Database, before_us: int | None, account: str | None, order_id: str | None
+def forget_old(database: Database, now_us: int, days: int, limit: int) -> bool:
+    """Delete some of the texts and messages that are so many days old: a herder's duty.
+
+    Args:
+        database: where they stand.
+        now_us: the time, in microseconds since the epoch.
+        days: how long they are kept.
+        limit: how many at most.
+
+    Returns:
+        Whether there may be more.
+    """
+    before_us = now_us - days * DAY_US
+    if _forget_texts(database, before_us, None, None, limit):
+        return True
+    return _forget_messages(database, before_us, None, limit) > 0
+
+
+def _forget_texts(
+    database: Database,
+    before_us: int | None,
+    account: str | None,
+    order_id: str | None,
+    limit: int,
 ) -> int:
-    deleted = 0
-    while True:
-        with database.read() as connection:
-            found = order_sql.ended_with_text(
-                connection, before_us=before_us, account=account, order_id=order_id, limit=AT_ONCE
-            )
-        if not found:
-            return deleted
+    with database.read() as connection:
+        found = order_sql.ended_with_text(
+            connection, before_us=before_us, account=account, order_id=order_id, limit=limit
+        )
+    if found:
         database.transact(partial(order_sql.delete_texts, ids=found))
-        deleted += len(found)
+    return len(found)
 
 
-def _purge_messages(database: Database, before_us: int | None, account: str | None) -> None:
+def _forget_messages(
+    database: Database, before_us: int | None, account: str | None, limit: int
+) -> int:
     """After the texts: the answer of an order that ended only now stays with its text."""
-    while True:
-        with database.read() as connection:
-            found = message_sql.forgettable(
-                connection, before_us=before_us, name=account, limit=AT_ONCE
-            )
-        if not found:
-            return
+    with database.read() as connection:
+        found = message_sql.forgettable(connection, before_us=before_us, name=account, limit=limit)
+    if found:
         database.transact(partial(message_sql.delete_messages, found=found))
+    return len(found)

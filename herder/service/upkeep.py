@@ -1,4 +1,4 @@
-"""The duties of a herder besides its orders: grants, surveys of long books, and purges."""
+"""The duties of a herder besides its orders: grants, ranking, surveys of long books, and purges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import partial
 from herder.accounts.grants import POSTED_AT_ONCE, Grants
 from herder.db.database import Database
 from herder.market.queue_estimate import Surveyor
-from herder.orders.retention import purge
+from herder.market.ranking import PAUSE_S, Ranker
+from herder.orders.retention import forget_old
 from herder.service.duties import Duty
 from herder.webhooks.deliverer import Deliverer
 
@@ -37,6 +38,7 @@ def make_upkeep(
     """
     surveyor = Surveyor(database, clock_us=clock_us)
     duties = [
+        Duty("rank", Ranker(database).step, pause_s=PAUSE_S),
         Duty("grants", lambda limit: grants.post_due(limit) > 0, batch=POSTED_AT_ONCE),
         Duty("survey", lambda _limit: surveyor.step(), SURVEY_EVERY_S, pause_s=1.0, alone=True),
     ]
@@ -44,9 +46,8 @@ def make_upkeep(
     duties.append(purging("forget_deliveries", deliverer.forget))
     if keep_text_days:
 
-        def forget_texts(_limit: int) -> bool:
-            purge(database, clock_us(), older_than_days=keep_text_days)
-            return False
+        def forget_texts(limit: int) -> bool:
+            return forget_old(database, clock_us(), keep_text_days, limit)
 
         duties.append(purging("forget_texts", forget_texts))
     return duties

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Row,
     and_,
     bindparam,
     func,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     update,
 )
 
-from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders
+from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders, set_aside
 from herder.domain.order import Order, State
 from herder.domain.pricing import RANK_CAP
 from herder.store.orders import get_orders, to_order
@@ -255,17 +256,28 @@ _REBID = (
     )
 )
 # Those that are out too, or set aside: they may come back, to the place that they would have.
-_OPEN_PAGE = (
-    select(orders.c.id, orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
+_OPEN = (
+    # In the book's order, which is that of its index.
+    select(orders.c.seq).where(_QUEUED).order_by(*_BY_RANK),
+    select(orders.c.seq).where(orders.c.model == bindparam("model"), IS_OUT),
+    select(orders.c.seq)
+    .join(set_aside, set_aside.c.order_id == orders.c.id)
+    .where(orders.c.model == bindparam("model")),
+)
+_TO_RANK = (
+    select(orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
     .where(
+        orders.c.seq.in_(bindparam("seqs", expanding=True)),
         in_state(State.QUEUED, State.DISPATCHED, State.RUNNING, State.SET_ASIDE),
-        orders.c.id > bindparam("after"),
     )
     .order_by(orders.c.id)  # as all locks of orders go
-    .limit(bindparam("limit"))
-    .with_for_update()
 )
-_RANK = update(orders).where(orders.c.seq == bindparam("which")).values(rank=bindparam("new_rank"))
+# An order whose fee was raised meanwhile was ranked by that.
+_RANK = (
+    update(orders)
+    .where(orders.c.seq == bindparam("which"), orders.c.fee == bindparam("of_fee"))
+    .values(rank=bindparam("new_rank"))
+)
 
 
 def ending_of(ended: Order) -> dict[str, Any]:
@@ -333,23 +345,28 @@ def rebid(connection: Connection, order: Order, fee: int, rank: int, hold_id: st
     connection.execute(_REBID, values)
 
 
-def rank_anew(
-    connection: Connection, rank: Callable[[int, int, int], int], after: str, limit: int
-) -> list[str]:
-    """Give open orders the rank that `rank(fee, needed, submitted_us)` says, a page at a time.
+def open_seqs(connection: Connection, model_name: str) -> list[int]:
+    """The numbers of a model's open orders, all as they stand at one moment.
 
     Args:
-        connection: the transaction.
-        rank: says the rank.
-        after: only orders of a higher id: the last one of the page before.
-        limit: orders at most.
-
-    Returns:
-        The ids of the page, in order; none where there are no more.
+        connection: a transaction that only reads, and so sees one moment.
+        model_name: the model.
     """
-    page = connection.execute(_OPEN_PAGE, {"after": after, "limit": limit}).all()
-    rows = [
-        {"which": row.seq, "new_rank": rank(row.fee, row.needed, row.submitted_us)} for row in page
+    return [
+        int(seq)
+        for query in _OPEN
+        for seq in connection.execute(query, {"model": model_name}).scalars()
     ]
+
+
+def to_rank(connection: Connection, seqs: Sequence[int]) -> Sequence[Row[int, int, int, int]]:
+    """(seq, fee, needed, submitted_us) of those of some orders that are still open."""
+    return connection.execute(_TO_RANK, {"seqs": list(seqs)}).all()
+
+
+def rank_anew(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Give orders new ranks: `which` (seq), `of_fee` and `new_rank`, in the order of `to_rank`.
+
+    One that has another fee by now keeps the rank that it has.
+    """
     _each(connection, _RANK, rows)
-    return [str(row.id) for row in page]

@@ -48,8 +48,16 @@ _DRAW = (
 _INSERT = insert(message)
 _TRIM = delete(message).where(
     message.c.account == bindparam("which"),
-    message.c.number <= bindparam("upto"),
-    message.c.order_id.is_(None),
+    message.c.number.in_(
+        select(message.c.number)
+        .where(
+            message.c.account == bindparam("which"),
+            message.c.number <= bindparam("upto"),
+            message.c.order_id.is_(None),
+        )
+        .order_by(message.c.number)
+        .limit(bindparam("limit"))
+    ),
 )
 _PAGE = (
     select(
@@ -93,9 +101,9 @@ def insert_messages(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
     connection.execute(_INSERT, [dict(row) for row in rows])
 
 
-def trim(connection: Connection, name: str, upto: int) -> None:
-    """Delete an account's messages up to a number, but for the answers of its orders."""
-    connection.execute(_TRIM, {"which": name, "upto": upto})
+def trim(connection: Connection, name: str, upto: int, limit: int) -> None:
+    """Delete an account's oldest messages up to a number, but for the answers of its orders."""
+    connection.execute(_TRIM, {"which": name, "upto": upto, "limit": limit})
 
 
 def page(connection: Connection, name: str, after: int, limit: int) -> list[Stored]:

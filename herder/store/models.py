@@ -56,8 +56,15 @@ def _to_model(row: Row[Any]) -> Model:
     )
 
 
-_LOCK = (
-    select(model.c.name).where(model.c.name == bindparam("name")).with_for_update(key_share=True)
+_IS_RANKED = select(model.c.rank_epoch == model.c.ranked_epoch).where(
+    model.c.name == bindparam("name")
+)
+# The row that was waited for is looked at as it is then: with what its last owner wrote.
+_LOCK = _IS_RANKED.with_for_update(key_share=True)
+_TO_RANK = (
+    select(model.c.name, model.c.rank_epoch)
+    .where(model.c.rank_epoch != model.c.ranked_epoch)
+    .order_by(model.c.name)
 )
 
 
@@ -67,13 +74,36 @@ _SHARE_POLICY = select(func.pg_advisory_xact_lock_shared(_POLICY_LOCK))
 _LOCK_POLICY = select(func.pg_advisory_xact_lock(_POLICY_LOCK))
 
 
-def lock_dispatch(connection: Connection, name: str) -> None:
+def lock_dispatch(connection: Connection, name: str) -> bool:
     """Wait for the right to dispatch a model's orders, and keep it to the transaction's end.
 
     On SQLite the write lock is that right already.
+
+    Returns:
+        Whether its book may be dispatched from: it is not being ranked anew.
     """
-    if connection.dialect.name != "sqlite":
-        connection.execute(_LOCK, {"name": name})
+    sqlite = connection.dialect.name == "sqlite"
+    found = connection.execute(_IS_RANKED if sqlite else _LOCK, {"name": name})
+    return bool(found.scalar_one_or_none())
+
+
+def ask_for_ranking(connection: Connection) -> None:
+    """Have every book ranked anew; until it is, nothing of it is dispatched."""
+    connection.execute(update(model).values(rank_epoch=model.c.rank_epoch + 1))
+
+
+def to_rank(connection: Connection) -> list[tuple[str, int]]:
+    """(model, number of the change) of the books that are to be ranked anew."""
+    return [(row.name, int(row.rank_epoch)) for row in connection.execute(_TO_RANK)]
+
+
+def mark_ranked(connection: Connection, name: str, epoch: int) -> None:
+    """A book was ranked for a change; if another one came meanwhile, that is still to be done."""
+    connection.execute(
+        update(model)
+        .where(model.c.name == name, model.c.rank_epoch == epoch)
+        .values(ranked_epoch=epoch)
+    )
 
 
 def share_policy(connection: Connection) -> None:
@@ -98,7 +128,7 @@ def policy_values(connection: Connection) -> dict[str, int | str | bool]:
 
 
 def set_policy(connection: Connection, values: Mapping[str, object]) -> None:
-    """Change values of the policy; where waiting weighs anew, the caller ranks the orders."""
+    """Change values of the policy; where waiting weighs anew, the caller asks for ranking."""
     connection.execute(update(policy).values(dict(values)))
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herder import operator
-from herder.domain.pricing import rank
-from herder.errors import AccountNotFound, HerdUnavailable, InvalidRequest, RateLimited
+from herder.errors import AccountNotFound, InvalidRequest, RateLimited
 from herder.store import accounts as account_sql
 
 
@@ -103,69 +101,3 @@ def test_waiting_weighs_as_much_as_was_set(make_house):
     worker = house.worker(slots=3)
     assert [job.order for job in house.dispatch()] == [dear.id, old.id, late.id]
     assert worker.slots == 3
-
-
-@pytest.fixture
-def in_pairs(house, monkeypatch):
-    """Ranks two orders at a time, and calls `between` once a pair is committed."""
-    monkeypatch.setattr(operator, "RANKED_AT_ONCE", 2)
-    transact, committed = house.database.transact, []
-
-    def watched(step):
-        done = transact(step)
-        if step.__qualname__.startswith("_rank_anew") and done:
-            committed.append(done)
-            monkeypatch.setattr(house.database, "transact", transact)
-            try:
-                house.between(len(committed))
-            finally:
-                monkeypatch.setattr(house.database, "transact", watched)
-        return done
-
-    house.between = lambda _: None
-    monkeypatch.setattr(house.database, "transact", watched)
-    return committed
-
-
-def ranks_by(house, ids, aging_s):
-    return all(
-        one.rank == rank(one.fee, one.needed, aging_s=aging_s, submitted_us=one.submitted_us)
-        for one in map(house.order, ids)
-    )
-
-
-def test_orders_are_ranked_anew_in_pieces_between_which_others_write(house, in_pairs):
-    """All in one transaction, 100,000 orders kept a submission waiting for 13 to 15 s."""
-    ids = [house.submit(fee=13 + fee).id for fee in range(5)]
-    house.between = lambda _: ids.append(house.submit(fee=40).id)
-    ranked = operator.set_policy(house.database, aging_s=60)
-    assert max(map(len, in_pairs)) <= 2
-    assert len(in_pairs) >= 3
-    assert 5 <= ranked <= len(ids)
-    assert ranks_by(house, ids, 60)
-
-
-def test_of_two_who_set_it_at_once_all_are_ranked_by_the_second(house, in_pairs):
-    ids = [house.submit(fee=13 + fee).id for fee in range(5)]
-
-    def between(count):
-        if count == 1:
-            operator.set_policy(house.database, aging_s=7)
-
-    house.between = between
-    operator.set_policy(house.database, aging_s=60)
-    assert ranks_by(house, ids, 7)
-
-
-def test_whoever_ranks_half_of_them_is_told_to_do_it_again(house, in_pairs):
-    ids = [house.submit(fee=13 + fee).id for fee in range(5)]
-
-    def away(_):
-        raise HerdUnavailable("The database does not answer.")
-
-    house.between = away
-    with pytest.raises(HerdUnavailable, match="set it again"):
-        operator.set_policy(house.database, aging_s=60)
-    house.between = lambda _: None
-    operator.set_policy(house.database, aging_s=60)
-    assert ranks_by(house, ids, 60)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import func, select
 
+from herder.db.tables import order_text
 from herder.errors import (
     AccountNotFound,
     InvalidMessage,
@@ -13,7 +15,7 @@ from herder.errors import (
 )
 from herder.messages.inbox import read_inbox
 from herder.messages.tags import parse_tags
-from herder.orders.retention import purge
+from herder.orders.retention import forget_old, purge
 from workers.wire import Failure
 
 BROKEN = Failure(code="broken", message="It went wrong.", permanent=True)
@@ -382,6 +384,38 @@ def test_an_inbox_that_is_full_forgets_the_oldest_but_no_answer_of_an_order(hous
     found = read_inbox(house.database, "default", 0, 100)
     assert [one.number for one in found] == [2, 5, 6, 7]
     assert found[0].tags["Action"] == "Inference-Response"
+
+
+def test_an_inbox_that_is_far_too_long_shrinks_a_bounded_number_at_once(house, monkeypatch):
+    monkeypatch.setattr("herder.messages.inbox.MORE_TRIMMED", 2)
+    for _ in range(8):
+        house.send(Action="Balance")
+    monkeypatch.setattr("herder.messages.inbox.MOST_KEPT", 3)
+    left = []
+    for _ in range(3):
+        house.send(Action="Balance")
+        left.append([one.number for one in read_inbox(house.database, "default", 0, 100)])
+    assert left == [[4, 5, 6, 7, 8, 9], [7, 8, 9, 10], [9, 10, 11]]
+
+
+def test_old_texts_and_messages_are_forgotten_a_bounded_number_at_once(house):
+    worker = house.worker()
+    for _ in range(3):
+        house.ask(26)
+        worker.finish(house.dispatched())
+        house.send(Action="Balance")
+    assert not forget_old(house.database, house.now_us, 1, 2), "nothing is old enough"
+    house.now_us += 2 * 86_400_000_000
+    kept = house.ask(26)
+    left = []
+    more = True
+    while more:
+        more = forget_old(house.database, house.now_us, 1, 2)
+        with house.database.read() as connection:
+            texts = connection.execute(select(func.count()).select_from(order_text)).scalar_one()
+        left.append((texts, len(house.inbox())))
+    assert left == [(2, 6), (1, 6), (1, 4), (1, 2), (1, 0), (1, 0)]
+    assert house.order(kept.order).state.value == "queued"
 
 
 def test_what_a_full_inbox_forgets_is_found_without_reading_the_answers(house):

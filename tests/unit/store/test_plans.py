@@ -19,6 +19,7 @@ from herder.gateway.telemetry.monitor import Monitor
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import Quotes
 from herder.messages.inbox import News, read_inbox
+from herder.operator import set_policy
 from herder.store import claims as claim_sql
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql
@@ -88,6 +89,7 @@ def all_steps(house, monkeypatch):
     for step in (house.herd.sweep, house.settlement.lapse, house.withdrawal.sweep):
         step()
     house.dispatcher.sweep()
+    set_policy(house.database, aging_s=5)
     surveyor.step()
     grant = house.grants.create("default", 5, "day")
     ended = day_of(house.now_us)  # its month may be over tomorrow
@@ -156,7 +158,7 @@ def send_messages(house, worker):
     read_inbox(house.database, "default", 0, 10)
     News(house.database).changed(["default", "ada"])
     with house.database.write() as connection:
-        message_sql.trim(connection, "default", 1)
+        message_sql.trim(connection, "default", 1, 100)
         for before_us, name in ((1, None), (None, "ada"), (1, "ada")):
             found = message_sql.forgettable(connection, before_us=before_us, name=name, limit=10)
         message_sql.delete_messages(connection, [*found, ("ada", 1)])
