@@ -28,6 +28,7 @@ NAMES = [
     "outbox",
     "refill",
     "counts",
+    "rank",
     "grants",
     "survey",
     "forget_deliveries",
