@@ -67,7 +67,7 @@ from herder.version import __version__
 
 if TYPE_CHECKING:
     from herder.client.http.async_client import AsyncClient
-    from herder.client.http.remote_herd import Client
+    from herder.client.http.client import Client
 
 
 def __getattr__(name: str) -> Any:

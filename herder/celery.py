@@ -15,12 +15,14 @@ from typing import Any
 import structlog
 from celery import signals
 
+from herder.accounts.accounts import open_ledger
 from herder.accounts.grants import Grants
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.errors import HerdError, HerdUnavailable
 from herder.herd.heartbeats import Herd
+from herder.herd.herder_key import load_herder_key
 from herder.herd.trusted_keys import Keys
-from herder.host import home
 from herder.orders.cancellation import Withdrawal
 from herder.orders.dispatch import Dispatcher
 from herder.orders.settlement import Settlement
@@ -55,9 +57,8 @@ def make_service(
     settings: Settings, database: Database, publisher: CelerySender, deliverer: Deliverer
 ) -> Service:
     """Wire a herder's parts together."""
-    key = home.load_herder_key(settings)
-    books = home.open_ledger()
-    clock_us = home.clock_us
+    key = load_herder_key(settings)
+    books = open_ledger()
     upkeep = make_upkeep(
         database,
         Grants(database, books, clock_us=clock_us),
@@ -91,10 +92,10 @@ def make_deliverer(settings: Settings, database: Database) -> Deliverer:
     )
     return Deliverer(
         database,
-        Sealer(home.load_herder_key(settings)),
+        Sealer(load_herder_key(settings)),
         HttpSender(settings.webhook_rules, timeout_s=limits.timeout_s),
         limits,
-        clock_us=home.clock_us,
+        clock_us=clock_us,
     )
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herder.errors import HerdError, InvalidRequest, shown
+from herder.errors import (
+    HerdError,
+    InvalidRequest,
+    OrderCancelled,
+    OrderEnded,
+    OrderExpired,
+    OrderFailed,
+    sentence,
+    shown,
+)
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
@@ -100,3 +109,32 @@ def require_page(limit: object) -> None:
     """
     if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
         raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
+
+
+_ENDS: dict[str, type[OrderEnded]] = {
+    "failed": OrderFailed,
+    "cancelled": OrderCancelled,
+    "expired": OrderExpired,
+}
+
+
+def raise_if_not_completed(result: Result) -> None:
+    """Raise the error of an order that ended otherwise.
+
+    Raises:
+        OrderFailed, OrderCancelled, OrderExpired: with the result.
+    """
+    receipt = result.receipt
+    ended = _ENDS.get(receipt.state)
+    if ended is None:
+        return
+    why = str((receipt.failure or {}).get("message", "")).strip()
+    money = (
+        f"{receipt.charged} winston were charged and {receipt.returned} returned."
+        if receipt.charged
+        else f"All {receipt.returned} winston were returned."
+    )
+    raise ended(
+        f"Order {result.order} {receipt.state}{': ' + sentence(why) if why else '.'} {money}",
+        result,
+    )

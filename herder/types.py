@@ -6,20 +6,10 @@ Amounts are integer winston; multipliers are exact decimals as text, since a flo
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from herder.errors import OrderCancelled, OrderEnded, OrderExpired, OrderFailed, sentence
-
 if TYPE_CHECKING:
-    from herder.domain.order import Order
-
-
-def decimal_text(value: Fraction, places: int = 6) -> str:
-    """A fraction as a short decimal for people: 1.25, not 5/4."""
-    scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
-    return f"{scaled:f}"
+    pass
 
 
 PLACE_COUNTED = 1000
@@ -263,77 +253,3 @@ class StatementEntry:
     counterparty: str | None
     period: str | None
     note: str | None
-
-
-def receipt_of(order: Order) -> Receipt:
-    """An order's receipt, as it stands now."""
-    started, ended = order.started_us, order.ended_us
-    return Receipt(
-        order=order.id,
-        account=order.account,
-        model=order.model,
-        state=order.state.value,
-        needed=order.needed,
-        fee=order.fee,
-        multiplier=decimal_text(order.multiplier),
-        bid_factor=decimal_text(Fraction(order.bid_factor)),
-        automatic=order.automatic,
-        rates=Rate(order.rates.prompt_fee, order.rates.fee_per_token),
-        words=order.words,
-        tokens=order.tokens,
-        generated=order.generated,
-        charged=order.charged,
-        returned=order.returned,
-        held=order.held,
-        refunded=order.refunded,
-        attempts=order.tries,
-        worker=order.worker,
-        weights=order.weights,
-        reference=order.reference,
-        submitted_us=order.submitted_us,
-        waited_ms=None if started is None else max(0, started - order.submitted_us) // 1000,
-        took_ms=None if started is None or ended is None else max(0, ended - started) // 1000,
-        failure=order.failure,
-    )
-
-
-def result_of(order: Order, text: str | None) -> Result:
-    """An order's result; `text` is None where it was deleted."""
-    return Result(
-        order=order.id,
-        text=text or "",
-        finish_reason=order.finish_reason,
-        usage=Usage(order.prompt_tokens, order.generated),
-        receipt=receipt_of(order),
-        reference=order.reference,
-        text_deleted=text is None,
-    )
-
-
-_ENDS: dict[str, type[OrderEnded]] = {
-    "failed": OrderFailed,
-    "cancelled": OrderCancelled,
-    "expired": OrderExpired,
-}
-
-
-def raise_if_not_completed(result: Result) -> None:
-    """Raise the error of an order that ended otherwise.
-
-    Raises:
-        OrderFailed, OrderCancelled, OrderExpired: with the result.
-    """
-    receipt = result.receipt
-    ended = _ENDS.get(receipt.state)
-    if ended is None:
-        return
-    why = str((receipt.failure or {}).get("message", "")).strip()
-    money = (
-        f"{receipt.charged} winston were charged and {receipt.returned} returned."
-        if receipt.charged
-        else f"All {receipt.returned} winston were returned."
-    )
-    raise ended(
-        f"Order {result.order} {receipt.state}{': ' + sentence(why) if why else '.'} {money}",
-        result,
-    )

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 import ledger
 from herder.accounts import api_keys
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import account
 from herder.domain.parsing import parse_account
@@ -53,6 +54,11 @@ def money_errors(name: str) -> Iterator[None]:
         raise InvalidRequest(str(error).replace("client:", ""), **error.data) from None
     except ledger.LedgerBusy as error:
         raise HerdUnavailable("The database is busy; try again.") from error
+
+
+def open_ledger(clock: Callable[[], int] = clock_us) -> Ledger:
+    """The ledger, as this project uses it."""
+    return Ledger(clock, OUTSIDE)
 
 
 class Accounts:

@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 import ledger
 from herder.accounts.accounts import OUTSIDE, client_account, money_errors
 from herder.db.database import Database
+from herder.domain.ids import new_uuid
 from herder.domain.parsing import parse_account, parse_amount
 from herder.domain.periods import Every, day_of, parse_every, start_us
 from herder.errors import (
@@ -39,7 +40,6 @@ from herder.errors import (
     SetupError,
     shown,
 )
-from herder.orders.intake import new_uuid
 from herder.store import accounts as account_sql
 from herder.store import grants as grant_sql
 from herder.store.grants import Grant

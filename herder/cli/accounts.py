@@ -104,7 +104,7 @@ def deposit(
     name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
 ) -> None:
     """Add money to an account."""
-    from herder.operator import parse_note
+    from herder.domain.parsing import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
     with opened() as herd:
@@ -117,7 +117,7 @@ def withdraw(
     name: Name, amount: Amount, id_: TransferId = None, note: Note = None, json: Json = False
 ) -> None:
     """Take money out of an account; held money stays."""
-    from herder.operator import parse_note
+    from herder.domain.parsing import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
     with opened() as herd:
@@ -135,7 +135,7 @@ def transfer(
     json: Json = False,
 ) -> None:
     """Move money from one account to another."""
-    from herder.operator import parse_note
+    from herder.domain.parsing import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
     with opened() as herd:

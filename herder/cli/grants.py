@@ -65,8 +65,8 @@ def grant(
     Herders post what is due, including what came due while none was running. A grant adds to the
     balance: what was not spent before stays.
     """
+    from herder.domain.parsing import parse_note
     from herder.domain.periods import parse_day
-    from herder.operator import parse_note
 
     winston, words, key = amount_of(amount), parse_note("--note", note), transfer_id_of(id_)
     first = None if starts is None else parse_day("--from", starts)

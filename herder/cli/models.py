@@ -53,7 +53,7 @@ def set_(
     json: Json = False,
 ) -> None:
     """Set a model's rates for new orders; existing orders keep theirs."""
-    from herder.operator import set_rates
+    from herder.market.policy import set_rates
 
     with opened() as herd:
         model, new = set_rates(

@@ -206,7 +206,7 @@ def refund(
     json: Json = False,
 ) -> None:
     """Refund part or all of what an ended order was charged."""
-    from herder.operator import parse_note
+    from herder.domain.parsing import parse_note
 
     winston = None if amount is None else amount_of(amount)
     why, key = parse_note("--reason", reason), transfer_id_of(id_)

@@ -15,7 +15,7 @@ app = typer.Typer(help="Show and set what prices, ranks and limits orders.")
 @app.command(epilog="Example: herd policy show")
 def show(json: Json = False) -> None:
     """Show the values; `herd init` took them from the environment."""
-    from herder.operator import read_policy
+    from herder.market.policy import read_policy
 
     with opened() as herd:
         values = read_policy(herd.database)
@@ -47,7 +47,7 @@ def set_(
     json: Json = False,
 ) -> None:
     """Set how much waiting counts, and the limits of accounts without limits of their own."""
-    from herder.operator import read_policy, set_policy
+    from herder.market.policy import read_policy, set_policy
 
     values: dict[str, Any] = {
         "aging_s": optional_whole(aging_s),

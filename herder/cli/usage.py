@@ -51,7 +51,7 @@ def usage(
     Refunds count on the day of their order, whenever they were made. At most 366 days at a time.
     """
     from herder.accounts.usage import NUMBERS, numbers_of, read_usage, row_of, to_sheet, total
-    from herder.host import home
+    from herder.clock import clock_us
 
     if csv and json:
         raise InvalidRequest("Give either --csv or --json, not both.")
@@ -59,7 +59,7 @@ def usage(
     with opened() as herd:
         if account is not None:
             herd.accounts.balance(account)  # an unknown account is an error, not an empty list
-        now_us = home.clock_us()
+        now_us = clock_us()
         after: str | None = ""
         while after is not None:
             page: Report = read_usage(

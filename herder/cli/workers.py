@@ -31,7 +31,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the herd's workers."""
-    from herder.operator import list_workers
+    from herder.herd.roster import list_workers
 
     with opened() as herd:
         found = list_workers(herd.database, all_of_them=all_of_them)
@@ -67,7 +67,7 @@ def add(
     The file that HERD_WORKER_KEY names is the worker's secret: whoever has it can answer orders.
     Copy it to the worker's machine, and give HERD_REDIS_URL as that machine sees it.
     """
-    from herder.operator import add_worker
+    from herder.host.home import add_worker
 
     with opened() as herd:
         environment = add_worker(herd.database, herd.settings, name)

@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from herder.client.optional import needing
+from herder.client.order import Order
 from herder.errors import HerdError
 from herder.interface import Herd
-from herder.types import Info, Quote, Receipt, Result
+from herder.types import Info, Quote
 
 if TYPE_CHECKING:
     from herder.client.http.address import Address
     from herder.client.http.async_client import AsyncClient as AsyncClient
-    from herder.client.http.remote_herd import Client as Client
+    from herder.client.http.client import Client as Client
 
 Messages = Sequence[dict[str, str]]
 BidAsked = Mapping[str, int | float | str]
@@ -79,7 +80,7 @@ def open_herd(elsewhere: Address | None) -> Herd:
 def __getattr__(name: str) -> Any:
     """The HTTP clients, loaded when they are asked for: httpx takes a tenth of a second."""
     if name == "Client":
-        from herder.client.http.remote_herd import Client
+        from herder.client.http.client import Client
 
         return Client
     if name == "AsyncClient":
@@ -87,97 +88,6 @@ def __getattr__(name: str) -> Any:
 
         return AsyncClient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class Order:
-    """An order of yours: ask it how it stands, read its text, wait for its end.
-
-    Attributes:
-        id: what names it, here and for `herd order show`.
-        account: who pays.
-        model: what runs it.
-        fee: winston held for it.
-        needed: winston that it had to pay at least.
-        reference: your own, given back with the answer.
-    """
-
-    def __init__(self, herd: Herd, receipt: Receipt) -> None:
-        self._herd = herd
-        self.id = receipt.order
-        self.account = receipt.account
-        self.model = receipt.model
-        self.fee = receipt.fee
-        self.needed = receipt.needed
-        self.reference = receipt.reference
-
-    def __repr__(self) -> str:
-        return f"<Order {self.id} fee={self.fee} needed={self.needed}>"
-
-    def status(self) -> str:
-        """Say where it stands.
-
-        Returns:
-            `queued`, `dispatched`, `running`, `completed`, `failed`, `cancelled`, `expired`, or
-            `set_aside`, which the herd's operator ends.
-        """
-        return self.receipt().state
-
-    def receipt(self) -> Receipt:
-        """What it costs and why, as it stands now."""
-        return self._herd.receipt(self.id)
-
-    def result(self, timeout: float | None = None) -> Result:
-        """Wait for its end, through outages of the herd.
-
-        Args:
-            timeout: seconds, or None to wait for ever.
-
-        Returns:
-            Text, finish reason, usage and receipt.
-
-        Raises:
-            ResultTimeout: it did not end in time; it goes on, and may be asked again.
-            OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `error.result` holds
-                the partial text and the receipt.
-        """
-        return self._herd.result(self.id, timeout)
-
-    def stream(self) -> Iterator[str]:
-        """Its text as it is generated, from the beginning, however late you join.
-
-        Raises:
-            StreamRestarted: the worker was lost after text was shown; call again for the new text.
-            OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
-        """
-        return self._herd.stream(self.id)
-
-    def cancel(self) -> Receipt:
-        """End it. While it waits, all of the fee comes back at once and the receipt says so.
-
-        Once it runs, its worker stops it between two tokens, and what was delivered until then is
-        charged: `result()` waits for that and raises `OrderCancelled` with the partial text. An
-        order that has ended stays as it is.
-
-        Raises:
-            HerdUnavailable: the herd does not answer. Beside the herder the cancellation is
-                remembered, and made when the database is back if this program still runs then.
-        """
-        return self._herd.cancel(self.id)
-
-    def rebid(self, fee: int) -> Receipt:
-        """Raise its fee while it is queued; it moves to its new place at once.
-
-        Args:
-            fee: the new fee in winston, for the whole order.
-
-        Raises:
-            RebidTooLow: it offers as much already.
-            OrderNotWaiting: a worker has it, or it has ended.
-            InsufficientBalance: the account has less than the difference.
-        """
-        receipt = self._herd.rebid(self.id, fee)
-        self.fee = receipt.fee
-        return receipt
 
 
 def submit(

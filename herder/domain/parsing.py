@@ -25,6 +25,7 @@ from herder.errors import (
     InvalidName,
     InvalidPrompt,
     InvalidReference,
+    InvalidRequest,
     InvalidRunLimit,
     InvalidSampling,
     InvalidStartBy,
@@ -46,6 +47,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REFERENCE_CHARS = 256
 MAX_KEY_CHARS = 255
 MAX_BIDS = 20
+MAX_NOTE_CHARS = 1000
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")
@@ -354,3 +356,22 @@ def parse_key(key: object) -> str | None:
             f"idempotency_key must be 1 to {MAX_KEY_CHARS} printable characters.",
         )
     return key
+
+
+def parse_note(name: str, text: str | None) -> str:
+    """An operator's own words, which stand in a statement for ever.
+
+    Args:
+        name: what they are called in the sentence that refuses them.
+        text: the words, or None for none.
+
+    Raises:
+        InvalidRequest: they are empty, too long, or no text.
+    """
+    if text is None:
+        return ""
+    # A lone surrogate is no character: no database takes it.
+    surrogate = any("\ud800" <= char <= "\udfff" for char in text)
+    if not text.strip() or len(text) > MAX_NOTE_CHARS or surrogate:
+        raise InvalidRequest(f"{name} must be 1 to {MAX_NOTE_CHARS} characters.")
+    return text

@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI
 from redis import RedisError
 
+from herder.clock import clock_us
 from herder.gateway.auth import House
 from herder.gateway.limits.guard import Guard, Limits
 from herder.gateway.limits.rates import RedisAdder, make_sharing
@@ -21,7 +22,6 @@ from herder.gateway.streams.following import Follower
 from herder.gateway.telemetry.metrics import Measured, Metrics
 from herder.gateway.telemetry.monitor import Monitor
 from herder.gateway.telemetry.readiness import check
-from herder.host import home
 from herder.local.local_herd import LocalHerd
 from herder.version import __version__
 from herder.web import errors
@@ -47,7 +47,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         settings: of the gateway.
     """
     limits = Limits(settings)
-    monitor = Monitor(local.database, local.accounts.totals, clock_us=home.clock_us)
+    monitor = Monitor(local.database, local.accounts.totals, clock_us=clock_us)
     metrics = Metrics(monitor)
 
     @asynccontextmanager
@@ -126,7 +126,11 @@ def serve(
         make_app(local, settings),
         listening,
         ready=ready,
-        http=make_protocol(settings),
+        http=make_protocol(
+            max_request_s=settings.max_request_s,
+            max_header_bytes=settings.max_header_bytes,
+            slow_reader_s=settings.slow_reader_s,
+        ),
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,
         proxy_headers=bool(settings.trusted_proxies),

@@ -10,38 +10,27 @@ import json
 import os
 import re
 import secrets
-import time
-from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import insert, select
 
-from herder.accounts.accounts import OUTSIDE, Accounts
+from herder.accounts.accounts import OUTSIDE, Accounts, open_ledger
+from herder.clock import clock_us
 from herder.db import migrations
 from herder.db.database import Database
 from herder.db.tables import clock, policy
 from herder.errors import AccountExists, SetupError
+from herder.herd.herder_key import load_herder_key
 from herder.settings import InitialPolicy, Settings
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
-from ledger import Ledger
 from workers.transport.settings import SETTINGS_FILE
 from workers.wire import PrivateKey, PublicKey, WireError
 
 REVENUE_STRIPES = {"sqlite": 1, "postgresql": 16}
 """Accounts that revenue is spread over, by kind of database: where many write at once, one row that
 every settlement credits is a row that all of them wait for."""
-
-
-def clock_us() -> int:
-    """The time in microseconds since the epoch."""
-    return time.time_ns() // 1000
-
-
-def open_ledger(clock: Callable[[], int] = clock_us) -> Ledger:
-    """The ledger, as this project uses it."""
-    return Ledger(clock, OUTSIDE)
 
 
 def init(settings: Settings, initial: InitialPolicy, *, deposit: int = 0) -> list[str]:
@@ -182,24 +171,6 @@ def _herder_key(settings: Settings, made: list[str]) -> PrivateKey:
     return load_herder_key(settings)
 
 
-def load_herder_key(settings: Settings) -> PrivateKey:
-    """The herder's private key.
-
-    Raises:
-        SetupError: it is not there, or is no key.
-    """
-    try:
-        return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))
-    except FileNotFoundError:
-        raise SetupError(
-            f"The herder's key is missing at {settings.key_path}; `herd init` creates it."
-        ) from None
-    except (OSError, ValueError, WireError):
-        raise SetupError(
-            f"The file {settings.key_path} cannot be read as the herder's key."
-        ) from None
-
-
 def add_worker_key(
     database: Database, settings: Settings, name: str, made: list[str] | None = None
 ) -> Path:
@@ -241,3 +212,26 @@ def add_worker_key(
     with database.write() as connection:
         herd_sql.add_key(connection, herd_sql.WORKER, name, public, clock_us())
     return path
+
+
+def add_worker(database: Database, settings: Settings, name: str) -> dict[str, str]:
+    """Let a further worker join; a name that is known keeps its key.
+
+    Returns:
+        The environment that it needs, beside `HERD_MODEL_PATH`. The address of Redis may hold a
+        password, and the file of `HERD_WORKER_KEY` is a secret.
+
+    Raises:
+        SetupError: the name is none, or the file cannot be written.
+    """
+    path = add_worker_key(database, settings, name)
+    with database.read() as connection:
+        _, default_model, _ = model_sql.read_policy(connection)
+    environment = {"HERD_REDIS_URL": settings.redis_url}
+    if settings.broker_url:
+        environment["HERD_BROKER_URL"] = settings.broker_url
+    return environment | {
+        "HERD_WORKER_KEY": str(path),
+        "HERD_WORKER_NAME": name,
+        "HERD_MODEL": default_model,
+    }

@@ -22,8 +22,8 @@ from typing import Any
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
 
+from herder.clock import clock_us
 from herder.errors import HerdError, SetupError
-from herder.host import home as home_folder
 from herder.host.programs import Plan, make_plan
 from herder.host.supervisor import Show, Supervisor
 from herder.local.local_herd import LocalHerd
@@ -144,7 +144,7 @@ def stop_on_signals(supervisor: Supervisor) -> None:
 
 def _announce(plan: Plan, supervisor: Supervisor, as_json: bool) -> None:
     """On a thread: when the herd is ready, say how to use it."""
-    since_us = home_folder.clock_us()
+    since_us = clock_us()
     herd = LocalHerd(plan.settings)
     try:
         if not wait_ready(herd, supervisor, plan.workers, since_us=since_us):

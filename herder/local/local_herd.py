@@ -12,13 +12,15 @@ from typing import Any
 
 from redis import RedisError
 
-from herder.accounts.accounts import Accounts, shown_entry
+from herder.accounts.accounts import Accounts, open_ledger, shown_entry
 from herder.accounts.api_keys import ApiKeys
 from herder.accounts.grants import Grants
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain.order import Order, State
 from herder.domain.parsing import parse_bids, parse_submission
+from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import read_quote, sign_receipt
 from herder.errors import (
     HerdUnavailable,
@@ -26,7 +28,8 @@ from herder.errors import (
     SetupError,
     WorkerNotFound,
 )
-from herder.host import home
+from herder.herd.herder_key import load_herder_key
+from herder.herd.roster import serving
 from herder.interface import require_page
 from herder.local.callbacks import Caller, ErrorCallback, TextCallback
 from herder.local.cancellations import Cancellations
@@ -34,7 +37,6 @@ from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
 from herder.messages.inbox import Message, News, read_inbox
-from herder.operator import serving
 from herder.orders.cancellation import Withdrawal
 from herder.orders.intake import Desk
 from herder.orders.reader import Answers
@@ -45,15 +47,7 @@ from herder.service.nudge import Nudger
 from herder.settings import Settings
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
-from herder.types import (
-    Info,
-    NamedBalance,
-    Quote,
-    Receipt,
-    Result,
-    StatementEntry,
-    receipt_of,
-)
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from workers.transport.streams import INBOX, Streams, connect
@@ -71,30 +65,30 @@ class LocalHerd:
         Raises:
             SetupError: there is no herd in the home folder.
         """
-        key = home.load_herder_key(settings)
+        key = load_herder_key(settings)
         self.settings = settings
         self.database = Database(settings.database, settings.lease_s)
-        books = home.open_ledger()
-        self.accounts = Accounts(self.database, books, clock_us=home.clock_us)
-        self.api_keys = ApiKeys(self.database, clock_us=home.clock_us)
-        self.grants = Grants(self.database, books, clock_us=home.clock_us)
+        books = open_ledger()
+        self.accounts = Accounts(self.database, books, clock_us=clock_us)
+        self.api_keys = ApiKeys(self.database, clock_us=clock_us)
+        self.grants = Grants(self.database, books, clock_us=clock_us)
         self.webhooks = Webhooks(
             self.database,
             Sealer(key),
             settings.webhook_rules,
             overlap_s=settings.webhook_overlap_s,
-            clock_us=home.clock_us,
+            clock_us=clock_us,
         )
-        self.desk = Desk(self.database, books, clock_us=home.clock_us)
+        self.desk = Desk(self.database, books, clock_us=clock_us)
         self._key = key
-        self.quotes = Quotes(self.database, key, clock_us=home.clock_us)
+        self.quotes = Quotes(self.database, key, clock_us=clock_us)
         self._messages = Messages(
             self.database,
             self.desk,
             self.accounts,
             self.quotes,
             max_prompt_bytes=settings.max_prompt_bytes,
-            clock_us=home.clock_us,
+            clock_us=clock_us,
         )
         self._news = News(self.database)
         try:
@@ -106,10 +100,10 @@ class LocalHerd:
             ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
-        withdrawal = Withdrawal(self.database, books, settings, clock_us=home.clock_us)
+        withdrawal = Withdrawal(self.database, books, settings, clock_us=clock_us)
         self._cancellations = Cancellations(withdrawal, self._streams, self._nudger, key)
         told = self._cancellations.tell_resolved
-        self.aside = SetAside(self.database, books, clock_us=home.clock_us, tell=told)
+        self.aside = SetAside(self.database, books, clock_us=clock_us, tell=told)
         self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
         self._answers = Answers(self.database, self._streams, self.watcher)
         self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
@@ -248,7 +242,7 @@ class LocalHerd:
             OrderNotFound: there is no such order, or it is another account's.
         """
         receipt = receipt_of(self.order(order_id, account=account))
-        return sign_receipt(receipt, self._key, home.clock_us() // 1_000_000)
+        return sign_receipt(receipt, self._key, clock_us() // 1_000_000)
 
     def public_keys(self) -> dict[str, PublicKey]:
         """What signed receipts of this herd are checked with, by `kid`."""
@@ -319,7 +313,7 @@ class LocalHerd:
             self.order(order)
         return purge(
             self.database,
-            home.clock_us(),
+            clock_us(),
             older_than_days=older_than_days,
             account=account,
             order_id=order,

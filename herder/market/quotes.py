@@ -13,6 +13,7 @@ from herder.db.database import Database
 from herder.domain.order import Order, State, Submission
 from herder.domain.pricing import MAX_WINSTON, RANK_CAP
 from herder.domain.quote_terms import Terms, expiry_s
+from herder.domain.receipts import decimal_text
 from herder.domain.signed_tokens import sign_quote
 from herder.errors import FeeTooLow, InvalidFee
 from herder.market import queue_estimate as survey
@@ -21,7 +22,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import survey as survey_sql
-from herder.types import PLACE_COUNTED, Bid, Info, ModelInfo, Place, Quote, Rate, decimal_text
+from herder.types import PLACE_COUNTED, Bid, Info, ModelInfo, Place, Quote, Rate
 from herder.version import __version__
 from workers.wire import PrivateKey
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection
@@ -15,6 +16,8 @@ from sqlalchemy import Connection
 from herder.accounts.accounts import Accounts
 from herder.db.database import Database
 from herder.domain import fingerprint
+from herder.domain.ids import new_uuid
+from herder.domain.order import Order, Submission
 from herder.domain.parsing import parse_key
 from herder.errors import (
     InsufficientBalance,
@@ -24,18 +27,31 @@ from herder.errors import (
     NotFound,
     RateLimited,
 )
-from herder.market.quotes import Quotes
 from herder.messages import tags as words
 from herder.messages.inbox import Letter, deliver
 from herder.messages.tags import Asked, BalanceAsked, InfoAsked, Payment, Prompted
-from herder.orders.intake import Desk, new_uuid
 from herder.store import accounts as account_sql
 from herder.store import messages as message_sql
 from herder.store import models as model_sql
 from herder.store.messages import Keyed
+from herder.types import Info
 
 _REFUSALS = (InvalidRequest, NotFound, InsufficientBalance, KeyLimitReached, RateLimited)
 """What is answered in the inbox: the message was understood, and is not granted."""
+
+
+class OrderTaker(Protocol):
+    """Takes orders: `herder.orders.intake.Desk`; handed in, since orders write to inboxes."""
+
+    def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
+        """Take an order in the caller's transaction."""
+
+
+class Informant(Protocol):
+    """Says how the herd stands: `herder.market.quotes.Quotes`."""
+
+    def info(self) -> Info:
+        """Read rates, queues and workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +92,9 @@ class Messages:
     def __init__(
         self,
         database: Database,
-        desk: Desk,
+        desk: OrderTaker,
         accounts: Accounts,
-        quotes: Quotes,
+        quotes: Informant,
         *,
         max_prompt_bytes: int,
         clock_us: Callable[[], int],

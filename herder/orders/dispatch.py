@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.order import Order, State
 from herder.domain.pricing import priority
+from herder.domain.receipts import decimal_text
 from herder.orders.closer import Closer
 from herder.orders.closing import Plan, Settled
 from herder.settings import Settings
@@ -29,7 +30,6 @@ from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
 from herder.store.outbox import Outgoing
-from herder.types import decimal_text
 from ledger import Ledger
 from workers.transport.tasks import NewTask
 from workers.wire import (

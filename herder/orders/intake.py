@@ -8,29 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection
 
 import ledger
-from herder.accounts import api_keys
+from herder.accounts import api_keys, limits
 from herder.accounts.accounts import client_account, money_errors
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
-from herder.domain import fingerprint
+from herder.domain import fingerprint, ids
+from herder.domain.ids import new_uuid
 from herder.domain.order import Order, State, Submission
 from herder.domain.pricing import (
     MAX_WINSTON,
     rank,
 )
 from herder.errors import (
-    AccountNotFound,
     InvalidFee,
-    InvalidRequest,
     InvalidStartBy,
     OrderNotFound,
     OrderNotWaiting,
-    RateLimited,
     RebidTooLow,
     RefundRefused,
 )
@@ -40,13 +37,6 @@ from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
-
-_MINUTE_US = 60_000_000
-
-
-def new_uuid() -> str:
-    """A fresh id from the system's randomness."""
-    return str(uuid4())
 
 
 class Desk:
@@ -143,9 +133,9 @@ class Desk:
         now_us = self._clock_us()
         if call.start_by_us is not None and call.start_by_us <= now_us:
             raise InvalidStartBy("start_by has already passed; give a time in the future.")
-        self._count_in(connection, call, priced, now_us)
+        limits.admit(connection, call.account, priced.words + call.tokens, now_us)
         api_keys.count_in(connection, call.api_key, priced.fee, priced.fee, now_us)
-        hold_id = _hold_id(order_id, 1)
+        hold_id = ids.hold_id(order_id, 1)
         with money_errors(call.account):
             self._ledger.hold(
                 connection,
@@ -185,46 +175,6 @@ class Desk:
         order_sql.add_events(connection, "submitted", now_us, [(order_id, 0, None, None)])
         return order
 
-    def _count_in(
-        self, connection: Connection, call: Submission, priced: Priced, now_us: int
-    ) -> None:
-        """Count an order against its account's limits.
-
-        Tokens a minute are a leaky bucket that holds a minute (GCRA, ITU-T I.371): what was ordered
-        is paid off at the limit's rate, and an order is refused that would not be within a minute.
-        """
-        known = account_sql.standing(connection, call.account, lock=True)
-        if known is None:
-            raise AccountNotFound(call.account)
-        if 0 < known.max_open_orders <= known.open_orders:
-            raise RateLimited(
-                f"Account {call.account!r} has {known.open_orders} open orders and may have at "
-                f"most {known.max_open_orders}; try again when one has ended.",
-                retry_after_s=1,
-                open_orders=known.open_orders,
-                max_open_orders=known.max_open_orders,
-            )
-        until_us = known.tokens_until_us
-        if known.tokens_per_minute > 0:
-            asked = priced.words + call.tokens
-            until_us = max(until_us, now_us) + asked * _MINUTE_US // known.tokens_per_minute
-            if asked > known.tokens_per_minute:
-                raise InvalidRequest(
-                    f"This order has {asked} words and tokens, and account {call.account!r} may "
-                    f"order {known.tokens_per_minute} a minute; ask for fewer.",
-                    asked=asked,
-                    tokens_per_minute=known.tokens_per_minute,
-                )
-            if until_us > now_us + _MINUTE_US:
-                wait_s = -(-(until_us - now_us - _MINUTE_US) // 1_000_000)
-                raise RateLimited(
-                    f"Account {call.account!r} may order {known.tokens_per_minute} words and "
-                    f"tokens a minute; try again in {wait_s} s.",
-                    retry_after_s=wait_s,
-                    tokens_per_minute=known.tokens_per_minute,
-                )
-        account_sql.count_in(connection, call.account, until_us)
-
     def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Order:
         """Raise the fee of an order that is queued: its hold and its place in one transaction.
 
@@ -259,7 +209,7 @@ class Desk:
             now_us = self._clock_us()
             api_keys.count_in(connection, order.api_key, fee, fee - order.fee, now_us)
             policy, _, stripes = model_sql.read_policy(connection)
-            hold_id = _hold_id(order_id, order.holds + 1)
+            hold_id = ids.hold_id(order_id, order.holds + 1)
             payer = client_account(order.account)
             old, new = (
                 f"revenue:{ledger.stripe(hold, stripes)}" for hold in (order.hold_id, hold_id)
@@ -326,8 +276,3 @@ class Desk:
             return given.amount
 
         return self._database.settle(step)
-
-
-def _hold_id(order_id: str, number: int) -> str:
-    """The id of an order's hold; a re-bid voids one and places the next."""
-    return str(uuid5(UUID(order_id), f"hold:{number}"))

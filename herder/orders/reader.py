@@ -11,10 +11,12 @@ from redis import RedisError
 from herder.db.database import Database
 from herder.db.outages import ride_out
 from herder.domain.order import Order, State
+from herder.domain.receipts import result_of
 from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamRestarted
+from herder.interface import raise_if_not_completed
 from herder.orders.watcher import Watcher
 from herder.store import orders as order_sql
-from herder.types import Result, raise_if_not_completed, result_of
+from herder.types import Result
 from workers.transport.streams import Streams
 
 _log = logging.getLogger("herder.orders.reader")

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 import ledger
 from herder.db.database import Database
 from herder.domain.order import Order, State
+from herder.domain.receipts import receipt_of
 from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
 from herder.interface import require_page
 from herder.orders.closer import is_about_an_order, why
@@ -23,7 +24,7 @@ from herder.orders.closing import Plan, Settled
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
 from herder.store.set_aside import Aside
-from herder.types import Receipt, receipt_of
+from herder.types import Receipt
 from workers.wire import Failure
 
 GIVEN_BACK = Failure(

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import structlog
 
+from herder.duties.runner import OUTAGES, each_alone
 from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
-from herder.service.duties import OUTAGES, each_alone
 from herder.store import herd as herd_sql
 from workers.transport.streams import Streams
 from workers.wire import BEATS_STREAM, Envelope, Marker, PublicKey, WireError, unseal

@@ -17,6 +17,8 @@ import structlog
 from redis import RedisError
 
 from herder.db.database import Database
+from herder.duties.records import Guard, Tally
+from herder.duties.runner import OUTAGES, Duty, Runner, each_alone
 from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
 from herder.orders.cancellation import Withdrawal
@@ -25,8 +27,6 @@ from herder.orders.dispatch import MAX_AT_ONCE, Dispatcher
 from herder.orders.settlement import Answer, Settlement
 from herder.service.announcer import Announcer
 from herder.service.beats import BeatReader
-from herder.service.duties import OUTAGES, Duty, Runner, each_alone
-from herder.service.duty_records import Guard, Tally
 from herder.store.duties import Counts
 from workers.transport.loops import Failures, Loop
 from workers.transport.streams import Streams

@@ -7,10 +7,10 @@ from functools import partial
 
 from herder.accounts.grants import POSTED_AT_ONCE, Grants
 from herder.db.database import Database
+from herder.duties.runner import Duty
 from herder.market.queue_estimate import Surveyor
 from herder.market.ranking import PAUSE_S, Ranker
 from herder.orders.retention import forget_old
-from herder.service.duties import Duty
 from herder.webhooks.deliverer import Deliverer
 
 SURVEY_EVERY_S = 10.0

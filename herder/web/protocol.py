@@ -16,20 +16,28 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from herder.gateway.settings import GatewaySettings
 from herder.web.errors import body_of
 
 _log = structlog.get_logger("herder.gateway")
 
 
-def make_protocol(settings: GatewaySettings) -> type[asyncio.Protocol]:
-    """The protocol of one gateway's connections, as `uvicorn.Config` takes it."""
+def make_protocol(
+    *, max_request_s: int, max_header_bytes: int, slow_reader_s: int
+) -> type[asyncio.Protocol]:
+    """The protocol of one server's connections, as `uvicorn.Config` takes it.
+
+    Args:
+        max_request_s: seconds that a request may take to come in whole.
+        max_header_bytes: the longest head of a request.
+        slow_reader_s: seconds that a caller may read nothing of an answer.
+    """
 
     class Protocol(_Protocol):
-        max_request_s = settings.max_request_s
-        max_header_bytes = settings.max_header_bytes
-        slow_reader_s = settings.slow_reader_s
+        pass
 
+    Protocol.max_request_s = max_request_s
+    Protocol.max_header_bytes = max_header_bytes
+    Protocol.slow_reader_s = slow_reader_s
     return Protocol
 
 

@@ -13,9 +13,9 @@ from uuid import UUID, uuid5
 from sqlalchemy import Connection
 
 from herder.domain.order import ENDED, Order
+from herder.domain.receipts import result_of
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
-from herder.types import result_of
 
 ORDER_TYPES = tuple(f"order.{state.value}" for state in sorted(ENDED))
 """One for each way in which an order ends."""

@@ -11,9 +11,12 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from herder.accounts.accounts import open_ledger
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import event, order_text, orders
 from herder.domain.order import Order
+from herder.herd.herder_key import load_herder_key
 from herder.host import home
 from herder.market.queue_estimate import STEP, STEPS_AT_ONCE, Surveyor
 from herder.market.quotes import Quotes
@@ -54,16 +57,15 @@ class Book:
     """A herder on one database whose book has some size, with one worker of one slot."""
 
     def __init__(self, settings: Settings, size: int) -> None:
-        clock_us = home.clock_us
         self.size = size
         self.settings = settings
         home.init(settings, InitialPolicy(model=MODEL, max_open_orders=0))
         self.database = Database(settings.database)
-        self.books = home.open_ledger()
+        self.books = open_ledger()
         self.desk = Desk(self.database, self.books, clock_us=clock_us)
         self.withdrawal = Withdrawal(self.database, self.books, settings, clock_us=clock_us)
         self.settlement = Settlement(self.database, self.books, settings, clock_us=clock_us)
-        key = home.load_herder_key(settings)
+        key = load_herder_key(settings)
         self.quotes = Quotes(self.database, key, clock_us=clock_us)
         self.broker = NoBroker()
         self.dispatcher = Dispatcher(
@@ -77,7 +79,7 @@ class Book:
     def load(self) -> None:
         """Fill it."""
         begin = time.monotonic()
-        now_us = home.clock_us()
+        now_us = clock_us()
         book_load.open_accounts(self.database, self.books, self.clients.names, now_us)
         url = self.settings.database
         if url.startswith("sqlite"):
@@ -98,7 +100,7 @@ class Book:
                 heard_s=0,
                 now_us=now_us,
             )
-        surveyor = Surveyor(self.database, clock_us=home.clock_us)
+        surveyor = Surveyor(self.database, clock_us=clock_us)
         for _ in range(2 + self.size // (STEP * STEPS_AT_ONCE)):
             surveyor.step()  # as a herder does once a second
         say(f"{self.size:,} orders wait after {time.monotonic() - begin:.0f} s")
@@ -124,7 +126,7 @@ class Book:
 
     def submit(self) -> Callable[[], Any]:
         """A client submits, and names a fee that puts the order somewhere into the book."""
-        asked = call(self._draw, self.clients.one(self._draw), home.clock_us())
+        asked = call(self._draw, self.clients.one(self._draw), clock_us())
 
         def step() -> None:
             order = self.desk.submit(asked)
@@ -152,7 +154,7 @@ class Book:
 
     def place(self) -> Callable[[], Any]:
         """A client asks what an order would cost, and where it would stand."""
-        asked = call(self._draw, self.clients.one(self._draw), home.clock_us())
+        asked = call(self._draw, self.clients.one(self._draw), clock_us())
         return lambda: self.quotes.quote(asked)
 
     def _one(self) -> tuple[int, tuple[str, int]]:

@@ -177,7 +177,7 @@ class Place:
 def first_token_ms(folder: Path, tries: int) -> tuple[list[float], list[float]]:
     """Milliseconds from the call of `submit` to the first text: in process, and over HTTP."""
     from herder.client import Order
-    from herder.client.http.remote_herd import Client
+    from herder.client.http.client import Client
 
     local, remote = [], []
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import time
 from itertools import count
 from typing import Any
 
-from herder.host import home
+from herder.clock import clock_us
 from tests.chaos.clients import LIMIT_S
 from tests.chaos.points import REACH_S, Points
 from tests.chaos.world import World
@@ -49,7 +49,7 @@ class Calls:
             if "refused" in again:
                 return
             assert again["fee"] == fee
-            self._world.own[order].bids.append((home.clock_us(), fee))
+            self._world.own[order].bids.append((clock_us(), fee))
 
     def _cancel(self, when: str) -> None:
         # Those that are to be taken at once offer more than anybody.
@@ -69,7 +69,7 @@ class Calls:
         }
         call = {"do": "message", "key": f"message-{next(self._numbers)}", "tags": tags}
         answer = self._made(call)
-        acked_us = home.clock_us()
+        acked_us = clock_us()
         assert self._made(call) == answer, "one key is one message"
         self._world.note(self._world.herd.client.receipt(answer["order"]), acked_us)
 
@@ -77,7 +77,7 @@ class Calls:
         key = f"call-{next(self._numbers)}"
         call = {"prompt": "Wait for the others", "tokens": tokens, "fee": fee}
         answer = self._made({"do": "submit", "key": key, "call": call})
-        acked_us = home.clock_us()
+        acked_us = clock_us()
         again = self._made({"do": "submit", "key": key, "call": call})
         assert again["order"] == answer["order"], "one key is one order"
         self._world.note(self._world.herd.client.receipt(answer["order"]), acked_us)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from herder.clock import clock_us
 from herder.domain.order import State
 from herder.errors import (
     HerdError,
@@ -21,7 +22,6 @@ from herder.errors import (
     OrderFailed,
     OrderNotWaiting,
 )
-from herder.host import home
 from herder.types import Receipt
 from tests.support.running import RunningHerd
 
@@ -121,7 +121,7 @@ class Client(threading.Thread):
             receipt = answered(submit)
         except InvalidStartBy:
             return  # it was too late when the database was back, and nothing was taken
-        self.seen[receipt.order] = Seen.of(receipt, home.clock_us())
+        self.seen[receipt.order] = Seen.of(receipt, clock_us())
         if self._random.random() < 0.3:
             again = answered(submit)
             assert again.order == receipt.order, "the same call made another order"
@@ -144,7 +144,7 @@ class Client(threading.Thread):
             return
         fee = one.bids[-1][1] + self._random.randint(1, 40)
         if self._rebid(one, fee):
-            one.bids.append((home.clock_us(), fee))
+            one.bids.append((clock_us(), fee))
             if self._random.random() < 0.5:
                 assert self._rebid(one, fee), "the same bid again was refused"
 

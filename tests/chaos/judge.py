@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text
 
+from herder.accounts.accounts import open_ledger
 from herder.db.database import Database
 from herder.db.tables import event, order_text, orders
 from herder.domain.order import Order, State
 from herder.domain.pricing import charge, rank
-from herder.host import home
 from herder.store import orders as order_sql
 from tests.chaos.clients import Seen
 from tests.support.house import check_money
@@ -59,7 +59,7 @@ def judge(database: Database, seen: Sequence[Seen], *, max_attempts: int) -> dic
         *(_inversions_committed(story) if story.serial else ()),
     ]
     assert not faults, "\n".join(faults[:20])
-    check_money(database, home.open_ledger())
+    check_money(database, open_ledger())
     return dict(Counter(order.state.value for order in story.orders.values()))
 
 

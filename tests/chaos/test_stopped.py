@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from herder.clock import clock_us
 from herder.db.tables import event
-from herder.host import home
 from tests.chaos.servers import Servers
 from tests.chaos.world import SETTINGS
 from tests.support.wait import wait_for
@@ -25,7 +25,7 @@ def complete_meanwhile(world, count=4):
     """Orders go on completing, whoever stands."""
     orders = [world.herd.submit(f"Meanwhile {number}", 3, fee=500) for number in range(count)]
     for order in orders:
-        world.note(order.receipt(), home.clock_us())
+        world.note(order.receipt(), clock_us())
     for order in orders:
         assert order.result(timeout=120).receipt.state == "completed"
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from herder.types import decimal_text
+from herder.domain.receipts import decimal_text
 from tests.support.redis_server import free_port
 from tests.support.wait import wait_for
 

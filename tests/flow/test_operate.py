@@ -11,9 +11,9 @@ from datetime import date
 import httpx
 import pytest
 
+from herder.clock import clock_us
 from herder.db.tables import grants
 from herder.domain.periods import Every, day_of, start_us
-from herder.host import home
 from tests.support.running import RunningHerd
 from tests.support.wait import wait_for
 
@@ -234,7 +234,7 @@ def test_a_grant_is_made_once_listed_and_ended(operator, opened):
     assert code(changed) == (409, "idempotency_key_reused")
     assert "'g'" in changed.json()["error"]["message"]
     (entry,) = operator.get(f"/v1/accounts/{opened}/statement").json()["entries"]
-    today = day_of(home.clock_us())
+    today = day_of(clock_us())
     assert (entry["kind"], entry["period"], entry["note"]) == ("grant", f"{today:%Y-%m}", "share")
     (card,) = operator.get(path).json()["grants"]
     following = Every.MONTH.following(Every.MONTH.beginning(today))
@@ -405,7 +405,7 @@ def test_herders_that_are_killed_while_they_post_grants_post_each_period_once(ma
     for name in names:
         herd.client.accounts.create(name)
         herd.client.grants.create(name, 3, "day")
-    today = day_of(home.clock_us())
+    today = day_of(clock_us())
     back_us = start_us(date.fromordinal(today.toordinal() - away))
     with herd.database.write() as connection:
         connection.execute(grants.update().values(next_us=back_us))

@@ -12,8 +12,8 @@ import pytest
 import herder
 from herder.domain.signed_tokens import read_quote, sign_quote
 from herder.errors import InvalidQuote, QuoteExpired, QuoteMismatch
-from herder.host import home
-from herder.operator import set_rates
+from herder.herd.herder_key import load_herder_key
+from herder.market.policy import set_rates
 from tests.support.running import HERD
 
 PROMPT = "What is the meaning of life?"
@@ -40,7 +40,7 @@ def web(url, key):
 def expired(herd, token):
     """The same quote, as it would be an hour later: signed by the herder, and over."""
     terms = read_quote(token, herd.client.public_keys())
-    key = home.load_herder_key(herd.client.settings)
+    key = load_herder_key(herd.client.settings)
     return sign_quote(replace(terms, expires_s=terms.expires_s - 3600), key, 1)
 
 

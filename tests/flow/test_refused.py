@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herder.host import home
+from herder.clock import clock_us
 from herder.store import herd as herd_sql
 from tests.support.wait import wait_for
 
@@ -71,7 +71,7 @@ def test_a_revoked_worker_ends_and_another_runs_its_order(herd):
     with herd.database.read() as connection:
         (row,) = [w for w in herd_sql.all_workers(connection) if w.name == revoked.name]
     with herd.database.write() as connection:
-        herd_sql.revoke_key(connection, row.kid, home.clock_us())
+        herd_sql.revoke_key(connection, row.kid, clock_us())
 
     assert revoked.ended() == EX_CONFIG
     assert "revoked" in revoked.log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herder.host import home
+from herder.herd.herder_key import load_herder_key
 from tests.flow.forging import Post, hostile, hostile_bytes, job, message, sealed
 from tests.support.wait import wait_for
 from workers.wire import (
@@ -79,7 +79,7 @@ def test_a_herder_believes_nothing_of_what_a_stranger_sends(make_herd, broker, t
 
 
 def herders(herd, body, audience=INFERENCE_QUEUE):
-    key = home.load_herder_key(herd.settings)
+    key = load_herder_key(herd.settings)
     return seal(body, key, sender="herder", audience=audience)
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
-from herder.accounts.accounts import Accounts
+from herder.accounts.accounts import Accounts, open_ledger
 from herder.domain.order import Order, Prompt, State, Submission
 from herder.errors import (
     FeeAboveMax,
@@ -21,7 +21,6 @@ from herder.errors import (
     QuoteExpired,
     RateLimited,
 )
-from herder.host.home import open_ledger
 from tests.simulation.clockwork import Broken, Crash, Process, Thread
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room

@@ -13,10 +13,10 @@ from redis import RedisError
 
 import herder.db.database as database_module
 import herder.service.loop as service_module
+from herder.accounts.accounts import open_ledger
 from herder.errors import HerdUnavailable
 from herder.herd.heartbeats import Herd
 from herder.herd.trusted_keys import Keys
-from herder.host.home import open_ledger
 from herder.orders.cancellation import Withdrawal
 from herder.orders.dispatch import Dispatcher
 from herder.orders.intake import Desk

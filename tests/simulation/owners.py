@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
+from herder.accounts.accounts import open_ledger
 from herder.domain.order import Order, State
 from herder.errors import (
     HerdUnavailable,
@@ -17,7 +18,6 @@ from herder.errors import (
     RebidTooLow,
     RefundRefused,
 )
-from herder.host.home import open_ledger
 from herder.orders.retention import purge
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.herder import Room

@@ -11,8 +11,8 @@ from herder.domain.pricing import Rates, needed
 from herder.domain.quote_terms import QUOTE_S, Terms
 from herder.domain.signed_tokens import read_quote, sign_quote
 from herder.errors import FeeAboveMax, FeeTooLow, HerdUnavailable
+from herder.market.policy import set_rates
 from herder.market.quotes import Quotes
-from herder.operator import set_rates
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.database import MODEL
 from tests.simulation.herder import Room

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from herder.host.home import open_ledger
+from herder.accounts.accounts import open_ledger
 from herder.settings import load_settings
 from herder.store import herd as herd_sql
 from tests.simulation import webhooks

@@ -21,15 +21,17 @@ from uuid import uuid4
 from sqlalchemy import func, select, text
 
 import ledger
-from herder.accounts.accounts import Accounts, client_account
+from herder.accounts.accounts import Accounts, client_account, open_ledger
 from herder.accounts.api_keys import ApiKeys
 from herder.accounts.grants import Grants
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import event, order_text, orders, outbox
 from herder.db.tables import message as message_rows
 from herder.domain.order import Order, Prompt, Submission
 from herder.errors import AccountExists
 from herder.herd.heartbeats import Heard, Herd
+from herder.herd.herder_key import load_herder_key
 from herder.herd.trusted_keys import Keys
 from herder.host import home
 from herder.market.quotes import Quotes
@@ -221,17 +223,17 @@ class House:
         **values: Any,
     ) -> None:
         # It starts at the real time, so that no job of a test has expired when it is read.
-        self.now_us = home.clock_us()
+        self.now_us = clock_us()
         self.settings = load_settings(folder, **values)
         if init:
             prepare(self.settings.database)
             home.init(self.settings, InitialPolicy(model=MODEL, **(policy or {})))
-        self.key = home.load_herder_key(self.settings)
+        self.key = load_herder_key(self.settings)
         self._build(Database(self.settings.database))
 
     def _build(self, database: Database) -> None:
         self.database = database
-        self.books = home.open_ledger(self.clock)
+        self.books = open_ledger(self.clock)
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
         self.grants = Grants(self.database, self.books, clock_us=self.clock)
         self.api_keys = ApiKeys(self.database, clock_us=self.clock)

@@ -27,10 +27,10 @@ from jwt.algorithms import OKPAlgorithm
 from herder.db import migrations
 from herder.db.database import Database
 from herder.domain.parsing import parse_submission
+from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import read_quote, sign_receipt
 from herder.market.quotes import Quotes
 from herder.store import herd as herd_sql
-from herder.types import receipt_of
 from herder.version import __version__
 from herder.webhooks.schedule import Reply
 from tests.support.house import FakeReceiver, FakeWorker, House

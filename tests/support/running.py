@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from herder.accounts.accounts import open_ledger
 from herder.client import Order
 from herder.db.database import Database
 from herder.host import home
@@ -211,7 +212,7 @@ class RunningHerd:
 
     def check(self) -> None:
         """The books balance, and orders and holds tell the same story."""
-        check_money(self.database, home.open_ledger())
+        check_money(self.database, open_ledger())
 
     def close(self) -> None:
         """Stop what was started, whatever became of it."""

@@ -14,7 +14,7 @@ import pytest
 import herder.errors
 import ledger.errors
 import workers.errors
-from herder.types import raise_if_not_completed
+from herder.interface import raise_if_not_completed
 from tests.unit.test_errors import TREE, a_result, an
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,8 @@ from herder.client.http.calls import (
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
 from herder.errors import ResultTimeout
-from herder.types import Info, Quote, Receipt, Result, raise_if_not_completed
+from herder.interface import raise_if_not_completed
+from herder.types import Info, Quote, Receipt, Result
 
 
 class AsyncOrder:

@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
 
-from herder.client import Order
 from herder.client.http.address import Address
 from herder.client.http.calls import (
     ANSWER_S,
@@ -20,9 +19,7 @@ from herder.client.http.calls import (
     HOT_S,
     PAGE,
     Call,
-    CallOptions,
     EventReader,
-    QuoteOptions,
     TextOf,
     balance_of,
     decoded,
@@ -42,16 +39,8 @@ from herder.client.http.calls import (
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
-from herder.interface import require_page
-from herder.types import (
-    Info,
-    NamedBalance,
-    Quote,
-    Receipt,
-    Result,
-    StatementEntry,
-    raise_if_not_completed,
-)
+from herder.interface import raise_if_not_completed, require_page
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey
@@ -320,67 +309,3 @@ class RemoteHerd:
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()
-
-
-class Client:
-    """A herd elsewhere, bought from over HTTP: the calls of `herder`, as methods.
-
-        with Client("https://herd.example", "herd_…") as herd:
-            print(herd.submit("What is a llama?", 40, fee=100).result().text)
-
-    Args:
-        url: of the gateway.
-        api_key: as `herd key create` showed it; the account that pays is its.
-        transport: carries the requests; a test's own, else httpx's.
-    """
-
-    def __init__(
-        self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self._herd = RemoteHerd(url, api_key, transport=transport)
-
-    def submit(
-        self,
-        prompt: str | None = None,
-        tokens: int | None = None,
-        *,
-        callback: Callable[[str], object] | None = None,
-        on_error: Callable[[HerdError], object] | None = None,
-        **options: Unpack[CallOptions],
-    ) -> Order:
-        """Submit a paid prompt; arguments and errors as `herder.submit`."""
-        order = Order(self._herd, self._herd.submit(prompt, tokens, **options))
-        if callback is not None or on_error is not None:
-            self._herd.call_back(order.id, callback, on_error)
-        return order
-
-    def quote(
-        self,
-        prompt: str | None = None,
-        tokens: int | None = None,
-        **options: Unpack[QuoteOptions],
-    ) -> Quote:
-        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
-        return self._herd.quote(prompt, tokens, **options)
-
-    def info(self) -> Info:
-        """Who serves there, at what rates, and how the queues and the herd stand."""
-        return self._herd.info()
-
-    def order(self, order_id: str) -> Order:
-        """An order that was submitted before.
-
-        Raises:
-            OrderNotFound: there is none, or it is another account's.
-        """
-        return Order(self._herd, self._herd.receipt(order_id))
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._herd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

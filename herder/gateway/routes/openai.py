@@ -35,8 +35,9 @@ from herder.gateway.schemas.openai import (
 from herder.gateway.schemas.openai_requests import Asked, Kind, read
 from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import Happened
+from herder.interface import raise_if_not_completed
 from herder.store.api_keys import ApiKey
-from herder.types import Receipt, Result, raise_if_not_completed
+from herder.types import Receipt, Result
 from herder.web.errors import Answer, BadRequest, answer_to, body_of
 
 router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=Answer)

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Response
 
+from herder.domain.ids import call_id
+from herder.domain.parsing import parse_note
 from herder.domain.periods import parse_day
 from herder.errors import KeyReused
 from herder.gateway.auth import AtHome, House, Operator
@@ -41,7 +43,7 @@ from herder.gateway.schemas.operators import (
     WorkersAnswer,
 )
 from herder.gateway.schemas.orders import StatementAnswer
-from herder.operator import call_id, list_workers, parse_note
+from herder.herd.roster import list_workers
 from herder.web.errors import Answer
 
 router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=Answer)

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from herder.accounts.api_keys import require
 from herder.domain.order import Order
+from herder.domain.receipts import receipt_of
 from herder.gateway.auth import AtHome, Buyer, House, Reader
 from herder.gateway.openapi import LOCATION, streamed
 from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
@@ -21,7 +22,7 @@ from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, 
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
 from herder.gateway.streams.following import Mark
-from herder.types import Place, Quote, Receipt, receipt_of
+from herder.types import Place, Quote, Receipt
 from herder.web.errors import Answer
 
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)

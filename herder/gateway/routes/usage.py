@@ -12,9 +12,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from herder.accounts.usage import MAX_PAGE, Report, read_usage, to_sheet
+from herder.clock import clock_us
 from herder.errors import Forbidden
 from herder.gateway.auth import AtHome, ReaderOrOperator
-from herder.host import home
 from herder.store.api_keys import ApiKey
 from herder.web.errors import Answer
 
@@ -102,7 +102,7 @@ async def usage(
         partial(
             read_usage,
             house.herd.database,
-            home.clock_us(),
+            clock_us(),
             by=by,
             first=first,
             last=last,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import structlog
 
+from herder.clock import clock_us
 from herder.errors import HerdError
-from herder.host import home
 from herder.local.local_herd import LocalHerd
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
@@ -42,7 +42,7 @@ def check(herd: LocalHerd) -> dict[str, str]:
     }
     if not _broker_answers(herd, checks["redis"] == OK):
         checks["broker"] = "Celery's broker does not answer."
-    now_us = home.clock_us()
+    now_us = clock_us()
     try:
         with herd.database.read() as connection:
             _, default, _ = model_sql.read_policy(connection)

@@ -235,7 +235,7 @@ def test_csv_is_for_those_who_would_rather_have_it(accept, csv):
 
 @pytest.fixture
 def cli(busy, monkeypatch) -> Cli:
-    monkeypatch.setattr("herder.host.home.clock_us", busy.clock)
+    monkeypatch.setattr("herder.clock.clock_us", busy.clock)
     return Cli(busy, monkeypatch)
 
 

@@ -14,7 +14,7 @@ from herder.client.api import connect
 from herder.client.http import calls, retrying
 from herder.client.http import remote_herd as sync
 from herder.client.http.async_client import AsyncClient
-from herder.client.http.remote_herd import Client
+from herder.client.http.client import Client
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from herder.accounts.accounts import open_ledger
 from herder.db.database import Database, short_reads
 from herder.db.tables import account, clock
 from herder.errors import HerdUnavailable, SetupError
@@ -392,7 +393,7 @@ def test_two_who_make_the_same_database_at_once_make_one_herd(postgres_server, t
     database = Database(postgres_server.url(name))
     with database.read() as connection:
         assert names(connection) == ["a0", "a1", "a2"]
-        report = home.open_ledger().audit(connection)
+        report = open_ledger().audit(connection)
     assert report.clean
     assert report.circulating == 15
     database.close()
@@ -412,7 +413,7 @@ def test_the_address_goes_into_the_settings_that_only_their_owner_reads(postgres
 
 
 def test_deposits_under_one_id_are_one(server_database):
-    books = home.open_ledger()
+    books = open_ledger()
     key = str(uuid4())
     start = threading.Barrier(4)
 

@@ -9,10 +9,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, make_url, select
 
-from herder.accounts.accounts import Accounts
+from herder.accounts.accounts import Accounts, open_ledger
+from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import metadata
 from herder.errors import SetupError
+from herder.herd.herder_key import load_herder_key
 from herder.host import home
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
@@ -102,7 +104,7 @@ def test_init_makes_a_herd(make):
     settings, made = make(deposit=500)
     assert len(made) == 6
     database = Database(settings.database)
-    accounts = Accounts(database, home.open_ledger(), clock_us=home.clock_us)
+    accounts = Accounts(database, open_ledger(), clock_us=clock_us)
     assert accounts.balance("default").available == 500
     with database.read() as connection:
         _, default_model, _ = model_sql.read_policy(connection)
@@ -110,7 +112,7 @@ def test_init_makes_a_herd(make):
         workers = herd_sql.live_keys(connection, herd_sql.WORKER)
     assert default_model == "stub"
     join = read_join_file(settings.home / "workers" / "worker.json")
-    assert set(join.herders) == set(herders) == {home.load_herder_key(settings).kid}
+    assert set(join.herders) == set(herders) == {load_herder_key(settings).kid}
     assert set(workers) == {join.key.kid}
     database.close()
 
@@ -122,7 +124,7 @@ def test_init_twice_changes_nothing(make):
     assert make(deposit=500)[1] == []
     assert {path: path.read_bytes() for path in before} == before
     database = Database(settings.database)
-    accounts = Accounts(database, home.open_ledger(), clock_us=home.clock_us)
+    accounts = Accounts(database, open_ledger(), clock_us=clock_us)
     assert accounts.balance("default").available == 500
     assert accounts.audit().clean
     database.close()
@@ -149,7 +151,7 @@ def test_a_later_init_keeps_what_prices(make):
 def test_what_is_not_there_says_which_command_makes_it(tmp_path):
     settings = load_settings(tmp_path / "nowhere")
     with pytest.raises(SetupError, match="herd init"):
-        home.load_herder_key(settings)
+        load_herder_key(settings)
     database = Database(settings.database)
     with pytest.raises(SetupError, match="herd init"), database.read() as connection:
         connection.execute(select(metadata.tables["policy"]))
@@ -168,7 +170,7 @@ def test_a_broken_herders_key_is_named(tmp_path, text):
     settings, _ = init(tmp_path)
     settings.key_path.write_text(text)
     with pytest.raises(SetupError, match=r"herder\.jwk"):
-        home.load_herder_key(settings)
+        load_herder_key(settings)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[]", '{"worker": 5}'])

@@ -11,6 +11,7 @@ import pytest
 
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import QUOTE_S, Terms, expiry_s, require_quoted
+from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import (
     MAX_QUOTE_CHARS,
     read_quote,
@@ -19,7 +20,6 @@ from herder.domain.signed_tokens import (
     sign_receipt,
 )
 from herder.errors import InvalidQuote, InvalidReceipt, QuoteExpired, QuoteMismatch
-from herder.types import receipt_of
 from workers.wire import HERDER_QUEUE, Nudge, PrivateKey, WireError, seal, unseal
 
 KEY = PrivateKey.generate()

@@ -7,9 +7,9 @@ import json
 import jwt
 import pytest
 
+from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import from_jwks, read_receipt, sign_receipt, to_jwks
 from herder.errors import InvalidReceipt
-from herder.types import receipt_of
 from workers.wire import PrivateKey
 
 KEY = PrivateKey.generate()

@@ -10,9 +10,9 @@ from herder.domain.parsing import MAX_BIDS, parse_bids
 from herder.domain.pricing import MAX_WINSTON
 from herder.errors import FeeTooLow, InvalidBids, InvalidFee, InvalidMultiplier
 from herder.market import queue_estimate as survey
+from herder.market.policy import set_policy
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import DEFAULT_BIDS, Quotes
-from herder.operator import set_policy
 from herder.store import book as book_sql
 from herder.types import PLACE_COUNTED, PLACE_UNKNOWN
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, event, select
 
-from herder import operator
 from herder.db.tables import orders
 from herder.domain.pricing import rank
 from herder.errors import HerdUnavailable
+from herder.market import policy as operator
 from herder.market import ranking
 from herder.market.ranking import Ranker
 from herder.store import models as model_sql

@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from herder import operator
 from herder.domain.order import Prompt, Submission
+from herder.market import policy as operator
 from tests.support.house import MODEL, FakeWorker, stops
 from tests.unit.orders.desk_agreement import DeskAgreement, some
 from tests.unit.orders.desk_house import SETTINGS

@@ -23,8 +23,8 @@ from herder.errors import (
     QuoteMismatch,
     TooManyTokens,
 )
+from herder.market.policy import set_rates
 from herder.market.quotes import Quotes
-from herder.operator import set_rates
 from herder.store import herd as herd_sql
 
 PROMPT, TOKENS = "two words", 10

@@ -16,10 +16,10 @@ from herder.accounts.usage import read_usage
 from herder.domain.periods import day_of
 from herder.errors import OrderNotWaiting, RefundRefused
 from herder.gateway.telemetry.monitor import Monitor
+from herder.market.policy import set_policy
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import Quotes
 from herder.messages.inbox import News, read_inbox
-from herder.operator import set_policy
 from herder.store import claims as claim_sql
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from herder.types import receipt_of
+from herder.domain.receipts import receipt_of
 from workers import wire
 
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from herder.db.postgres import statement_limit
+from herder.duties.records import LEASE_S, Guard, Tally
+from herder.duties.runner import Duty, Runner, each_alone
 from herder.errors import HerdUnavailable
-from herder.service.duties import Duty, Runner, each_alone
-from herder.service.duty_records import LEASE_S, Guard, Tally
 from herder.store import duties as duty_sql
 from herder.store.duties import Counts
 from tests.support.wait import wait_for

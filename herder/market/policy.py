@@ -1,30 +1,22 @@
-"""What the operator of a herd does beside accounts and orders: rates, and who may join."""
+"""Rates and policy, as the operator of a herd sets them."""
 
 from __future__ import annotations
 
 import time
-from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection
 
 from herder.db.database import Database
-from herder.domain.parsing import parse_key, parse_model
+from herder.domain.parsing import parse_model
 from herder.domain.pricing import Rates
 from herder.errors import HerdUnavailable, InvalidRequest, shown
-from herder.host import home
 from herder.market.ranking import PAUSE_S, Ranker
-from herder.settings import Settings
-from herder.store import herd as herd_sql
 from herder.store import models as model_sql
-from herder.store.herd import Worker
 from herder.store.models import Model
 
 MAX_RATE = 2**40
 """The highest rate in winston, as at `herd init`."""
-MAX_NOTE_CHARS = 1000
 MAX_POLICY = 10**9
-_CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
-"""What the ids of operators' calls follow from; drawn once, and the same for ever."""
 
 
 def set_rates(
@@ -127,81 +119,3 @@ def _rate(name: str, value: object, least: int) -> int:
             f"not {str(value)[:40]}."
         )
     return value
-
-
-def parse_note(name: str, text: str | None) -> str:
-    """An operator's own words, which stand in a statement for ever.
-
-    Args:
-        name: what they are called in the sentence that refuses them.
-        text: the words, or None for none.
-
-    Raises:
-        InvalidRequest: they are empty, too long, or no text.
-    """
-    if text is None:
-        return ""
-    # A lone surrogate is no character: no database takes it.
-    surrogate = any("\ud800" <= char <= "\udfff" for char in text)
-    if not text.strip() or len(text) > MAX_NOTE_CHARS or surrogate:
-        raise InvalidRequest(f"{name} must be 1 to {MAX_NOTE_CHARS} characters.")
-    return text
-
-
-def call_id(operator: str, what: str, key: object) -> str:
-    """The id of what a call makes: the same for the same idempotency key, so that it is made once.
-
-    Args:
-        operator: the account whose API key calls; each has keys of its own.
-        what: the kind of call; each has keys of its own.
-        key: the idempotency key, or None for a call that is made for the first time.
-
-    Raises:
-        InvalidKey: the key is none.
-    """
-    parsed = parse_key(key)
-    return str(uuid4()) if parsed is None else str(uuid5(_CALLS, f"{operator}\n{what}\n{parsed}"))
-
-
-# The herd
-
-
-def list_workers(database: Database, *, all_of_them: bool = False) -> list[Worker]:
-    """The workers that beat; or every instance that ever announced itself."""
-    with database.read() as connection:
-        if all_of_them:
-            return herd_sql.all_workers(connection)
-        return herd_sql.workers_here(connection)
-
-
-def serving(database: Database, model: str, lease_s: int) -> bool:
-    """Whether a worker of this model was heard within a lease.
-
-    Their state alone does not tell: where no herder listens, nobody notices that they are gone.
-    """
-    since_us = home.clock_us() - lease_s * 1_000_000
-    with database.read() as connection:
-        return any(one.seen_us >= since_us for one in herd_sql.workers_here(connection, model))
-
-
-def add_worker(database: Database, settings: Settings, name: str) -> dict[str, str]:
-    """Let a further worker join; a name that is known keeps its key.
-
-    Returns:
-        The environment that it needs, beside `HERD_MODEL_PATH`. The address of Redis may hold a
-        password, and the file of `HERD_WORKER_KEY` is a secret.
-
-    Raises:
-        SetupError: the name is none, or the file cannot be written.
-    """
-    path = home.add_worker_key(database, settings, name)
-    with database.read() as connection:
-        _, default_model, _ = model_sql.read_policy(connection)
-    environment = {"HERD_REDIS_URL": settings.redis_url}
-    if settings.broker_url:
-        environment["HERD_BROKER_URL"] = settings.broker_url
-    return environment | {
-        "HERD_WORKER_KEY": str(path),
-        "HERD_WORKER_NAME": name,
-        "HERD_MODEL": default_model,
-    }

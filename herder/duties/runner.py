@@ -18,11 +18,11 @@ import structlog
 from redis import RedisError
 
 from herder.db.postgres import statement_limit
+from herder.duties.records import LEASE_S, Guard, Tally
 from herder.errors import HerdUnavailable
-from herder.service.duty_records import LEASE_S, Guard, Tally
 from herder.store.duties import Counts
 
-_log = structlog.get_logger("herder.service.duties")
+_log = structlog.get_logger("herder.duties.runner")
 
 OUTAGES: tuple[type[Exception], ...] = (RedisError, HerdUnavailable, OSError)
 """What says that something else is out of reach: no row is to blame, and all is tried again."""

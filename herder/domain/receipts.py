@@ -1,0 +1,60 @@
+"""An order as its receipt and its result. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+from herder.domain.order import Order
+from herder.types import Rate, Receipt, Result, Usage
+
+
+def decimal_text(value: Fraction, places: int = 6) -> str:
+    """A fraction as a short decimal for people: 1.25, not 5/4."""
+    scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
+    return f"{scaled:f}"
+
+
+def receipt_of(order: Order) -> Receipt:
+    """An order's receipt, as it stands now."""
+    started, ended = order.started_us, order.ended_us
+    return Receipt(
+        order=order.id,
+        account=order.account,
+        model=order.model,
+        state=order.state.value,
+        needed=order.needed,
+        fee=order.fee,
+        multiplier=decimal_text(order.multiplier),
+        bid_factor=decimal_text(Fraction(order.bid_factor)),
+        automatic=order.automatic,
+        rates=Rate(order.rates.prompt_fee, order.rates.fee_per_token),
+        words=order.words,
+        tokens=order.tokens,
+        generated=order.generated,
+        charged=order.charged,
+        returned=order.returned,
+        held=order.held,
+        refunded=order.refunded,
+        attempts=order.tries,
+        worker=order.worker,
+        weights=order.weights,
+        reference=order.reference,
+        submitted_us=order.submitted_us,
+        waited_ms=None if started is None else max(0, started - order.submitted_us) // 1000,
+        took_ms=None if started is None or ended is None else max(0, ended - started) // 1000,
+        failure=order.failure,
+    )
+
+
+def result_of(order: Order, text: str | None) -> Result:
+    """An order's result; `text` is None where it was deleted."""
+    return Result(
+        order=order.id,
+        text=text or "",
+        finish_reason=order.finish_reason,
+        usage=Usage(order.prompt_tokens, order.generated),
+        receipt=receipt_of(order),
+        reference=order.reference,
+        text_deleted=text is None,
+    )

@@ -1,0 +1,27 @@
+"""The herder's private key, which signs what goes to workers and clients."""
+
+from __future__ import annotations
+
+import json
+
+from herder.errors import SetupError
+from herder.settings import Settings
+from workers.wire import PrivateKey, WireError
+
+
+def load_herder_key(settings: Settings) -> PrivateKey:
+    """The herder's private key.
+
+    Raises:
+        SetupError: it is not there, or is no key.
+    """
+    try:
+        return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))
+    except FileNotFoundError:
+        raise SetupError(
+            f"The herder's key is missing at {settings.key_path}; `herd init` creates it."
+        ) from None
+    except (OSError, ValueError, WireError):
+        raise SetupError(
+            f"The file {settings.key_path} cannot be read as the herder's key."
+        ) from None
