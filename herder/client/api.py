@@ -153,7 +153,9 @@ def submit(
             for a minute: its rates hold, and without a fee or a multiplier of its own the order
             pays the quoted fee.
         callback: called once with the text when the answer arrives, in a thread of the library
-            that keeps the program alive until then; callbacks are called one after the other.
+            that keeps the program alive until then, though the herd is closed; callbacks are called
+            one after the other, as the ends are noticed, beside the herder and over HTTP alike.
+            What one raises is logged.
         on_error: called once with the error if the order ends otherwise; logged if not given.
 
     Returns:

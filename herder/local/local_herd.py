@@ -31,7 +31,7 @@ from herder.errors import (
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
 from herder.interface import require_page
-from herder.local.callbacks import Caller, ErrorCallback, TextCallback
+from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.cancellations import Cancellations
 from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
@@ -106,7 +106,7 @@ class LocalHerd:
         self.aside = SetAside(self.database, books, clock_us=clock_us, tell=told)
         self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
         self._answers = Answers(self.database, self._streams, self.watcher)
-        self._caller = Caller(self.watcher, lambda order_id: self.result(order_id, None))
+        self._callbacks = CallbackRunner(self.watcher, lambda order_id: self.result(order_id, None))
 
     def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
@@ -372,7 +372,7 @@ class LocalHerd:
         on_error: ErrorCallback | None,
     ) -> None:
         """Call one of them once, at an order's end, in a thread that outlives the program."""
-        self._caller.add(order_id, callback, on_error)
+        self._callbacks.add(order_id, callback, on_error)
 
     def redis_answers(self) -> bool:
         """Whether Redis, which carries text, beats and control, is in reach."""

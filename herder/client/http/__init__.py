@@ -1,4 +1,5 @@
 """The herd as a program elsewhere sees it: its gateway, over HTTP.
 
-`calls` is pure: what is sent, and what comes back; `sync` and `aio` carry it.
+`calls` is pure: what is sent, and what comes back; `remote_herd` and `async_client` carry it.
+`ends` notices the ends of orders for callbacks.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -36,10 +35,12 @@ from herder.client.http.calls import (
     statement_of,
     taken_of,
 )
+from herder.client.http.ends import RemoteEnds
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
 from herder.interface import raise_if_not_completed, require_page
+from herder.local.callbacks import CallbackRunner
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class RemoteHerd:
                 transport=transport,
                 limits=httpx.Limits(max_connections=None),
             )
+        ends = RemoteEnds(self.answer, self.orders)
+        self._callbacks = CallbackRunner(ends, lambda order_id: self.result(order_id, None))
 
     def _send(self, call: Call, *, timeout_s: float = ANSWER_S, **how: Any) -> Any:
         return decoded(self._ask(call, timeout_s, **how).content)
@@ -292,20 +295,9 @@ class RemoteHerd:
         callback: Callable[[str], object] | None,
         on_error: Callable[[HerdError], object] | None,
     ) -> None:
-        """Call one of them once, at an order's end, in a thread that outlives the program."""
-
-        def wait() -> None:
-            try:
-                result = self.result(order_id, None)
-            except HerdError as error:
-                if on_error is not None:
-                    on_error(error)
-                return
-            if callback is not None:
-                callback(result.text)
-
-        threading.Thread(target=wait, name=f"herd-callback-{order_id}").start()
+        """Call one of them once, at an order's end; as `herder.submit` says."""
+        self._callbacks.add(order_id, callback, on_error)
 
     def close(self) -> None:
-        """Give the connections back."""
-        self._http.close()
+        """Give the connections back, once nobody waits to be called back any more."""
+        self._callbacks.afterwards(self._http.close)
