@@ -260,9 +260,9 @@ _OPEN = (
     # In the book's order, which is that of its index.
     select(orders.c.seq).where(_QUEUED).order_by(*_BY_RANK),
     select(orders.c.seq).where(orders.c.model == bindparam("model"), IS_OUT),
-    select(orders.c.seq)
-    .join(set_aside, set_aside.c.order_id == orders.c.id)
-    .where(orders.c.model == bindparam("model")),
+    select(orders.c.seq).where(
+        orders.c.model == bindparam("model"), orders.c.id.in_(bindparam("aside", expanding=True))
+    ),
 )
 _TO_RANK = (
     select(orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
@@ -352,10 +352,11 @@ def open_seqs(connection: Connection, model_name: str) -> list[int]:
         connection: a transaction that only reads, and so sees one moment.
         model_name: the model.
     """
+    aside = list(connection.execute(select(set_aside.c.order_id)).scalars())
     return [
         int(seq)
         for query in _OPEN
-        for seq in connection.execute(query, {"model": model_name}).scalars()
+        for seq in connection.execute(query, {"model": model_name, "aside": aside}).scalars()
     ]
 
 
