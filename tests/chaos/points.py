@@ -45,6 +45,7 @@ ON_BEHALF = {
     "Service.listen": "hear",
     "Service._lapse": "sweep",
     "Service._expire": "sweep",
+    "Service._sweep_outbox": "sweep",
     "LocalHerd.submit": "submit",
     "LocalHerd.send_message": "message",
     "LocalHerd.cancel": "cancel",
