@@ -16,7 +16,8 @@ from celery import Celery, signals
 from celery.worker import state as celery_state
 
 from workers.agent.agent import Agent
-from workers.engine.engine import Engine, Model
+from workers.engine.engine import Engine
+from workers.engine.work import Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.config import celery_config

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.engine_loads import Request, Timing
-from workers.engine.engine import End, Engine, Work
+from workers.engine.engine import Engine
 from workers.engine.stub import StubModel
+from workers.engine.work import End, Work
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)

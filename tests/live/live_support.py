@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 
-from workers.engine.engine import End, Engine, Work
+from workers.engine.engine import Engine
+from workers.engine.work import End, Work
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)

@@ -18,7 +18,8 @@ from redis import RedisError
 
 from workers.agent.outcomes import OutcomeBox, Sender
 from workers.agent.texts import TextFlusher
-from workers.engine.engine import End, Engine, Work
+from workers.engine.engine import Engine
+from workers.engine.work import End, Work
 from workers.errors import NotAccepting, WorkerError
 from workers.settings import JoinFile, WorkerSettings
 from workers.transport.loops import Loop

@@ -21,18 +21,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from workers.engine.calibration import calibrate
 from workers.engine.job import Job
 from workers.engine.scheduler import Scheduler
 from workers.engine.sequences import Keep, Row, Seq
 from workers.engine.work import (
-    End,
     EndReason,
     Listener,
     Metrics,
     Model,
     ModelFacts,
-    Prepared,
-    Sampler,
     Work,
 )
 from workers.errors import (
@@ -42,19 +40,6 @@ from workers.errors import (
     PromptTooLong,
     WorkerError,
 )
-
-__all__ = [
-    "Engine",
-    "Metrics",
-    "Work",
-    "End",
-    "EndReason",
-    "Listener",
-    "Model",
-    "ModelFacts",
-    "Prepared",
-    "Sampler",
-]
 
 log = logging.getLogger(__name__)
 
@@ -226,25 +211,7 @@ class Engine:
         Raises:
             DecodeFailed: the model does not work on this machine.
         """
-        slots = range(self.facts.slots)
-        rows = [
-            Row(slot, 0, [slot % self.facts.vocab], True, Seq("", [0], 1, 0, 0)) for slot in slots
-        ]
-        longest = min(self.facts.context, self.facts.cells // self.facts.slots)
-        steps = 0
-        begin = now = self._clock()
-        while steps < longest and (now - begin < seconds or steps < 3):
-            rows = [row._replace(start=steps) for row in rows]
-            if not self._model.decode(rows):
-                raise DecodeFailed("The cache has no room for one token in each slot.")
-            self._model.sample([None] * len(rows))
-            steps += 1
-            if steps == 1:
-                begin = self._clock()  # the first step also warms up
-            now = self._clock()
-        for slot in slots:
-            self._model.keep(slot, 0)
-        return (steps - 1) / max(now - begin, 1e-9)
+        return calibrate(self._model, self._clock, seconds)
 
     # -- the loop ----------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workers.engine.engine import Engine, ModelFacts
+from workers.engine.engine import Engine
+from workers.engine.work import ModelFacts
 from workers.errors import WorkerError
 from workers.settings import load_settings
 

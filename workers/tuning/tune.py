@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workers.engine.engine import End, Engine, Work
+from workers.engine.engine import Engine
+from workers.engine.work import End, Work
 from workers.errors import WorkerError
 from workers.llama.options import cores, llama_options
 from workers.settings import WorkerSettings, load_settings

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.engine import End, Engine, Prepared, Sampler, Work
+from workers.engine.engine import Engine
 from workers.engine.stub import StubModel
+from workers.engine.work import End, Prepared, Sampler, Work
 from workers.errors import DuplicateWork, NotAccepting, WorkerError
 from workers.wire import ChatMessage, Sampling
 
