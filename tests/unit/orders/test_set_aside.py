@@ -204,49 +204,54 @@ def test_those_set_aside_are_listed_a_page_at_a_time(house):
 # More at once than the ledger takes
 
 
-@pytest.fixture
-def crowd(make_house):
-    """1,100 orders of which each runs, on a herd that tries once."""
+def crowd(make_house, count):
+    """So many orders that run, on a herd that tries each once."""
     house = make_house(policy={"max_open_orders": 0}, max_attempts=1)
     house.fund(100_000)
-    orders = [house.submit() for _ in range(1100)]
-    workers = [house.worker(slots=220) for _ in range(5)]
+    orders = [house.submit() for _ in range(count)]
+    workers = [house.worker(slots=220) for _ in range(-(-count // 220))]
     jobs = []
     while len(jobs) < len(orders):
         jobs += house.dispatch()
-    for worker, start in zip(workers, range(0, 1100, 220), strict=True):
-        worker.held = [job.held for job in jobs[start : start + 220]]
+    for place, worker in enumerate(workers):
+        worker.held = [job.held for job in jobs[220 * place : 220 * (place + 1)]]
         worker.beat()
     return house, workers, jobs, orders
 
 
-def test_a_fleet_that_is_lost_on_its_last_try_ends_in_pieces(crowd):
-    house, _, _, _ = crowd
-    settled = house.lapse(house.settings.lease_s + 1)
-    assert (len(settled.ended), settled.more) == (closer.PIECE, True)
-    settled = house.settlement.lapse()
-    assert (len(settled.ended), settled.more) == (closer.PIECE, True)
-    settled = house.settlement.lapse()
-    assert (len(settled.ended), settled.more) == (100, False)
+def test_a_fleet_that_is_lost_on_its_last_try_ends_in_pieces(make_house):
+    house, _, _, orders = crowd(make_house, 1100)
+    pieces = [house.lapse(house.settings.lease_s + 1), *(house.settlement.lapse() for _ in "ab")]
+    assert [len(one.ended) for one in pieces] == [closer.PIECE, closer.PIECE, 100]
+    assert [one.more for one in pieces] == [True, True, False]
+    assert {order for one in pieces for order in one.ended} == {order.id for order in orders}
     assert house.held() == 0
 
 
-def test_a_mass_cancel_ends_in_pieces(crowd):
-    house, _, _, orders = crowd
+def test_a_mass_cancel_ends_in_pieces(make_house):
+    house, _, _, orders = crowd(make_house, 11)
     for order in orders:
         house.withdrawal.cancel(order.id)
     house.pass_s(house.settings.lease_s + 1)
-    pieces = [house.withdrawal.sweep(limit=400) for _ in range(3)]
-    assert [len(one.ended) for one in pieces] == [400, 400, 300]
+    pieces = [house.withdrawal.sweep(limit=4) for _ in range(3)]
+    assert [len(one.ended) for one in pieces] == [4, 4, 3]
     assert [one.more for one in pieces] == [True, True, False]
     assert house.held() == 0
 
 
-def test_outcomes_are_settled_in_pieces(crowd):
-    house, workers, jobs, _ = crowd
-    answers = [workers[place // 220].answer(job, text="so") for place, job in enumerate(jobs)]
-    settled = house.settlement.settle(answers)
-    assert len(settled.ended) == len(settled.confirmed) == 1100
+def test_outcomes_are_settled_in_pieces(make_house, monkeypatch):
+    house, (worker,), jobs, _ = crowd(make_house, 11)
+    monkeypatch.setattr(closer, "PIECE", 4)
+    written = []
+    write = closer.Plan.write
+    monkeypatch.setattr(
+        closer.Plan,
+        "write",
+        lambda plan, *more: written.append(len(plan.ended)) or write(plan, *more),
+    )
+    settled = house.settlement.settle([worker.answer(job, text="so") for job in jobs])
+    assert written == [4, 4, 3]
+    assert len(settled.ended) == len(settled.confirmed) == 11
     assert house.held() == 0
 
 
