@@ -15,6 +15,7 @@ from herder.gateway.auth import House
 from herder.gateway.limits.guard import Guard, Limits
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
+from herder.gateway.outages import CallOffs
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
@@ -58,7 +59,10 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         )
         metrics.streams.set_function(lambda: float(follower.open))
         ready = Once(partial(check, local))
-        app.state.house = House(local, follower, settings, limits, ready, metrics)
+        call_offs = CallOffs(local.cancel, metrics.dropped_cancellations.inc)
+        metrics.cancellations.set_function(lambda: float(call_offs.waiting))
+        call_offs.start()
+        app.state.house = House(local, follower, settings, limits, ready, metrics, call_offs)
         adder = RedisAdder(settings.redis_url)
         beside = [
             make_sharing(limits.rates, adder),
@@ -70,6 +74,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         yield
         for one in beside:
             await one.stop()
+        await call_offs.close()
         await adder.close()
         await reader.close()
 

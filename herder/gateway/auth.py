@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from herder.accounts.api_keys import named_id, require
 from herder.errors import Unauthorized
 from herder.gateway.limits.guard import Limits, address_of
+from herder.gateway.outages import CallOffs, ride_out
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.short_reads import look
 from herder.gateway.streams.following import Follower
@@ -19,6 +20,9 @@ from herder.gateway.telemetry.metrics import Metrics
 from herder.local.local_herd import LocalHerd
 from herder.store.api_keys import ApiKey
 from herder.web.single_flight import Once
+
+PATIENCE_S = 2.0
+"""How long a call waits for a database that is away before it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class House:
         limits: on what callers may ask of it.
         ready: what is missing, as `herder.gateway.telemetry.readiness.check` finds it.
         metrics: what is counted here.
+        call_offs: cancel orders whose callers have gone.
     """
 
     herd: LocalHerd
@@ -40,6 +45,7 @@ class House:
     limits: Limits
     ready: Once[dict[str, str]]
     metrics: Metrics
+    call_offs: CallOffs
 
     def model(self, name: str | None) -> str | None:
         """A model by its own name or another one that stands for it."""
@@ -87,7 +93,8 @@ async def _look_up(house: House, text: str) -> ApiKey:
         raise Unauthorized(
             "Send your API key as `Authorization: Bearer herd_…`; the herd's operator creates one."
         )
-    return await look(house.herd.database, partial(house.herd.api_keys.recognise, text))
+    read = partial(look, house.herd.database, partial(house.herd.api_keys.recognise, text))
+    return await ride_out(read, within_s=PATIENCE_S)
 
 
 async def _shown_key(house: AtHome, key: Annotated[ApiKey, Depends(recognised)]) -> ApiKey:

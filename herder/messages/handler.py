@@ -155,7 +155,8 @@ class Messages:
                 message_sql.add_key(connection, account, key, keyed, now_us)
             return replace(taken, told=tuple({letter.account for letter in letters}))
 
-        return self._database.transact(step)
+        # With a key the step may be taken again: what became of a lost commit is found out by it.
+        return self._database.transact(step) if key is None else self._database.settle(step)
 
     def _lock(self, connection: Connection, sent: _Sent) -> None:
         """Lock what it will write to, in the order that holds for everybody."""

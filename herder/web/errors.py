@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -44,6 +45,8 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.InvalidRequest, 400),
 )
 """What each error is in HTTP; the first that fits, and 500 if none does."""
+
+_ORDER_ID = re.compile(r"[0-9a-f-]{36}")
 
 _TYPES = {
     401: "authentication_error",
@@ -106,6 +109,9 @@ def answer_to(error: errors.HerdError) -> Answer:
         headers["Retry-After"] = str(error.retry_after_s)
     elif status == 503:
         headers["Retry-After"] = "1"
+        order_id = str(error.data.get("order", ""))
+        if _ORDER_ID.fullmatch(order_id):
+            headers["X-Order"] = order_id
     elif status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="llama-herder"'
     param = getattr(error, "param", None)

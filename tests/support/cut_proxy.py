@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from sqlalchemy import make_url
@@ -40,7 +41,7 @@ class CutProxy:
         self._mode: Mode = "open"
         self._closing = False
         self._pairs: set[_Pair] = set()
-        self._cut_at: tuple[bytes, Mode, threading.Event] | None = None
+        self._cut_at: _Cut | None = None
         self._timers: list[threading.Timer] = []
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
@@ -81,20 +82,31 @@ class CutProxy:
         self.hold()
         self._restore_after(seconds)
 
-    def cut_at(self, statement: bytes, then: Mode = "refused") -> threading.Event:
+    def cut_at(
+        self,
+        statement: bytes,
+        then: Mode = "refused",
+        *,
+        after: bytes = b"",
+        answered: bool = False,
+    ) -> threading.Event:
         """Pass on the next message that ends so, and cut its connection before the answer.
 
         Args:
             statement: of SQL, such as `COMMIT`; its end, to be exact: what begins a transaction
                 has `READ COMMITTED` in it.
             then: how the proxy behaves to everybody from that moment on.
+            after: what its connection has to have sent before, such as `INSERT INTO orders`: those
+                who only read commit, too. Statements that are prepared are sent without words:
+                connections have to be new.
+            answered: let the answer through, and cut after it.
 
         Returns:
             Set once it has happened.
         """
         happened = threading.Event()
         with self._lock:
-            self._cut_at = (statement + b"\0", then, happened)
+            self._cut_at = _Cut(statement + b"\0", then, after, answered, happened)
         return happened
 
     def close(self) -> None:
@@ -192,23 +204,40 @@ class CutProxy:
 
     def _is_cut_here(self, pair: _Pair, data: bytes) -> bool:
         with self._lock:
-            if self._cut_at is None or self._cut_at[0] not in data:
+            cut = self._cut_at
+            if cut is None:
                 return False
-            _, then, happened = self._cut_at
+            pair.is_marked = pair.is_marked or cut.after in data
+            if not pair.is_marked or cut.statement not in data:
+                return False
             self._cut_at = None
         assert pair.server is not None
         pair.server.sendall(data)
         # The server has done it when it has answered.
         pair.server.settimeout(10)
-        pair.server.recv(_CHUNK)
+        answer = pair.server.recv(_CHUNK)
+        if cut.answered:
+            pair.client.sendall(answer)
+            time.sleep(_LOOK_S)  # that it is read before the line is cut
         with self._lock:
-            if then == "refused":
+            if cut.then == "refused":
                 self._refuse()
             else:
-                self._mode = then
+                self._mode = cut.then
         pair.cut()
-        happened.set()
+        cut.happened.set()
         return True
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What `cut_at` was asked."""
+
+    statement: bytes
+    then: Mode
+    after: bytes
+    answered: bool
+    happened: threading.Event
 
 
 def _bound(port: int) -> socket.socket:
@@ -230,6 +259,7 @@ class _Pair:
         self.client = client
         self.server: socket.socket | None = None
         self.is_cut = False
+        self.is_marked = False
 
     def cut(self) -> None:
         """Have its thread close it."""

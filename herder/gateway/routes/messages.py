@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
+from uuid import uuid4
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Body, Header, Query
@@ -20,6 +21,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from herder.errors import Unauthorized
 from herder.gateway.auth import AtHome, Buyer, House, Reader
 from herder.gateway.openapi import streamed
+from herder.gateway.outages import ride_out
 from herder.gateway.routes.orders import MAX_WAIT_S, PING_S
 from herder.gateway.schemas.orders import InboxAnswer, MessageAnswer, SentAnswer
 from herder.gateway.streams.event_stream import EventStream
@@ -72,13 +74,15 @@ async def send(
 
     `Action` is `Transfer`, `Info` or `Balance`. The answer comes into the inbox.
     """
+    # By its key a message whose commit was lost is looked for, and sent once.
+    message_key = idempotency_key or str(uuid4())
     taken = await run_sync(
         partial(
             house.herd.send_message,
             body,
             account=key.account,
             api_key=key.id,
-            idempotency_key=idempotency_key,
+            idempotency_key=message_key,
         )
     )
     return SentAnswer(id=taken.id, order=taken.order)
@@ -111,12 +115,17 @@ async def _pages(
         Unauthorized: the key was ended meanwhile.
     """
     until_s = time.monotonic() + wait_s
+
+    def read(after: int) -> list[Message]:
+        house.herd.api_keys.require_live(key)
+        return house.herd.inbox(key.account, after, limit)
+
     async with house.follower.waking(house.herd.inbox_topic(key.account)) as news:
         while True:
             # Before it is read: what comes after that wakes again.
             news.clear()
-            await run_sync(house.herd.api_keys.require_live, key)
-            found = await run_sync(house.herd.inbox, key.account, after, limit)
+            left_s = None if math.isinf(until_s) else until_s - time.monotonic()
+            found = await ride_out(partial(run_sync, read, after), within_s=left_s)
             if found:
                 after = found[-1].number
                 yield found

@@ -20,8 +20,11 @@ from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
 
 from herder import errors
+from herder.domain.order import State
+from herder.domain.receipts import receipt_of
 from herder.gateway.auth import AtHome, Buyer, House
 from herder.gateway.openapi import streamed, takes
+from herder.gateway.outages import accept
 from herder.gateway.schemas.answers import ErrorAnswer
 from herder.gateway.schemas.openai import (
     PRICED,
@@ -83,18 +86,23 @@ async def _complete(
     prompt, tokens = call.pop("prompt", None), call.pop("tokens")
     with ExitStack() as held:
         line = held.enter_context(house.follower.line(key.id))
-        receipt = await run_sync(
+        idempotency_key = request.headers.get("idempotency-key")
+        order = await accept(
+            house.call_offs,
             partial(
-                house.herd.submit,
+                house.herd.take,
                 prompt,
                 tokens,
                 **call,
                 account=key.account,
                 api_key=key.id,
-                idempotency_key=request.headers.get("idempotency-key"),
+                idempotency_key=idempotency_key,
                 sampling=asked.sampling,
-            )
+            ),
+            has_key=idempotency_key is not None,
+            continues=asked.on_disconnect == "continue",
         )
+        receipt = receipt_of(order)
         if not asked.stream:
             return await _whole(request, house, asked, receipt)
         held.pop_all()  # the response gives it back
@@ -128,17 +136,16 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
     order_id = receipt.order
     cancels = asked.on_disconnect == "cancel"
     try:
-        while not await house.follower.wait(order_id, LOOK_S):
+        while (result := await _ended(house, order_id)) is None:
             if await request.is_disconnected():
                 if cancels:
-                    await run_sync(house.herd.cancel, order_id)
+                    await house.call_offs.cancel(order_id)
                 return Answer({}, 499)
     except asyncio.CancelledError:
         if cancels:
             with CancelScope(shield=True):
-                await run_sync(house.herd.cancel, order_id)
+                await house.call_offs.cancel(order_id)
         raise
-    result = await run_sync(house.herd.answer, order_id)
     if (failed := _failed(result)) is not None:
         return failed
     text = {"message": {"role": "assistant", "content": result.text}}
@@ -147,6 +154,17 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
     choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
     body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(result)}
     return Answer(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
+
+
+async def _ended(house: House, order_id: str) -> Result | None:
+    """The result of an order that ends within a moment; None if it does not, or cannot be read."""
+    if not await house.follower.wait(order_id, LOOK_S):
+        return None
+    try:
+        result = await run_sync(house.herd.answer, order_id)
+    except errors.HerdUnavailable:
+        return None
+    return result if State(result.receipt.state).ended else None
 
 
 class _Stream:
@@ -180,13 +198,14 @@ class _Stream:
                         yield last
             yield ServerSentEvent("[DONE]", sep="\n")
         except errors.HerdError as error:
+            error.data["order"] = order_id
             yield _broken(error)
 
     async def after(self, _left: bool) -> None:
         """Cancel the order, if nobody will read what it costs, or should."""
         if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
             return
-        await run_sync(self._house.herd.cancel, self._receipt.order)
+        await self._house.call_offs.cancel(self._receipt.order)
 
 
 def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:
@@ -218,8 +237,11 @@ def _failed(result: Result) -> Answer | None:
             code = "context_length_exceeded"
         # A permanent failure is the request's own; any other may pass.
         status = 400 if failure.get("permanent") else 503 if failure else 409
-        headers = {"Retry-After": "1"} if status == 503 else None
-        return Answer(body_of(error.message, status, code), status, headers)
+        headers = {"X-Order": result.order}
+        if status == 503:
+            headers["Retry-After"] = "1"
+        told = body_of(error.message, status, code, data={"order": result.order})
+        return Answer(told, status, headers)
     return None
 
 

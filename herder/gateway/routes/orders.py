@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
@@ -15,8 +16,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from herder.accounts.api_keys import require
 from herder.domain.order import Order
 from herder.domain.receipts import receipt_of
+from herder.errors import HerdUnavailable, shown
 from herder.gateway.auth import AtHome, Buyer, House, Reader
 from herder.gateway.openapi import LOCATION, streamed
+from herder.gateway.outages import accept, accepted, ride_out
 from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
 from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
 from herder.gateway.short_reads import look
@@ -56,8 +59,10 @@ async def submit(
     prompt, tokens = given.pop("prompt", None), given.pop("tokens")
     sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
 
-    def submit() -> OrderAnswer:
-        taken = house.herd.take(
+    taken = await accept(
+        house.call_offs,
+        partial(
+            house.herd.take,
             prompt,
             tokens,
             **{**given, "model": house.model(body.model)},
@@ -65,12 +70,12 @@ async def submit(
             api_key=key.id,
             idempotency_key=idempotency_key,
             sampling=sampling,
-        )
-        return _shown(house, taken)
-
-    answer = await run_sync(submit)
-    response.headers["Location"] = f"/v1/orders/{answer.id}"
-    return answer
+        ),
+        has_key=idempotency_key is not None,
+    )
+    response.headers["Location"] = f"/v1/orders/{taken.id}"
+    with accepted(taken.id):
+        return await run_sync(_shown, house, taken)
 
 
 @router.get("/orders")
@@ -98,15 +103,17 @@ async def order(
 ) -> OrderAnswer:
     """An order as it stands; with `wait`, the answer comes at its end or after that time."""
 
-    def shown() -> OrderAnswer:
+    def as_it_stands() -> OrderAnswer:
         return _shown(house, house.herd.order(order_id, account=key.account))
 
-    found = await look(house.herd.database, shown)
+    until_s = time.monotonic() + wait
+    read = partial(look, house.herd.database, as_it_stands)
+    found = await ride_out(read, within_s=wait)
     if wait == 0 or found.text is not None:
         return found
     with house.follower.line(key.id):
-        await house.follower.wait(order_id, wait)
-    return await look(house.herd.database, shown)
+        await house.follower.wait(order_id, until_s - time.monotonic())
+    return await ride_out(read, within_s=until_s - time.monotonic())
 
 
 @router.get(
@@ -146,7 +153,7 @@ async def events(
 
     async def after(left: bool) -> None:
         if left and cancels:
-            await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+            await house.call_offs.cancel(order_id)
 
     return EventStream(happening(), house.follower.line(key.id), after=after, ping=PING_S)
 
@@ -161,7 +168,15 @@ async def receipt(order_id: str, house: AtHome, key: Reader) -> Signed:
 @router.post("/orders/{order_id}/cancel")
 async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
     """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
-    return await run_sync(partial(house.herd.cancel, order_id, account=key.account))
+    cancel = partial(house.herd.cancel, order_id, account=key.account)
+    try:
+        return await run_sync(cancel)
+    except HerdUnavailable as error:  # by now it is remembered
+        raise HerdUnavailable(
+            f"The database is away. If you have an order {shown(order_id)!r}, it is cancelled as "
+            f"soon as the database is back.",
+            order=shown(order_id),
+        ) from error
 
 
 @router.post("/orders/{order_id}/rebid")
@@ -183,10 +198,18 @@ async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
     return await run_sync(partial(house.herd.quote, prompt, tokens, **given))
 
 
+def _place(house: House, found: Order) -> Place | None:
+    """Its place, if it has one and can be told now: an order that was taken is told in any case."""
+    try:
+        return house.herd.quotes.place(found)
+    except HerdUnavailable:
+        return None
+
+
 def _shown(house: House, found: Order) -> OrderAnswer:
     """An order as a client sees it."""
     if not found.state.ended:
-        receipt, queue = receipt_of(found), house.herd.quotes.place(found)
+        receipt, queue = receipt_of(found), _place(house, found)
         return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
     result = house.herd.answer(found.id)
     return OrderAnswer(

@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
-import structlog
 from anyio import CancelScope
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Receive, Scope, Send
 
-from herder.errors import HerdError
 from herder.gateway.streams.following import Line
-
-_log = structlog.get_logger("herder.gateway")
 
 OnDisconnect = Literal["continue", "cancel"]
 """What becomes of an order when whoever reads along goes away."""
@@ -58,12 +54,4 @@ class EventStream(EventSourceResponse):
             self._line.close()
             if self._after is not None:
                 with CancelScope(shield=True):
-                    await self._finish()
-
-    async def _finish(self) -> None:
-        assert self._after is not None
-        try:
-            await self._after(self._left)
-        except HerdError as error:
-            # Nobody is left to be told: the order goes on, to its end or its run limit.
-            _log.warning("order_not_cancelled", code=error.code)
+                    await self._after(self._left)

@@ -18,10 +18,12 @@ from typing import Any, Literal
 from redis import RedisError
 
 from herder.domain.order import Order, State
+from herder.errors import HerdUnavailable
+from herder.gateway.outages import ride_out
 from herder.gateway.short_reads import Found, look
 from herder.local.local_herd import LocalHerd
 from herder.orders.reader import readable_attempt
-from herder.types import Result
+from herder.types import Place, Result
 from herder.web.errors import BadRequest, TooManyStreams
 from workers.transport.reading import TextReader
 
@@ -166,7 +168,8 @@ class Follower:
         return Line(self._holders, key_id)
 
     async def _look(self, read: Callable[[], Found]) -> Found:
-        return await look(self._herd.database, read)
+        """Take a short read, once the database is there: a line ends with its caller, not here."""
+        return await ride_out(partial(look, self._herd.database, read))
 
     async def wait(self, order_id: str, seconds: float) -> bool:
         """Wait for an order's end; False if it did not come in time."""
@@ -180,17 +183,23 @@ class Follower:
     @asynccontextmanager
     async def waking(self, topic: str) -> AsyncIterator[asyncio.Event]:
         """An event that is set whenever there may be news of a topic, while the block lasts."""
-        wake = Wake()
-        await self._look(partial(self._herd.watcher.add, topic, wake))
+        wake, watcher = Wake(), self._herd.watcher
+        adding = asyncio.ensure_future(look(self._herd.database, partial(watcher.add, topic, wake)))
         try:
+            # Cancelled here, a thread would go on, and add what nobody removes. Where the database
+            # is away, the watcher looks there again.
+            with suppress(HerdUnavailable):
+                await asyncio.shield(adding)
             yield wake.event
         finally:
-            self._herd.watcher.remove(topic, wake)
+            adding.add_done_callback(lambda _: watcher.remove(topic, wake))
 
     async def follow(
         self, order_id: str, *, account: str | None, mark: Mark | None = None
     ) -> AsyncIterator[Happened]:
         """All that happens to an order from here on; the last is its end.
+
+        While the database is away the text of what runs goes on, and the end is waited for.
 
         Args:
             order_id: the order.
@@ -203,8 +212,9 @@ class Follower:
         text = _Text(mark)
         after, reading, waits, started = "0", 0, None, 0
         fresh = mark is None  # nothing of any attempt's text was read yet
+        order: Order | None = None
         while True:
-            order = await self._look(partial(self._herd.order, order_id, account=account))
+            order = await self._stand(order_id, account, order)
             if order.state.ended:
                 break
             if (attempt := readable_attempt(order)) != reading:
@@ -214,7 +224,7 @@ class Follower:
             if order.state is State.RUNNING and started != order.attempt:
                 started = order.attempt
                 yield _start(order)
-            place = await self._look(partial(self._herd.quotes.place, order))
+            place = await self._place(order)
             if place is not None and place != waits:
                 waits = place
                 yield Happened("place", asdict(place))
@@ -234,6 +244,23 @@ class Follower:
             for last in text.complete(order.attempt, result.text):
                 yield last
         yield _end(result)
+
+    async def _stand(self, order_id: str, account: str | None, known: Order | None) -> Order:
+        """An order as it stands; as it is known, if the database is away."""
+        read = partial(self._herd.order, order_id, account=account)
+        if known is None:
+            return await self._look(read)
+        try:
+            return await look(self._herd.database, read)
+        except HerdUnavailable:
+            return known
+
+    async def _place(self, order: Order) -> Place | None:
+        """An order's place, if it has one and can be told now: nobody's text waits for that."""
+        try:
+            return await look(self._herd.database, partial(self._herd.quotes.place, order))
+        except HerdUnavailable:
+            return None
 
     async def _read(
         self, order_id: str, attempt: int, after: str, text: _Text

@@ -104,6 +104,13 @@ class Metrics:
         )
         self.open_requests = gauge("http_requests_in_progress", "Calls in progress.")
         self.streams = gauge("gateway_streams", "Open streams and long polls.")
+        self.cancellations = gauge(
+            "gateway_cancellations_waiting",
+            "Orders of disconnected callers, to be cancelled once the database is back.",
+        )
+        self.dropped_cancellations = counter(
+            "gateway_cancellations_dropped", "Cancellations of such orders that were given up."
+        )
         self.first_texts = histogram(
             "gateway_time_to_first_token_seconds",
             "Seconds from an order's submission to its first text, for texts streamed here from "
