@@ -21,7 +21,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
 def table() -> str:
-    """The table, in Markdown."""
+    """Return the table, in Markdown."""
     herder, worker, policy, gateway = (
         kind.model_fields for kind in (Settings, WorkerSettings, InitialPolicy, GatewaySettings)
     )
@@ -54,7 +54,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def put(readme: str) -> str:
-    """A README with the table as it is now."""
+    """Return a README with the table as it is now."""
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"

@@ -82,7 +82,7 @@ def make_service(
 
 
 def make_deliverer(settings: Settings, database: Database) -> Deliverer:
-    """What sends this herder's share of the webhooks."""
+    """Return the sender of this herder's share of the webhooks."""
     limits = Limits(
         at_once=settings.webhook_at_once,
         each=max(1, settings.webhook_at_once // 2),

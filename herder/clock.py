@@ -6,5 +6,5 @@ import time
 
 
 def clock_us() -> int:
-    """The time in microseconds since the epoch."""
+    """Return the time in microseconds since the epoch."""
     return time.time_ns() // 1000

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def shown(value: object) -> str:
-    """A caller's value in a sentence: short, whatever it is."""
+    """Return a caller's value in a sentence: short, whatever it is."""
     try:
         return str(value)[:40]
     except ValueError:  # Python prints no number of more than 4300 digits

@@ -39,31 +39,31 @@ class Herd(Protocol):
         """Take an order; arguments as `herder.submit`."""
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
-        """What an order would cost."""
+        """Return what an order would cost."""
 
     def info(self) -> Info:
-        """How the herd stands."""
+        """Return how the herd stands."""
 
     def attended(self, model: str) -> bool:
-        """Whether a worker of this model is there, as far as can be told."""
+        """Return whether a worker of this model is there, as far as can be told."""
 
     def receipt(self, order_id: str) -> Receipt:
-        """An order's receipt as it stands."""
+        """Return an order's receipt as it stands."""
 
     def signed_receipt(self, order_id: str) -> str:
-        """The same as a JWS that the herder signed."""
+        """Return the same as a JWS that the herder signed."""
 
     def public_keys(self) -> Mapping[str, PublicKey]:
-        """What signed receipts are checked with, by `kid`."""
+        """Return the public keys that verify signed receipts, by `kid`."""
 
     def answer(self, order_id: str) -> Result:
-        """What there is of an order's answer now, however it ended."""
+        """Return an order's answer so far, however it ended."""
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end."""
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it comes."""
+        """Yield an order's text as it comes."""
 
     def orders(
         self,
@@ -82,12 +82,12 @@ class Herd(Protocol):
         """Raise an order's fee."""
 
     def balance(self, account: str | None = None) -> NamedBalance:
-        """What an account has."""
+        """Return an account's balance."""
 
     def statement(
         self, account: str | None = None, *, after: int = 0, limit: int = 100
     ) -> list[StatementEntry]:
-        """What moved an account's money, oldest first, at most `MAX_PAGE` entries."""
+        """Return an account's statement, oldest first, at most `MAX_PAGE` entries."""
 
     def call_back(
         self,

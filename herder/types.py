@@ -79,7 +79,7 @@ class Quote:
     quote: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The quote as JSON would have it."""
+        """Return the quote as JSON would have it."""
         return asdict(self)
 
 
@@ -134,7 +134,7 @@ class Info:
         return next(model for model in self.models if model.name == self.default_model)
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as JSON would have it."""
+        """Return the answer as JSON would have it."""
         return asdict(self)
 
 
@@ -188,7 +188,7 @@ class Receipt:
     failure: dict[str, object] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The receipt as JSON would have it."""
+        """Return the receipt as JSON would have it."""
         return asdict(self)
 
 
@@ -211,7 +211,7 @@ class Result:
     text_deleted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON would have it."""
+        """Return the result as JSON would have it."""
         return asdict(self)
 
 

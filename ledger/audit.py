@@ -142,7 +142,7 @@ FROM ledger_account
 
 
 def totals(conn: Connection) -> Totals:
-    """The sums over all accounts; see `Ledger.totals`."""
+    """Return the sums over all accounts; see `Ledger.totals`."""
     return Totals(*map(int, fetch(conn, _SUMS)[0]))
 
 

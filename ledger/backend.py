@@ -24,16 +24,16 @@ class Backend(Protocol):
     lock_accounts: str | None
 
     def ddl(self) -> Iterator[str]:
-        """The statements that make the tables."""
+        """Yield the statements that make the tables."""
 
     def spell(self, sql: str) -> str:
-        """A statement of the ledger, which marks parameters by `?`, as the driver wants it."""
+        """Return a statement, written with `?` for parameters, as the driver wants it."""
 
     def check(self, conn: Connection) -> None:
         """Refuse a connection on which the rules would not be enforced."""
 
     def is_busy(self, error: BaseException) -> bool:
-        """Whether the same transaction, done again from its beginning, may succeed."""
+        """Return whether the same transaction, done again from its beginning, may succeed."""
 
     def violated(self, error: BaseException) -> str | None:
-        """The name of the constraint that refused; None if none did."""
+        """Return the name of the constraint that refused; None if none did."""

@@ -82,7 +82,7 @@ class Ledger:
         return Account(account_id, kind, bool(allow_overdraft), 0, 0, 0, 0, now_us)
 
     def get_account(self, conn: Connection, account_id: str) -> Account:
-        """An account with its lifetime totals.
+        """Return an account with its lifetime totals.
 
         Raises:
             AccountNotFound: There is none of that id.
@@ -91,7 +91,9 @@ class Ledger:
         return journal.find_account(conn, account_text("id", account_id))
 
     def get_balance(self, conn: Connection, account_id: str) -> Balance:
-        """What an account has, in winston: posted, of which pending is held, the rest available.
+        """Return an account's balance, in winston.
+
+        Posted, of which pending is held, the rest available.
 
         Raises:
             AccountNotFound: There is none of that id.
@@ -327,7 +329,7 @@ class Ledger:
     # Reading
 
     def get_transfer(self, conn: Connection, transfer_id: str) -> Transfer:
-        """A transfer as it was written.
+        """Return a transfer as it was written.
 
         Raises:
             TransferNotFound: There is none of that id.
@@ -341,7 +343,7 @@ class Ledger:
     def list_entries(
         self, conn: Connection, account_id: str, after_seq: int = 0, limit: int = 100
     ) -> list[Entry]:
-        """An account's statement, oldest first.
+        """Return an account's statement, oldest first.
 
         Args:
             conn: The caller's connection.
@@ -367,7 +369,7 @@ class Ledger:
         return audit.audit(conn)
 
     def totals(self, conn: Connection) -> Totals:
-        """The sums over all accounts: whether money is conserved, without the journal.
+        """Return the sums over all accounts: whether money is conserved, without the journal.
 
         It reads every account and no transfer, so that it may be asked often. What the audit finds
         beyond that it does not: balances that are wrong on both sides alike.

@@ -37,7 +37,7 @@ class Violation(LedgerError):
 
 
 def dialect_of(conn: Connection) -> Backend:
-    """The backend of a connection's dialect, with the connection unchecked.
+    """Return the backend of a connection's dialect, with the connection unchecked.
 
     Raises:
         LedgerMisconfigured: The ledger has no tables for that dialect.
@@ -49,7 +49,7 @@ def dialect_of(conn: Connection) -> Backend:
 
 
 def backend_for(conn: Connection) -> Backend:
-    """The backend of a connection's dialect, with the connection checked the first time.
+    """Return the backend of a connection's dialect, with the connection checked the first time.
 
     `conn.info` lives as long as the driver's connection does, and so do the settings checked.
 
@@ -101,7 +101,7 @@ def write(conn: Connection, sql: str, params: Params) -> None:
 
 
 def fetch(conn: Connection, sql: str, params: Params = ()) -> Sequence[Any]:
-    """Every row of a query.
+    """Return every row of a query.
 
     Raises:
         LedgerBusy: Others hold a lock, or the connection is lost.
@@ -115,7 +115,7 @@ def fetch(conn: Connection, sql: str, params: Params = ()) -> Sequence[Any]:
 
 @contextmanager
 def savepoint(conn: Connection) -> Iterator[None]:
-    """All of what is inside, or none of it; the caller's transaction goes on either way."""
+    """Do all of the block or none of it; the caller's transaction continues either way."""
     execute(conn, f"SAVEPOINT {_SAVEPOINT}")
     try:
         yield

@@ -18,7 +18,7 @@ _is_uuid = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 def transfer_key(value: object) -> str:
-    """The id, if it is a UUID in canonical text: two spellings would be two keys.
+    """Return the id, if it is a UUID in canonical text: two spellings would be two keys.
 
     Raises:
         InvalidTransferId: It is something else; a `UUID` object too, which `str()` makes one.
@@ -29,7 +29,7 @@ def transfer_key(value: object) -> str:
 
 
 def derive(parent_id: str, *words: str) -> str:
-    """An id that follows from another: `uuid5(parent, "word")`, words joined by a colon.
+    """Return an id that follows from another: `uuid5(parent, "word")`, words joined by a colon.
 
     Written out (RFC 9562, 5.5), since `uuid.uuid5` takes four times as long by way of its objects,
     and a batch of posts derives a hundred ids.
@@ -51,17 +51,17 @@ def derive(parent_id: str, *words: str) -> str:
 
 
 def post_id(hold_id: str) -> str:
-    """The id of the one post that a hold may have: `uuid5(hold_id, "post")`."""
+    """Return the id of the one post that a hold may have: `uuid5(hold_id, "post")`."""
     return derive(hold_id, "post")
 
 
 def void_id(hold_id: str) -> str:
-    """The id of the one void that a hold may have: `uuid5(hold_id, "void")`."""
+    """Return the id of the one void that a hold may have: `uuid5(hold_id, "void")`."""
     return derive(hold_id, "void")
 
 
 def stripe(hold_id: str, stripes: int) -> int:
-    """Which of `stripes` accounts (0 to stripes - 1) a hold is to credit, by a hash of its id.
+    """Return which of `stripes` accounts (from 0) a hold credits, by a hash of its id.
 
     A row that every settlement credits is a row that all of them wait for; a post must credit the
     account that its hold named, so the choice is made at the hold. The same on every machine.
@@ -70,7 +70,7 @@ def stripe(hold_id: str, stripes: int) -> int:
 
 
 def account_text(field: str, value: object) -> str:
-    """An account's `id` or `kind`, if it is short and printable.
+    """Return an account's `id` or `kind`, if it is short and printable.
 
     Raises:
         InvalidAccountId: It is empty, too long, not text, or holds control characters.

@@ -119,7 +119,7 @@ def _insert_rows(rows: int) -> str:
 
 
 def replay(draft: Draft, stored: Transfer, fingerprint: str) -> Transfer:
-    """The transfer that stands under the draft's id, if the draft asks for the same.
+    """Return the transfer that stands under the draft's id, if the draft asks for the same.
 
     Raises:
         IdempotencyConflict: It asks for something else.
@@ -129,13 +129,13 @@ def replay(draft: Draft, stored: Transfer, fingerprint: str) -> Transfer:
 
 
 def find(conn: Connection, transfer_id: str) -> tuple[Transfer, str] | None:
-    """A transfer and its fingerprint."""
+    """Return a transfer and its fingerprint."""
     rows = fetch(conn, _SELECT + "WHERE id = ?", (transfer_id,))
     return (_transfer(rows[0]), rows[0].fingerprint) if rows else None
 
 
 def find_many(conn: Connection, transfer_ids: Sequence[str]) -> dict[str, Transfer]:
-    """Those of the transfers that exist, by id."""
+    """Return those of the transfers that exist, by id."""
     if not transfer_ids:
         return {}
     marks = ",".join("?" * len(transfer_ids))
@@ -144,13 +144,13 @@ def find_many(conn: Connection, transfer_ids: Sequence[str]) -> dict[str, Transf
 
 
 def find_resolution(conn: Connection, hold_id: str) -> Transfer | None:
-    """The post or the void of a hold."""
+    """Return the post or the void of a hold."""
     rows = fetch(conn, _SELECT + "WHERE pending_id = ?", (hold_id,))
     return _transfer(rows[0]) if rows else None
 
 
 def find_account(conn: Connection, account_id: str) -> Account:
-    """An account with its counters.
+    """Return an account with its counters.
 
     Raises:
         AccountNotFound: There is none.
@@ -163,7 +163,7 @@ def find_account(conn: Connection, account_id: str) -> Account:
 
 
 def refundable(conn: Connection, transfer: Transfer) -> int:
-    """What of a transfer, in winston, was not given back yet."""
+    """Return how much of a transfer, in winston, can still be refunded."""
     rows = fetch(
         conn, "SELECT refunded FROM ledger_refundable WHERE transfer_id = ?", (transfer.id,)
     )
@@ -179,7 +179,7 @@ def _transfer(row: Any) -> Transfer:
 
 
 def _replay_or_refuse(conn: Connection, draft: Draft, violation: Violation) -> Transfer:
-    """What a refused insert means. The caller's transaction is as it was before the insert."""
+    """Return or raise what a refused insert means; the transaction is as before it."""
     if violation.name in _SAME_KEY:
         found = find(conn, draft.transfer.id)
         if found is not None:

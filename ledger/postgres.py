@@ -51,7 +51,7 @@ class Postgres:
     )
 
     def ddl(self) -> Iterator[str]:
-        """The statements of `sql/postgres.sql`, one by one.
+        """Yield the statements of `sql/postgres.sql`, one by one.
 
         A statement ends with a semicolon at the end of a line, but within a function's body, which
         `$$` begins and ends.
@@ -67,7 +67,7 @@ class Postgres:
                 statement = ""
 
     def spell(self, sql: str) -> str:
-        """The statement with psycopg's `%s` where a parameter stands."""
+        """Return the statement with psycopg's `%s` where a parameter stands."""
         return _spell(sql)
 
     def check(self, conn: Connection) -> None:
@@ -90,12 +90,12 @@ class Postgres:
             raise LedgerMisconfigured(f"its isolation must be READ COMMITTED, not {isolation!r}")
 
     def is_busy(self, error: BaseException) -> bool:
-        """Whether others hold a lock, a deadlock was broken, or the server ended the session."""
+        """Return whether a lock is held, a deadlock was broken, or the session ended."""
         state = _sqlstate(error)
         return state in _AGAIN or state.startswith(_CONNECTION)
 
     def violated(self, error: BaseException) -> str | None:
-        """The name of the constraint or trigger that refused; None if none did."""
+        """Return the name of the constraint or trigger that refused; None if none did."""
         if not _sqlstate(error).startswith(_INTEGRITY):
             return None
         diagnosis = getattr(error, "diag", None)

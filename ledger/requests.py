@@ -41,7 +41,7 @@ class Draft:
     asked: int | None
 
     def fingerprint(self) -> str:
-        """A digest of what was asked, so that a retry is told from another request.
+        """Return a digest of what was asked, so that a retry is told from another request.
 
         The time is left out: a retry comes later. No field can hold a line break (`ids.py` refuses
         them, and JSON escapes them), so that two requests never spell the same text.
@@ -54,7 +54,7 @@ class Draft:
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def row(self) -> tuple[object, ...]:
-        """The parameters of the journal's insert, in its order."""
+        """Return the parameters of the journal's insert, in its order."""
         t = self.transfer
         return (
             t.id,
@@ -91,7 +91,7 @@ class Draft:
 
 
 def draft_transfer(kind: Literal["direct", "pending"], asked: NewTransfer, now_us: int) -> Draft:
-    """A transfer or a hold, as a caller asks for it.
+    """Return a transfer or a hold, as a caller asks for it.
 
     Raises:
         InvalidRequest: One of its kinds: the call is wrong.
@@ -125,7 +125,7 @@ def draft_resolution(
     tags: Mapping[str, str] | None,
     now_us: int,
 ) -> Draft:
-    """The post or the void of a hold: between its accounts, with its tags under `tags`.
+    """Return the post or the void of a hold: between its accounts, with its tags under `tags`.
 
     Raises:
         NotAHold: `hold` is none.
@@ -161,7 +161,7 @@ def draft_refund(
     tags: Mapping[str, str] | None,
     now_us: int,
 ) -> Draft:
-    """A refund of a transfer: back between its accounts, with its tags under `tags`.
+    """Return a refund of a transfer: back between its accounts, with its tags under `tags`.
 
     Args:
         refund_id: The refund's own id.
@@ -200,7 +200,7 @@ def draft_refund(
 
 
 def winston(amount: object) -> int:
-    """An amount that a transfer may have.
+    """Return an amount that a transfer may have.
 
     Raises:
         InvalidAmount: It is no `int` (a bool is none here) or not within 1 and 2**53 - 1.
@@ -211,7 +211,7 @@ def winston(amount: object) -> int:
 
 
 def within(field: str, value: object, least: int, most: int) -> int:
-    """A bound of a page.
+    """Return a bound of a page.
 
     Raises:
         InvalidPage: It is no `int` within `least` and `most`.
@@ -222,7 +222,7 @@ def within(field: str, value: object, least: int, most: int) -> int:
 
 
 def tags_to_json(tags: Mapping[str, str] | None) -> tuple[Mapping[str, str], str]:
-    """A copy of the tags, and the JSON that is stored: keys sorted, ASCII only.
+    """Return a copy of the tags, and the JSON that is stored: keys sorted, ASCII only.
 
     Raises:
         InvalidTags: They do not map strings to strings, or are too long.
@@ -240,6 +240,6 @@ def tags_to_json(tags: Mapping[str, str] | None) -> tuple[Mapping[str, str], str
 
 
 def json_to_tags(text: str) -> Mapping[str, str]:
-    """The tags as `tags_to_json` wrote them."""
+    """Return the tags as `tags_to_json` wrote them."""
     tags: dict[str, str] = {} if text == "{}" else _decode(text)
     return tags

@@ -54,7 +54,10 @@ class Sqlite:
     lock_accounts: str | None = None
 
     def ddl(self) -> Iterator[str]:
-        """The statements of `sql/sqlite.sql`, one by one: a script would commit (sqlite3 does)."""
+        """Yield the statements of `sql/sqlite.sql`, one by one.
+
+        A script would commit (sqlite3 does).
+        """
         statement = ""
         text = files("ledger").joinpath("sql/sqlite.sql").read_text("utf-8")
         for line in text.splitlines(keepends=True):
@@ -66,7 +69,7 @@ class Sqlite:
                 statement = ""
 
     def spell(self, sql: str) -> str:
-        """The statement as it is."""
+        """Return the statement as it is."""
         return sql
 
     def check(self, conn: Connection) -> None:
@@ -84,12 +87,12 @@ class Sqlite:
             raise LedgerMisconfigured("its transactions must begin with BEGIN IMMEDIATE")
 
     def is_busy(self, error: BaseException) -> bool:
-        """Whether another connection holds a lock."""
+        """Return whether another connection holds a lock."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the family
         return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
     def violated(self, error: BaseException) -> str | None:
-        """The name of the constraint or trigger that refused; None if none did."""
+        """Return the name of the constraint or trigger that refused; None if none did."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CONSTRAINT:
             return None
         what, _, rest = str(error).partition(" constraint failed")

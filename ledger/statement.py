@@ -32,7 +32,7 @@ ORDER BY seq LIMIT ?
 
 
 def entries(conn: Connection, account_id: str, after_seq: int, limit: int) -> list[Entry]:
-    """The entries of an account after `after_seq`, oldest first, at most `limit`."""
+    """Return the entries of an account after `after_seq`, oldest first, at most `limit`."""
     side = (account_id, after_seq, limit)
     rows = fetch(conn, _ENTRIES, (*side, *side, limit))
     return [

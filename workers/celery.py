@@ -73,7 +73,7 @@ _process: _Process | None = None
 
 
 def _check(name: str, token: str) -> tuple[Envelope, str, str]:
-    """The guard's question: is this a job that a herder signed for workers?"""
+    """Return the guard's question: is this a job that a herder signed for workers?"""
     if name != INFER_TASK or _process is None:
         raise WireError("unknown_task", name[:80])
     envelope = unseal(token, _process.join.herders, audience=INFERENCE_QUEUE)

@@ -39,7 +39,7 @@ EXTRAS = ("demo", "dev", "gateway", "herder", "postgres", "worker")
 
 
 def wanted_wheels(compiler: Compiler) -> list[Candidate]:
-    """The builds of llama-cpp-python for this machine, best first."""
+    """Return the builds of llama-cpp-python for this machine, best first."""
     machine = this_machine(compiler)
     version = pinned("llama-cpp-python")
     tools = [f"{tool}=={pinned(tool)}" for tool in ("cmake", "ninja", "scikit-build-core")]
@@ -51,7 +51,7 @@ def wanted_wheels(compiler: Compiler) -> list[Candidate]:
 
 
 def up_to_date(extras: Sequence[str]) -> bool:
-    """Whether `.venv` is what the set-up would make of it."""
+    """Return whether `.venv` is what the set-up would make of it."""
     stamp = written_stamp()
     if stamp is None or other_python_wanted(stamp.python):
         return False
@@ -63,7 +63,7 @@ def up_to_date(extras: Sequence[str]) -> bool:
 
 
 def install(extras: Sequence[str], shelf: Shelf) -> None:
-    """Makes `.venv` hold the project with `extras`, and a llama-cpp-python that works."""
+    """Make `.venv` hold the project with `extras`, and a llama-cpp-python that works."""
     compiler = need_system(LOG)
     ensure_venv()
     wheels = wanted_wheels(compiler)
@@ -96,14 +96,14 @@ def install(extras: Sequence[str], shelf: Shelf) -> None:
 
 
 def install_project(extras: Sequence[str]) -> None:
-    """The project itself, editable, and all that it depends on; what is there already stays."""
+    """Install the project (editable) and its dependencies; what is there stays."""
     # The same constraints hold for what the building of packages needs.
     arguments = ["--build-constraint", str(CONSTRAINTS), "--editable", f".[{','.join(extras)}]"]
     pip_install("Installing the project and its packages", arguments)
 
 
 def main() -> int:
-    """Runs the set-up; every failure is one readable message and exit status 1."""
+    """Run the set-up; every failure is one readable message and exit status 1."""
     parser = argparse.ArgumentParser(prog="deploy/install/start.sh", description=__doc__)
     parser.add_argument("--extras", default=",".join(EXTRAS), help="default: %(default)s")
     extras = tuple(sorted(filter(None, parser.parse_args().extras.split(","))))

@@ -44,7 +44,7 @@ class Build:
 
 
 def candidates(machine: Machine, user_cxxflags: str = "") -> list[Build]:
-    """The builds worth trying on `machine`, fastest first.
+    """Return the builds worth trying on `machine`, fastest first.
 
     `user_cxxflags` is the user's CXXFLAGS: CMake ignores that variable where a build gives flags of
     its own, so they are put in front of them.
@@ -71,14 +71,14 @@ def candidates(machine: Machine, user_cxxflags: str = "") -> list[Build]:
 
 
 def cmake_args(build: Build, environ: Mapping[str, str]) -> str:
-    """The value of CMAKE_ARGS for `build`. The user's own come last, and so have the last word."""
+    """Return CMAKE_ARGS for `build`; the user's own come last, so they win."""
     return f"{shlex.join(build.cmake_args)} {environ.get('CMAKE_ARGS', '')}".strip()
 
 
 def wheel_key(
     build: Build, machine: Machine, version: str, recipe: str, environ: Mapping[str, str]
 ) -> str:
-    """The name under which the wheel of `build` is kept: another result, another name.
+    """Return the name under which the wheel of `build` is kept: another result, another name.
 
     `version` is that of llama-cpp-python; `recipe` stands for how it is compiled here, flags apart.
     The readable part is for people, the digest covers all that decides what the wheel holds.

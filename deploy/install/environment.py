@@ -40,7 +40,7 @@ class Stamp:
 
 
 def written_stamp() -> Stamp | None:
-    """The stamp of `.venv`; None if there is none that can be read."""
+    """Return the stamp of `.venv`; None if there is none that can be read."""
     try:
         fields = json.loads(STAMP.read_text())
         return Stamp(**{**fields, "extras": tuple(fields["extras"])})
@@ -49,14 +49,14 @@ def written_stamp() -> Stamp | None:
 
 
 def write_stamp(stamp: Stamp) -> None:
-    """Writes `stamp` in one step, once all that it says is true."""
+    """Write `stamp` in one step, once all that it says is true."""
     written = STAMP.with_suffix(".new")
     written.write_text(json.dumps(asdict(stamp), indent=1))
     written.replace(STAMP)
 
 
 def stamp_for(extras: Sequence[str], wheel: str) -> Stamp:
-    """The stamp of an environment that is made here and now."""
+    """Return the stamp of an environment that is made here and now."""
     return Stamp(
         root=str(ROOT),
         python=venv_version(VENV) or "",
@@ -79,7 +79,10 @@ def project_digest(pyproject: str) -> str:
 
 
 def venv_version(folder: Path) -> str | None:
-    """The Python of the environment in `folder`, as `3.11`; None if there is none that runs."""
+    """Return the Python of the environment in `folder`, as `3.11`.
+
+    None if there is none that runs.
+    """
     try:
         told = subprocess.run(
             [folder / "bin" / "python", "-c", "import sys, pip; print(*sys.version_info[:2])"],
@@ -92,7 +95,7 @@ def venv_version(folder: Path) -> str | None:
 
 
 def ensure_venv() -> None:
-    """Makes `.venv`; anew where it is broken, was moved, or has another Python than wanted."""
+    """Make `.venv`; anew where it is broken, was moved, or has another Python than wanted."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     there = venv_version(VENV)
     stamp = written_stamp()
@@ -107,7 +110,7 @@ def ensure_venv() -> None:
 
 
 def other_python_wanted(there: str) -> bool:
-    """Whether the user named a Python, and it is another than that of `.venv`, `there`."""
+    """Return whether the user named a Python, and it is another than that of `.venv`, `there`."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     return bool(os.environ.get("PYTHON")) and there != ours
 
@@ -119,7 +122,7 @@ def pip_install(title: str, arguments: Sequence[str]) -> None:
 
 
 def pinned(package: str) -> str:
-    """The version of `package` in the constraints."""
+    """Return the version of `package` in the constraints."""
     for line in CONSTRAINTS.read_text().splitlines():
         name, _, version = line.partition("==")
         if name == package:

@@ -61,7 +61,7 @@ class Machine:
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """The instruction sets that `cpuinfo`, the text of `/proc/cpuinfo`, names."""
+    """Return the instruction sets that `cpuinfo`, the text of `/proc/cpuinfo`, names."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "flags":
@@ -72,13 +72,13 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
 
 
 def compiler_of(command: str, answer: str) -> Compiler:
-    """The compiler `command`, from what it answered to `--version`."""
+    """Return the compiler `command`, from what it answered to `--version`."""
     family = "gcc" if "Free Software Foundation" in answer else "clang"
     return Compiler(command, answer.partition("\n")[0].strip(), family)
 
 
 def find_compiler(environ: Mapping[str, str]) -> Compiler | None:
-    """The C++ compiler that CMake will take: `CXX` if it is set, else the first on PATH.
+    """Return the C++ compiler that CMake will take: `CXX` if it is set, else the first on PATH.
 
     None where there is none, or no C compiler beside it.
     """
@@ -99,7 +99,7 @@ def _has_c_compiler(environ: Mapping[str, str]) -> bool:
 
 
 def this_machine(compiler: Compiler) -> Machine:
-    """The machine that this runs on."""
+    """Return the machine that this runs on."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError as error:

@@ -32,7 +32,7 @@ HEADER = """\
 
 
 def requirements(pyproject: Mapping[str, object]) -> list[str]:
-    """All that `pyproject` depends on, with every extra."""
+    """Return all that `pyproject` depends on, with every extra."""
     project = pyproject["project"]
     assert isinstance(project, dict)
     wanted = set(project["dependencies"])
@@ -64,7 +64,7 @@ def resolve(python: str, wanted: Iterable[str], upgrade: bool) -> dict[str, str]
 
 
 def merge(found: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """One line per package, or one per stretch of Pythons where they need different versions.
+    """Return a line per package, or one per range of Pythons with its own version.
 
     `found` maps a Python (`"3.11"`) to its packages. The newest Python speaks for those after it.
     """
@@ -86,7 +86,7 @@ def merge(found: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 def main() -> int:
-    """Resolves for each Python, and replaces the file once all have succeeded."""
+    """Resolve for each Python, and replaces the file once all have succeeded."""
     parser = argparse.ArgumentParser(prog="make pins", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--upgrade", action="store_true", help="take the newest of everything")
     parser.add_argument("more", nargs="*", help="requirements to pin beside the project's own")

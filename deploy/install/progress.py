@@ -33,13 +33,13 @@ _PIP = re.compile(
 
 
 def ninja_detail(line: str) -> str | None:
-    """The count of targets done, `[57/83]`, that ninja puts in front of each."""
+    """Return the count of targets done, `[57/83]`, that ninja puts in front of each."""
     found = _NINJA.match(line)
     return found.group(1) if found else None
 
 
 def pip_detail(line: str) -> str | None:
-    """What pip is at: `Collecting numpy`."""
+    """Return what pip is at: `Collecting numpy`."""
     found = _PIP.match(line)
     return found.group(1) if found else None
 
@@ -65,7 +65,7 @@ class Line:
         self._next_s = self._began_s + FIRST_LINE_S
 
     def show(self, detail: str | None) -> None:
-        """Shows the time since the start and `detail`; without a terminal, if it is time again."""
+        """Show the time since the start and `detail`; without a terminal, if it is time again."""
         now_s = self._clock()
         text = "  ".join(filter(None, [self._title, detail, elapsed(now_s - self._began_s)]))
         if self._in_place:
@@ -79,7 +79,7 @@ class Line:
         self._out.flush()
 
     def end(self, word: str) -> None:
-        """The last word about it: `done`, `failed`."""
+        """Print the last word about it: `done`, `failed`."""
         start = "\r\x1b[2K" if self._in_place else ""
         took = elapsed(self._clock() - self._began_s)
         self._out.write(f"{start}{self._title}: {word} after {took}\n")
@@ -95,7 +95,7 @@ def run(
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Runs `command` with its output appended to `log`, and a line that shows how far it is.
+    """Run `command` with its output appended to `log`, and a line that shows how far it is.
 
     Raises:
         StepFailed: it ended with another exit status than 0. The end of the log is in the error.

@@ -29,7 +29,7 @@ _DENY = "#!/bin/sh\nexit 101\n"
 
 
 def postgres_folder() -> Path | None:
-    """Where PostgreSQL's programs are, the newest first; None if there are none."""
+    """Return where PostgreSQL's programs are, the newest first; None if there are none."""
     # Debian puts them beside PATH, one folder for each version.
     versions = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"),
@@ -43,19 +43,19 @@ def postgres_folder() -> Path | None:
 
 
 def rabbitmq_folder() -> Path | None:
-    """Where RabbitMQ's own scripts are; None if there are none."""
+    """Return where RabbitMQ's own scripts are; None if there are none."""
     return RABBITMQ if (RABBITMQ / "rabbitmq-server").exists() else None
 
 
 def missing_packages() -> list[str]:
-    """What would have to be installed."""
+    """Return the packages that are missing."""
     servers = {"postgresql": postgres_folder(), "rabbitmq-server": rabbitmq_folder()}
     return [package for package, folder in servers.items() if folder is None]
 
 
 @contextmanager
 def services_kept_from_starting() -> Iterator[None]:
-    """Nothing that is installed inside is started; a policy that is there already stays."""
+    """Keep services installed in the block from starting; an existing policy stays."""
     try:
         handle = os.open(POLICY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
     except OSError:  # there is one, or we are not root: then apt will say so

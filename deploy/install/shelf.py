@@ -28,7 +28,7 @@ POLL_S = 1.0
 
 
 def default_folder() -> Path:
-    """Where the wheels of this user are kept."""
+    """Return where the wheels of this user are kept."""
     return Path.home() / ".cache" / "llama-herder" / "wheels"
 
 
@@ -39,15 +39,15 @@ class Shelf:
         self.folder = folder
 
     def wheel(self, key: str) -> Path | None:
-        """The wheel kept as `key`, if there is one."""
+        """Return the wheel kept as `key`, if there is one."""
         return next(iter(sorted((self.folder / key).glob("*.whl"))), None)
 
     def log(self, key: str) -> Path:
-        """The log of the build `key`."""
+        """Return the log of the build `key`."""
         return self.folder / key / "build.log"
 
     def failure(self, key: str) -> str | None:
-        """Why the build `key` was given up; None if it was not."""
+        """Return why the build `key` was given up; None if it was not."""
         try:
             return (self.folder / key / "failed").read_text().strip()
         except FileNotFoundError:
@@ -64,14 +64,14 @@ class Shelf:
             wheel.unlink()
 
     def keep(self, key: str, wheel: Path) -> Path:
-        """Moves `wheel`, built in a `workbench`, to its place in one step; returns the place."""
+        """Move `wheel`, built in a `workbench`, to its place in one step; returns the place."""
         place = self.folder / key
         place.mkdir(parents=True, exist_ok=True)
         return wheel.replace(place / wheel.name)
 
     @contextmanager
     def workbench(self) -> Iterator[Path]:
-        """A folder to build in, on the same file system; gone afterwards. Call it under `lock`."""
+        """Provide a folder to build in, on the same file system; call it under `lock`."""
         for left in self.folder.glob(".building-*"):  # by a build that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder) as bench:
@@ -79,7 +79,7 @@ class Shelf:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One set-up at a time. It is let go when the process ends, however it ends."""
+        """Hold the lock for one set-up at a time; it is released when the process ends."""
         with (self.folder / ".lock").open("a") as held:
             line = None
             while True:
@@ -98,7 +98,7 @@ class Shelf:
 
 
 def open_shelf(preferred: Path, instead: Path) -> Shelf:
-    """The shelf in `preferred`, or where that folder cannot be written and locked, in `instead`."""
+    """Return the shelf in `preferred`, or in `instead` if that folder cannot be used."""
     try:
         preferred.mkdir(parents=True, exist_ok=True)
         with (preferred / ".lock").open("a") as held:

@@ -27,7 +27,7 @@ class Verdict:
 
 
 def judge(status: int, output: str) -> Verdict:
-    """What exit status and output of `decode.py` say about the build.
+    """Return what exit status and output of `decode.py` say about the build.
 
     Raises:
         InstallError: it failed for a reason that no other build would cure.
@@ -46,7 +46,7 @@ def judge(status: int, output: str) -> Verdict:
 
 
 def try_build(python: Path, log: Path) -> Verdict:
-    """Decodes with the llama-cpp-python of `python`, in a child process; its output goes to `log`.
+    """Decode with the llama-cpp-python of `python`, in a child process; its output goes to `log`.
 
     A child that does not end in time is given a second chance before the build is blamed.
     """

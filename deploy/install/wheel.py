@@ -117,7 +117,10 @@ def compile_wheel(
 
 
 def compile_environment(build: Build, tools: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the compile: the tools first on PATH, the build's flags, enough memory."""
+    """Return the environment of the compile.
+
+    The tools first on PATH, the build's flags, enough memory.
+    """
     lean = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={LEAN}"
     changed = {
         "PATH": f"{tools / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}",
@@ -144,6 +147,6 @@ def _explained(error: StepFailed, name: str) -> InstallError:
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal."""
+    """Print one line for the person at the terminal."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

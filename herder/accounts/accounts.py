@@ -35,13 +35,13 @@ MAX_LIMIT = 10**12
 
 
 def client_account(name: str) -> str:
-    """The ledger's account behind an account's name."""
+    """Return the ledger's account behind an account's name."""
     return f"client:{name}"
 
 
 @contextmanager
 def money_errors(name: str) -> Iterator[None]:
-    """The border between the ledger's errors and the herder's, for money that `name` pays."""
+    """Translate the ledger's errors into the herder's, for money that `name` pays."""
     try:
         yield
     except ledger.InsufficientFunds as error:
@@ -57,7 +57,7 @@ def money_errors(name: str) -> Iterator[None]:
 
 
 def open_ledger(clock: Callable[[], int] = clock_us) -> Ledger:
-    """The ledger, as this project uses it."""
+    """Return the ledger, as this project uses it."""
     return Ledger(clock, OUTSIDE)
 
 
@@ -108,7 +108,7 @@ class Accounts:
             raise AccountNotFound(name)
 
     def balances(self) -> list[NamedBalance]:
-        """Every account with its balance, by name."""
+        """Return every account with its balance, by name."""
         with self._database.read() as connection:
             names = connection.execute(select(account.c.name).order_by(account.c.name)).scalars()
             return [
@@ -130,7 +130,7 @@ class Accounts:
             ]
 
     def standing(self, name: str) -> Standing:
-        """An account's limits, its own or the herd's, and where it stands against them.
+        """Return an account's limits, its own or the herd's, and where it stands against them.
 
         Raises:
             AccountNotFound: there is none of that name.
@@ -142,7 +142,7 @@ class Accounts:
         return found
 
     def balance(self, name: str) -> NamedBalance:
-        """What an account has.
+        """Return an account's balance.
 
         Raises:
             AccountNotFound: there is none of that name.
@@ -240,7 +240,7 @@ class Accounts:
             )
 
     def balance_now(self, connection: Connection, name: str) -> NamedBalance:
-        """As `balance`, in the caller's transaction."""
+        """Do as `balance`, in the caller's transaction."""
         with money_errors(name):
             return _named(name, self._ledger.get_balance(connection, client_account(name)))
 
@@ -255,7 +255,7 @@ class Accounts:
         return self._database.settle(step)
 
     def statement(self, name: str, after_seq: int = 0, limit: int = 100) -> list[Entry]:
-        """An account's entries, oldest first, a page at a time.
+        """Return an account's entries, oldest first, a page at a time.
 
         Raises:
             AccountNotFound: there is none of that name.
@@ -264,12 +264,12 @@ class Accounts:
             return self._ledger.list_entries(connection, client_account(name), after_seq, limit)
 
     def audit(self) -> AuditReport:
-        """Every balance against the sum of its transfers, and all of them against zero."""
+        """Check each balance against its transfers, and the sum of all against zero."""
         with self._database.read() as connection:
             return self._ledger.audit(connection)
 
     def totals(self) -> Totals:
-        """The sums over all accounts, which say cheaply whether money is conserved."""
+        """Return the sums over all accounts, which say cheaply whether money is conserved."""
         with self._database.read() as connection:
             return self._ledger.totals(connection)
 
@@ -283,7 +283,7 @@ def _named(name: str, balance: Balance) -> NamedBalance:
 
 
 def what(entry: Entry) -> str:
-    """An entry of a statement in one word, as the account's owner would call it."""
+    """Return an entry of a statement in one word, as the account's owner would call it."""
     if entry.reverses_id is not None:
         return "refund"
     if entry.kind == "direct":
@@ -296,7 +296,7 @@ def what(entry: Entry) -> str:
 
 
 def shown_entry(entry: Entry) -> StatementEntry:
-    """An entry of a statement as the account's owner sees it."""
+    """Return an entry of a statement as the account's owner sees it."""
     kind = what(entry)
     other = entry.counterparty.removeprefix("client:") if kind in ("sent", "received") else None
     return StatementEntry(

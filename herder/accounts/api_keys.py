@@ -45,12 +45,15 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a secret."""
+    """Return what is kept of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def named_id(text: str) -> str:
-    """The id that the text of a key bears, whether or not there is such a key; empty if none."""
+    """Return the id that the text of a key bears, whether or not there is such a key.
+
+    Empty if none.
+    """
     parts = _SHAPE.fullmatch(text)
     return "" if parts is None else parts[1]
 
@@ -144,7 +147,7 @@ class ApiKeys:
     def list(
         self, account: str | None = None, *, after: str | None = None, limit: int | None = None
     ) -> list[ApiKey]:
-        """The keys of an account, or all of them, oldest first.
+        """Return the keys of an account, or all of them, oldest first.
 
         Args:
             account: whose; None: anybody's.
@@ -185,7 +188,7 @@ class ApiKeys:
         return self._database.transact(step)
 
     def recognise(self, text: str) -> ApiKey:
-        """The key that a caller shows.
+        """Return the key that a caller shows.
 
         Raises:
             Unauthorized: it is none, or it has expired or was revoked.
@@ -219,7 +222,7 @@ class ApiKeys:
 
 
 def require(key: ApiKey, scope: str) -> ApiKey:
-    """The key, if it may be used so.
+    """Return the key, if it may be used so.
 
     Raises:
         Forbidden: it lacks the scope.

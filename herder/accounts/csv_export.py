@@ -18,7 +18,7 @@ _FORMULA = re.compile(r"[\s\"']*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def defused(text: str) -> str:
-    """A text that no spreadsheet takes for a formula.
+    """Return a text that no spreadsheet takes for a formula.
 
     >>> defused("=1+1"), defused("llama-3")
     ("'=1+1", 'llama-3')
@@ -29,7 +29,7 @@ def defused(text: str) -> str:
 def to_csv(
     columns: Sequence[str], rows: Iterable[Sequence[str | int]], *, line_end: str = "\r\n"
 ) -> str:
-    """A table as CSV (RFC 4180), with a line of titles.
+    """Return a table as CSV (RFC 4180), with a line of titles.
 
     Args:
         columns: the titles.

@@ -142,7 +142,7 @@ class Grants:
     def list(
         self, account: str | None = None, *, after: str | None = None, limit: int | None = None
     ) -> list[Grant]:
-        """The grants of an account, or all of them, oldest first.
+        """Return the grants of an account, or all of them, oldest first.
 
         Args:
             account: whose; None: anybody's.
@@ -267,7 +267,7 @@ class Grants:
 
 
 def _transfer(grant: Grant, label: str) -> NewTransfer:
-    """What gives an account what a grant has for it in a period."""
+    """Return what gives an account what a grant has for it in a period."""
     tags = {"grant": grant.id, "period": label} | ({"note": grant.note} if grant.note else {})
     return NewTransfer(
         ledger.derive(grant.id, "grant", label),
@@ -279,7 +279,7 @@ def _transfer(grant: Grant, label: str) -> NewTransfer:
 
 
 def _period(grant: Grant) -> Every:
-    """How long a grant's period is.
+    """Return how long a grant's period is.
 
     Raises:
         _NotPosted: this version knows no such period.
@@ -294,7 +294,7 @@ def _period(grant: Grant) -> Every:
 
 
 def _first(every: Every, made: date, starts: date | None) -> date:
-    """The first day of a grant's first period."""
+    """Return the first day of a grant's first period."""
     if starts is None:
         return every.beginning(made)
     first = every.beginning(starts)
@@ -302,7 +302,7 @@ def _first(every: Every, made: date, starts: date | None) -> date:
 
 
 def _beginning(asked: Grant, starts: date | None) -> Grant:
-    """A new grant, with its first period still to be posted."""
+    """Return a new grant, with its first period still to be posted."""
     today = day_of(asked.created_us)
     if starts is not None and starts < today:
         raise InvalidRequest(f"A grant must begin today ({today}, UTC) or later, not on {starts}.")
@@ -311,7 +311,7 @@ def _beginning(asked: Grant, starts: date | None) -> Grant:
 
 
 def _require_same(found: Grant, asked: Grant, starts: date | None) -> None:
-    """A call that comes again asks for the same.
+    """Require that a repeated call asks for the same.
 
     Raises:
         KeyReused: it asks for something else.

@@ -47,7 +47,7 @@ class Report:
     next: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON would have it."""
+        """Return the report as JSON would have it."""
         return {
             "by": self.by,
             "from": self.first.isoformat(),
@@ -59,7 +59,7 @@ class Report:
 
 
 def row_of(row: Used) -> dict[str, Any]:
-    """A row as JSON would have it: the orders by how they ended, and the rest."""
+    """Return a row as JSON would have it: the orders by how they ended, and the rest."""
     values = asdict(row)
     ends = {state: values.pop(state) for state in ("completed", "failed", "cancelled", "expired")}
     return {"name": values.pop("name"), "orders": ends, **values}
@@ -72,12 +72,12 @@ def to_sheet(by: str, rows: Iterable[Used], *, line_end: str = "\r\n") -> str:
 
 
 def numbers_of(row: Used) -> list[int]:
-    """The numbers of a row, in the order of `NUMBERS`."""
+    """Return the numbers of a row, in the order of `NUMBERS`."""
     return [getattr(row, name) for name in NUMBERS]
 
 
 def total(rows: Iterable[Used]) -> Used:
-    """All rows as one."""
+    """Return all rows as one."""
     columns = zip(*(numbers_of(row) for row in rows), strict=True)
     return Used("(total)", *(sum(column) for column in columns))
 
@@ -94,7 +94,7 @@ def read_usage(
     limit: int = MAX_PAGE,
     names: tuple[str, str] = ("from", "to"),
 ) -> Report:
-    """What was used between two days, a page at a time.
+    """Return what was used between two days, a page at a time.
 
     Args:
         database: where orders stand.

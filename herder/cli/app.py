@@ -99,7 +99,7 @@ def herd(
         ),
     ] = None,
 ) -> None:
-    """A shared herd of machines for LLM inference: the best-paid prompt runs first."""
+    """Share a herd of machines for LLM inference: the best-paid prompt runs first."""
     name_herder(Named(url, api_key_file))
     if context.invoked_subcommand is None:
         context.get_help()  # Typer prints it itself

@@ -96,7 +96,7 @@ class HerdGroup(TyperGroup):
 
 
 def exit_code(error: HerdError) -> int:
-    """The exit code that an error ends a command with."""
+    """Return the exit code that an error ends a command with."""
     if isinstance(error, (OrderEnded, ResultTimeout, HerdUnavailable, RateLimited)):
         return NOT_DONE
     return REFUSED
@@ -126,7 +126,9 @@ def _require_text(args: Sequence[str]) -> None:
 
 
 def whole(text: str) -> int | str:
-    """A whole number as typed, as an int; anything else stays as it is, to be refused by name.
+    """Return a whole number as typed, as an int.
+
+    Anything else stays as it is, to be refused by name.
 
     >>> whole("12"), whole("1.5"), whole("-3")
     (12, '1.5', '-3')
@@ -140,7 +142,7 @@ def optional_whole(text: str | None) -> int | str | None:
 
 
 def amount_of(text: str) -> int:
-    """An amount of money as typed, in winston.
+    """Return an amount of money as typed, in winston.
 
     Raises:
         InvalidAmount: no whole number, or out of range.
@@ -151,7 +153,7 @@ def amount_of(text: str) -> int:
 
 
 def transfer_id_of(text: str | None) -> str:
-    """An idempotency key as typed, or a fresh one.
+    """Return an idempotency key as typed, or a fresh one.
 
     Raises:
         InvalidKey: it is no UUID.
@@ -166,7 +168,7 @@ def transfer_id_of(text: str | None) -> str:
 
 
 def read_text(path: Path, what: str, most_bytes: int) -> str:
-    """A file that an option names, as text.
+    """Return a file that an option names, as text.
 
     Args:
         path: the file.
@@ -208,13 +210,13 @@ _named: ContextVar[Named] = ContextVar("named", default=Named())  # noqa: B039 (
 
 
 def name_herder(named: Named) -> None:
-    """What this command line says of the herder that is meant."""
+    """Remember which herder this command line names."""
     _named.set(named)
 
 
 @contextmanager
 def buying() -> Iterator[Herd]:
-    """The herd to buy from: that of `--url` or `HERD_URL`, else that of `HERD_HOME`.
+    """Open the herd to buy from: that of `--url` or `HERD_URL`, else that of `HERD_HOME`.
 
     Raises:
         SetupError: there is none; the sentence says `herd init`.
@@ -232,7 +234,7 @@ def buying() -> Iterator[Herd]:
 
 @contextmanager
 def opened() -> Iterator[LocalHerd]:
-    """The herd of `HERD_HOME`, for what is no buyer's business.
+    """Open the herd of `HERD_HOME`, for commands that are not a buyer's.
 
     Raises:
         SetupError: there is none, or another herder is meant.
@@ -260,7 +262,7 @@ def require_home() -> None:
 
 
 def _away_from_home() -> SetupError | None:
-    """What a command that needs the herder's machine says where another herder is named."""
+    """Return what a command that needs the herder's machine says where another herder is named."""
     named = "--url" if _named.get().url is not None else "HERD_URL"
     if named == "HERD_URL" and not os.environ.get("HERD_URL"):
         return None

@@ -211,7 +211,7 @@ class Chat:
         return interrupted
 
     def _ask(self, text: str) -> tuple[Result | None, bool]:
-        """One order's answer, and whether Ctrl-C ended it; None where that is not known yet.
+        """Return one order's answer, and whether Ctrl-C ended it; None where that is not known yet.
 
         Raises:
             OrderEnded: it failed, or expired without a word.

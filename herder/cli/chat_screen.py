@@ -61,15 +61,15 @@ class People:
             console.print(one_line(line), style="dim", soft_wrap=True)
 
     def begun(self, herd: Herd, receipt: Receipt) -> None:
-        """An order was taken."""
+        """Show an order that was accepted."""
         say_who_is_away(herd, receipt)
 
     def piece(self, text: str) -> None:
-        """A piece of an answer."""
+        """Show a piece of an answer."""
         write_text(text)
 
     def ended(self, spent: Spent) -> None:
-        """An answer is complete, or was ended; what it cost."""
+        """Show that an answer is complete or was ended, and what it cost."""
         receipt = spent.result.receipt
         how = "" if receipt.state == "completed" else f"{receipt.state}: "
         self.note(
@@ -78,7 +78,7 @@ class People:
         )
 
     def failed(self, _: int, error: HerdError) -> None:
-        """There is no answer."""
+        """Show that there is no answer."""
         complain(error.message)
 
 
@@ -91,14 +91,14 @@ class Machine:
             complain(line)
 
     def begun(self, herd: Herd, receipt: Receipt) -> None:
-        """An order was taken."""
+        """Show an order that was accepted."""
         say_who_is_away(herd, receipt)
 
     def piece(self, _: str) -> None:
-        """The answer comes as a whole."""
+        """Show nothing yet: the answer comes as a whole."""
 
     def ended(self, spent: Spent) -> None:
-        """An answer is complete, or was ended."""
+        """Show an answer that is complete or was ended."""
         result = spent.result
         self._print(
             {
@@ -116,7 +116,7 @@ class Machine:
         )
 
     def failed(self, turn: int, error: HerdError) -> None:
-        """There is no answer."""
+        """Show that there is no answer."""
         told: dict[str, object] = {"code": error.code, "message": error.message}
         document: dict[str, object] = {"turn": turn, "error": told}
         if isinstance(error, OrderEnded):
@@ -145,7 +145,7 @@ class Keyboard:
                 import readline  # noqa: F401  (input() edits lines once it is loaded)
 
     def read(self) -> str | None:
-        """The next line; None at the end.
+        """Return the next line; None at the end.
 
         Raises:
             InvalidPrompt: it is no text.
@@ -172,7 +172,7 @@ class Pipe:
     """Lines of a file or a program."""
 
     def read(self) -> str | None:
-        """The next line; None at the end.
+        """Return the next line; None at the end.
 
         Raises:
             InvalidPrompt: it is no text, or too long.

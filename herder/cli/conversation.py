@@ -18,7 +18,7 @@ class Conversation:
         self.exchanges: list[tuple[str, str]] = []
 
     def asking(self, text: str) -> list[dict[str, str]]:
-        """The messages that ask this after all that was said."""
+        """Return the messages that ask this after all that was said."""
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         for asked, answered in self.exchanges:
             messages.append({"role": "user", "content": asked})
@@ -60,7 +60,7 @@ class Conversation:
 
 
 def too_long(error: HerdError) -> tuple[int, int] | None:
-    """How much there is and how much is taken, where an error says that it was too much.
+    """Return how much there is and how much is taken, where an error says that it was too much.
 
     The herd knows bytes and turns when it is asked; tokens are counted by the worker alone.
     """

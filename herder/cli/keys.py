@@ -112,7 +112,7 @@ def revoke(
 
 
 def shown(key: ApiKey) -> dict[str, Any]:
-    """A key as JSON would have it, without what only its owner knows."""
+    """Return a key as JSON would have it, without what only its owner knows."""
     values = asdict(key)
     del values["digest"]
     return values

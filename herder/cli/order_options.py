@@ -59,7 +59,7 @@ MessagesFile = Annotated[
 
 
 def prompt_of(prompt: str | None) -> str | None:
-    """The prompt; of `-`, what stands on standard input.
+    """Return the prompt; of `-`, what stands on standard input.
 
     Raises:
         InvalidPrompt: that is too long, or no text.
@@ -79,7 +79,7 @@ def prompt_of(prompt: str | None) -> str | None:
 
 
 def messages_of(path: Path | None) -> object:
-    """What a messages file holds, if one is named.
+    """Return what a messages file holds, if one is named.
 
     Raises:
         InvalidPrompt: it is no JSON.
@@ -96,5 +96,8 @@ def messages_of(path: Path | None) -> object:
 
 
 def file_of(path: Path | None, what: str) -> str | None:
-    """The text of a file, if one is named; `what` it is stands in the sentence that refuses it."""
+    """Return the text of a file, if one is named.
+
+    `what` it is stands in the sentence that refuses it.
+    """
     return None if path is None else read_text(path, what, MOST_FILE_BYTES)

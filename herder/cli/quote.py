@@ -78,7 +78,7 @@ def quote(
 
 
 def _bid(text: str) -> dict[str, int | str]:
-    """A bid as typed: winston, or a multiplier that ends with an x."""
+    """Return a bid as typed: winston, or a multiplier that ends with an x."""
     return {"multiplier": text[:-1]} if text.endswith("x") else {"fee": whole(text)}
 
 

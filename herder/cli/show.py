@@ -23,7 +23,7 @@ _SHOWN_CONTROLS = {code: "�" for code in _CONTROLS if chr(code) not in "\n\t"}
 
 
 def one_line(text: object) -> str:
-    """A text as one line without control characters."""
+    """Return a text as one line without control characters."""
     return str(text).translate(_CONTROLS)
 
 
@@ -34,25 +34,25 @@ def complain(message: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line of the answer."""
+    """Print a line of the answer."""
     sys.stdout.write(one_line(line) + "\n")
 
 
 def write_text(text: str) -> None:
-    """A piece of generated text, at once; a terminal gets no control characters."""
+    """Print a piece of generated text at once; a terminal gets no control characters."""
     sys.stdout.write(text.translate(_SHOWN_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document: the whole of standard output."""
+    """Print one JSON document: the whole of standard output."""
     # Names and texts stay readable wherever they can be written.
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people.
+    """Print a table for people.
 
     Args:
         columns: their titles; `!` before one keeps its cells whole, `>` too, and to the right.
@@ -88,7 +88,7 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def when(at_us: int) -> str:
-    """A moment as the clock on the wall shows it; of other years, the day alone."""
+    """Return a moment as the clock on the wall shows it; of other years, the day alone."""
     moment = datetime.fromtimestamp(at_us // 1_000_000, tz=UTC).astimezone()
     if moment.year != datetime.now(tz=UTC).astimezone().year:
         return f"{moment:%Y-%m-%d}"
@@ -96,7 +96,7 @@ def when(at_us: int) -> str:
 
 
 def seconds(milliseconds: int | None) -> str | None:
-    """A duration for people: 1250 is `1.2 s`."""
+    """Return a duration for people: 1250 is `1.2 s`."""
     if milliseconds is None:
         return None
     return f"{milliseconds // 1000}.{milliseconds % 1000 // 100} s"
@@ -106,7 +106,7 @@ def seconds(milliseconds: int | None) -> str | None:
 
 
 def receipt_line(receipt: Receipt) -> str:
-    """A receipt in one line."""
+    """Return a receipt in one line."""
     parts = [
         f"{receipt.state}: charged {receipt.charged} of {receipt.fee} winston"
         if receipt.held == 0
@@ -125,7 +125,7 @@ def receipt_line(receipt: Receipt) -> str:
 
 
 def print_receipt(receipt: Receipt) -> None:
-    """A receipt in full."""
+    """Print a receipt in full."""
     failure = receipt.failure or {}
     print_facts(
         [

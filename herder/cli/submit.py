@@ -188,7 +188,7 @@ def submit(
 
 
 def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
-    """What there is to show of an order that was taken; its id before anything that may fail."""
+    """Show an order that was accepted: its id before anything that may fail."""
     order_id = receipt.order
     if no_wait and not json:
         sys.stdout.write(f"{order_id}\n")
@@ -219,14 +219,20 @@ def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
 
 
 def _shown_at_once(herd: Herd, receipt: Receipt) -> Result:
-    """How an order stands that is not waited for: an earlier call may have brought its answer."""
+    """Return how an order stands that is not waited for.
+
+    An earlier call may have brought its answer.
+    """
     if receipt.held:
         return begun(receipt)
     return ride_out(lambda: herd.answer(receipt.order), on_outage=say_it_waits)
 
 
 def begun(receipt: Receipt) -> Result:
-    """What there is of an answer when its order has just been taken: nothing but the receipt."""
+    """Return the empty answer of an order that was just accepted.
+
+    Nothing but the receipt.
+    """
     return Result(receipt.order, "", None, Usage(0, 0), receipt, receipt.reference)
 
 
@@ -236,7 +242,7 @@ def say_it_waits() -> None:
 
 
 def _can_ask() -> bool:
-    """Whether somebody sits there who can answer."""
+    """Return whether somebody sits there who can answer."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

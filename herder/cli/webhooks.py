@@ -243,7 +243,7 @@ def _awaited(
 
 
 def moment_us(name: str, text: str | None) -> int | None:
-    """A time with its zone, as typed, in microseconds since the epoch.
+    """Return a time with its zone, as typed, in microseconds since the epoch.
 
     Raises:
         InvalidRequest: it is none.

@@ -40,7 +40,7 @@ _connected: tuple[int, Herd] | None = None
 
 
 def connect() -> Herd:
-    """The connection of this process, made at first use.
+    """Return the connection of this process, made at first use.
 
     Raises:
         SetupError: there is no herd in the home folder; `herd init` makes one. Or `HERD_URL` is
@@ -61,7 +61,7 @@ def _connect() -> Herd:
 
 
 def open_herd(elsewhere: Address | None) -> Herd:
-    """A herd to buy from: the one at an address, or this machine's.
+    """Return a herd to buy from: the one at an address, or this machine's.
 
     Raises:
         SetupError: there is no herd in the home folder, or only the client is installed.
@@ -78,7 +78,7 @@ def open_herd(elsewhere: Address | None) -> Herd:
 
 
 def __getattr__(name: str) -> Any:
-    """The HTTP clients, loaded when they are asked for: httpx takes a tenth of a second."""
+    """Return the HTTP clients, loaded when they are asked for: httpx takes a tenth of a second."""
     if name == "Client":
         from herder.client.http.client import Client
 
@@ -224,7 +224,7 @@ def quote(
     messages: Messages | None = None,
     bids: Sequence[BidAsked] | None = None,
 ) -> Quote:
-    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+    """Return what an order would need, pay and wait for, as it would stand now; nothing is held.
 
     `quote` of the answer, given to `submit` within a minute, binds the herd to rates and fee.
     `curve` says what other bids would buy: those in `bids`, up to 20 of `{"fee": 100}`, in winston,
@@ -245,5 +245,5 @@ def quote(
 
 
 def info() -> Info:
-    """Who serves here, at what rates, and how the queues and the herd stand."""
+    """Return the herd's name, rates, queues and workers."""
     return connect().info()

@@ -40,7 +40,7 @@ EXTRAS = {
 
 
 def missing(error: ModuleNotFoundError, extras: str = "", instead: str = "") -> SetupError | None:
-    """The sentence for a package that is not installed; None where it is none of an extra's.
+    """Return the sentence for a package that is not installed; None where it is none of an extra's.
 
     Args:
         error: what the import raised.

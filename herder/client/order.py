@@ -42,7 +42,7 @@ class Order:
         return self.receipt().state
 
     def receipt(self) -> Receipt:
-        """What it costs and why, as it stands now."""
+        """Return what it costs and why, as it stands now."""
         return self._herd.receipt(self.id)
 
     def result(self, timeout: float | None = None) -> Result:
@@ -62,7 +62,7 @@ class Order:
         return self._herd.result(self.id, timeout)
 
     def stream(self) -> Iterator[str]:
-        """Its text as it is generated, from the beginning, however late you join.
+        """Yield its text as it is generated, from the beginning, however late you join.
 
         Raises:
             StreamRestarted: the worker was lost after text was shown; call again for the new text.

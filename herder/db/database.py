@@ -54,13 +54,13 @@ class Server(Protocol):
         """As `Database.reads_at_once`."""
 
     def write(self) -> AbstractContextManager[Connection]:
-        """As `Database.write`."""
+        """See `Database.write`."""
 
     def read(self, *, short: bool) -> AbstractContextManager[Connection]:
-        """As `Database.read`; `short`: with a connection that only short reads use."""
+        """Do as `Database.read`; `short`: with a connection that only short reads use."""
 
     def close(self) -> None:
-        """As `Database.close`."""
+        """See `Database.close`."""
 
 
 class Database:
@@ -86,7 +86,9 @@ class Database:
         return self._server.reads_at_once
 
     def write(self) -> AbstractContextManager[Connection]:
-        """A transaction that writes: committed at the end of the block, undone by an exception.
+        """Return a transaction that writes.
+
+        Committed at the end of the block, undone by an exception.
 
         Raises:
             CommitUnknown: the connection was lost in the middle of the commit; it may have
@@ -97,7 +99,7 @@ class Database:
         return self._server.write()
 
     def read(self) -> AbstractContextManager[Connection]:
-        """A transaction that only reads, and sees one moment.
+        """Return a transaction that only reads, and sees one moment.
 
         Raises:
             HerdUnavailable: the database is busy or out of reach.
@@ -134,7 +136,7 @@ class Database:
             return step(connection)
 
     def settle(self, step: Callable[[Connection], Result]) -> Result:
-        """As `transact`, and find out what became of a commit in which the connection was lost.
+        """Do as `transact`, and find out what became of a commit that lost its connection.
 
         Args:
             step: taken a second time after it was committed, it changes nothing and returns the
@@ -191,7 +193,7 @@ def _parse(address: str) -> URL:
 
 
 def _was_undone(error: BaseException) -> bool:
-    """Whether the database said that it undid the transaction for others' sake."""
+    """Return whether the database said that it undid the transaction for others' sake."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, DBAPIError):

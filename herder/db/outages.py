@@ -20,7 +20,7 @@ class CommitUnknown(HerdUnavailable):
 
 
 def pause_s(tried: int) -> float:
-    """How long to wait before asking again, in seconds: longer each time.
+    """Return how long to wait before asking again, in seconds: longer each time.
 
     Args:
         tried: how often it was asked, at least once.

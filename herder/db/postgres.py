@@ -125,7 +125,7 @@ class Postgres:
 
     @staticmethod
     def _engine(url: URL, patience_s: int, **pool: int) -> Engine:
-        """Connections of their own; none is opened before it is needed."""
+        """Build a pool of connections; none is opened before it is needed."""
         try:
             engine = create_engine(
                 url.set(drivername="postgresql+psycopg"),
@@ -156,7 +156,7 @@ class Postgres:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """As `herder.db.database.Database.write`."""
+        """See `herder.db.database.Database.write`."""
         committing = False
         try:
             with self._translated(), self._writer.begin() as connection:
@@ -170,7 +170,7 @@ class Postgres:
 
     @contextmanager
     def read(self, *, short: bool) -> Iterator[Connection]:
-        """As `herder.db.database.Database.read`."""
+        """See `herder.db.database.Database.read`."""
         engine = self._short if short else self._reader
         with self._translated(), engine.begin() as connection:
             _limit_statements(connection)
@@ -229,14 +229,14 @@ class Postgres:
         return None
 
     def _quoted(self, words: str) -> str:
-        """The server's own words, on one line; never the password."""
+        """Return the server's own words, on one line; never the password."""
         line = words.partition("\n")[0].strip()
         if self._password:
             line = line.replace(self._password, "***")
         return f'"{line[:MAX_QUOTED]}"'
 
     def _not_connected(self, error: DBAPIError) -> HerdError:
-        """Why no connection came about: the server says no, or nothing at all."""
+        """Return why no connection came about: the server says no, or nothing at all."""
         if isinstance(error, ProgrammingError):
             return SetupError("HERD_DATABASE_URL has an option that PostgreSQL does not know.")
         reason = str(error.orig)
@@ -272,7 +272,7 @@ class _Lost(HerdUnavailable):
 
 
 def _connect_args(url: URL, patience_s: int) -> dict[str, object]:
-    """How long to wait for a server that says nothing, unless the address itself says so."""
+    """Return how long to wait for a server that says nothing, unless the address itself says so."""
     wanted: dict[str, object] = {
         "application_name": "llama-herder",
         "connect_timeout": max(2, patience_s),
@@ -286,7 +286,7 @@ def _connect_args(url: URL, patience_s: int) -> dict[str, object]:
 
 @lru_cache(maxsize=1)
 def _text_dumper() -> type[Any]:
-    """How strings are sent. A model may write a NUL, which PostgreSQL's text cannot hold."""
+    """Return how strings are sent. A model may write a NUL, which PostgreSQL's text cannot hold."""
     from psycopg.types.string import StrDumperUnknown  # only where there is one
 
     class TextDumper(StrDumperUnknown):

@@ -74,7 +74,7 @@ class Sqlite:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """As `herder.db.database.Database.write`."""
+        """See `herder.db.database.Database.write`."""
         committing = False
         try:
             with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
@@ -87,7 +87,7 @@ class Sqlite:
 
     @contextmanager
     def read(self, *, short: bool) -> Iterator[Connection]:
-        """As `herder.db.database.Database.read`."""
+        """See `herder.db.database.Database.read`."""
         if self._path is None:
             with self.write() as connection:
                 yield connection

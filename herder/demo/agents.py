@@ -139,7 +139,7 @@ def _wait(supervisor: Supervisor, done: Callable[[], bool], limit_s: float, what
 
 
 def _open_accounts(herd: LocalHerd) -> dict[str, str]:
-    """The accounts, filled; API keys for those that buy."""
+    """Return the accounts, filled; API keys for those that buy."""
     keys = {}
     for account, amount in DEPOSITS.items():
         herd.accounts.create(account)
@@ -161,7 +161,7 @@ def _programs(
     gathering: Gathering,
     shown: Shown,
 ) -> Iterator[Supervisor]:
-    """The programs, as a person would type them, beside the block; they are told to end with it."""
+    """Run the programs, as a person would type them, until the block ends."""
     at_room = ["--room-url", urls[1]]
     typed = {
         "agent": ("agent", "sentiment", [*at_room, "--every", str(GRADE_S), "--price", str(PRICE)])
@@ -236,7 +236,7 @@ def _ended(herd: LocalHerd) -> bool:
 
 
 def _gather(herd: LocalHerd, gathering: Gathering) -> None:
-    """What was paid and bought, by the herd's own books; and what is not as it should be."""
+    """Gather what was paid and bought by the herd's own books, and what is wrong."""
     gathering.after = _balances(herd)
     gathering.audit = herd.accounts.audit()
     counted = [line for name, line in gathering.lines if name == "agent" and "requests=" in line]
@@ -249,7 +249,7 @@ def _gather(herd: LocalHerd, gathering: Gathering) -> None:
 
 
 def _orders(herd: LocalHerd, account: str) -> list[Receipt]:
-    """All orders of an account, the newest first."""
+    """Return all orders of an account, the newest first."""
     found: list[Receipt] = []
     while page := herd.orders(account=account, before=found[-1].order if found else None):
         found += page

@@ -25,7 +25,7 @@ class People:
         self._console.width = min(WIDTH, self._console.width)
 
     def starting(self, seconds: int) -> None:
-        """The processes are started."""
+        """Show that the processes are starting."""
         self._console.rule("[bold]Llama Herder: programs that buy")
         self._say(
             f"A herd, a gateway and a chat room on this machine, for {seconds} seconds. In the "
@@ -46,7 +46,7 @@ class People:
         self._console.print(Text.assemble((f"{said.name:>6}: ", style), said.text))
 
     def told(self, name: str, line: str) -> None:
-        """A program wrote a line."""
+        """Show a line that a program wrote."""
         if line.startswith("asked"):
             return
         shown = "".join(filter(str.isprintable, line.rpartition(" [")[0] or line))
@@ -76,17 +76,17 @@ class People:
             self._console.print(Text(line, "bold red"))
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """It cannot go on."""
+        """Show why it cannot continue."""
         self._console.print(Text(f"The demo failed: {reason}", "bold red"))
         for line in tail:
             self._console.print(Text(line, "dim"))
 
     def interrupted(self) -> None:
-        """It was stopped."""
+        """Show that it was stopped."""
         self._say("The demo was stopped; nothing of it is left.")
 
     def stopping(self) -> None:
-        """It begins to stop what it started."""
+        """Show that it is stopping what it started."""
 
     def _head(self, title: str) -> None:
         self._console.print()
@@ -100,28 +100,28 @@ class Machine:
     """Prints one JSON document at the end, and nothing else to standard output."""
 
     def starting(self, seconds: int) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def opened(self, gathering: Gathering) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def said(self, said: Said) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def told(self, name: str, line: str) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def finished(self, gathering: Gathering) -> None:
-        """The document."""
+        """Print the document."""
         sys.stdout.write(json.dumps(gathering.to_dict(), indent=1, ensure_ascii=True) + "\n")
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """The document of a demo that failed; what the processes said, to standard error."""
+        """Print the document of a failed demo; what the processes said goes to standard error."""
         sys.stderr.write("\n".join([*tail, ""]))
         sys.stdout.write(json.dumps({"ok": False, "trouble": [reason]}) + "\n")
 
     def interrupted(self) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def stopping(self) -> None:
-        """Nothing to say."""
+        """Show nothing."""

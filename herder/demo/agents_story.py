@@ -62,7 +62,7 @@ class Gathering:
     trouble: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of `--json`."""
+        """Return the document of `--json`."""
         return {"ok": not self.trouble, "price": PRICE} | asdict(self)
 
 
@@ -70,7 +70,7 @@ class Shown(Protocol):
     """What shows it."""
 
     def starting(self, seconds: int) -> None:
-        """The processes are started."""
+        """Show that the processes are starting."""
 
     def opened(self, gathering: Gathering) -> None:
         """Everybody is there."""
@@ -79,23 +79,23 @@ class Shown(Protocol):
         """Something was said in the room."""
 
     def told(self, name: str, line: str) -> None:
-        """A program wrote a line."""
+        """Show a line that a program wrote."""
 
     def finished(self, gathering: Gathering) -> None:
         """Everything is known."""
 
     def interrupted(self) -> None:
-        """It was stopped."""
+        """Show that it was stopped."""
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """It cannot go on."""
+        """Show why it cannot continue."""
 
     def stopping(self) -> None:
-        """It begins to stop what it started."""
+        """Show that it is stopping what it started."""
 
 
 def counts_in(line: str) -> dict[str, int]:
-    """The counts at the end of a line of the agent's.
+    """Return the counts at the end of a line of the agent's.
 
     >>> counts_in("bought [requests=3 buys=1]")
     {'requests': 3, 'buys': 1}
@@ -104,7 +104,7 @@ def counts_in(line: str) -> dict[str, int]:
 
 
 def troubles(gathering: Gathering) -> list[str]:
-    """What is not as it should be. Pure.
+    """Return what is wrong. Pure.
 
     Args:
         gathering: with everything but `trouble`.

@@ -51,10 +51,10 @@ class Failing(Protocol):
     """What tells how a demo ends."""
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """It cannot go on."""
+        """Show why it cannot continue."""
 
     def stopping(self) -> None:
-        """It begins to stop what it started."""
+        """Show that it is stopping what it started."""
 
 
 class DemoFailed(Exception):
@@ -140,7 +140,7 @@ def _on_signals(act: Callable[[int], None]) -> None:
 
 @contextmanager
 def temporary_home() -> Iterator[Path]:
-    """A folder that is gone at the end of the block."""
+    """Provide a folder that is deleted at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="herd-demo-"))
     try:
         yield folder
@@ -191,7 +191,7 @@ def _log_files(folder: Path, names: list[str]) -> Iterator[Callable[[str, str], 
 
 
 def _tail(folder: Path, names: list[str], lines: int = 5) -> list[str]:
-    """What each process said last."""
+    """Return the last output of each process."""
     told: list[str] = []
     for name in names:
         last = (folder / f"{name}.log").read_text(encoding="utf-8").splitlines()[-lines:]
@@ -305,7 +305,7 @@ def _wait(herd: LocalHerd, supervisor: Supervisor, story: Story, done: Callable[
 
 
 def _place(herd: LocalHerd, story: Story) -> None:
-    """Number the orders as they were dispatched, and as their prices would have it."""
+    """Give each order its number by dispatch, and by price."""
     with herd.database.read() as connection:
         rows = connection.execute(
             select(event.c.order_id).where(event.c.kind == "dispatched").order_by(event.c.seq)

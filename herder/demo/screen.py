@@ -34,7 +34,7 @@ class People:
         self._answered = 0
 
     def starting(self, model: Path) -> None:
-        """The processes are started."""
+        """Show that the processes are starting."""
         self._console.rule("[bold]Llama Herder: a demo")
         self._say(
             f"A herd of {WORKERS} workers on this machine: both decode {SLOTS} orders at once, "
@@ -47,14 +47,14 @@ class People:
         self._wait("loading the model, twice")
 
     def joined(self, worker: Worker) -> None:
-        """A worker has its model, and is seen by the herder."""
+        """Show a worker that has its model and is known to the herder."""
         self._say(
             f"[green]✓[/] {worker.name} joined: {worker.slots} slots, "
             f"{worker.tokens_per_s} tokens/s each"
         )
 
     def opened(self, story: Story) -> None:
-        """The accounts are there."""
+        """Show the accounts."""
         self._done()
         self._say(f"Ready after {_seconds(story.ready_ms)}.")
         self._head("Accounts")
@@ -69,7 +69,7 @@ class People:
         self._say(f"[dim]{'#':>2}  {'client':<6} {'needs':>5} {'offers':>6} {'x':>5}  prompt[/]")
 
     def submitted(self, placed: Placed) -> None:
-        """An order was taken."""
+        """Show an order that was accepted."""
         receipt = placed.receipt
         line = Text.assemble(
             f"{placed.number:>2}  {receipt.account:<6} {receipt.needed:>5} {receipt.fee:>6} ",
@@ -80,7 +80,7 @@ class People:
         self._console.print(line)
 
     def progress(self, story: Story) -> None:
-        """Called again and again while orders run."""
+        """Show the progress; called repeatedly while orders run."""
         if not self._console.is_terminal:
             return
         if self._progress is None:
@@ -104,7 +104,7 @@ class People:
         )
 
     def answered(self, placed: Placed, story: Story) -> None:
-        """An order ended."""
+        """Show an order that ended."""
         self._answered += 1
         if self._answered == 1:
             self._head("Answers, as they end")
@@ -150,24 +150,24 @@ class People:
         )
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """It did not get that far; what the processes said last."""
+        """Show why it did not get that far, and what the processes said last."""
         self._done()
         for line in tail:
             self._console.print(Text(line, "dim"))
         self._console.print(Text(f"The demo failed: {reason}", "bold red"))
 
     def interrupted(self) -> None:
-        """A signal ended it, and everything has stopped."""
+        """Show that a signal ended it and everything has stopped."""
         self._done()
         self._say("The demo was stopped; nothing of it is left.")
 
     def stopping(self) -> None:
-        """The processes are told to end."""
+        """Show that the processes are being stopped."""
         self._done()
         self._wait("stopping the herd")
 
     def close(self) -> None:
-        """It is over."""
+        """End the display."""
         self._done()
 
     # The pieces
@@ -267,40 +267,40 @@ class Machine:
     """Prints one JSON document at the end, and nothing else to standard output."""
 
     def starting(self, model: Path) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def joined(self, worker: Worker) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def opened(self, story: Story) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def submitted(self, placed: Placed) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def progress(self, story: Story) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def answered(self, placed: Placed, story: Story) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def finished(self, story: Story) -> None:
-        """The document."""
+        """Print the document."""
         _dump(story.to_dict())
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """The document of a demo that failed; what the processes said, to standard error."""
+        """Print the document of a failed demo; what the processes said goes to standard error."""
         sys.stderr.write("\n".join([*tail, ""]))
         _dump({"ok": False, "trouble": [reason]})
 
     def interrupted(self) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def stopping(self) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing to say."""
+        """Show nothing."""
 
 
 def _dump(document: dict[str, Any]) -> None:
@@ -321,7 +321,10 @@ def _count(story: Story, worker: str) -> int:
 
 
 def _times(multiplier: str) -> str:
-    """A multiplier to two places, cut and not rounded: it is text, and stays exact until here."""
+    """Return a multiplier to two places, cut and not rounded.
+
+    It is text, and stays exact until here.
+    """
     whole, _, rest = multiplier.partition(".")
     rest = rest[:2].rstrip("0")
     return f"{whole}.{rest}" if rest else whole

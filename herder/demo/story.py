@@ -104,7 +104,7 @@ class Story:
         return circulating - sum(balance.posted for balance in self.after)
 
     def to_dict(self) -> dict[str, Any]:
-        """The demo as one JSON document."""
+        """Return the demo as one JSON document."""
         return {
             "ok": not self.trouble,
             "trouble": self.trouble,
@@ -142,34 +142,34 @@ class Shown(Protocol):
     """Who shows the demo as it goes."""
 
     def starting(self, model: Path) -> None:
-        """The processes are started."""
+        """Show that the processes are starting."""
 
     def joined(self, worker: Worker) -> None:
-        """A worker has its model, and is seen by the herder."""
+        """Show a worker that has its model and is known to the herder."""
 
     def opened(self, story: Story) -> None:
-        """The accounts are there."""
+        """Show the accounts."""
 
     def submitted(self, placed: Placed) -> None:
-        """An order was taken."""
+        """Show an order that was accepted."""
 
     def progress(self, story: Story) -> None:
-        """Called again and again while orders run."""
+        """Show the progress; called repeatedly while orders run."""
 
     def answered(self, placed: Placed, story: Story) -> None:
-        """An order ended."""
+        """Show an order that ended."""
 
     def finished(self, story: Story) -> None:
         """Everything is known: receipts, order of service, balances, audit."""
 
     def failed(self, reason: str, tail: list[str]) -> None:
-        """It did not get that far; what the processes said last."""
+        """Show why it did not get that far, and what the processes said last."""
 
     def interrupted(self) -> None:
-        """A signal ended it, and everything has stopped."""
+        """Show that a signal ended it and everything has stopped."""
 
     def stopping(self) -> None:
-        """The processes are told to end."""
+        """Show that the processes are being stopped."""
 
     def close(self) -> None:
-        """It is over; called in any case."""
+        """End the display; called in any case."""

@@ -41,7 +41,7 @@ _FORM_1_SAMPLING: dict[str, Any] = {
 
 
 def of_call(call: Submission) -> str:
-    """The fingerprint of a call, as it is stored."""
+    """Return the fingerprint of a call, as it is stored."""
     return json.dumps({"form": _FORM, "given": _digests(_given(call))})
 
 
@@ -66,12 +66,12 @@ def require_same(key: str, call: Submission, stored: str) -> None:
 
 
 def of_tags(tags: Mapping[str, str]) -> str:
-    """The fingerprint of a message: of its tags, as they were sent."""
+    """Return the fingerprint of a message: of its tags, as they were sent."""
     return hashlib.sha256(json.dumps(tags, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _given(call: Submission) -> dict[str, Any]:
-    """The arguments that were given, in a form of their own; the others are left out."""
+    """Return the arguments that were given, in a form of their own; the others are left out."""
     given: dict[str, Any] = {
         "prompt": call.prompt.text,
         "raw": call.prompt.raw or None,
@@ -160,7 +160,7 @@ def _form_1(call: Submission) -> dict[str, Any]:
 
 
 def _form_1_sampling(sampling: Sampling) -> dict[str, Any]:
-    """All parameters of 0.1.0, and of later ones those that are not as they are by default."""
+    """Return the parameters of 0.1.0, and later ones that differ from their defaults."""
     defaults = DEFAULT_SAMPLING.model_dump(mode="json")
     given = sampling.model_dump(mode="json", exclude_unset=True)
     return _FORM_1_SAMPLING | {

@@ -11,17 +11,19 @@ _CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
 
 
 def new_uuid() -> str:
-    """A fresh id from the system's randomness."""
+    """Return a fresh id from the system's randomness."""
     return str(uuid4())
 
 
 def hold_id(order_id: str, number: int) -> str:
-    """The id of an order's hold; a re-bid voids one and places the next."""
+    """Return the id of an order's hold; a re-bid voids one and places the next."""
     return str(uuid5(UUID(order_id), f"hold:{number}"))
 
 
 def call_id(operator: str, what: str, key: object) -> str:
-    """The id of what a call makes: the same for the same idempotency key, so that it is made once.
+    """Return the id of what a call makes.
+
+    The same for the same idempotency key, so that it is made once.
 
     Args:
         operator: the account whose API key calls; each has keys of its own.

@@ -54,7 +54,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}")
 
 
 def parse_account(name: object) -> str:
-    """An account's name.
+    """Return an account's name.
 
     Raises:
         InvalidName: it is none.
@@ -69,7 +69,7 @@ def parse_account(name: object) -> str:
 
 
 def parse_model(name: object) -> str:
-    """A model's name.
+    """Return a model's name.
 
     Raises:
         InvalidName: it is none.
@@ -84,7 +84,7 @@ def parse_model(name: object) -> str:
 
 
 def parse_amount(amount: object) -> int:
-    """An amount of money in winston.
+    """Return an amount of money in winston.
 
     Raises:
         InvalidAmount: no whole number, or out of range.
@@ -168,7 +168,7 @@ def parse_submission(
 
 
 def _bid_factor(multiplier: object, fee: object, quote: Terms | None) -> Fraction:
-    """The call's factor on the fee. A quoted fee comes with the one that it was asked with.
+    """Return the call's factor on the fee. A quoted fee comes with the one that it was asked with.
 
     So the call that was quoted pays what was quoted, whether or not it repeats its multiplier.
     """
@@ -178,7 +178,9 @@ def _bid_factor(multiplier: object, fee: object, quote: Terms | None) -> Fractio
 
 
 def parse_bids(bids: object) -> list[int | Fraction] | None:
-    """The bids that a quote is to compare: fees in winston as `int`, multipliers as `Fraction`.
+    """Return the bids that a quote is to compare.
+
+    Fees in winston as `int`, multipliers as `Fraction`.
 
     Args:
         bids: a list of `{"fee": …}` or `{"multiplier": …}`; None for the usual ones.
@@ -208,7 +210,7 @@ def parse_bids(bids: object) -> list[int | Fraction] | None:
 
 
 def _parse_start_by(start_by: object) -> int | None:
-    """An instant in microseconds since the epoch; the desk refuses one that has passed."""
+    """Return an instant in microseconds since the epoch; the desk refuses one that has passed."""
     if start_by is None:
         return None
     at = start_by
@@ -333,7 +335,10 @@ def _parse_reference(reference: object) -> str | None:
 
 
 def _is_text(value: object) -> bool:
-    """Whether it can be stored and sent: a lone surrogate is no character in any encoding."""
+    """Return whether it can be stored and sent.
+
+    A lone surrogate is no character in any encoding.
+    """
     if not isinstance(value, str):
         return False
     try:
@@ -344,7 +349,7 @@ def _is_text(value: object) -> bool:
 
 
 def parse_key(key: object) -> str | None:
-    """An idempotency key as a caller gives it, or None.
+    """Return an idempotency key as a caller gives it, or None.
 
     Raises:
         InvalidKey: it is none.
@@ -359,7 +364,7 @@ def parse_key(key: object) -> str | None:
 
 
 def parse_note(name: str, text: str | None) -> str:
-    """An operator's own words, which stand in a statement for ever.
+    """Return an operator's own words, which stand in a statement for ever.
 
     Args:
         name: what they are called in the sentence that refuses them.

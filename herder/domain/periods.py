@@ -25,18 +25,18 @@ class Every(StrEnum):
     MONTH = "month"
 
     def beginning(self, day: date) -> date:
-        """The first day of the period that this day lies in."""
+        """Return the first day of the period that this day lies in."""
         if self is Every.WEEK:
             return day - timedelta(days=day.weekday())
         return day.replace(day=1) if self is Every.MONTH else day
 
     def following(self, first: date) -> date:
-        """The first day of the period after the one that begins so."""
+        """Return the first day of the period after the one that begins so."""
         days = {Every.DAY: 1, Every.WEEK: 7, Every.MONTH: 31}[self]
         return self.beginning(first + timedelta(days=days))
 
     def label(self, first: date) -> str:
-        """The period that begins so, as people write it.
+        """Return the period that begins so, as people write it.
 
         >>> Every.MONTH.label(date(2026, 11, 1)), Every.WEEK.label(date(2026, 12, 28))
         ('2026-11', '2026-W53')
@@ -48,7 +48,7 @@ class Every(StrEnum):
 
 
 def parse_every(value: object) -> Every:
-    """How often, as a caller says it.
+    """Return how often, as a caller says it.
 
     Raises:
         InvalidRequest: it is none of the three.
@@ -59,7 +59,7 @@ def parse_every(value: object) -> Every:
 
 
 def parse_day(name: str, value: object) -> date:
-    """A day as a caller writes it: `2026-11-25`.
+    """Return a day as a caller writes it: `2026-11-25`.
 
     Args:
         name: what it is called in the sentence that refuses it.
@@ -82,15 +82,15 @@ def parse_day(name: str, value: object) -> date:
 
 
 def day_of(at_us: int) -> date:
-    """The day of a moment, given in microseconds since the epoch."""
+    """Return the day of a moment, given in microseconds since the epoch."""
     return moment(at_us).date()
 
 
 def start_us(day: date) -> int:
-    """When a day begins, in microseconds since the epoch."""
+    """Return when a day begins, in microseconds since the epoch."""
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def moment(at_us: int) -> datetime:
-    """A moment, given in microseconds since the epoch; exact, as a float would not be."""
+    """Return a moment, given in microseconds since the epoch; exact, as a float would not be."""
     return _EPOCH + at_us * _MICROSECOND

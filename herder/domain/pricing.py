@@ -62,12 +62,12 @@ def count_words(prompt: str, bytes_per_word: int) -> int:
 
 
 def needed(rates: Rates, words: int, tokens: int) -> int:
-    """What an order must pay at least, in winston."""
+    """Return what an order must pay at least, in winston."""
     return rates.prompt_fee + rates.fee_per_token * (words + tokens)
 
 
 def parse_multiplier(value: object) -> Fraction:
-    """A caller's multiplier as an exact fraction; a float is read by its shortest decimal.
+    """Return a caller's multiplier as an exact fraction; a float is read by its shortest decimal.
 
     Raises:
         InvalidMultiplier: no number, not finite, negative or zero, or absurdly long.
@@ -91,7 +91,9 @@ def parse_multiplier(value: object) -> Fraction:
 
 
 def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fraction:
-    """The last multiplier as automatic fees see it: on its way to 1 while nothing is dispatched.
+    """Return the last multiplier as automatic fees see it.
+
+    On its way to 1 while nothing is dispatched.
 
     Args:
         last: the multiplier of the order dispatched last.
@@ -106,7 +108,7 @@ def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fracti
 
 
 def automatic_base(need: int, last: Fraction, *, anything_waits: bool, policy: Policy) -> Fraction:
-    """What a client that names no fee pays, before its multiplier; exact, in winston.
+    """Return what a client that names no fee pays, before its multiplier; exact, in winston.
 
     `needed * last_multiplier * bump`, the original's rule; what the herder chose of it, the
     multiplier with its bump, is capped.
@@ -116,7 +118,9 @@ def automatic_base(need: int, last: Fraction, *, anything_waits: bool, policy: P
 
 
 def offered_fee(base: int | Fraction, bid_factor: Fraction) -> int:
-    """The fee: the one that the client named, or the automatic one, times its multiplier; floored.
+    """Return the fee: the one that the client named, or the automatic one, times its multiplier.
+
+    Floored.
 
     The original's rule for both.
     """
@@ -124,7 +128,7 @@ def offered_fee(base: int | Fraction, bid_factor: Fraction) -> int:
 
 
 def rank(fee: int, need: int, *, aging_s: int = 0, submitted_us: int = 0) -> int:
-    """An order's place of service as one integer: higher first.
+    """Return an order's place of service as one integer: higher first.
 
     Without aging it is the multiplier, `fee / need`. With it, an order goes before another that
     was submitted at most `aging_s * ln(its multiplier / the other's)` seconds earlier: the rank is
@@ -147,7 +151,7 @@ def rank(fee: int, need: int, *, aging_s: int = 0, submitted_us: int = 0) -> int
 def charge(
     fee: int, need: int, rates: Rates, words: int, generated: int, *, whole: bool = False
 ) -> int:
-    """What is charged for what was delivered, in winston; never above the fee.
+    """Return what is charged for what was delivered, in winston; never above the fee.
 
     Args:
         fee: the hold.
@@ -164,7 +168,7 @@ def charge(
 
 
 def priority(fee: int, need: int) -> int:
-    """The broker's hint, 0 to 9: `min(9, floor(2 * log2(multiplier)))`, without a float.
+    """Return the broker's hint, 0 to 9: `min(9, floor(2 * log2(multiplier)))`, without a float.
 
     `floor(2 * log2(m))` is the largest n with `2**n <= m**2`.
     """

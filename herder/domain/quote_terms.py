@@ -64,12 +64,12 @@ class Terms:
 
 
 def time_text(at_s: int) -> str:
-    """A moment in seconds since the epoch as RFC 3339 has it."""
+    """Return a moment in seconds since the epoch as RFC 3339 has it."""
     return datetime.fromtimestamp(at_s, UTC).isoformat()
 
 
 def expiry_s(now_us: int) -> int:
-    """When a quote that is given now expires, in whole seconds since the epoch."""
+    """Return when a quote that is given now expires, in whole seconds since the epoch."""
     return -(-now_us // 1_000_000) + QUOTE_S
 
 

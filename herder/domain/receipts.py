@@ -10,13 +10,13 @@ from herder.types import Rate, Receipt, Result, Usage
 
 
 def decimal_text(value: Fraction, places: int = 6) -> str:
-    """A fraction as a short decimal for people: 1.25, not 5/4."""
+    """Return a fraction as a short decimal for people: 1.25, not 5/4."""
     scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
     return f"{scaled:f}"
 
 
 def receipt_of(order: Order) -> Receipt:
-    """An order's receipt, as it stands now."""
+    """Return an order's receipt, as it stands now."""
     started, ended = order.started_us, order.ended_us
     return Receipt(
         order=order.id,
@@ -48,7 +48,7 @@ def receipt_of(order: Order) -> Receipt:
 
 
 def result_of(order: Order, text: str | None) -> Result:
-    """An order's result; `text` is None where it was deleted."""
+    """Return an order's result; `text` is None where it was deleted."""
     return Result(
         order=order.id,
         text=text or "",

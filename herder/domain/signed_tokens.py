@@ -50,7 +50,7 @@ class _Kind:
         return f"{self.what}+jwt"
 
     def sign(self, claims: Mapping[str, Any], key: PrivateKey, now_s: int) -> str:
-        """A token of this kind."""
+        """Return a token of this kind."""
         whole = {"iss": ISSUER, "iat": now_s, **claims}
         if self.audience is not None:
             whole["aud"] = self.audience
@@ -58,7 +58,7 @@ class _Kind:
         return jwt.encode(whole, key.key, algorithm=_ALGORITHM, headers=headers)
 
     def read(self, token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
-        """The claims of a token of this kind.
+        """Return the claims of a token of this kind.
 
         Raises:
             HerdError: of the kind's class: it is none, was changed, or none of the keys signed it.
@@ -90,7 +90,7 @@ class _Kind:
         return claims
 
     def not_one(self) -> HerdError:
-        """The error of a genuine token of some other kind."""
+        """Return the error of a genuine token of some other kind."""
         return self.error(f"This is a signed message, but not a {self.what} of a herd.")
 
 
@@ -101,7 +101,7 @@ _QUOTE = _Kind(
 
 
 def sign_receipt(receipt: Receipt, key: PrivateKey, now_s: int) -> str:
-    """A receipt as it stands now, signed.
+    """Return a receipt as it stands now, signed.
 
     Args:
         receipt: what it says.
@@ -112,7 +112,7 @@ def sign_receipt(receipt: Receipt, key: PrivateKey, now_s: int) -> str:
 
 
 def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
-    """The claims of a signed receipt: `receipt`, and `iat`, when it was signed.
+    """Return the claims of a signed receipt: `receipt`, and `iat`, when it was signed.
 
     Args:
         token: the JWS in its compact form.
@@ -146,7 +146,7 @@ class _Quoted(BaseModel):
 
 
 def sign_quote(terms: Terms, key: PrivateKey, now_s: int) -> str:
-    """A quote that binds the herd until it expires.
+    """Return a quote that binds the herd until it expires.
 
     Args:
         terms: what it says.
@@ -171,7 +171,7 @@ def sign_quote(terms: Terms, key: PrivateKey, now_s: int) -> str:
 
 
 def read_quote(token: object, keys: Mapping[str, PublicKey]) -> Terms:
-    """The terms of a signed quote, expired or not: that is judged when an order is taken.
+    """Return the terms of a signed quote, expired or not: that is judged when an order is taken.
 
     Args:
         token: what a client gave as the quote.
@@ -210,7 +210,7 @@ def to_jwks(keys: Iterable[PublicKey]) -> dict[str, list[dict[str, str]]]:
 
 
 def from_jwks(text: str) -> dict[str, PublicKey]:
-    """The keys of a JWK set, by `kid`; those of other kinds are left out.
+    """Return the keys of a JWK set, by `kid`; those of other kinds are left out.
 
     Raises:
         InvalidReceipt: it is no JWK set.

@@ -34,7 +34,10 @@ class Tally:
         self.note(name, Counts(failures=1))
 
     def take(self) -> Mapping[str, Counts]:
-        """What was counted since it was taken last; whoever cannot write it notes it again."""
+        """Return what was counted since it was taken last.
+
+        Whoever cannot write it notes it again.
+        """
         with self._lock:
             taken, self._counts = self._counts, {}
         return taken
@@ -74,7 +77,7 @@ class Guard:
         self._clock_us = clock_us
 
     def take(self, duty: str, period_s: float) -> bool:
-        """Whether this herder is to do it now: it is due, and nobody else has it."""
+        """Return whether this herder is to do it now: it is due, and nobody else has it."""
         now_us = self._clock_us()
         until_us = now_us + int(LEASE_S * 1e6)
         farthest_us = now_us + int(2e6 * (LEASE_S + period_s))
@@ -99,7 +102,7 @@ class Guard:
         self._database.transact(lambda connection: duty_sql.give_back(connection, duty, self._me))
 
     def done(self, duty: str, period_s: float) -> None:
-        """It is done for a period."""
+        """Mark it as done for a period."""
         # A little less, so that whoever looks again after a period finds it due.
         due_us = self._clock_us() + int(period_s * 0.9e6)
         self._database.transact(

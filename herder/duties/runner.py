@@ -197,7 +197,7 @@ class Runner:
             guard.give_back(duty.name)
 
     def _do_all(self, pause: Callable[[float], bool], keep: Callable[[], bool]) -> bool:
-        """Whether all of it is done; else it was to stop, or is another herder's by now."""
+        """Return whether all of it is done; else it was to stop, or is another herder's by now."""
         while self._do_batch():
             if pause(self.duty.pause_s) or not keep():
                 return False

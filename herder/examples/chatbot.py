@@ -31,7 +31,7 @@ YOU = "YOU"  # what its own messages are shown to it as
 
 
 def prompt_of(history: Sequence[Said], me: str) -> str:
-    """The last messages, a line each, and whose turn it is: its own."""
+    """Return the last messages, a line each, and whose turn it is: its own."""
     lines = [
         f"{YOU if said.name == me else said.name}: {' '.join(said.text.split())}"
         for said in history[-HISTORY:]
@@ -40,7 +40,7 @@ def prompt_of(history: Sequence[Said], me: str) -> str:
 
 
 def should_answer(said: Said, me: str, busy: bool, draw: int, chance: int) -> bool:
-    """Whether to answer a message: never itself, never twice at once, else `chance` of 100.
+    """Return whether to answer a message: never itself, never twice at once, else `chance` of 100.
 
     Args:
         said: the message.
@@ -53,7 +53,10 @@ def should_answer(said: Said, me: str, busy: bool, draw: int, chance: int) -> bo
 
 
 def cut(text: str) -> str:
-    """What it says of an answer: its first line, up to STOP, without its own name before it."""
+    """Return what it says of an answer.
+
+    Its first line, up to STOP, without its own name before it.
+    """
     said = text.partition(STOP)[0].strip().removeprefix(f"{YOU}:").strip()
     return "".join(filter(str.isprintable, said.partition("\n")[0])).strip()
 

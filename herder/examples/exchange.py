@@ -14,7 +14,7 @@ class ChatRoom(Protocol):
     """Where something is said; a `herder.examples.room.client.Room` is one."""
 
     def last(self, count: int) -> Sequence[Said]:
-        """What was said last, oldest first."""
+        """Return the latest messages, oldest first."""
 
 
 class Exchange(Protocol):
@@ -24,7 +24,7 @@ class Exchange(Protocol):
         """Begin a trade, under a name that the messages about it bear as `X-Reference`."""
 
     def confirms(self, tags: Tags) -> bool:
-        """Whether a message about a trade says that it was done."""
+        """Return whether a message about a trade says that it was done."""
 
 
 class LedgerExchange:
@@ -45,5 +45,8 @@ class LedgerExchange:
         self._send({**self._payment, "X-Reference": trade})
 
     def confirms(self, tags: Tags) -> bool:
-        """A payment that was made is told by this; one that was refused by `Transfer-Error`."""
+        """Return a payment that was made is told by this.
+
+        One that was refused by `Transfer-Error`.
+        """
         return tags["Action"] == "Debit-Notice"

@@ -23,7 +23,7 @@ def send(herd: httpx.Client, tags: dict[str, str]) -> str:
 
 
 def receive(herd: httpx.Client, after: int = 0) -> Iterator[dict[str, str]]:
-    """Every message to this account from one on, as it comes, for ever."""
+    """Yield every message to this account from one on, as it comes, for ever."""
     while True:
         page = herd.get(f"/messages?after={after}&wait=30").raise_for_status().json()
         yield from (message["tags"] for message in page["messages"])

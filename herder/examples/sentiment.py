@@ -37,14 +37,14 @@ Decision = Enum("Decision", ["BUY", "SKIP", "ERROR"])
 
 
 def prompt_of(history: Sequence[Said]) -> str:
-    """What the herd is asked."""
+    """Return what the herd is asked."""
     words = " ".join(" ".join(said.text.split())[:MAX_CHARS] for said in history)
     grades = "1 (very sad), 2 (sad), 3 (neutral), 4 (happy) or 5 (very happy)?"
     return f"Grade sentiment 1 to 5: {grades}\n\n{words}\n\nAnswer with one number."
 
 
 def decide(answer: str) -> Decision:
-    """What follows from an answer: its first number is the grade."""
+    """Return what follows from an answer: its first number is the grade."""
     grade = re.search(r"[0-9]+", answer)
     if grade is None:
         return Decision.ERROR
@@ -60,7 +60,7 @@ class Agent:
         self._open: set[str] = set()  # references of what is not answered yet
 
     def ask(self) -> None:
-        """The periodic job: have what was said last graded."""
+        """Have the latest messages graded; the periodic job."""
         if history := self._room.last(HISTORY):
             self._open.add(reference := f"grade-{uuid4()}")
             paid = {"Action": "Transfer", "Recipient": "herder", "Quantity": str(FEE)}
@@ -69,7 +69,7 @@ class Agent:
             self._count("requests", "asked")
 
     def take(self, tags: Tags) -> None:
-        """A message of the inbox."""
+        """Handle a message of the inbox."""
         if (reference := tags.get("X-Reference", "")) not in self._open:
             return  # it is another program's, or of another time
         self._open.remove(reference)

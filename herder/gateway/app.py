@@ -41,7 +41,7 @@ TRIM_S = 10.0
 
 
 def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
-    """The app of one gateway.
+    """Return the app of one gateway.
 
     Args:
         local: the herd that it sells.

@@ -48,12 +48,12 @@ class House:
     call_offs: CallOffs
 
     def model(self, name: str | None) -> str | None:
-        """A model by its own name or another one that stands for it."""
+        """Return a model by its own name or another one that stands for it."""
         return None if name is None else self.settings.aliases.get(name, name)
 
 
 async def house_of(request: Request) -> House:
-    """What the app was made with."""
+    """Return what the app was made with."""
     house: House = request.app.state.house
     return house
 
@@ -70,7 +70,7 @@ async def recognised(
     house: AtHome,
     shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> ApiKey:
-    """The key that a caller shows; who shows none is counted as a stranger.
+    """Return the key that a caller shows; who shows none is counted as a stranger.
 
     Raises:
         Unauthorized: he shows none that opens anything.
@@ -115,7 +115,7 @@ async def scraper(
 
 
 def _with(scope: str, *others: str) -> Any:
-    """What a route asks for whose callers need this scope, or one of the others."""
+    """Return what a route asks for whose callers need this scope, or one of the others."""
 
     async def scoped(key: Annotated[ApiKey, Depends(_shown_key)]) -> ApiKey:
         return key if set(others) & set(key.scopes) else require(key, scope)

@@ -68,7 +68,7 @@ def _ref(shape: type) -> dict[str, Any]:
 
 
 def takes(body: type, headers: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """What a route takes that reads its request itself; for its `openapi_extra=`.
+    """Return what a route takes that reads its request itself; for its `openapi_extra=`.
 
     Args:
         body: the shape of its JSON.
@@ -79,7 +79,7 @@ def takes(body: type, headers: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
 
 
 def streamed(*events: type) -> dict[str, Any]:
-    """The content of a stream of events; for `responses=` of a route.
+    """Return the content of a stream of events; for `responses=` of a route.
 
     Args:
         events: the shapes that an event's `data`, a JSON text, may have.
@@ -95,7 +95,9 @@ def streamed(*events: type) -> dict[str, Any]:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may refuse beside what its shape says; for `responses=` of a route or router.
+    """Return what a route may refuse beside what its shape says.
+
+    For `responses=` of a route or router.
 
     Args:
         statuses: of `REFUSALS`.
@@ -143,7 +145,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refused(method: str, operation: dict[str, Any]) -> Iterator[int]:
-    """What may be refused of a route, by its shape."""
+    """Yield what may be refused of a route, by its shape."""
     keyed, body = "security" in operation, "requestBody" in operation
     if body or operation.get("parameters"):
         yield 400

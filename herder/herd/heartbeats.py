@@ -122,7 +122,10 @@ class Herd:
         return self._database.transact(step)
 
     def _all_settled(self, envelopes: Sequence[Envelope]) -> bool:
-        """Whether there are only claims that their outcomes overtook: then nothing is written."""
+        """Return whether there are only claims that their outcomes overtook.
+
+        Then nothing is written.
+        """
         claims = [(one.sender, one.body) for one in envelopes if isinstance(one.body, Claim)]
         if len(claims) < len(envelopes):
             return False
@@ -207,7 +210,7 @@ class Herd:
         heard.models.add(announced.model)
 
     def _show_up(self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard) -> bool:
-        """A worker has an attempt: bind it, or renew its lease, or tell the worker to stop it."""
+        """Bind an attempt that a worker has, or renew its lease, or tell the worker to stop it."""
         order = batch.orders.get(held.order)
         verdict = judge_attempt(order, held, worker.instance)
         if verdict == "settled":
@@ -251,7 +254,7 @@ class Herd:
     def _show_unconfirmed(
         self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard
     ) -> None:
-        """A worker waits for a confirmation: its outcome is on its way, was settled, or is void."""
+        """Answer a worker whose outcome is unconfirmed: in flight, settled, or void."""
         match judge_attempt(batch.orders.get(held.order), held, worker.instance):
             case "current":
                 self._show_up(batch, worker, held, heard)
@@ -263,7 +266,10 @@ class Herd:
     def _refusal(
         self, connection: Connection, instance: str, announced: Announcement
     ) -> str | None:
-        """Why a worker may not join: until one herd serves many models, all must be alike."""
+        """Return why a worker may not join.
+
+        Until one herd serves many models, all must be alike.
+        """
         here = herd_sql.workers_here(connection)
         others = [other for other in here if other.instance != instance]
         models = sorted({other.model for other in others})
@@ -310,12 +316,15 @@ class Herd:
 
 
 def _too_late(order: Order, at_us: int) -> bool:
-    """Whether a worker shows up with an order that was to have begun before."""
+    """Return whether a worker shows up with an order that was to have begun before."""
     return not order.begun and order.start_by_us is not None and order.start_by_us < at_us
 
 
 def _is_another(worker: herd_sql.Worker, announced: Announcement) -> bool:
-    """Whether a known worker has to be judged anew: it was away, or is no longer what it was."""
+    """Return whether a known worker has to be judged anew.
+
+    It was away, or is no longer what it was.
+    """
     return worker.state not in ("alive", "draining") or (worker.model, worker.context) != (
         announced.model,
         announced.context,

@@ -10,7 +10,7 @@ from workers.wire import PrivateKey, WireError
 
 
 def load_herder_key(settings: Settings) -> PrivateKey:
-    """The herder's private key.
+    """Return the herder's private key.
 
     Raises:
         SetupError: it is not there, or is no key.

@@ -9,7 +9,7 @@ from herder.store.herd import Worker
 
 
 def list_workers(database: Database, *, all_of_them: bool = False) -> list[Worker]:
-    """The workers that beat; or every instance that ever announced itself."""
+    """Return the workers that beat; or every instance that ever announced itself."""
     with database.read() as connection:
         if all_of_them:
             return herd_sql.all_workers(connection)
@@ -17,7 +17,7 @@ def list_workers(database: Database, *, all_of_them: bool = False) -> list[Worke
 
 
 def serving(database: Database, model: str, lease_s: int) -> bool:
-    """Whether a worker of this model was heard within a lease.
+    """Return whether a worker of this model was heard within a lease.
 
     Their state alone does not tell: where no herder listens, nobody notices that they are gone.
     """

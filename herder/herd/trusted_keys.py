@@ -34,15 +34,15 @@ class Keys:
         self._keys: dict[str, dict[str, PublicKey]] = {}
 
     def of(self, *roles: str) -> Mapping[str, PublicKey]:
-        """The live keys of these roles, by `kid`."""
+        """Return the live keys of these roles, by `kid`."""
         return _KeyRing(self, roles)
 
     def of_everybody(self) -> Mapping[str, PublicKey]:
-        """The live keys, and those of revoked workers, who are to hear that they were revoked."""
+        """Return the live keys, and those of revoked workers, to tell them so."""
         return _KeyRing(self, (herd_sql.HERDER, herd_sql.WORKER, _REVOKED))
 
     def known(self, kid: str | None = None) -> dict[str, dict[str, PublicKey]]:
-        """All keys by role, as they stood a second ago, or now if `kid` was not among them."""
+        """Return all keys by role: at most a second old, fresh if `kid` was not among them."""
         with self._lock:
             now_s = self._clock_s()
             if now_s - self._read_s <= KEYS_FRESH_S:

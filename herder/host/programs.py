@@ -139,7 +139,7 @@ def _worker_values(folder: Path) -> _WorkerValues:
 
 
 def _model_path(values: _WorkerValues) -> str:
-    """The model's file; empty where the workers need none."""
+    """Return the model's file; empty where the workers need none."""
     if values.engine == "stub":
         return ""
     if values.model_path:
@@ -150,7 +150,7 @@ def _model_path(values: _WorkerValues) -> str:
 
 
 def _chosen(values: _WorkerValues) -> dict[str, str]:
-    """What another worker of this herd must be told as well."""
+    """Return what another worker of this herd must be told as well."""
     chosen = {} if values.model == MODEL_NAME else {"HERD_MODEL": values.model}
     if values.context:
         chosen["HERD_CONTEXT"] = str(values.context)
@@ -160,7 +160,7 @@ def _chosen(values: _WorkerValues) -> dict[str, str]:
 
 
 def _own_redis(settings: Settings) -> EmbeddedRedis | None:
-    """The Redis to start; None where one is given, which must answer.
+    """Return the Redis to start; None where one is given, which must answer.
 
     `HERD_REDIS_URL` in the home's `herd.env` may name our own, from the time before.
     """

@@ -135,16 +135,16 @@ class Supervisor:
         return self._stopping is not None or self.ended.is_set()
 
     def pid(self, name: str) -> int | None:
-        """The process id of a program; None while it is down."""
+        """Return the process id of a program; None while it is down."""
         process = self._named(name).process
         return None if process is None else process.pid
 
     def kept(self) -> list[str]:
-        """The names of the programs that are not set aside."""
+        """Return the names of the programs that are not set aside."""
         return [kept.program.name for kept in self._all if not kept.set_aside]
 
     def last_lines(self, name: str) -> list[str]:
-        """What a program said last."""
+        """Return the last output of a program."""
         return list(self._named(name).last)
 
     def _named(self, name: str) -> _Kept:

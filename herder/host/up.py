@@ -198,7 +198,7 @@ def _told(document: dict[str, Any]) -> str:
 
 
 def line_printer(names: Sequence[str], output: Any, *, colour: bool) -> Show:
-    """What shows lines with time and name, coloured on a terminal.
+    """Return a printer of lines with time and name, coloured on a terminal.
 
     Args:
         names: whose lines will come; they share a width, and each has a colour.

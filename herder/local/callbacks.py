@@ -31,7 +31,7 @@ class Waiter(Protocol):
     """Who waits for an order's end."""
 
     def set(self) -> None:
-        """The order has ended."""
+        """Wake the waiter of an order that ended."""
 
 
 class Ends(Protocol):

@@ -113,7 +113,7 @@ class LocalHerd:
         return receipt_of(self.take(prompt, tokens, **call))
 
     def take(self, prompt: object, tokens: object, **call: Any) -> Order:
-        """As `submit`, for those who need the order itself."""
+        """Do as `submit`, for callers who need the order itself."""
         quote = call.pop("quote", None)
         terms = None if quote is None else read_quote(quote, self.public_keys())
         parsed = self._parse(prompt, tokens, {**call, "quote": terms})
@@ -139,7 +139,9 @@ class LocalHerd:
         )
 
     def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
-        """What an order would cost and wait for, as it would stand now; it binds for a minute.
+        """Return what an order would cost and wait for, as it would stand now.
+
+        It binds for a minute.
 
         Arguments and errors as `herder.quote`.
         """
@@ -147,11 +149,11 @@ class LocalHerd:
         return self.quotes.quote(self._parse(prompt, tokens, call), bids)
 
     def info(self) -> Info:
-        """Who serves here, at what rates, and how it stands."""
+        """Return who serves here, at what rates, and how it stands."""
         return self.quotes.info()
 
     def attended(self, model: str) -> bool:
-        """Whether a worker of this model was heard within a lease."""
+        """Return whether a worker of this model was heard within a lease."""
         return serving(self.database, model, self.settings.lease_s)
 
     def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
@@ -166,7 +168,7 @@ class LocalHerd:
         )
 
     def balance(self, account: str | None = None) -> NamedBalance:
-        """What an account has; None: `HERD_ACCOUNT`.
+        """Return an account's balance; None: `HERD_ACCOUNT`.
 
         Raises:
             AccountNotFound: there is none of that name.
@@ -176,7 +178,7 @@ class LocalHerd:
     def statement(
         self, account: str | None = None, *, after: int = 0, limit: int = 100
     ) -> list[StatementEntry]:
-        """What moved an account's money, oldest first; None: `HERD_ACCOUNT`.
+        """Return an account's statement, oldest first; None: `HERD_ACCOUNT`.
 
         Args:
             account: whose.
@@ -214,7 +216,7 @@ class LocalHerd:
 
     @staticmethod
     def inbox_topic(account: str) -> str:
-        """What who waits for messages of an account gives to `watcher`.
+        """Return what a reader of an account's messages gives to `watcher`.
 
         A waiter may be woken for nothing. It has to be added before the inbox is read, and to read
         again each time.
@@ -224,11 +226,11 @@ class LocalHerd:
     # Orders
 
     def order(self, order_id: str, *, account: str | None = None) -> Order:
-        """An order, as it stands now; arguments and errors as `Answers.order`."""
+        """Return an order, as it stands now; arguments and errors as `Answers.order`."""
         return self._answers.order(order_id, account=account)
 
     def receipt(self, order_id: str) -> Receipt:
-        """An order's receipt, as it stands now.
+        """Return an order's receipt, as it stands now.
 
         Raises:
             OrderNotFound: there is no such order.
@@ -236,7 +238,7 @@ class LocalHerd:
         return receipt_of(self.order(order_id))
 
     def signed_receipt(self, order_id: str, *, account: str | None = None) -> str:
-        """An order's receipt as it stands now, as a JWS that the herder signed.
+        """Return an order's current receipt, as a JWS signed by the herder.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
@@ -245,7 +247,7 @@ class LocalHerd:
         return sign_receipt(receipt, self._key, clock_us() // 1_000_000)
 
     def public_keys(self) -> dict[str, PublicKey]:
-        """What signed receipts of this herd are checked with, by `kid`."""
+        """Return the public keys that verify this herd's signed receipts, by `kid`."""
         with self.database.read() as connection:
             return herd_sql.live_keys(connection, herd_sql.HERDER)
 
@@ -358,11 +360,11 @@ class LocalHerd:
         return self._answers.result(order_id, timeout_s)
 
     def answer(self, order_id: str) -> Result:
-        """What there is of an order's answer now, however it ended."""
+        """Return an order's answer so far, however it ended."""
         return self._answers.answer(order_id)
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it is generated; errors as `Answers.stream`."""
+        """Yield an order's text as it is generated; errors as `Answers.stream`."""
         return self._answers.stream(order_id)
 
     def call_back(
@@ -375,7 +377,7 @@ class LocalHerd:
         self._callbacks.add(order_id, callback, on_error)
 
     def redis_answers(self) -> bool:
-        """Whether Redis, which carries text, beats and control, is in reach."""
+        """Return whether Redis, which carries text, beats and control, is in reach."""
         return self._streams.answers()
 
     def close(self) -> None:

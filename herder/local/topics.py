@@ -13,7 +13,10 @@ ASKED_AT_ONCE = 500
 
 
 def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[str]:
-    """Those of some topics of which there is news: orders that ended, inboxes that changed."""
+    """Return those of some topics of which there is news.
+
+    Orders that ended, inboxes that changed.
+    """
     asked = set(topics)
     inboxes = {topic for topic in asked if topic.startswith(INBOX)}
     ids = sorted(asked - inboxes)

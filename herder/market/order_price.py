@@ -53,16 +53,18 @@ class Priced:
         return Fraction(self.fee, self.needed)
 
     def rank(self, submitted_us: int) -> int:
-        """Its order of service, if it was submitted then."""
+        """Return its order of service, if it was submitted then."""
         return self.rank_of(self.fee, submitted_us)
 
     def rank_of(self, fee: int, submitted_us: int) -> int:
-        """Its order of service, if it offered this fee."""
+        """Return its order of service, if it offered this fee."""
         return rank(fee, self.needed, aging_s=self.policy.aging_s, submitted_us=submitted_us)
 
 
 def price(connection: Connection, call: Submission, now_us: int) -> Priced:
-    """What an order comes to: rates and policy as they stand in the database, or were quoted.
+    """Return an order's price.
+
+    Rates and policy as they stand in the database, or were quoted.
 
     Args:
         connection: the transaction in which it is priced, and placed if it is.
@@ -125,7 +127,7 @@ def _base(
     need: int,
     now_us: int,
 ) -> tuple[Fraction, bool]:
-    """The fee before the call's multiplier, and whether it is the herd's to say."""
+    """Return the fee before the call's multiplier, and whether it is the herd's to say."""
     if call.fee is not None:
         return Fraction(call.fee), False
     if call.quote is not None:
@@ -140,7 +142,7 @@ def _base(
 
 
 def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:
-    """The last multiplier, as far as it still counts for automatic fees."""
+    """Return the last multiplier, as far as it still counts for automatic fees."""
     if model.last_dispatch_us is None:
         return model.last_multiplier
     idle_us = now_us - model.last_dispatch_us

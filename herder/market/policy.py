@@ -64,7 +64,7 @@ def set_rates(
 
 
 def read_policy(database: Database) -> dict[str, int | str | bool]:
-    """The values that price, rank and limit, by name."""
+    """Return the values that price, rank and limit, by name."""
     with database.read() as connection:
         return model_sql.policy_values(connection)
 

@@ -84,14 +84,14 @@ class Surveyor:
             self._forget()
 
     def _forget(self) -> None:
-        """Should these books grow again, what was counted before would tell a wrong place."""
+        """Forget what was counted: if these books grew again, it would give wrong places."""
         with self._database.write() as connection:
             for model in self._short:
                 survey_sql.forget(connection, model)
         self._short = []
 
     def _count(self, model: str) -> bool:
-        """Whether the end of the book is reached."""
+        """Return whether the end of the book is reached."""
         with self._database.read() as connection:
             for _ in range(STEPS_AT_ONCE):
                 reached = survey_sql.count_on(connection, model, self._marks[-1], STEP)
@@ -102,7 +102,7 @@ class Surveyor:
 
 
 def thinned(marks: Sequence[Mark]) -> list[Mark]:
-    """As many marks as are kept: no more than `MOST_MARKS`, the first and the last among them.
+    """Return at most `MOST_MARKS` of the marks, including the first and the last.
 
     One may go where little lies between its neighbours, however many orders share its rank. Of
     three that stay, more than `apart` orders lie between the first and the last.

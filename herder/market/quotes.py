@@ -45,7 +45,9 @@ class Quotes:
         self._far: dict[str, _Far] = {}
 
     def quote(self, call: Submission, bids: Sequence[int | Fraction] | None = None) -> Quote:
-        """What an order would need, pay and wait for, as it would stand now; it binds for a minute.
+        """Return what an order would need, pay and wait for, as it would stand now.
+
+        It binds for a minute.
 
         Args:
             call: the order.
@@ -93,7 +95,7 @@ class Quotes:
     def _places(
         self, connection: Connection, herd: _Herd, ranks: Iterable[int]
     ) -> Mapping[int, Place]:
-        """The place that each rank would have.
+        """Return the place that each rank would have.
 
         The best first, and each counts on from the one before: all of them together read no more
         of the book than the last alone would, `PLACE_COUNTED` orders at most.
@@ -109,7 +111,10 @@ class Quotes:
         return places
 
     def place(self, order: Order) -> Place | None:
-        """Where an order stands in the queue; None once it is out with the herd or has ended."""
+        """Return where an order stands in the queue.
+
+        None once it is out with the herd or has ended.
+        """
         if order.state is not State.QUEUED:
             return None
         now_us = self._clock_us()
@@ -125,7 +130,7 @@ class Quotes:
             return self._place(herd, order.rank, count, tokens)
 
     def _place(self, herd: _Herd, rank: int, count: int, tokens: int) -> Place:
-        """A place behind the orders and tokens that were counted, or that a survey estimates."""
+        """Return a place behind the orders and tokens that were counted or estimated."""
         exact = count <= PLACE_COUNTED
         if not exact and (marks := herd.marks(self._clock_us())):
             count, tokens = max((count, tokens), survey.ahead(marks, rank))
@@ -137,7 +142,7 @@ class Quotes:
         )
 
     def info(self) -> Info:
-        """Who serves here, at what rates, and how the queues and the herd stand."""
+        """Return the herd's name, rates, queues and workers."""
         with self._database.read() as connection:
             policy, default_model, _ = model_sql.read_policy(connection)
             models = []
@@ -182,7 +187,7 @@ class _Far:
     tokens: int
 
     def covers(self, order: Order, now_us: int) -> bool:
-        """Whether an order stands there or behind it."""
+        """Return whether an order stands there or behind it."""
         behind = (-order.rank, order.seq) >= (-self.order.rank, self.order.seq)
         return behind and now_us - self.at_us < FAR_US
 
@@ -215,7 +220,7 @@ class _Herd:
         return survey_sql.read(self._connection, self.model)
 
     def marks(self, now_us: int) -> Sequence[survey_sql.Mark] | None:
-        """How a book stood that is too long to be counted, if that was looked at lately."""
+        """Return how a book stood that is too long to be counted, if that was looked at lately."""
         found = self._survey
         return None if found is None or now_us - found.at_us > survey.TOO_OLD_US else found.marks
 
@@ -236,7 +241,7 @@ class _Herd:
 
 
 def _fees(priced: Priced, bids: Sequence[int | Fraction] | None) -> list[int]:
-    """The fees that are compared; a multiplier's is the least that reaches it.
+    """Return the fees that are compared; a multiplier's is the least that reaches it.
 
     Raises:
         FeeTooLow: one is below what the order needs.
@@ -256,7 +261,7 @@ def _fees(priced: Priced, bids: Sequence[int | Fraction] | None) -> list[int]:
 
 
 def _reaching(need: int, multiplier: Fraction) -> int:
-    """The least fee whose multiplier is as high."""
+    """Return the least fee whose multiplier is as high."""
     return -(-(need * multiplier.numerator) // multiplier.denominator)
 
 

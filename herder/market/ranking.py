@@ -89,7 +89,10 @@ class Ranker:
         return True
 
     def _ranks(self, book: _Book, seqs: Sequence[int]) -> list[dict[str, int]] | None:
-        """The ranks of those orders that are still open; None if that change is no longer due."""
+        """Return the ranks of those orders that are still open.
+
+        None if that change is no longer due.
+        """
         with self._database.read() as connection:
             if (book.model, book.epoch) not in model_sql.to_rank(connection):
                 return None
@@ -107,7 +110,10 @@ class Ranker:
         ]
 
     def _next_book(self) -> _Book | None:
-        """All of it is seen at one moment: an order cannot slip through between two states."""
+        """Return the next book to rank, seen as of one moment.
+
+        An order cannot slip through between two states.
+        """
         with self._database.read() as connection:
             found = model_sql.to_rank(connection)
             if not found:
@@ -126,6 +132,6 @@ def _write(connection: Connection, book: _Book, rows: list[dict[str, int]]) -> b
 
 
 def _finish(connection: Connection, book: _Book) -> None:
-    """The book is of one kind; what was counted of it before is not."""
+    """Mark the book as ranked, and forget what was counted of it before."""
     model_sql.mark_ranked(connection, book.model, book.epoch)
     survey_sql.forget(connection, book.model)

@@ -82,7 +82,7 @@ class _Sent:
     asked: Asked
 
     def answer(self, tags: dict[str, str]) -> Letter:
-        """An answer to its sender."""
+        """Return an answer to its sender."""
         return Letter(self.account, tags, self.id)
 
 
@@ -168,7 +168,7 @@ class Messages:
         account_sql.lock_all(connection, names)
 
     def _told_info(self, sent: _Sent) -> list[Letter]:
-        """The answer to `Info`, which is read in a transaction of its own."""
+        """Return the answer to `Info`, which is read in a transaction of its own."""
         if not isinstance(sent.asked, InfoAsked):
             return []
         return [sent.answer(words.info_tags(self._quotes.info()))]

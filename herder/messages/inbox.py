@@ -109,7 +109,10 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
 
 
 def _told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a webhook says of a message: as the inbox shows it, but for the text of an order."""
+    """Return what a webhook says of a message.
+
+    As the inbox shows it, but for the text of an order.
+    """
     return {
         "account": row["account"],
         "seq": row["number"],
@@ -120,7 +123,7 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told_end(order: Order) -> Letter:
-    """What the sender of an order's message is told of its end.
+    """Return the message that tells an order's sender of its end.
 
     `Inference-Response` and `X-Reference` are the original's (its answer had them and the text,
     which is `Data`); an order that did not complete is ours to tell, with what came back.
@@ -201,7 +204,7 @@ class News:
         self._known: dict[str, int] = {}
 
     def changed(self, accounts: Iterable[str]) -> set[str]:
-        """Those of some accounts whose inbox changed, or that were never asked for."""
+        """Return those of some accounts whose inbox changed, or that were never asked for."""
         with self._database.read() as connection:
             newest = message_sql.newest(connection, accounts)
         with self._lock:

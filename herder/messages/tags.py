@@ -81,7 +81,7 @@ Asked = InfoAsked | BalanceAsked | Prompted | Payment
 
 
 def parse_tags(body: object) -> dict[str, str]:
-    """The tags of a message: an object, or the original's list of names and values.
+    """Return the tags of a message: an object, or the original's list of names and values.
 
     Raises:
         InvalidMessage: it is neither, a value is no text, or there is too much of it.
@@ -114,7 +114,7 @@ def parse_tags(body: object) -> dict[str, str]:
 def parse_message(
     tags: Mapping[str, str], *, account: str, api_key: str | None, max_prompt_bytes: int
 ) -> Asked:
-    """What a message asks.
+    """Return the request in a message.
 
     Args:
         tags: of the message.
@@ -200,7 +200,7 @@ def _whole(tags: Mapping[str, str], name: str) -> int:
 
 
 def info_tags(info: Info) -> dict[str, str]:
-    """The default model's rates and queue, under the original's names."""
+    """Return the default model's rates and queue, under the original's names."""
     model = info.model
     workers = f"{model.workers} worker{'' if model.workers == 1 else 's'}"
     return {
@@ -217,7 +217,7 @@ def info_tags(info: Info) -> dict[str, str]:
 
 
 def balance_tags(found: NamedBalance) -> dict[str, str]:
-    """What an account may spend, and what is held of its money for orders."""
+    """Return what an account may spend, and how much of its money is held for orders."""
     return {
         "Action": "Balance-Response",
         "Account": found.account,
@@ -228,7 +228,7 @@ def balance_tags(found: NamedBalance) -> dict[str, str]:
 
 
 def returned_tags(asked: Prompted, payer: str, error: HerdError) -> dict[str, str]:
-    """The payment for a prompt back; nothing of it was taken."""
+    """Return the payment for a prompt back; nothing of it was taken."""
     back = {
         "Action": "Transfer",
         "Recipient": payer,
@@ -245,7 +245,7 @@ def returned_tags(asked: Prompted, payer: str, error: HerdError) -> dict[str, st
 
 
 def debit_tags(asked: Payment) -> dict[str, str]:
-    """What who paid is told."""
+    """Return the message to the account that paid."""
     return {
         **asked.passed,
         "Action": "Debit-Notice",
@@ -256,7 +256,7 @@ def debit_tags(asked: Payment) -> dict[str, str]:
 
 
 def credit_tags(asked: Payment, payer: str) -> dict[str, str]:
-    """What who was paid is told."""
+    """Return the message to the account that was paid."""
     return {
         **asked.passed,
         "Action": "Credit-Notice",
@@ -267,7 +267,7 @@ def credit_tags(asked: Payment, payer: str) -> dict[str, str]:
 
 
 def error_tags(asked: Payment, message_id: str, error: HerdError) -> dict[str, str]:
-    """What is said of a payment to an account that was refused."""
+    """Return the message about a refused payment to an account."""
     return {
         **asked.passed,
         "Action": "Transfer-Error",

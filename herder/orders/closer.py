@@ -173,7 +173,7 @@ class Closer:
 
 
 def is_about_an_order(error: Exception) -> bool:
-    """Whether an error says that something cannot be done; else that it cannot be done now.
+    """Return whether an error says that something cannot be done; else that it cannot be done now.
 
     Out of reach, busy, misconfigured or full is the database, whatever is asked of it.
     """
@@ -187,7 +187,7 @@ def is_about_an_order(error: Exception) -> bool:
 
 
 def why(error: Exception) -> str:
-    """Why an order could not be ended: a sentence for operators, without what was asked."""
+    """Return why an order could not be ended: a sentence for operators, without what was asked."""
     if isinstance(error, LedgerError):
         return f"The ledger refuses its end: {error}"
     if isinstance(error, SQLAlchemyError):

@@ -62,7 +62,7 @@ class Settled:
         self.more |= other.more
 
     def note(self, plan: Plan) -> None:
-        """What a plan ended, and whom it told."""
+        """Note what a plan ended, and whom it told."""
         self.ended += plan.ended
         self.inboxes |= {letter.account for letter in plan.letters}
 
@@ -90,7 +90,7 @@ class Plan:
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def note(self, kind: str, order: Order, detail: str | None = None) -> None:
-        """An event, to be written with the rest."""
+        """Note an event, to be written with the rest."""
         subject = (order.id, order.attempt, order.instance, detail)
         self.events.setdefault(kind, []).append(subject)
 
@@ -224,7 +224,7 @@ class Plan:
 
 
 def instances(pairs: Iterable[tuple[str, Held]]) -> dict[str, list[Held]]:
-    """Attempts by the worker instance that is to hear of them."""
+    """Group attempts by the worker instance that is to hear of them."""
     by_instance: dict[str, list[Held]] = {}
     for instance, held in pairs:
         by_instance.setdefault(instance, []).append(held)

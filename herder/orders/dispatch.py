@@ -288,20 +288,20 @@ class Dispatcher:
         return done
 
     def models(self) -> list[str]:
-        """Every model, for the sweep that stands behind lost events."""
+        """Return every model, for the sweep that stands behind lost events."""
         with self._database.read() as connection:
             return [model.name for model in model_sql.list_models(connection)]
 
 
 def _standing(connection: Connection, model: str) -> tuple[list[herd_sql.Worker], int]:
-    """The workers of a model, and how many of its orders are out with nobody yet."""
+    """Return the workers of a model, and how many of its orders are out with nobody yet."""
     # In this order: what is claimed between the two looks is counted twice, and not never.
     unclaimed = herd_sql.unclaimed(connection, model)
     return herd_sql.workers_here(connection, model), unclaimed
 
 
 def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
-    """The longest run of an attempt in seconds, where the client gave none.
+    """Return the longest run of an attempt in seconds, where the client gave none.
 
     Ten times what the tokens take on the slowest worker with all its slots busy, at least a
     minute, and at most `MAX_RUN_LIMIT_S`, which is all that a message can say.
@@ -313,7 +313,7 @@ def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
 
 
 def _unsendable(error: Exception) -> Failure:
-    """What the buyer of an order is told that cannot be put into a message."""
+    """Return what the buyer of an order is told that cannot be put into a message."""
     if isinstance(error, order_sql.UnreadableRequest) and error.field is None:
         code, said = "unreadable_request", "What it asks cannot be read by this herd any more."
     elif isinstance(error, order_sql.UnreadableRequest):
@@ -327,7 +327,7 @@ def _unsendable(error: Exception) -> Failure:
 
 
 def job_of(order: Order, request: order_sql.Request) -> Job:
-    """The message about an order that was dispatched."""
+    """Return the message about an order that was dispatched."""
     assert order.nonce is not None
     return Job(
         order=order.id,

@@ -40,7 +40,7 @@ class Answers:
         self._watcher = watcher
 
     def order(self, order_id: str, *, account: str | None = None) -> Order:
-        """An order, as it stands now.
+        """Return an order, as it stands now.
 
         Args:
             order_id: the order.
@@ -86,7 +86,7 @@ class Answers:
         return result
 
     def answer(self, order_id: str) -> Result:
-        """What there is of an order's answer now, however it ended."""
+        """Return an order's answer so far, however it ended."""
         with self._database.read() as connection:
             order = order_sql.get_order(connection, order_id)
             if order is None:
@@ -94,7 +94,7 @@ class Answers:
             return result_of(order, order_sql.get_answer(connection, order_id))
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it is generated, from its beginning, however late one joins.
+        """Yield an order's text as it is generated, from its beginning, however late one joins.
 
         While the database is away, the text of what runs goes on; its end is waited for.
 
@@ -156,7 +156,7 @@ class Answers:
 
 
 def readable_attempt(order: Order) -> int:
-    """The attempt whose text there is, or will be first."""
+    """Return the attempt whose text there is, or will be first."""
     if order.state is State.QUEUED and not order.attempt_open:
         return order.attempt + 1
     return order.attempt

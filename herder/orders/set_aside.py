@@ -59,7 +59,7 @@ class AsideView:
     charge: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The view as JSON would have it."""
+        """Return the view as JSON would have it."""
         return asdict(self)
 
 
@@ -87,7 +87,7 @@ class SetAside:
         self._tell = tell
 
     def count(self) -> int:
-        """How many orders are set aside."""
+        """Return how many orders are set aside."""
         with self._database.read() as connection:
             return set_aside_sql.count(connection)
 
@@ -159,7 +159,7 @@ class SetAside:
         return self._resolve(order_id, plan_it)
 
     def _taken(self, connection: Connection, order: Order) -> int:
-        """What the ledger charged for an order already, in winston."""
+        """Return what the ledger charged for an order already, in winston."""
         try:
             return self._ledger.get_transfer(connection, ledger.post_id(order.hold_id)).amount
         except ledger.TransferNotFound:

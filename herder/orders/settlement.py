@@ -105,7 +105,7 @@ class Settlement:
                 done.models.add(order.model)
 
     def _apply(self, plan: Plan, order: Order, outcome: Outcome, now_us: int) -> Order:
-        """The order after an outcome that counts."""
+        """Return the order after an outcome that counts."""
         limits = self._settings
         failure = outcome.failure
         unasked = outcome.finish_reason == "cancelled" and order.call_off is None
@@ -199,7 +199,7 @@ def _too_many_dispatches(order: Order) -> Failure:
 
 
 def _bound(order: Order, worker: herd_sql.Worker) -> Order:
-    """The order as it is once its attempt is bound: an outcome may come before the claim."""
+    """Return the order as it is once its attempt is bound: an outcome may come before the claim."""
     if order.instance is not None:
         return order
     return replace(

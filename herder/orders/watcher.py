@@ -29,7 +29,7 @@ class Waiter(Protocol):
     """Whoever waits: an `threading.Event`, or something that passes it on."""
 
     def set(self) -> None:
-        """The order has ended. Called on another thread: be quick."""
+        """Wake the waiter of an order that ended. Called on another thread: be quick."""
 
 
 class Watcher:

@@ -13,7 +13,7 @@ HANDOVER_THREADS = 2
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app that speaks to queue `herder`."""
+    """Return a Celery app that speaks to queue `herder`."""
     app = Celery("herder", set_as_current=False)
     app.conf.update(
         celery_config(settings, queue=HERDER_QUEUE, concurrency=HANDOVER_THREADS, pulls=False)

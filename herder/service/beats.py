@@ -50,7 +50,7 @@ class BeatReader:
         self._failed = failed
 
     def read(self, block_ms: int) -> list[tuple[int, str]]:
-        """What nobody else has read yet: (microseconds since the epoch, token)."""
+        """Return unread beats: (microseconds since the epoch, token)."""
         return self._streams.read_beats(self._name, count=MAX_BEATS, block_ms=block_ms)
 
     def take_in(self, tokens: list[tuple[int, str]]) -> None:
@@ -77,7 +77,7 @@ class BeatReader:
     def _open(
         self, token: str, herders: Mapping[str, PublicKey], everybody: Mapping[str, PublicKey]
     ) -> Envelope | None:
-        """What a message says, if it is to be believed."""
+        """Return what a message says, if it is to be believed."""
         try:
             envelope = unseal(token, everybody, audience=BEATS_STREAM)
             right_side = isinstance(envelope.body, Marker) == (envelope.kid in herders)

@@ -130,7 +130,7 @@ class Service:
         self._runners = [Runner(duty, self.tally, guard, clock_s=clock_s) for duty in self.duties]
 
     def _duties(self, database: Database) -> list[Duty]:
-        """Those about orders and workers, in the order in which `tick` does them."""
+        """Return those about orders and workers, in the order in which `tick` does them."""
 
         def count(_limit: int) -> bool:
             self.tally.write(database)
@@ -164,7 +164,7 @@ class Service:
             self._changed.notify()
 
     def nudged(self, model: str) -> None:
-        """A client submitted an order of this model."""
+        """Note that a client submitted an order of this model."""
         with self._changed:
             self._nudged.add(model)
         self.wake([model])

@@ -34,7 +34,7 @@ _log = structlog.get_logger("herder.service.tasks")
 
 
 def make_guard(keys: Callable[[], Keys]) -> Guard:
-    """The guard of queue `herder`: outcomes signed by workers, nudges signed by herders."""
+    """Return the guard of queue `herder`: outcomes signed by workers, nudges signed by herders."""
 
     def check(name: str, token: str) -> tuple[Envelope, str, str]:
         if name == OUTCOME_TASK:

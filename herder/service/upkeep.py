@@ -27,7 +27,7 @@ def make_upkeep(
     keep_text_days: int,
     clock_us: Callable[[], int],
 ) -> list[Duty]:
-    """The duties, ready to be run.
+    """Return the duties, ready to be run.
 
     Args:
         database: the herd's.

@@ -79,21 +79,21 @@ def lock(connection: Connection, name: str) -> None:
 
 
 def lock_all(connection: Connection, names: Iterable[str]) -> None:
-    """As `lock`, of several accounts; the unknown are passed over. Locks go by name, always."""
+    """Lock several accounts, always ordered by name; unknown ones are skipped."""
     if connection.dialect.name != "sqlite":
         for name in sorted(set(names)):
             connection.execute(_LOCK, {"which": name})
 
 
 def standing(connection: Connection, name: str, *, lock: bool = False) -> Standing | None:
-    """An account's limits and where it stands; None if there is no such account."""
+    """Return an account's limits and where it stands; None if there is no such account."""
     query = _STANDING_LOCKED if lock else _STANDING
     row = connection.execute(query, {"which": name}).one_or_none()
     return None if row is None else Standing(*row)
 
 
 def count_in(connection: Connection, name: str, tokens_until_us: int) -> None:
-    """One more order of an account is open."""
+    """Count one more open order of an account."""
     connection.execute(_ORDERED, {"which": name, "until_us": tokens_until_us})
 
 

@@ -41,7 +41,7 @@ class ApiKey:
     charged: int
 
     def lives(self, now_us: int) -> bool:
-        """Whether it opens anything at this time."""
+        """Return whether it opens anything at this time."""
         return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
 
 
@@ -80,7 +80,7 @@ def add(connection: Connection, key: ApiKey) -> None:
 
 
 def get(connection: Connection, key_id: str, *, lock: bool = False) -> ApiKey | None:
-    """A key by its id.
+    """Return a key by its id.
 
     Args:
         connection: the transaction.
@@ -99,7 +99,7 @@ def of_account(
     after: ApiKey | None = None,
     limit: int | None = None,
 ) -> list[ApiKey]:
-    """The keys of an account, or all of them, oldest first.
+    """Return the keys of an account, or all of them, oldest first.
 
     Args:
         connection: a transaction.

@@ -64,12 +64,12 @@ _TOKENS_OUT = select(func.coalesce(func.sum(orders.c.tokens), 0)).where(
 
 
 def anything_waits(connection: Connection, model_name: str) -> bool:
-    """Whether any order of the model is queued."""
+    """Return whether any order of the model is queued."""
     return connection.execute(_WAITS, {"model": model_name}).one_or_none() is not None
 
 
 def best(connection: Connection, model_name: str, limit: int, now_us: int) -> list[Order]:
-    """The best-ranked orders that wait and may still begin, earliest first among equals."""
+    """Return the best-ranked orders that wait and may still begin, earliest first among equals."""
     rows = connection.execute(_BEST, {"model": model_name, "limit": limit, "now_us": now_us})
     found = [to_order(row) for row in rows]
     if connection.dialect.name == "sqlite":
@@ -281,7 +281,7 @@ _RANK = (
 
 
 def ending_of(ended: Order) -> dict[str, Any]:
-    """What is written when an order ends, by column."""
+    """Return what is written when an order ends, by column."""
     return {name: getattr(ended, name) for name in END_COLUMNS}
 
 
@@ -291,12 +291,12 @@ def _each(connection: Connection, statement: Any, rows: Sequence[Mapping[str, An
 
 
 def bind(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Attempts that a worker showed up with are running there from now on."""
+    """Bind attempts to the workers that claimed them: they are running from now on."""
     _each(connection, _BIND, rows)
 
 
 def renew(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Attempts that their worker named again get a new lease."""
+    """Renew the leases of attempts that their worker named again."""
     _each(connection, _RENEW, rows)
 
 
@@ -334,19 +334,19 @@ def late(connection: Connection, now_us: int, limit: int) -> list[Order]:
 
 
 def call_off(connection: Connection, order: Order, why: str, overdue_heard_s: int) -> None:
-    """The attempt that runs is to stop; in the end it is ended without its worker."""
+    """Mark the running attempt to stop; in the end it is ended without its worker."""
     values = {"which": order.seq, "why": why, "overdue": overdue_heard_s}
     connection.execute(_CALL_OFF, values)
 
 
 def rebid(connection: Connection, order: Order, fee: int, rank: int, hold_id: str) -> None:
-    """A waiting order has another fee, its place, and another hold; the caller moves the money."""
+    """Give a waiting order another fee, place and hold; the caller moves the money."""
     values = {"which": order.seq, "new_fee": fee, "new_rank": rank, "new_hold": hold_id}
     connection.execute(_REBID, values)
 
 
 def open_seqs(connection: Connection, model_name: str) -> list[int]:
-    """The numbers of a model's open orders, all as they stand at one moment.
+    """Return the numbers of a model's open orders, all as they stand at one moment.
 
     Args:
         connection: a transaction that only reads, and so sees one moment.

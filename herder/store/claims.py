@@ -106,7 +106,7 @@ class Places:
 
 
 def is_due(connection: Connection, now_us: int, places: Places) -> bool:
-    """Whether there is anything to send, or to give up, that a herder has a place for."""
+    """Return whether there is anything to send, or to give up, that a herder has a place for."""
     return any(_choose(connection, now_us, places, lock=False))
 
 
@@ -140,7 +140,7 @@ def claim(
 def _choose(
     connection: Connection, now_us: int, places: Places, *, lock: bool
 ) -> tuple[list[int], list[int]]:
-    """(what is to be sent now, what is to be given up), those that are due longest first."""
+    """Choose what is to be sent now and what is to be given up, longest due first."""
     left = dict(places.rooms)
     chosen: list[int] = []
     dropped: list[int] = []

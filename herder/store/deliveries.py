@@ -58,7 +58,7 @@ COLUMNS = tuple(
 
 
 def to_delivery(row: Row[Any]) -> Delivery:
-    """A row of `COLUMNS` as the message that it is."""
+    """Return a row of `COLUMNS` as the message that it is."""
     return Delivery(**{**row._mapping, "data": _parsed(row.data)})
 
 
@@ -80,7 +80,7 @@ def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def get_delivery(connection: Connection, message: str) -> Delivery | None:
-    """A message by its id."""
+    """Return a message by its id."""
     row = connection.execute(
         select(*COLUMNS).where(webhook_delivery.c.id == bindparam("which")),
         {"which": message},
@@ -111,7 +111,7 @@ def deliveries(
 
 
 def counts(connection: Connection, endpoint: str) -> dict[str, int]:
-    """How many messages to an endpoint stand where; for people, since it reads them all."""
+    """Return how many messages to an endpoint stand where; for people, since it reads them all."""
     rows = connection.execute(
         select(webhook_delivery.c.state, func.count())
         .where(webhook_delivery.c.endpoint == endpoint)

@@ -68,7 +68,7 @@ class Counts(NamedTuple):
 
 
 def is_free(connection: Connection, name: str, me: str, now_us: int, farthest_us: int) -> bool:
-    """Whether `take` would succeed now: a look that takes no lock."""
+    """Return whether `take` would succeed now: a look that takes no lock."""
     row = connection.execute(
         _IS_FREE,
         {"which": name, "me": me, "now_us": now_us, "farthest_us": farthest_us},
@@ -113,7 +113,7 @@ def give_back(connection: Connection, name: str, me: str) -> None:
 
 
 def done(connection: Connection, name: str, me: str, due_us: int) -> None:
-    """It is done until then; nothing happens if another herder took it meanwhile."""
+    """Mark it as done until then, unless another herder took it in the meantime."""
     connection.execute(_DONE, {"which": name, "me": me, "due": due_us})
 
 
@@ -134,5 +134,5 @@ def add_counts(connection: Connection, counts: Mapping[str, Counts]) -> None:
 
 
 def counted(connection: Connection) -> dict[str, Counts]:
-    """What all herders counted since the herd began, by duty."""
+    """Return what all herders counted since the herd began, by duty."""
     return {row.name: Counts(*row[1:]) for row in connection.execute(_COUNTED)}

@@ -100,7 +100,7 @@ def add(connection: Connection, grant: Grant) -> bool:
 
 
 def get(connection: Connection, grant_id: str, *, lock: bool = False) -> Grant | None:
-    """A grant by its id; `lock` keeps others from posting or ending it meanwhile."""
+    """Return a grant by its id; `lock` keeps others from posting or ending it meanwhile."""
     row = connection.execute(_LOCKED if lock else _BY_ID, {"which": grant_id}).one_or_none()
     return None if row is None else _to_grant(row)
 

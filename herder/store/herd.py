@@ -89,25 +89,25 @@ def _to_worker(row: Row[Any]) -> Worker:
 
 
 def workers_here(connection: Connection, model: str | None = None) -> list[Worker]:
-    """The workers that beat, of one model or of all."""
+    """Return the workers that beat, of one model or of all."""
     if model is None:
         return [_to_worker(row) for row in connection.execute(_HERE)]
     return [_to_worker(row) for row in connection.execute(_HERE_OF, {"model": model})]
 
 
 def all_workers(connection: Connection) -> list[Worker]:
-    """Every worker instance that ever announced itself."""
+    """Return every worker instance that ever announced itself."""
     return [_to_worker(row) for row in connection.execute(_WORKERS)]
 
 
 def get_worker(connection: Connection, instance: str) -> Worker | None:
-    """A worker instance, whatever its state."""
+    """Return a worker instance, whatever its state."""
     row = connection.execute(_ONE, {"which": instance}).one_or_none()
     return None if row is None else _to_worker(row)
 
 
 def unclaimed(connection: Connection, model: str) -> int:
-    """How many orders of a model are out with nobody yet."""
+    """Return how many orders of a model are out with nobody yet."""
     return int(connection.execute(_UNBOUND, {"model": model}).scalar_one())
 
 
@@ -152,7 +152,7 @@ def put_worker(
 
 
 def set_worker_state(connection: Connection, instance: str, state: str) -> None:
-    """A worker drains, is lost, or is gone."""
+    """Record that a worker drains, is lost, or is gone."""
     connection.execute(update(worker).where(worker.c.instance == instance).values(state=state))
 
 
@@ -180,19 +180,19 @@ _LIVE_KEYS = select(key).where(key.c.role == bindparam("role"), key.c.revoked_us
 
 
 def live_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
-    """The keys of a role that were not revoked, by `kid`."""
+    """Return the keys of a role that were not revoked, by `kid`."""
     rows = connection.execute(_LIVE_KEYS, {"role": role})
     return {row.kid: _parsed(json.dumps(row.jwk)) for row in rows}
 
 
 @lru_cache(maxsize=1024)
 def _parsed(jwk: str) -> PublicKey:
-    """A key as it stands there: every transaction that believes one looks at all of them."""
+    """Return a key as it stands there: every transaction that believes one looks at all of them."""
     return PublicKey.from_jwk(json.loads(jwk))
 
 
 def revoked_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
-    """The keys of a role that were believed once, by `kid`."""
+    """Return the keys of a role that were believed once, by `kid`."""
     query = select(key).where(key.c.role == role, key.c.revoked_us.is_not(None))
     return {row.kid: _parsed(json.dumps(row.jwk)) for row in connection.execute(query)}
 
@@ -233,7 +233,7 @@ class Heard(NamedTuple):
 
 
 def listening(connection: Connection) -> Heard:
-    """Whether herders work, and hear anything."""
+    """Return whether herders work, and hear anything."""
     row = connection.execute(_CLOCK).one()
     return Heard(row.heard_s, row.marked_us, row.heard_us)
 

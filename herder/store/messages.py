@@ -123,7 +123,7 @@ def page(connection: Connection, name: str, after: int, limit: int) -> list[Stor
 
 
 def answers(connection: Connection, order_ids: Iterable[str]) -> dict[str, str]:
-    """The texts that orders ended with, by order; those that were deleted are left out."""
+    """Return the texts that orders ended with, by order; those that were deleted are left out."""
     wanted = sorted(order_ids)
     if not wanted:
         return {}
@@ -132,7 +132,7 @@ def answers(connection: Connection, order_ids: Iterable[str]) -> dict[str, str]:
 
 
 def newest(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    """The number of the newest message of accounts, by name."""
+    """Return the number of the newest message of accounts, by name."""
     wanted = sorted(set(names))
     if not wanted:
         return {}
@@ -140,7 +140,7 @@ def newest(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 
 
 def find_key(connection: Connection, name: str, key: str) -> Keyed | None:
-    """What an account sent under an idempotency key."""
+    """Return what an account sent under an idempotency key."""
     row = connection.execute(_BY_KEY, {"which": name, "key": key}).one_or_none()
     return None if row is None else Keyed(*row)
 

@@ -29,7 +29,7 @@ _POLICY = select(policy)
 
 
 def read_policy(connection: Connection) -> tuple[Policy, str, int]:
-    """The values that price for every model, the default model, and the stripes of revenue."""
+    """Return the pricing values, the default model, and the stripes of revenue."""
     row = connection.execute(_POLICY).one()
     values = Policy(
         Fraction(row.fee_bump),
@@ -98,7 +98,7 @@ def to_rank(connection: Connection) -> list[tuple[str, int]]:
 
 
 def mark_ranked(connection: Connection, name: str, epoch: int) -> None:
-    """A book was ranked for a change; if another one came meanwhile, that is still to be done."""
+    """Mark a book as ranked for a change; a change that came meanwhile is still to be done."""
     connection.execute(
         update(model)
         .where(model.c.name == name, model.c.rank_epoch == epoch)
@@ -122,7 +122,7 @@ def lock_policy(connection: Connection) -> None:
 
 
 def policy_values(connection: Connection) -> dict[str, int | str | bool]:
-    """The values that price, rank and limit, by name, for people."""
+    """Return the values that price, rank and limit, by name, for people."""
     row = connection.execute(_POLICY).one()
     return {name: value for name, value in row._mapping.items() if name != "id"}
 
@@ -133,13 +133,13 @@ def set_policy(connection: Connection, values: Mapping[str, object]) -> None:
 
 
 def get_model(connection: Connection, name: str) -> Model | None:
-    """A model by name."""
+    """Return a model by name."""
     row = connection.execute(_MODEL, {"name": name}).one_or_none()
     return None if row is None else _to_model(row)
 
 
 def list_models(connection: Connection) -> list[Model]:
-    """Every model that was configured or announced."""
+    """Return every model that was configured or announced."""
     return [_to_model(row) for row in connection.execute(_MODELS)]
 
 

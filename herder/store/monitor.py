@@ -58,12 +58,12 @@ _UNSENT = select(func.count()).select_from(outbox)
 
 
 def happened_after(connection: Connection, seq: int, limit: int) -> list[Happening]:
-    """What happened after an event, in the order of their numbers, a page at a time."""
+    """Return what happened after an event, in the order of their numbers, a page at a time."""
     return _read(connection.execute(_AFTER, {"after": seq, "limit": limit}))
 
 
 def happened(connection: Connection, seqs: Iterable[int]) -> list[Happening]:
-    """The events of these numbers that are there."""
+    """Return the events of these numbers that are there."""
     wanted = sorted(seqs)
     return _read(connection.execute(_THESE, {"seqs": wanted})) if wanted else []
 
@@ -73,12 +73,12 @@ def _read(rows: Iterable[Row[Any]]) -> list[Happening]:
 
 
 def last_event(connection: Connection) -> int:
-    """The number of the last event; 0 if there is none."""
+    """Return the number of the last event; 0 if there is none."""
     return int(connection.execute(_LAST).scalar_one() or 0)
 
 
 def count_out(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many orders are out with the herd, by model and state."""
+    """Return how many orders are out with the herd, by model and state."""
     return {(model, state): int(count) for model, state, count in connection.execute(_OUT)}
 
 

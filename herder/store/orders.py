@@ -52,7 +52,7 @@ class Request:
     sampling: Sampling
 
     def to_json(self) -> dict[str, Any]:
-        """The request as it is stored."""
+        """Return the request as it is stored."""
         stored: dict[str, Any] = {"raw": self.prompt.raw, "stop": list(self.stop)}
         if self.prompt.messages is None:
             stored["prompt"] = self.prompt.text
@@ -108,13 +108,13 @@ def _sampling(stored: dict[str, Any]) -> Sampling:
 
 
 def field_of(error: ValidationError) -> str | None:
-    """The name of the field that is out of bounds, without what stands in it."""
+    """Return the name of the field that is out of bounds, without what stands in it."""
     where = error.errors(include_input=False, include_url=False, include_context=False)[0]["loc"]
     return next((str(one) for one in where if isinstance(one, str)), None)
 
 
 def to_order(row: Row[Any]) -> Order:
-    """A row of `orders` as the order that it is."""
+    """Return a row of `orders` as the order that it is."""
     return Order(
         id=row.id,
         seq=row.seq,
@@ -211,7 +211,7 @@ _BY_KEY = select(orders).where(
 
 
 def get_order(connection: Connection, order_id: str) -> Order | None:
-    """An order by its id."""
+    """Return an order by its id."""
     row = connection.execute(_BY_ID, {"id": order_id}).one_or_none()
     return None if row is None else to_order(row)
 
@@ -244,12 +244,12 @@ _ENDED_OF = select(orders.c.id).where(
 
 
 def ended_of(connection: Connection, ids: Iterable[str]) -> set[str]:
-    """Those of some orders that have ended, in whatever form the rest of them is."""
+    """Return those of some orders that have ended, in whatever form the rest of them is."""
     return set(connection.execute(_ENDED_OF, {"ids": sorted(set(ids))}).scalars())
 
 
 def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, str] | None:
-    """The order that an account placed under an idempotency key, and the call's fingerprint."""
+    """Return an account's order under an idempotency key, and the call's fingerprint."""
     row = connection.execute(_BY_KEY, {"account": account, "key": key}).one_or_none()
     return None if row is None else (to_order(row), str(row.fingerprint))
 
@@ -290,7 +290,7 @@ _ANSWER_OF = select(order_text.c.answer).where(order_text.c.order_id == bindpara
 
 
 def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Request]:
-    """What several orders ask.
+    """Return what several orders ask.
 
     Raises:
         UnreadableRequest: one of them cannot be read.
@@ -303,7 +303,7 @@ def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Reques
 
 
 def get_answer(connection: Connection, order_id: str) -> str | None:
-    """The text that an order ended with, possibly empty; None if it was deleted."""
+    """Return the text that an order ended with, possibly empty; None if it was deleted."""
     row = connection.execute(_ANSWER_OF, {"id": order_id}).one_or_none()
     return None if row is None else str(row.answer or "")
 
@@ -361,7 +361,7 @@ _FLOWED = select(
 
 
 def messages_flowed_since_dispatch(connection: Connection, order_id: str) -> bool:
-    """Whether any worker began or finished anything after this order was last sent out.
+    """Return whether any worker began or finished anything after this order was last sent out.
 
     If none did, the broker lost more than this order's message, or nobody was there to take it.
     """

@@ -63,7 +63,7 @@ def pending(connection: Connection, *, until_us: int, limit: int) -> list[Outgoi
 
 
 def of_orders(connection: Connection, ids: Sequence[str]) -> list[Outgoing]:
-    """The messages about orders that were dispatched just now."""
+    """Return the messages about orders that were dispatched just now."""
     return _outgoing(connection.execute(_OF, {"ids": list(ids)}))
 
 
@@ -72,7 +72,7 @@ def _outgoing(rows: Iterable[Row[Any]]) -> list[Outgoing]:
 
 
 def is_old(connection: Connection, until_us: int) -> bool:
-    """Whether the outbox holds rows that old, of use or not."""
+    """Return whether the outbox holds rows that old, of use or not."""
     return bool(connection.execute(_OLD, {"until_us": until_us}).scalar_one())
 
 

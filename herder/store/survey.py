@@ -74,7 +74,7 @@ def count_on(connection: Connection, model: str, after: Mark, step: int) -> Mark
 
 
 def _writing(insert: Any) -> Any:
-    """Two herders may write the first survey of a book at once."""
+    """Return two herders may write the first survey of a book at once."""
     new = insert(survey)
     values = {"at_us": new.excluded.at_us, "marks": new.excluded.marks}
     return new.on_conflict_do_update(index_elements=["model"], set_=values)
@@ -90,7 +90,7 @@ def write(connection: Connection, model: str, at_us: int, marks: Sequence[Mark])
 
 
 def forget(connection: Connection, model: str) -> None:
-    """A book that is short again is counted by whoever asks."""
+    """Forget a book's survey: once it is short again, it is counted on each call."""
     connection.execute(delete(survey).where(survey.c.model == model))
 
 
@@ -99,13 +99,13 @@ _AT = select(survey.c.at_us).where(survey.c.model == bindparam("model"))
 
 
 def surveyed_us(connection: Connection, model: str) -> int | None:
-    """When a model's book was counted last; None if it is not kept."""
+    """Return when a model's book was counted last; None if it is not kept."""
     at_us = connection.execute(_AT, {"model": model}).scalar_one_or_none()
     return None if at_us is None else int(at_us)
 
 
 def read(connection: Connection, model: str) -> Survey | None:
-    """The survey of a model's book, if one is kept."""
+    """Return the survey of a model's book, if one is kept."""
     row = connection.execute(_READ, {"model": model}).one_or_none()
     if row is None:
         return None

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 
 def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An insert into a table; its `on_conflict_do_…` say what else.
+    """Return an insert into a table; its `on_conflict_do_…` say what else.
 
     Args:
         connection: whose database it is for.

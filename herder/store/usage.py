@@ -44,7 +44,7 @@ def _count(state: State) -> ColumnElement[int]:
 
 
 def _halves(name: str) -> tuple[ColumnElement[int], ColumnElement[int]]:
-    """Sums of the upper and the lower half of amounts.
+    """Return the sums of the upper and the lower half of amounts.
 
     SQLite adds no further than 2**63, and an account may have all it has returned again and again.
     """
@@ -77,7 +77,7 @@ def used(
     after: str,
     limit: int,
 ) -> list[Used]:
-    """What the orders that ended in a time came to, by account or model, in the order of names.
+    """Sum up orders that ended in a time, by account or model, sorted by name.
 
     Args:
         connection: a transaction.

@@ -51,7 +51,7 @@ _LISTENERS = select(
 
 
 def to_endpoint(row: Row[Any]) -> Endpoint:
-    """A row of `webhook_endpoint` as the endpoint that it is."""
+    """Return a row of `webhook_endpoint` as the endpoint that it is."""
     values = dict(row._mapping)
     return Endpoint(**{**values, "types": tuple(str(values["types"]).split())})
 
@@ -65,7 +65,7 @@ def add_endpoint(connection: Connection, endpoint: Endpoint) -> None:
 
 
 def get_endpoint(connection: Connection, which: str, *, lock: bool = False) -> Endpoint | None:
-    """An endpoint by its id.
+    """Return an endpoint by its id.
 
     Args:
         connection: the transaction.
@@ -78,7 +78,7 @@ def get_endpoint(connection: Connection, which: str, *, lock: bool = False) -> E
 
 
 def endpoints(connection: Connection, account: str | None) -> list[Endpoint]:
-    """The endpoints of an account, or all of them, oldest first."""
+    """Return the endpoints of an account, or all of them, oldest first."""
     query = select(webhook_endpoint).order_by(webhook_endpoint.c.created_us, webhook_endpoint.c.id)
     if account is not None:
         query = query.where(webhook_endpoint.c.account == account)

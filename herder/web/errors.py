@@ -61,7 +61,7 @@ class Answer(JSONResponse):
     """JSON that any text can be put into: a lone surrogate, which no UTF-8 holds, is escaped."""
 
     def render(self, content: Any) -> bytes:
-        """The body."""
+        """Return the body."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -82,7 +82,7 @@ class TooManyStreams(errors.RateLimited):
 
 
 def status_of(error: errors.HerdError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
@@ -93,7 +93,7 @@ def body_of(
     param: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The body of an error."""
+    """Return the body of an error."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     if data:
@@ -102,7 +102,7 @@ def body_of(
 
 
 def answer_to(error: errors.HerdError) -> Answer:
-    """The answer to a call that was refused."""
+    """Return the answer to a call that was refused."""
     status = status_of(error)
     headers = {}
     if isinstance(error, errors.RateLimited):
@@ -120,7 +120,10 @@ def answer_to(error: errors.HerdError) -> Answer:
 
 
 def _methods_of(request: Request) -> str:
-    """What a path takes, of all its routes: Starlette names only the methods of the first."""
+    """Return what a path takes, of all its routes.
+
+    Starlette names only the methods of the first.
+    """
     found = {
         method.upper()
         for path, operations in request.app.openapi()["paths"].items()

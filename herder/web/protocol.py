@@ -24,7 +24,7 @@ _log = structlog.get_logger("herder.gateway")
 def make_protocol(
     *, max_request_s: int, max_header_bytes: int, slow_reader_s: int
 ) -> type[asyncio.Protocol]:
-    """The protocol of one server's connections, as `uvicorn.Config` takes it.
+    """Return the protocol of one server's connections, as `uvicorn.Config` takes it.
 
     Args:
         max_request_s: seconds that a request may take to come in whole.
@@ -80,17 +80,17 @@ class _Protocol(H11Protocol):
             self._for_request = None
 
     def pause_writing(self) -> None:
-        """There is more to be read than is kept for a reader."""
+        """Pause: more is waiting than is kept for a reader."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """It was read."""
+        """Resume: the reader has caught up."""
         super().resume_writing()
         self._forget_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The line is closed, once what was written is read."""
+        """Close the connection once what was written has been read."""
         super().timeout_keep_alive_handler()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self.slow_reader_s, self._cut)

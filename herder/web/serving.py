@@ -72,7 +72,7 @@ class _TooLong(BaseException):
 
 
 def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
-    """A socket that listens.
+    """Return a socket that listens.
 
     Args:
         host: the address.
@@ -149,6 +149,6 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal."""
+        """Handle a signal."""
         self._stopping()
         super().handle_exit(sig, frame)

@@ -32,7 +32,7 @@ class Once(Generic[Result]):
         self._kept: tuple[float, Result] | None = None
 
     async def __call__(self) -> Result:
-        """The result, at most that old."""
+        """Return the result, at most that old."""
         async with self._lock:
             if self._kept is None or time.monotonic() - self._kept[0] >= self._kept_s:
                 # Timed from its end: work that takes long is not begun again by all who waited.

@@ -112,7 +112,7 @@ class Rules:
     http: bool = False
 
     def may_reach(self, address: str) -> bool:
-        """Whether a numeric address may be connected to."""
+        """Return whether a numeric address may be connected to."""
         try:
             found = ip_address(address)
         except ValueError:
@@ -120,7 +120,7 @@ class Rules:
         return _is_public(found) or any(found in network for network in self.networks)
 
     def refused(self, addresses: Iterable[str]) -> list[str]:
-        """Those of a name's addresses that may not be connected to."""
+        """Return those of a name's addresses that may not be connected to."""
         return [address for address in addresses if not self.may_reach(address)]
 
     def parse(self, url: object) -> Target:

@@ -156,7 +156,7 @@ class Deliverer:
             self._sender.send(one.request, done)
 
     def _exchange(self, replies: list[tuple[_Claimed, Reply]]) -> list[_Claimed]:
-        """Replies in, claims out, in one transaction; none where there is neither.
+        """Write replies and read claims in one transaction; none where there is neither.
 
         What is claimed is read after that: one that cannot be read stops no other.
         """
@@ -183,7 +183,7 @@ class Deliverer:
         return self._read_claimed(by, seqs) if seqs else []
 
     def _places(self, replies: list[tuple[_Claimed, Reply]]) -> Places:
-        """What may be sent besides what is under way, once these replies are written down."""
+        """Return how many may be sent now, once these replies are written down."""
         under_way = Counter(self._under_way)
         under_way.subtract(done.endpoint.id for done, _ in replies)
         free = 0 if self._stopping.is_set() else self._limits.at_once - under_way.total()
@@ -202,7 +202,7 @@ class Deliverer:
     def _prepare(
         self, connection: Connection, one: Delivery, endpoint: Endpoint, now_us: int
     ) -> Request | Reply:
-        """What is to be sent; or, where nothing can be, what that comes to."""
+        """Return what is to be sent; or, where nothing can be, what that comes to."""
         try:
             data = data_of(connection, one, endpoint)
             return make_request(one, endpoint, data, self._sealer, now_us)
@@ -259,7 +259,7 @@ class Deliverer:
             webhook_sql.change_endpoint(connection, endpoint, {"enabled": False, "why": "gone"})
 
     def _tell(self, done: _Claimed, reply: Reply, verdict: Verdict) -> None:
-        """One line for what failed; neither address nor content, which are the account's."""
+        """Log a failure, without address and content, which are the account's."""
         if verdict.state == "delivered":
             return
         _log.warning(

@@ -25,7 +25,7 @@ STATES = ("pending", "delivered", "dead")
 def endpoint_of(
     connection: Connection, which: str, account: str | None, *, lock: bool = False
 ) -> Endpoint:
-    """An endpoint, within a transaction.
+    """Return an endpoint, within a transaction.
 
     Args:
         connection: the transaction.
@@ -108,7 +108,7 @@ class Deliveries:
             )
 
     def get(self, which: str, message: str, *, account: str | None = None) -> Delivery:
-        """A message to an endpoint.
+        """Return a message to an endpoint.
 
         Raises:
             WebhookNotFound: as `endpoint_of`, and of the message.
@@ -124,7 +124,7 @@ class Deliveries:
         return found
 
     def counts(self, which: str) -> dict[str, int]:
-        """How many messages to an endpoint are pending, delivered and dead."""
+        """Return how many messages to an endpoint are pending, delivered and dead."""
         with self._database.read() as connection:
             found = delivery_sql.counts(connection, which)
         return {state: found.get(state, 0) for state in STATES}

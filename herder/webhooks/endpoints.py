@@ -111,12 +111,12 @@ class Webhooks:
         return endpoint, secret
 
     def list(self, account: str | None = None) -> list[Endpoint]:
-        """The endpoints of an account, or all of them, oldest first."""
+        """Return the endpoints of an account, or all of them, oldest first."""
         with self._database.read() as connection:
             return webhook_sql.endpoints(connection, account)
 
     def get(self, which: str, *, account: str | None = None) -> Endpoint:
-        """An endpoint.
+        """Return an endpoint.
 
         Args:
             which: its id.

@@ -33,7 +33,7 @@ _MESSAGES = UUID("6f0b7a2e-0e57-4c0e-9a43-3c6a1d1f7b52")
 
 
 def message_id(kind: str, subject: str, endpoint: str) -> str:
-    """The id of the message that tells an endpoint of something: always the same.
+    """Return the id of the message that tells an endpoint of something: always the same.
 
     A receiver that takes each id once is told of each thing once.
 
@@ -97,7 +97,10 @@ def queue_messages(
 
 
 def told_of(order: Order) -> dict[str, Any]:
-    """What an event says of an order: its result without the text, which stands elsewhere."""
+    """Return what an event says of an order.
+
+    Its result without the text, which stands elsewhere.
+    """
     told = result_of(order, None).to_dict()
     del told["text"], told["text_deleted"]
     return told

@@ -40,7 +40,7 @@ class Unreadable(Exception):
 
 
 def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> dict[str, Any]:
-    """What a message says, with the order's text where the endpoint asked for it.
+    """Return what a message says, with the order's text where the endpoint asked for it.
 
     The text is looked up at each try: it stands in one place only, from which it may be deleted.
 
@@ -81,7 +81,7 @@ def _cut(text: str) -> str:
 def make_request(
     delivery: Delivery, endpoint: Endpoint, data: dict[str, Any], sealer: Sealer, now_us: int
 ) -> Request:
-    """A message as it is sent now.
+    """Return a message as it is sent now.
 
     Args:
         delivery: the message.

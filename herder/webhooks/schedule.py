@@ -81,7 +81,7 @@ def judge(
     rng: random.Random,
     retries_s: tuple[int, ...] = RETRIES_S,
 ) -> Verdict:
-    """What a try's reply makes of a delivery.
+    """Return what a try's reply makes of a delivery.
 
     Args:
         reply: what came.

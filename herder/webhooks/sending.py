@@ -63,7 +63,7 @@ class NameNotFound(Exception):
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system has them, in its order."""
+    """Return the addresses of a name, as the system has them, in its order."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -96,7 +96,7 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """As httpcore asks for it; `host` is still a name."""
+        """Connect, as httpcore asks; `host` is still a name."""
         try:
             addresses = await _on_a_thread(lambda: self._resolve(host, port))
         except (OSError, UnicodeError):
@@ -117,16 +117,19 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
         raise trouble
 
     async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        """Nothing is sent to sockets of this machine."""
+        """Refuse: nothing is sent to sockets of this machine."""
         raise AddressRefused
 
     async def sleep(self, seconds: float) -> None:
-        """As httpcore asks for it."""
+        """Sleep, as httpcore asks."""
         await self._inner.sleep(seconds)
 
 
 async def _on_a_thread(call: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """What a call that blocks returns; whoever waits may go, and it ends nobody's program late."""
+    """Return the result of a blocking call.
+
+    Whoever waits may go, and it ends nobody's program late.
+    """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Sequence[str]] = loop.create_future()
 
@@ -189,7 +192,7 @@ class HttpSender:
         self._thread.start()
 
     def send(self, request: Request, done: Callable[[Reply], None]) -> None:
-        """As `Sender.send`."""
+        """See `Sender.send`."""
         future = asyncio.run_coroutine_threadsafe(self.post(request), self._loop)
 
         def ended(one: Future[Reply]) -> None:
@@ -199,7 +202,7 @@ class HttpSender:
         future.add_done_callback(ended)
 
     async def post(self, request: Request) -> Reply:
-        """One try, whatever comes of it."""
+        """Return one try, whatever comes of it."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(request)
@@ -244,7 +247,7 @@ class HttpSender:
                 return Reply(response.status, None, _retry_after(response))
 
     def close(self) -> None:
-        """As `Sender.close`."""
+        """See `Sender.close`."""
         if self._loop.is_closed():
             return
         ending = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
@@ -283,7 +286,7 @@ def _retry_after(response: httpcore.Response) -> str | None:
 
 
 def trouble_of(error: Exception) -> str:
-    """A short stable word for what went wrong; nothing that a receiver wrote is in it."""
+    """Return a short stable word for what went wrong; nothing that a receiver wrote is in it."""
     if isinstance(error, (AddressRefused, InvalidWebhook)):
         return "address_refused"
     if isinstance(error, NameNotFound):

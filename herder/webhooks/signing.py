@@ -29,7 +29,7 @@ _PURPOSE = b"llama-herder webhook secrets 1"
 
 
 def new_secret(draw: Callable[[int], bytes] = secrets.token_bytes) -> str:
-    """A fresh secret."""
+    """Return a fresh secret."""
     return PREFIX + base64.b64encode(draw(SECRET_BYTES)).decode()
 
 
@@ -53,13 +53,13 @@ class Sealer:
         self.kid = key.kid
 
     def seal(self, secret: str, endpoint: str) -> str:
-        """A secret as it is stored."""
+        """Return a secret as it is stored."""
         nonce = self._draw(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, secret.encode(), endpoint.encode())
         return base64.b64encode(nonce + sealed).decode()
 
     def open(self, sealed: str, endpoint: str) -> str:
-        """A secret that was stored.
+        """Return a secret that was stored.
 
         Raises:
             SetupError: it was sealed under another key, or for another endpoint.
@@ -76,7 +76,7 @@ class Sealer:
 
 
 def sign(message: str, at_s: int, body: bytes, keys: Sequence[str]) -> str:
-    """The signature header: one for each secret that lives.
+    """Return the signature header: one for each secret that lives.
 
     Source: Standard Webhooks, "Signature scheme"; each is made by the specification's own package.
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def shown(one: Endpoint) -> dict[str, Any]:
-    """A webhook as JSON would have it."""
+    """Return a webhook as JSON would have it."""
     return {
         "id": one.id,
         "account": one.account,
@@ -26,7 +26,7 @@ def shown(one: Endpoint) -> dict[str, Any]:
 
 
 def shown_delivery(one: Delivery) -> dict[str, Any]:
-    """A message as JSON would have it."""
+    """Return a message as JSON would have it."""
     return {
         "id": one.id,
         "type": one.type,

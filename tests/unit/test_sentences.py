@@ -145,3 +145,26 @@ def test_why_an_order_failed_is_followed_by_a_full_stop(why):
     with pytest.raises(herder.errors.OrderFailed) as told:
         raise_if_not_completed(replace(result, receipt=receipt))
     assert told.value.message.endswith(f"{why.rstrip('.')}. All 0 winston were returned.")
+
+
+NO_VERB = re.compile(
+    r"(What|Whether|Who|Whom|Whose|How|Where|When|Why|Which|The|An?|Each|Every|All|Some|Those|One|"
+    r"Two|This|These|Of|None|No|Nothing|There|It|As|Its|Any|If|For|In|True|False)\b"
+)
+"""How a docstring begins that does not say what its function does."""
+
+
+def described() -> Iterator[tuple[str, str]]:
+    """The docstrings of functions; a property is described like a value."""
+    for path, module in parsed():
+        for node in ast.walk(module):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            made_by = " ".join(ast.unparse(one) for one in node.decorator_list)
+            said = ast.get_docstring(node)
+            if said is not None and "property" not in made_by:
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", said
+
+
+def test_the_docstring_of_a_function_begins_with_a_verb():
+    assert [where for where, said in described() if NO_VERB.match(said)] == []

@@ -70,14 +70,14 @@ class _Running:
     done: threading.Event = field(default_factory=threading.Event)
 
     def on_start(self, prompt_tokens: int) -> None:
-        """The engine begins with it."""
+        """Note that the engine starts with it."""
 
     def on_text(self, text: str) -> None:
-        """The engine has more text."""
+        """Take more text from the engine."""
         self.add_text(text, False)
 
     def on_end(self, end: End) -> None:
-        """The engine is done with it."""
+        """Take the end of its work from the engine."""
         self.end = end
         self.add_text("", True)
         self.done.set()
@@ -203,7 +203,7 @@ class Agent:
         return {"status": outcome.result, "tokens": outcome.generated}
 
     def has(self, held: Held) -> bool:
-        """Whether an attempt runs here, or has ended here."""
+        """Return whether an attempt runs here, or has ended here."""
         with self._lock:
             return self._has(_key(held))
 

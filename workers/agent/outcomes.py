@@ -99,12 +99,12 @@ class OutcomeBox:
             self._changed.notify()
 
     def forget(self, key: str) -> None:
-        """It is settled, or void."""
+        """Forget an outcome that is settled or void."""
         with self._lock:
             self._kept.pop(key, None)
 
     def held(self, most: int) -> tuple[Held, ...]:
-        """The attempts whose outcomes wait to be confirmed."""
+        """Return the attempts whose outcomes wait to be confirmed."""
         with self._lock:
             return tuple(kept.outcome.held for kept in self._kept.values())[:most]
 

@@ -216,7 +216,7 @@ class Engine:
     # -- the loop ----------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One turn of the loop; returns whether there was anything to compute."""
+        """Return one turn of the loop; returns whether there was anything to compute."""
         if self.broken is not None:
             self._end_all("failed", self.broken)
             return False
@@ -285,11 +285,17 @@ class Engine:
         return self._stopping or self.broken is not None
 
     def _news(self) -> bool:
-        """Whether there is something to take in; what is still being prepared comes later."""
+        """Return whether there is something to take in.
+
+        What is still being prepared comes later.
+        """
         return bool(self._inbox) or any(self._held.get(key) is not None for key in self._off)
 
     def _nap_s(self) -> float | None:
-        """How long to sleep while there is nothing to compute: for ever, or to a drain's end."""
+        """Return how long to sleep while there is nothing to compute.
+
+        For ever, or to a drain's end.
+        """
         if self._draining_until_s is None:
             return None
         left_s = self._draining_until_s - self._clock()

@@ -54,20 +54,20 @@ class Job:
         self._text: list[str] = []
 
     def begin(self, now_s: float) -> None:
-        """It has a slot; not told again after a preemption."""
+        """Note that it has a slot; called only once, even after a preemption."""
         if self.started_s is None:
             self.started_s = now_s
             self._tell("on_start", lambda: self._listener.on_start(self.prompt_tokens))
 
     def first(self, now_s: float) -> float | None:
-        """A token was sampled: the seconds since submission if it is the first, else None."""
+        """Note a sampled token; return the seconds since submission if it is the first."""
         if self._first_s is not None:
             return None
         self._first_s = now_s
         return now_s - self._submitted_s
 
     def say(self, piece: bytes) -> EndReason | None:
-        """One more token, of these bytes; the reason if the work ends by it."""
+        """Return one more token, of these bytes; the reason if the work ends by it."""
         self.generated += 1
         self._show(self._settler.feed(piece))
         if self._settler.stopped:

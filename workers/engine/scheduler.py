@@ -118,7 +118,7 @@ class Scheduler:
         heapq.heappush(self._waiting, (-seq.rank, seq.arrival, seq))
 
     def remove(self, seq: Seq) -> None:
-        """A sequence has ended, from wherever it was."""
+        """Remove a sequence that has ended, wherever it was."""
         if seq.slot < 0:
             self._gone.add(seq)
             return
@@ -160,7 +160,7 @@ class Scheduler:
         return admitted
 
     def plan(self) -> list[Row]:
-        """The rows of the next step, by slot; empty if there is nothing to do.
+        """Return the rows of the next step, by slot; empty if there is nothing to do.
 
         Where each sequence has a stream of its own, llama.cpp computes a run of rows together only
         if their sequences' numbers follow each other (llama-batch.cpp, `split_equal`). That is why
@@ -191,17 +191,17 @@ class Scheduler:
         return rows
 
     def take_ops(self) -> list[Keep | Copy]:
-        """What the cache has to do before the planned rows, in order."""
+        """Return what the cache has to do before the planned rows, in order."""
         ops, self._ops = self._ops, []
         return ops
 
     def advance(self, rows: list[Row]) -> None:
-        """The rows were computed."""
+        """Note that the planned rows were computed."""
         for row in rows:
             row.seq.past += len(row.tokens)
 
     def make_room(self) -> bool:
-        """The cache had no room for the planned rows: let go of something.
+        """Return the cache had no room for the planned rows: let go of something.
 
         Returns:
             False if a single sequence is left, and nothing can be let go.
@@ -223,7 +223,7 @@ class Scheduler:
     # -- sharing ---------------------------------------------------------------------------
 
     def _by_turn(self, prompts: list[Seq]) -> list[Seq]:
-        """The prompts to compute now, in order; takes over shared cells on the way."""
+        """Return the prompts to compute now, in order; takes over shared cells on the way."""
         turn: dict[Seq, int] = {}
         blocked: dict[Seq, Seq] = {}
         for seq in prompts:
@@ -294,7 +294,7 @@ class Scheduler:
                     self._drop(donor)
 
     def _worth_keeping(self, seq: Seq) -> int:
-        """How much of an ended sequence should stay in the cache for others."""
+        """Return how much of an ended sequence should stay in the cache for others."""
         if not self.max_donors:
             return 0
         length = seq.past if seq.continues else seq.shared
@@ -333,7 +333,10 @@ class Scheduler:
         return self._waiting[0][2] if self._waiting else None
 
     def _least_useful(self, seq: Seq) -> Donor:
-        """The donor to let go for `seq`: one that it does not share, the least recently used."""
+        """Return the donor to let go for `seq`.
+
+        One that it does not share, the least recently used.
+        """
         return min(self.donors, key=lambda d: seq.common(d) >= SHARE_MIN)
 
     def _drop(self, donor: Donor) -> None:
@@ -345,7 +348,7 @@ class Scheduler:
         self._release(donor.slot)
 
     def _part_for(self, seq: Seq) -> int:
-        """The part of the cache that a sequence gets.
+        """Return the part of the cache that a sequence gets.
 
         Where what ended in a part began alike, it goes on from there, and nothing is copied. Else
         it is a free one, or that of the donor that is missed least.

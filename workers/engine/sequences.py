@@ -56,14 +56,17 @@ class Seq:
         return self.remaining == 1 and len(self.tokens) > self.prompt
 
     def common(self, other: Resident) -> int:
-        """How many tokens its prompt and the other's begin with in common; worked out once."""
+        """Return how many tokens its prompt and the other's begin with in common.
+
+        Worked out once.
+        """
         length = self._common.get(other)
         if length is None:
             length = self._common[other] = common_tokens(self._bytes, other._bytes)
         return length
 
     def forget(self, other: Resident) -> None:
-        """The other one is gone; nothing may hold on to it, or every ended one would stay."""
+        """Drop references to a sequence that is gone, or every ended one would stay."""
         self._common.pop(other, None)
 
 
@@ -115,7 +118,7 @@ class Copy(NamedTuple):
 
 
 def common_tokens(one: bytes, other: bytes) -> int:
-    """The tokens that two prompts (as native 32-bit integers) begin with in common."""
+    """Return the tokens that two prompts (as native 32-bit integers) begin with in common."""
     low, high = 0, min(len(one), len(other)) // 4
     if one[: high * 4] == other[: high * 4]:
         return high

@@ -161,7 +161,7 @@ class StubModel:
         return True
 
     def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
-        """The next token of each script."""
+        """Return the next token of each script."""
         assert len(samplers) == self._outputs, "as many samplers as rows with output"
         tokens = [s.next() if isinstance(s, _Script) else 0 for s in samplers]
         if tokens and self._step_s == 0 and all(token is None for token in tokens):
@@ -169,11 +169,11 @@ class StubModel:
         return tokens
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token of an answer."""
+        """Return the bytes of a token of an answer."""
         return self._pieces[token]
 
     def is_end(self, token: int) -> bool:
-        """Whether the script ends here."""
+        """Return whether the script ends here."""
         return token == _END
 
     def keep(self, slot: int, length: int) -> None:
@@ -192,7 +192,7 @@ class StubModel:
         return sum(self._past.values())
 
     def close(self) -> None:
-        """Nothing may be asked of it afterwards."""
+        """Close it; nothing may be asked of it afterwards."""
         assert not self.closed, "closed twice"
         self.closed = True
 

@@ -49,13 +49,13 @@ class TextSettler:
         return text[:cut]
 
     def finish(self) -> str:
-        """The generation ended: what was held back is text after all."""
+        """Return the generation ended: what was held back is text after all."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
+    """Return the length of the longest end of `text` that begins `stop` but is not all of it."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length

@@ -76,13 +76,13 @@ class Listener(Protocol):
     """Who hears of a piece of work. Called on the engine's thread: be quick and never raise."""
 
     def on_start(self, prompt_tokens: int) -> None:
-        """It has a slot, and its prompt of this many tokens is about to be computed."""
+        """Hear that it has a slot and its prompt of this many tokens is about to be computed."""
 
     def on_text(self, text: str) -> None:
         """More text: whole characters, never part of a stop string, never taken back."""
 
     def on_end(self, end: End) -> None:
-        """The end, exactly once, and nothing after it."""
+        """Hear of the end, exactly once, and of nothing after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +196,17 @@ class Model(Protocol):
         """
 
     def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
-        """The next token for each row with output of the last decode, in the rows' order.
+        """Return the next token for each row with output of the last decode, in the rows' order.
 
         A `WorkerError` in a place ends that sequence alone; None is no token this time: the
         engine asks again in the next step.
         """
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token, possibly part of a character; control tokens have none."""
+        """Return the bytes of a token, possibly part of a character; control tokens have none."""
 
     def is_end(self, token: int) -> bool:
-        """Whether the token ends the generation."""
+        """Return whether the token ends the generation."""
 
     def keep(self, slot: int, length: int) -> None:
         """Drop the cells of a sequence from position `length` on; 0 drops all."""

@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
 
 def control_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """What finds the texts of control tokens, the longest first; None if there are none."""
+    """Return a pattern that finds control tokens, the longest first; None if there are none."""
     ordered = sorted({text for text in texts if text}, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
@@ -73,7 +73,7 @@ def render(
 
 
 def _unused_marker(contents: Sequence[str]) -> str:
-    """A beginning for markers, of private-use characters, that nobody wrote."""
+    """Return a beginning for markers, of private-use characters, that nobody wrote."""
     marker = "\ue000"
     while any(marker in content for content in contents):
         marker += "\ue000"

@@ -101,7 +101,7 @@ class _Reader:
         return sequence
 
     def item(self, char: str, nesting: int) -> Sequence | None:
-        """One item; None at the end of the sequence."""
+        """Return one item; None at the end of the sequence."""
         if char in '"[':
             return self.characters('"' if char == '"' else "]")
         if char == ".":
@@ -131,7 +131,7 @@ class _Reader:
         return None
 
     def characters(self, end: str) -> Sequence:
-        """A literal, one element for each character, or a class, one in all."""
+        """Return a literal, one element for each character, or a class, one in all."""
         self.at += 1
         negated = end == "]" and self.peek() == "^"
         self.at += negated

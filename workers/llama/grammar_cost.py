@@ -56,7 +56,7 @@ def check_recursion(rules: dict[str, list[Sequence]]) -> None:
 
 
 def _first(alternates: list[Sequence], empty: set[str]) -> list[str]:
-    """The rules that llama.cpp looks into from here, once for each time that it does."""
+    """Return the rules that llama.cpp looks into from here, once for each time that it does."""
     found = []
     for sequence in alternates:
         for item in sequence:
@@ -129,7 +129,7 @@ def _takes(rules: dict[str, list[Sequence]], place: Place, letter: int) -> bool:
 
 
 def _ways(rules: dict[str, list[Sequence]], stack: Stack) -> frozenset[Stack]:
-    """All that a stack stands for once references are followed to what takes characters."""
+    """Return all that a stack stands for once references are followed to what takes characters."""
     found: set[Stack] = set()
     seen: set[Stack] = set()
     todo = [stack]

@@ -67,7 +67,7 @@ lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
 
 
 def _take_reason() -> str:
-    """The last complaint on this thread, and forget it."""
+    """Return the last complaint on this thread, and forget it."""
     lines: list[str] = _reasons.__dict__.pop("lines", [])
     return next((line for line in reversed(lines) if line), "llama.cpp gave no reason")[:500]
 
@@ -197,7 +197,7 @@ class LlamaModel:
         return Prepared(tokens, self._samplers.make(work.sampling, tokens))
 
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
-        """As `Vocabulary.tokenize`."""
+        """See `Vocabulary.tokenize`."""
         return self._vocab.tokenize(text, template=template, begin=begin)
 
     # -- the step ----------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class LlamaModel:
         return True
 
     def sample(self, samplers: Sequence[Sampler | None]) -> list[int | WorkerError | None]:
-        """The next token for each row with output of the last decode."""
+        """Return the next token for each row with output of the last decode."""
         if len(samplers) != self._outputs:
             raise DecodeFailed(
                 f"There are {len(samplers)} samplers for {self._outputs} rows: a bug here."
@@ -261,11 +261,11 @@ class LlamaModel:
         ]
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; control tokens have none."""
+        """Return the bytes of a token; control tokens have none."""
         return self._vocab.piece(token)
 
     def is_end(self, token: int) -> bool:
-        """Whether the token ends the generation."""
+        """Return whether the token ends the generation."""
         return token in self._vocab.ends
 
     # -- the cache ---------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def _donors(options: LlamaOptions) -> int:
 
 
 def gpu_name() -> str | None:
-    """What llama.cpp calls the first GPU that it would use; None if it was built without."""
+    """Return llama.cpp's name of the first GPU that it would use; None if built without."""
     if not lib.llama_supports_gpu_offload():
         return None
     ggml: Any = libggml

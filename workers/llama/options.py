@@ -60,7 +60,7 @@ class LlamaOptions:
 
 
 def llama_options(settings: WorkerSettings) -> LlamaOptions:
-    """How the settings of a worker have its model loaded."""
+    """Return how the settings of a worker have its model loaded."""
     return LlamaOptions(
         path=Path(settings.model_path),
         slots=settings.slots,

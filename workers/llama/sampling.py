@@ -81,7 +81,9 @@ class Samplers:
         self._candidates = np.zeros(size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 
     def make(self, sampling: Sampling, prompt: Sequence[int]) -> Chain | None:
-        """The samplers of a sequence; None where the likeliest token is all that is asked for.
+        """Return the samplers of a sequence.
+
+        None where the likeliest token is all that is asked for.
 
         Raises:
             SamplingError: a parameter that cannot be used; GrammarError among them.
@@ -180,7 +182,7 @@ class Samplers:
         return grammar
 
     def choose(self, logits: Any, chain: Chain) -> int | WorkerError:
-        """The next token by a chain.
+        """Return the next token by a chain.
 
         Args:
             logits: one row, as many as the vocabulary has tokens.

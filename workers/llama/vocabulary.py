@@ -73,7 +73,7 @@ class Vocabulary:
         return text.decode("utf-8", "replace") if text else ""
 
     def encode(self, work: Work) -> list[int]:
-        """The tokens of a prompt, formatted as the model wants it unless it is raw.
+        """Return the tokens of a prompt, formatted as the model wants it unless it is raw.
 
         Raises:
             TemplateError: the template refused these messages, or there is none.
@@ -134,7 +134,7 @@ class Vocabulary:
         return found
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token, possibly part of a character; control tokens have none."""
+        """Return the bytes of a token, possibly part of a character; control tokens have none."""
         piece = self._pieces.get(token)
         if piece is None:
             if not 0 <= token < self.size:

@@ -47,7 +47,7 @@ class SturdyRedis(kombu_redis.Transport):  # type: ignore[misc]
 
 
 def _sturdy_frames(connection: Any, callback: Any) -> Callable[[Any], bool]:
-    """The reader of frames of py-amqp, for which properties that cannot be read are none at all.
+    """Return py-amqp's reader of frames, made to skip properties that cannot be read.
 
     RabbitMQ passes on texts that are not UTF-8 and times that no calendar knows. Reading them
     would raise in the event loop, end the worker, and do so again with whoever gets the message

@@ -15,7 +15,7 @@ PRIORITY_LEVELS = 10
 def celery_config(
     settings: TransportSettings, *, queue: str, concurrency: int, pulls: bool
 ) -> dict[str, Any]:
-    """The settings of one Celery app.
+    """Return the settings of one Celery app.
 
     Args:
         settings: where the broker is, and whether events are sent.
@@ -90,7 +90,7 @@ class TakenQueue(Queue):  # type: ignore[misc]
 
 
 def make_queue(name: str, *, redis: bool, taken: bool = False) -> Queue:
-    """A queue as both sides declare it; RabbitMQ must be told of priorities beforehand.
+    """Return a queue as both sides declare it; RabbitMQ must be told of priorities beforehand.
 
     Args:
         name: of the queue, of the exchange that leads to it, and the routing key.
@@ -121,5 +121,5 @@ def _redis_options(queue: str) -> dict[str, Any]:
 
 
 def broker_priority(level: int, *, redis: bool) -> int:
-    """A level (0 to 9, higher first) as the broker counts it: Redis serves 0 first."""
+    """Return a level (0 to 9, higher first) as the broker counts it: Redis serves 0 first."""
     return PRIORITY_LEVELS - 1 - level if redis else level

@@ -90,7 +90,7 @@ class Guard:
         self._checked[(task_id, token)] = envelope
 
     def take(self, task_id: str, token: str) -> Envelope | None:
-        """The envelope of a task that runs now; None if it came twice and was taken."""
+        """Return the envelope of a task that runs now; None if it came twice and was taken."""
         return self._checked.pop((task_id, token), None)
 
 

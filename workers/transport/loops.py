@@ -63,7 +63,7 @@ class _PlainLog:
 
 
 def _default_log() -> Log:
-    """Where a process logs that set structlog up: there; and else through `logging`.
+    """Return where a process logs that set structlog up: there; and else through `logging`.
 
     Left alone, structlog prints to standard output, which is a program's own.
     """

@@ -32,7 +32,7 @@ NUDGE_TTL_MS = 1000
 
 
 def connect(url: str) -> redis.Redis:
-    """A client of Redis as all of this project uses it; it connects at its first command."""
+    """Return a client of Redis as all of this project uses it; it connects at its first command."""
     return redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -82,7 +82,7 @@ class Streams:
         self._redis = client
 
     def answers(self) -> bool:
-        """Whether Redis is in reach."""
+        """Return whether Redis is in reach."""
         try:
             return bool(self._redis.ping())
         except redis.RedisError:
@@ -91,7 +91,7 @@ class Streams:
     # Beats
 
     def add_beat(self, token: str) -> None:
-        """A worker's message, or a herder's marker, for whichever herder reads next."""
+        """Add a worker's message or a herder's marker, for whichever herder reads next."""
         self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=BEATS_KEPT, approximate=True)
 
     def read_beats(self, consumer: str, *, count: int, block_ms: int) -> list[tuple[int, str]]:
@@ -171,16 +171,19 @@ class Streams:
         self._redis.publish(ENDED_CHANNEL, " ".join(f"{INBOX}{name}" for name in accounts))
 
     def first_nudge(self, model: str) -> bool:
-        """Whether nobody else's nudge about a model is on its way: then one has to be sent."""
+        """Return whether nobody else's nudge about a model is on its way.
+
+        Then one has to be sent.
+        """
         return bool(self._redis.set(f"nudge:{model}", "1", nx=True, px=NUDGE_TTL_MS))
 
     def nudge_arrived(self, model: str) -> None:
-        """The next submission nudges again."""
+        """Let the next submission nudge again."""
         self._redis.delete(f"nudge:{model}")
 
 
 def pieces_of(answer: Any) -> list[TextPiece]:
-    """What was read of an attempt's stream."""
+    """Return what was read of an attempt's stream."""
     return [
         TextPiece(entry_id, int(fields["o"]), fields["t"], "end" in fields)
         for entry_id, fields in _entries(answer)
@@ -188,7 +191,7 @@ def pieces_of(answer: Any) -> list[TextPiece]:
 
 
 def _entries(answer: Any) -> list[Entry]:
-    """The entries of the one stream that was read, whichever form redis-py gives them in."""
+    """Return the entries of the one stream that was read, whichever form redis-py gives them in."""
     if not answer:
         return []
     if isinstance(answer, dict):

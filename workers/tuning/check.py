@@ -68,7 +68,7 @@ class Report:
         return self.slot_tokens_per_s * self.facts.slots
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report for people."""
         facts = self.facts
         return [
             f"model    {facts.name}, weights {facts.weights}, {_mib(facts.size_bytes)}",

@@ -38,7 +38,7 @@ class Trial:
 
 
 def better(one: Trial, other: Trial, noise: float = NOISE) -> bool:
-    """Whether one trial is clearly better than another."""
+    """Return whether one trial is clearly better than another."""
     if one.error:
         return False
     if other.error or one.tokens_per_s > other.tokens_per_s * (1 + noise):
@@ -111,7 +111,7 @@ STAGES = ("threads", "cache", "slots", "step", "weights")
 
 
 def stages(settings: WorkerSettings, cores: int, *, gpu: bool) -> dict[str, list[Changes]]:
-    """What to try on a machine, by stage, without what is so already."""
+    """Return what to try on a machine, by stage, without what is so already."""
     threads = [] if gpu or cores < 4 else [cores // 2, cores - 1, cores]
     # llama.cpp keeps q8_0 only with flash attention
     flashes = ("auto", "off") if settings.kv_type != "q8_0" else ("auto",)
@@ -139,12 +139,12 @@ def stages(settings: WorkerSettings, cores: int, *, gpu: bool) -> dict[str, list
 
 
 def environment(changes: Changes) -> dict[str, str]:
-    """Changes as the lines of herd.env that make them."""
+    """Return changes as the lines of herd.env that make them."""
     return {f"HERD_{name.upper()}": str(value) for name, value in changes.items()}
 
 
 def advice(search: Search, settings: WorkerSettings) -> list[str]:
-    """What to do about it, in words."""
+    """Return what to do about it, in words."""
     lines = []
     best, first = search.best, search.trials[0]
     if best is first:
@@ -176,7 +176,7 @@ def advice(search: Search, settings: WorkerSettings) -> list[str]:
 
 
 def report(search: Search) -> dict[str, object]:
-    """All of it as one document."""
+    """Return all of it as one document."""
     return {
         "trials": [asdict(trial) for trial in search.trials + search.converted],
         "again": asdict(search.again) if search.again else None,

@@ -56,7 +56,7 @@ class _Order:
         self.end: End | None = None
 
     def on_start(self, _prompt_tokens: int) -> None:
-        """It has a slot."""
+        """Note that it has a slot."""
 
     def on_text(self, _text: str) -> None:
         now_s = self._now()
@@ -74,7 +74,7 @@ _TALE = "the llama went over the hill to sell its wool at the market where peopl
 
 
 def _prompts() -> Iterator[str]:
-    """Two of three share a long beginning, as chats with one system prompt do."""
+    """Yield two of three share a long beginning, as chats with one system prompt do."""
     chance = random.Random(4)  # noqa: S311 - a load, the same each time
     words = _TALE.split()
 
@@ -147,7 +147,7 @@ def put_load(
 
 
 def _most(values: Sequence[float]) -> float:
-    """What 95 of 100 do not exceed; 0 of none."""
+    """Return the 95th percentile; 0 of none."""
     return sorted(values)[(len(values) - 1) * 95 // 100] if values else 0.0
 
 
@@ -192,7 +192,7 @@ class Interrupt:
         self._came = False
 
     def came(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Return whether Ctrl-C was pressed."""
         return self._came
 
     def __enter__(self) -> None:
@@ -209,7 +209,7 @@ class Interrupt:
 
 
 def row(trial: Trial, settings: WorkerSettings, cores: int) -> str:
-    """A trial as a line of the table."""
+    """Return a trial as a line of the table."""
     of = settings.model_copy(update=dict(trial.changes))
     setup = (
         f"{of.slots:5}  {of.kv_layout:8}  {of.flash_attention:5}  {of.step_tokens:4}  "

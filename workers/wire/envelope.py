@@ -81,7 +81,7 @@ def seal(
 
 
 def signer(token: object) -> str:
-    """The `kid` that a message claims: where to look for the key, not yet a proof.
+    """Return the `kid` that a message claims: where to look for the key, not yet a proof.
 
     Raises:
         WireError: `too_large` or `malformed`.

@@ -16,7 +16,7 @@ from workers.wire.errors import WireError
 
 
 def thumbprint(public_jwk: Mapping[str, Any]) -> str:
-    """The `kid` of a key: its JWK thumbprint (RFC 7638), shortened to 128 bits of hex."""
+    """Return the `kid` of a key: its JWK thumbprint (RFC 7638), shortened to 128 bits of hex."""
     members = {name: public_jwk[name] for name in ("crv", "kty", "x")}
     canonical = json.dumps(members, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
@@ -45,7 +45,7 @@ class PublicKey:
         return cls(thumbprint(jwk), key)
 
     def to_jwk(self) -> dict[str, str]:
-        """The key as a JWK that may be shown to anybody."""
+        """Return the key as a JWK that may be shown to anybody."""
         jwk = OKPAlgorithm.to_jwk(self.key, as_dict=True)
         return {name: str(jwk[name]) for name in ("kty", "crv", "x")}
 
@@ -83,7 +83,7 @@ class PrivateKey:
         return cls._of(key)
 
     def to_jwk(self) -> dict[str, str]:
-        """The key as a JWK that only its owner may see."""
+        """Return the key as a JWK that only its owner may see."""
         jwk = OKPAlgorithm.to_jwk(self.key, as_dict=True)
         return {name: str(jwk[name]) for name in ("kty", "crv", "x", "d")}
 

@@ -253,15 +253,15 @@ KINDS: dict[str, type[Body]] = {
 
 
 def attempt_id(held: Held) -> str:
-    """The Celery task id that stands for an attempt."""
+    """Return the Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
 
 
 def control_stream(instance: str) -> str:
-    """The Redis stream on which a worker instance hears from the herders."""
+    """Return the Redis stream on which a worker instance hears from the herders."""
     return f"control:{instance}"
 
 
 def text_stream(order: str, attempt: int) -> str:
-    """The Redis stream that carries the provisional text of an attempt."""
+    """Return the Redis stream that carries the provisional text of an attempt."""
     return f"text:{order}:{attempt}"

@@ -62,7 +62,9 @@ class Address:
 
 
 def named_address(url: str | None = None, key_file: Path | None = None) -> Address | None:
-    """The herder elsewhere that the environment or a command line names; None if neither does.
+    """Return the herder elsewhere that the environment or a command line names.
+
+    None if neither does.
 
     The key is never an argument of a command: everybody on the machine can read those.
 

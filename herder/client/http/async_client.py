@@ -61,11 +61,11 @@ class AsyncOrder:
         return f"<AsyncOrder {self.id} fee={self.fee} needed={self.needed}>"
 
     async def status(self) -> str:
-        """Where it stands; as `herder.Order.status`."""
+        """Return where it stands; as `herder.Order.status`."""
         return (await self.receipt()).state
 
     async def receipt(self) -> Receipt:
-        """What it costs and why, as it stands now."""
+        """Return what it costs and why, as it stands now."""
         return (await self._client.answer(self.id)).receipt
 
     async def result(self, timeout: float | None = None) -> Result:
@@ -89,7 +89,7 @@ class AsyncOrder:
                 await asyncio.sleep(HOT_S)
 
     async def stream(self) -> AsyncIterator[str]:
-        """Its text as it is generated; errors as `herder.Order.stream`."""
+        """Yield its text as it is generated; errors as `herder.Order.stream`."""
         text = TextOf(self.id)
         retries: Retries | None = None
         while True:
@@ -173,15 +173,18 @@ class AsyncClient:
         tokens: int | None = None,
         **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
+        """Return what an order would need, pay and wait for.
+
+        Arguments and errors as `herder.quote`.
+        """
         return quote_of(await self.send(quote_call(prompt, tokens, options)))
 
     async def info(self) -> Info:
-        """Who serves there, at what rates, and how the queues and the herd stand."""
+        """Return who serves there, at what rates, and how the queues and the herd stand."""
         return info_of(await self.send(Call("GET", "/v1/info")))
 
     async def order(self, order_id: str) -> AsyncOrder:
-        """An order that was submitted before.
+        """Return an order that was submitted before.
 
         Raises:
             OrderNotFound: there is none, or it is another account's.
@@ -189,7 +192,7 @@ class AsyncClient:
         return AsyncOrder(self, (await self.answer(order_id)).receipt)
 
     async def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
-        """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
+        """Return an order's answer so far, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
         return result_of(await self.send(call, timeout_s=ANSWER_S + wait_s, **how))
 
@@ -234,11 +237,14 @@ class AsyncClient:
                 return decoded(answered.value.content)
 
     def retrying(self, **how: Any) -> Retries:
-        """Whether and when a call is sent again; arguments as `herder.client.http.retrying`."""
+        """Return whether and when a call is sent again.
+
+        Arguments as `herder.client.http.retrying`.
+        """
         return retrying(self.url, self._chance, time.time, **how)
 
     async def listen(self, order_id: str, text: TextOf) -> AsyncIterator[str]:
-        """The text of an order's events, until the line ends or breaks."""
+        """Yield the text of an order's events, until the line ends or breaks."""
         headers = {"Last-Event-ID": text.last} if text.last else {}
         path = of_order("GET", order_id, "/events").path
         line_s = 2 * ANSWER_S

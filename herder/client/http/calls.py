@@ -93,7 +93,7 @@ class Call:
 
 
 def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: object) -> Call:
-    """A submission; `key` makes it one order however often it is sent.
+    """Return a submission; `key` makes it one order however often it is sent.
 
     Args:
         prompt: the text, or None where there are messages.
@@ -119,7 +119,7 @@ def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: ob
 def of_order(
     method: str, order_id: str, rest: str = "", body: dict[str, Any] | None = None
 ) -> Call:
-    """A call about an order.
+    """Return a call about an order.
 
     Raises:
         OrderNotFound: no order is called so; what is no id is not put into a path.
@@ -130,7 +130,7 @@ def of_order(
 
 
 def quote_call(prompt: object, tokens: object, given: Mapping[str, Any]) -> Call:
-    """A question for the price."""
+    """Return a question for the price."""
     return Call("POST", "/v1/quotes", _asked(prompt, tokens, given))
 
 
@@ -161,7 +161,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def decoded(content: bytes) -> Any:
-    """An answer's JSON.
+    """Return an answer's JSON.
 
     Raises:
         SetupError: it is none.
@@ -219,13 +219,13 @@ def _built(kind: type[T], found: Mapping[str, Any], **more: Any) -> T:
 
 @_shaped
 def receipt_of(found: Mapping[str, Any]) -> Receipt:
-    """A receipt."""
+    """Return a receipt."""
     return _built(Receipt, found)
 
 
 @_shaped
 def result_of(found: Mapping[str, Any]) -> Result:
-    """An order's answer, of `GET /v1/orders/{id}`."""
+    """Return an order's answer, of `GET /v1/orders/{id}`."""
     receipt = receipt_of(found["receipt"])
     text = found["text"] or ""
     if not isinstance(text, str):
@@ -244,25 +244,25 @@ def result_of(found: Mapping[str, Any]) -> Result:
 
 @_shaped
 def quote_of(found: Mapping[str, Any]) -> Quote:
-    """A quote."""
+    """Return a quote."""
     return _built(Quote, found)
 
 
 @_shaped
 def info_of(found: Mapping[str, Any]) -> Info:
-    """What serves there."""
+    """Return what serves there."""
     return _built(Info, found)
 
 
 @_shaped
 def taken_of(found: Mapping[str, Any]) -> Receipt:
-    """The receipt of an order that was taken, of `POST /v1/orders`."""
+    """Return the receipt of an order that was taken, of `POST /v1/orders`."""
     return receipt_of(found["receipt"])
 
 
 @_shaped
 def orders_of(found: Mapping[str, Any]) -> tuple[list[Receipt], str | None]:
-    """A page of orders, and the cursor of the next one, if there is one."""
+    """Return a page of orders, and the cursor of the next one, if there is one."""
     orders = [receipt_of(one) for one in found["orders"]]
     # A page with nothing on it is the last, whatever it says: else there may be no end of them.
     return orders, _built_cursor(found["next"]) if orders else None
@@ -270,13 +270,13 @@ def orders_of(found: Mapping[str, Any]) -> tuple[list[Receipt], str | None]:
 
 @_shaped
 def balance_of(found: Mapping[str, Any]) -> NamedBalance:
-    """What an account has."""
+    """Return an account's balance."""
     return _built(NamedBalance, found)
 
 
 @_shaped
 def statement_of(found: Mapping[str, Any]) -> tuple[list[StatementEntry], int | None]:
-    """A page of a statement, and the cursor of the next one, if there is one."""
+    """Return a page of a statement, and the cursor of the next one, if there is one."""
     entries = [_built(StatementEntry, one, at_us=_us_of(one["at"])) for one in found["entries"]]
     after = found["next"] if entries else None
     if after is not None and type(after) is not int:
@@ -312,7 +312,7 @@ class EventReader:
         self._id = ""
 
     def take(self, line: str) -> ServerSentEvent | None:
-        """One line; gives the event that it ends, if it does."""
+        """Return one line; gives the event that it ends, if it does."""
         if not line:
             found = ServerSentEvent(self._event, "\n".join(self._data), self._id)
             self._event, self._data = "message", []
@@ -338,7 +338,7 @@ class TextOf:
         self.ended = False
 
     def take(self, event: ServerSentEvent) -> str:
-        """The text that an event brings; often none.
+        """Return the text that an event brings; often none.
 
         Raises:
             StreamRestarted: what was shown counts for nothing.

@@ -52,15 +52,18 @@ class Client:
         tokens: int | None = None,
         **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """What an order would need, pay and wait for; arguments and errors as `herder.quote`."""
+        """Return what an order would need, pay and wait for.
+
+        Arguments and errors as `herder.quote`.
+        """
         return self._herd.quote(prompt, tokens, **options)
 
     def info(self) -> Info:
-        """Who serves there, at what rates, and how the queues and the herd stand."""
+        """Return who serves there, at what rates, and how the queues and the herd stand."""
         return self._herd.info()
 
     def order(self, order_id: str) -> Order:
-        """An order that was submitted before.
+        """Return an order that was submitted before.
 
         Raises:
             OrderNotFound: there is none, or it is another account's.

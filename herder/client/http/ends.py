@@ -25,12 +25,12 @@ MAX_ASKED = 20
 
 class _Answer(Protocol):
     def __call__(self, order_id: str, wait_s: int = 0) -> Result:
-        """An order's answer, at its end if that comes in time."""
+        """Return an order's answer, at its end if that comes in time."""
 
 
 class _Orders(Protocol):
     def __call__(self, *, before: str | None = None, limit: int = 100) -> list[Receipt]:
-        """The account's orders, the newest first."""
+        """Return the account's orders, the newest first."""
 
 
 class RemoteEnds:
@@ -88,7 +88,7 @@ class RemoteEnds:
             self._wake(self._ended_of(others))
 
     def _has_ended(self, order_id: str, wait_s: int) -> bool:
-        """Whether an order has ended, or there is something else to be told of it."""
+        """Return whether an order has ended, or there is something else to be told of it."""
         try:
             return self._answer(order_id, wait_s).receipt.state in ENDED
         except HerdUnavailable:

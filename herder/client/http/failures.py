@@ -40,7 +40,7 @@ def error_of(
     url: str = "it",
     now_s: float = 0.0,
 ) -> errors.HerdError:
-    """The error that an answer tells: the same as on the herder's machine.
+    """Return the error that an answer tells: the same as on the herder's machine.
 
     Args:
         status: the answer's.
@@ -77,7 +77,7 @@ class Told:
 
 
 def told_by(body: bytes) -> Told | None:
-    """The error in an answer; None where no gateway wrote it."""
+    """Return the error in an answer; None where no gateway wrote it."""
     try:
         told = json.loads(body)["error"]
         data = {str(name): value for name, value in (told.get("data") or {}).items()}
@@ -87,7 +87,10 @@ def told_by(body: bytes) -> Told | None:
 
 
 def _plain(text: str) -> str:
-    """A sentence of a server's that may be printed: bounded, on one line, nothing for terminals."""
+    """Return a sentence of a server's that may be printed.
+
+    Bounded, on one line, nothing for terminals.
+    """
     cut = text[:MAX_MESSAGE_CHARS]
     return "".join(one if one.isprintable() else " " for one in cut)
 
@@ -100,14 +103,14 @@ def _seconds_of(found: object) -> int:
 
 
 def _unknown(status: int) -> type[errors.HerdError]:
-    """What an error is by its status alone: a gateway may be newer than who calls it."""
+    """Return the kind of an error by its status: a gateway may be newer than its caller."""
     if status == 429:
         return errors.RateLimited
     return errors.InvalidRequest if status < 500 else errors.HerdUnavailable
 
 
 def _foreign(status: int, headers: Mapping[str, str], url: str, now_us: int) -> errors.HerdError:
-    """An answer that is no herd's: a proxy's page, or that of some other server."""
+    """Return an answer that is no herd's: a proxy's page, or that of some other server."""
     try:
         what = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -139,7 +142,7 @@ def _foreign(status: int, headers: Mapping[str, str], url: str, now_us: int) -> 
 
 @contextmanager
 def certificates() -> Iterator[None]:
-    """Where the certificates to trust are read.
+    """Translate the errors of reading the trusted certificates.
 
     Raises:
         SetupError: `SSL_CERT_FILE` or `SSL_CERT_DIR` names none.
@@ -154,12 +157,12 @@ def certificates() -> Iterator[None]:
 
 
 def lasts(error: Exception) -> bool:
-    """Whether a call that failed so would fail again, however often it is sent."""
+    """Return whether a call that failed so would fail again, however often it is sent."""
     return isinstance(away(error, ""), errors.SetupError)
 
 
 def away(error: Exception | None, url: str) -> errors.HerdError:
-    """The error of a gateway that cannot be reached, or cuts its lines.
+    """Return the error of a gateway that cannot be reached, or cuts its lines.
 
     Args:
         error: what the HTTP library raised; None where each line ended too early.
@@ -200,7 +203,7 @@ def away(error: Exception | None, url: str) -> errors.HerdError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what was behind it, the outermost first."""
+    """Yield an error, and what was behind it, the outermost first."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop(0)

@@ -136,33 +136,33 @@ class RemoteHerd:
         return taken_of(self._send(call, retries=self._retrying(key=key)))
 
     def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
-        """What an order would cost and wait for, as it would stand now."""
+        """Return what an order would cost and wait for, as it would stand now."""
         return quote_of(self._send(quote_call(prompt, tokens, given)))
 
     def info(self) -> Info:
-        """Who serves there, at what rates, and how it stands."""
+        """Return the herd's name, rates, queues and workers."""
         return info_of(self._send(Call("GET", "/v1/info")))
 
     def attended(self, model: str) -> bool:
-        """Whether that herd counts a worker of this model."""
+        """Return whether that herd counts a worker of this model."""
         return any(one.workers for one in self.info().models if one.name == model)
 
     def receipt(self, order_id: str) -> Receipt:
-        """An order's receipt, as it stands now."""
+        """Return an order's receipt, as it stands now."""
         return self.answer(order_id).receipt
 
     def signed_receipt(self, order_id: str) -> str:
-        """The same as a JWS that the herder signed."""
+        """Return the same as a JWS that the herder signed."""
         return self._ask(of_order("GET", order_id, "/receipt")).text
 
     def public_keys(self) -> Mapping[str, PublicKey]:
-        """What signed receipts of that herd are checked with, by `kid`."""
+        """Return the public keys that verify that herd's signed receipts, by `kid`."""
         from herder.domain.signed_tokens import from_jwks
 
         return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
 
     def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
-        """What there is of an order's answer now, or at its end if that comes within `wait_s`."""
+        """Return an order's answer so far, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
         return result_of(self._send(call, timeout_s=ANSWER_S + wait_s, **how))
 
@@ -193,7 +193,7 @@ class RemoteHerd:
                 time.sleep(HOT_S)
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """An order's text as it is generated; a line that breaks is taken up where it broke.
+        """Yield an order's text as it is generated; a line that breaks is taken up where it broke.
 
         Raises:
             StreamRestarted: text was shown of an attempt that was lost.
@@ -240,7 +240,10 @@ class RemoteHerd:
         before: str | None = None,
         limit: int = 100,
     ) -> list[Receipt]:
-        """The account's orders, the newest first; as `herder.local.local_herd.LocalHerd.orders`."""
+        """Return the account's orders, the newest first.
+
+        As `herder.local.local_herd.LocalHerd.orders`.
+        """
         require_page(limit)
         self._require_own(account)
         found: list[Receipt] = []
@@ -262,7 +265,7 @@ class RemoteHerd:
         return receipt_of(self._send(of_order("POST", order_id, "/rebid", {"fee": fee})))
 
     def balance(self, account: str | None = None) -> NamedBalance:
-        """What the API key's account has."""
+        """Return the balance of the API key's account."""
         found = balance_of(self._send(Call("GET", "/v1/account")))
         if account is not None and account != found.account:
             raise InvalidRequest(
@@ -273,7 +276,10 @@ class RemoteHerd:
     def statement(
         self, account: str | None = None, *, after: int = 0, limit: int = 100
     ) -> list[StatementEntry]:
-        """What moved that account's money; as `herder.local.local_herd.LocalHerd.statement`."""
+        """Return that account's statement.
+
+        As `herder.local.local_herd.LocalHerd.statement`.
+        """
         require_page(limit)
         self._require_own(account)
         found: list[StatementEntry] = []

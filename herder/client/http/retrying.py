@@ -47,7 +47,7 @@ Retries = Generator[float, Outcome, httpx.Response]
 def pause_s(
     tried: int, retry_after: str | None, chance: random.Random, now_s: float = 0.0
 ) -> float:
-    """How long to wait before the next try, in seconds: as told, else longer each time.
+    """Return how long to wait before the next try, in seconds: as told, else longer each time.
 
     Args:
         tried: how often the call was sent.
@@ -114,7 +114,7 @@ def _unsettled(error: errors.HerdUnavailable, key: str) -> errors.HerdUnavailabl
 
 
 def _judge(outcome: Outcome, url: str, now_s: float) -> tuple[errors.HerdError, str | None, bool]:
-    """The error of a failure, what its answer says of when to come back, and whether it passes."""
+    """Return a failure's error, when to try again, and whether it is temporary."""
     if isinstance(outcome, httpx.RequestError):
         return away(outcome, url), None, not lasts(outcome)
     if isinstance(outcome, Cut):
@@ -124,7 +124,7 @@ def _judge(outcome: Outcome, url: str, now_s: float) -> tuple[errors.HerdError, 
 
 
 def _may_be_taken(outcome: Outcome) -> bool:
-    """Whether a submission that ended so may have become an order.
+    """Return whether a submission that ended so may have become an order.
 
     A gateway says 503 of what it did not take, unless it says otherwise (`order` of its data).
     What stands before one says 502, 503 or 504 of what it may have passed on.

@@ -8,7 +8,7 @@ from herder.db.tables import metadata
 
 
 def include_object(_object: object, name: str | None, kind: str, *_rest: object) -> bool:
-    """The ledger's tables have their own schema, which no autogeneration may touch."""
+    """Leave out the ledger's tables: they have a schema of their own."""
     return not (kind == "table" and name is not None and name.startswith("ledger_"))
 
 

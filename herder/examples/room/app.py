@@ -46,7 +46,10 @@ class Bell:
         self.closed = False
 
     def listen(self, room: str) -> asyncio.Event:
-        """What will be set when something is said; asked for before one looks, none is missed."""
+        """Return what will be set when something is said.
+
+        Asked for before one looks, none is missed.
+        """
         event = self._rung.setdefault(room, asyncio.Event())
         if self.closed:
             event.set()
@@ -125,7 +128,7 @@ RoomName = Annotated[str, Path(max_length=64)]
 
 
 async def _listener(room: RoomName, rooms: AtHome, shown: Shown) -> Member | None:
-    """Who listens, if they say so: that holds their name."""
+    """Return who listens, if they say so: that holds their name."""
     return None if shown is None else await run_sync(rooms.recognise, room, shown.credentials)
 
 
@@ -144,14 +147,14 @@ router = APIRouter(prefix="/v1/rooms", tags=["rooms"], default_response_class=An
 
 @router.get("")
 async def rooms_(rooms: AtHome) -> dict[str, Any]:
-    """The rooms that there are, and how much is kept of each."""
+    """Return the rooms that there are, and how much is kept of each."""
     counted = [(name, await run_sync(rooms.count, name)) for name in rooms.names]
     return {"rooms": [{"room": name, "messages": count} for name, count in counted]}
 
 
 @router.get("/{room}/members")
 async def members(room: RoomName, rooms: AtHome) -> dict[str, Any]:
-    """The names that are taken."""
+    """Return the names that are taken."""
     return {"members": await run_sync(rooms.members, room)}
 
 
@@ -188,7 +191,7 @@ async def messages(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> dict[str, Any]:
-    """What was said after the cursor, oldest first; without one, what was said last.
+    """Return the messages after the cursor, oldest first; without one, the latest.
 
     With `wait`, the answer comes when there is something, or after that time. `missed`: messages
     after the cursor were forgotten, as history is bounded.
@@ -213,7 +216,7 @@ async def events(
     listener: Listener,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventSourceResponse:
-    """What is said, as server-sent events, from now on or from `Last-Event-ID` on.
+    """Stream messages, as server-sent events, from now on or from `Last-Event-ID` on.
 
     `message`, and `missed` where messages in between were forgotten.
     """
@@ -258,7 +261,7 @@ def _cursor(last_event_id: str | None) -> int | None:
 
 
 def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
-    """The app of one process's rooms."""
+    """Return the app of one process's rooms."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -282,7 +285,7 @@ def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
         return Answer(body_of(error.message, 409, error.code, "name", error.data), 409)
 
     async def healthz() -> dict[str, str]:
-        """Whether this process answers."""
+        """Return whether this process answers."""
         return {"status": "ok"}
 
     app.add_exception_handler(NameTaken, taken)

@@ -74,11 +74,11 @@ class Room:
         return Said.of(self._send("POST", "/messages", {"text": text}))
 
     def last(self, count: int) -> list[Said]:
-        """The messages that were said last, oldest first, `count` of them at most."""
+        """Return the messages that were said last, oldest first, `count` of them at most."""
         return self._read({"limit": count})
 
     def listen(self, after: int | None = None) -> Iterator[Said]:
-        """What is said, for ever; through restarts of the room.
+        """Yield what is said, for ever; through restarts of the room.
 
         Args:
             after: the id of the message to begin behind; None: from now on.

@@ -76,7 +76,7 @@ class Rooms:
         return self._names
 
     def known(self, room: str) -> str:
-        """A room that there is.
+        """Return a room that there is.
 
         Raises:
             NotFound: there is none.
@@ -117,7 +117,7 @@ class Rooms:
         return member, token
 
     def recognise(self, room: str, token: str) -> Member:
-        """Whose token it is; that it was shown holds the name.
+        """Return whose token it is; that it was shown holds the name.
 
         Raises:
             NotFound: there is no such room.
@@ -156,7 +156,7 @@ class Rooms:
         return self._store.add(member, text, now_us, self._keep)
 
     def read(self, room: str, after: int | None, limit: int) -> Page:
-        """What was said.
+        """Return the messages.
 
         Args:
             room: where.
@@ -174,7 +174,7 @@ class Rooms:
         return Page(found, found[-1].id if found else after, after < forgotten)
 
     def members(self, room: str) -> list[str]:
-        """The names that are held in a room.
+        """Return the names that are held in a room.
 
         Raises:
             NotFound: there is no such room.
@@ -182,7 +182,7 @@ class Rooms:
         return self._store.members(self.known(room), self._free_us(self._clock_us()))
 
     def count(self, room: str) -> int:
-        """How many messages of a room are kept."""
+        """Return how many messages of a room are kept."""
         return self._store.count(room)
 
     @staticmethod

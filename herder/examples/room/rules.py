@@ -62,12 +62,12 @@ class Said:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self:
-        """A message as the room sends it."""
+        """Return a message as the room sends it."""
         return cls(**{name: found[name] for name in cls.__dataclass_fields__})
 
 
 def parse_name(name: str) -> str:
-    """A name that a program may have.
+    """Return a name that a program may have.
 
     Raises:
         InvalidName: it is none. Names that only look alike could pass for one another.
@@ -80,7 +80,7 @@ def parse_name(name: str) -> str:
 
 
 def parse_room(name: str) -> str:
-    """A name that a room may have.
+    """Return a name that a room may have.
 
     Raises:
         InvalidName: it is none.
@@ -94,7 +94,7 @@ def parse_room(name: str) -> str:
 
 
 def parse_text(text: str) -> str:
-    """A message as it is kept: without white space around it.
+    """Return a message as it is kept: without white space around it.
 
     Raises:
         InvalidText: it is empty, too long, or would rewrite the terminal that shows it.

@@ -143,14 +143,14 @@ class Store:
             connection.execute("UPDATE member SET seen_us = ? WHERE id = ?", (now_us, member_id))
 
     def member(self, digest: str) -> Member | None:
-        """Whose token this is the digest of."""
+        """Return whose token this is the digest of."""
         wanted = "SELECT id, room, name, seen_us FROM member WHERE digest = ?"
         with self._mutex, _translated():
             found = self._connection.execute(wanted, (digest,)).fetchone()
         return Member(*found) if found else None
 
     def members(self, room: str, free_us: int) -> list[str]:
-        """The names that are held in a room."""
+        """Return the names that are held in a room."""
         wanted = "SELECT name FROM member WHERE room = ? AND seen_us >= ? ORDER BY name"
         with self._mutex, _translated():
             return [row[0] for row in self._connection.execute(wanted, (room, free_us))]
@@ -181,7 +181,7 @@ class Store:
         return Said(added, member.name, member.id, text, now_us)
 
     def after(self, room: str, after: int, limit: int) -> tuple[list[Said], int]:
-        """The messages of a room that came after one, oldest first.
+        """Return the messages of a room that came after one, oldest first.
 
         Returns:
             The messages, and the id of the newest of the room that was forgotten (0: none was).
@@ -195,14 +195,14 @@ class Store:
         return found, int(gone[0]) if gone else 0
 
     def last(self, room: str, limit: int) -> list[Said]:
-        """The last messages of a room, oldest first."""
+        """Return the last messages of a room, oldest first."""
         wanted = f"SELECT {_COLUMNS} FROM message WHERE room = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
         with self._mutex, _translated():
             found = self._connection.execute(wanted, (room, limit)).fetchall()
         return [Said(*row) for row in reversed(found)]
 
     def count(self, room: str) -> int:
-        """How many messages of a room are kept."""
+        """Return how many messages of a room are kept."""
         wanted = "SELECT count(*) FROM message WHERE room = ?"
         with self._mutex, _translated():
             return int(self._connection.execute(wanted, (room,)).fetchone()[0])

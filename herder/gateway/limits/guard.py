@@ -24,7 +24,9 @@ KNOWN_KEYS = 10_000
 
 
 def address_of(scope: Scope) -> str:
-    """Who calls, as far as calls are counted: an address, or of IPv6 the network that it is in.
+    """Return who calls, as far as calls are counted.
+
+    An address, or of IPv6 the network that it is in.
 
     A network of 64 bits is what one customer of a provider gets.
     """
@@ -70,7 +72,7 @@ class Limits:
             )
 
     def may_show(self, address: str, key_id: str) -> None:
-        """Whether a key that an address shows is looked at.
+        """Refuse an address whose keys are not looked at for now.
 
         Args:
             address: who shows it.
@@ -88,14 +90,14 @@ class Limits:
             )
 
     def was_good(self, address: str, key_id: str) -> None:
-        """An address showed a good key."""
+        """Note that an address presented a valid key."""
         self._known.pop((address, key_id), None)
         self._known[address, key_id] = None  # the last of them, so that the oldest is forgotten
         if len(self._known) > KNOWN_KEYS:
             del self._known[next(iter(self._known))]
 
     def was_none(self, address: str) -> None:
-        """An address showed no key, or none that opens anything."""
+        """Note that an address presented no valid key."""
         self._strangers.count(address)
 
     def key(self, key_id: str) -> None:
@@ -143,12 +145,15 @@ class Guard:
 
 
 def head_bytes(scope: Scope) -> int:
-    """How long a request's head was, about: its first line, its headers and what ends each."""
+    """Return how long a request's head was, about.
+
+    Its first line, its headers and what ends each.
+    """
     lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     return len(scope["raw_path"]) + len(scope["query_string"]) + lines
 
 
 def head_too_long(most: int) -> Answer:
-    """The answer to a head that is too long."""
+    """Return the answer to a head that is too long."""
     message = f"The request's headers are longer than {most} bytes."
     return Answer(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

@@ -100,7 +100,7 @@ class Rate:
         return max(0, -(-over_us // 1_000_000))
 
     def count(self, name: str) -> None:
-        """This name called."""
+        """Count a call of this name."""
         if not self._each_us:
             return
         now_us = self._clock_us()
@@ -168,7 +168,7 @@ class RedisAdder:
         )
 
     async def add(self, keys: list[str], poured: list[int]) -> list[int]:
-        """As `Adder.add`."""
+        """See `Adder.add`."""
         answer = await cast("Any", self._redis.eval(ADD_UP, len(keys), *keys, *poured))
         return [int(full_us) for full_us in answer]
 
@@ -178,7 +178,7 @@ class RedisAdder:
 
 
 def make_sharing(rates: Sequence[Rate], adder: Adder) -> TaskLoop:
-    """What shares these rates several times a second, once it is started."""
+    """Return the task that shares these rates several times a second, once started."""
 
     async def share() -> None:
         for rate in rates:

@@ -34,13 +34,13 @@ MAX_PAGE = 100
 
 @router.get("/v1/info", dependencies=[READS])
 async def info(house: AtHome) -> Info:
-    """Who serves here, at what rates, and how the queues and the herd stand."""
+    """Return the herd's name, rates, queues and workers."""
     return await run_sync(house.herd.info)
 
 
 @router.get("/v1/models", dependencies=[READS])
 async def models(house: AtHome) -> ModelsAnswer:
-    """The models, in OpenAI's form, with their rates; other names for them too."""
+    """Return the models, in OpenAI's form, with their rates; other names for them too."""
     found = await run_sync(house.herd.info)
     cards = [
         ModelCard(
@@ -67,7 +67,7 @@ async def models(house: AtHome) -> ModelsAnswer:
 
 @router.get("/v1/account", response_model=AccountAnswer)
 async def account(house: AtHome, key: Reader) -> dict[str, Any]:
-    """What the key's account has, and what the key may still spend of it."""
+    """Return what the key's account has, and what the key may still spend of it."""
     found = await run_sync(house.herd.accounts.balance, key.account)
     return {
         **asdict(found),
@@ -89,12 +89,12 @@ async def statement(
     after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> dict[str, Any]:
-    """What moved the account's money, oldest first, a page at a time."""
+    """Return the account's statement, oldest entries first, a page at a time."""
     return await statement_of(house, key.account, after, limit)
 
 
 async def statement_of(house: House, name: str, after: int, limit: int) -> dict[str, Any]:
-    """A page of an account's statement, as it is answered."""
+    """Return a page of an account's statement, as it is answered."""
     entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit))
     return {
         "entries": [
@@ -106,13 +106,13 @@ async def statement_of(house: House, name: str, after: int, limit: int) -> dict[
 
 @router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(429, 503))
 async def keys(house: AtHome) -> dict[str, Any]:
-    """What signed receipts are checked with."""
+    """Return the public keys that verify signed receipts."""
     return to_jwks((await run_sync(house.herd.public_keys)).values())
 
 
 @router.get("/healthz")
 async def healthz() -> HealthAnswer:
-    """Whether this process answers."""
+    """Return whether this process answers."""
     return HealthAnswer()
 
 
@@ -124,7 +124,7 @@ async def healthz() -> HealthAnswer:
     },
 )
 async def readyz(house: AtHome) -> Answer:
-    """Whether orders that come in now would be run: 503 with what is missing, else 200."""
+    """Return whether orders that come in now would be run: 503 with what is missing, else 200."""
     checks = await house.ready()
     ready = all(found == OK for found in checks.values())
     return Answer({"ready": ready, "checks": checks}, 200 if ready else 503)
@@ -139,6 +139,6 @@ async def readyz(house: AtHome) -> Answer:
 async def metrics(
     house: AtHome, accept: Annotated[str, Header(include_in_schema=False)] = ""
 ) -> Response:
-    """How the gateway and the herd are, in Prometheus form."""
+    """Return how the gateway and the herd are, in Prometheus form."""
     page, content_type = await house.metrics.page(accept)
     return Response(page, headers={"Content-Type": content_type})

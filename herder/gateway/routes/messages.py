@@ -96,7 +96,10 @@ async def inbox(
     limit: Annotated[int, Query(ge=1, le=MOST_ON_PAGE)] = MOST_ON_PAGE,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> InboxAnswer:
-    """The inbox, oldest first, a page at a time; with `wait`, as soon as anything is there."""
+    """Return the inbox, oldest first, a page at a time.
+
+    With `wait`, as soon as anything is there.
+    """
     found = await run_sync(house.herd.inbox, key.account, after, limit)
     if not found and wait:
         with house.follower.line(key.id):
@@ -109,7 +112,7 @@ async def inbox(
 async def _pages(
     house: House, key: ApiKey, after: int, limit: int, wait_s: float = math.inf
 ) -> AsyncGenerator[list[Message], None]:
-    """What is there after a message, and what comes within that time; a page at a time.
+    """Yield what is there after a message, and what comes within that time; a page at a time.
 
     Raises:
         Unauthorized: the key was ended meanwhile.
@@ -148,7 +151,7 @@ async def events(
     after: After = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventStream:
-    """The inbox as server-sent events, `message` each, for as long as the caller listens.
+    """Return the inbox as server-sent events, `message` each, for as long as the caller listens.
 
     A caller who comes back with the `Last-Event-ID` of the last one misses none. The stream ends
     when its API key is ended.

@@ -63,7 +63,7 @@ _IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
     openapi_extra=takes(ChatBody, PRICED),
 )
 async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
-    """A chat completion."""
+    """Return a chat completion."""
     return await _complete("chat", request, house, key)
 
 
@@ -74,7 +74,7 @@ async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStr
     openapi_extra=takes(CompletionBody, PRICED),
 )
 async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
-    """A completion: the prompt reaches the model as it is."""
+    """Return a completion: the prompt reaches the model as it is."""
     return await _complete("completion", request, house, key)
 
 
@@ -132,7 +132,7 @@ def _no_number(name: str) -> None:
 
 
 async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
-    """The answer in one piece."""
+    """Return the answer in one piece."""
     order_id = receipt.order
     cancels = asked.on_disconnect == "cancel"
     try:
@@ -157,7 +157,10 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
 
 
 async def _ended(house: House, order_id: str) -> Result | None:
-    """The result of an order that ends within a moment; None if it does not, or cannot be read."""
+    """Return the result of an order that ends within a moment.
+
+    None if it does not, or cannot be read.
+    """
     if not await house.follower.wait(order_id, LOOK_S):
         return None
     try:
@@ -178,7 +181,7 @@ class _Stream:
         self._restarted = False
 
     async def chunks(self) -> AsyncIterator[ServerSentEvent]:
-        """What is sent."""
+        """Yield what is sent."""
         asked, order_id = self._asked, self._receipt.order
         head = _head(asked, self._receipt, 1)
         try:
@@ -222,7 +225,7 @@ def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentE
 
 
 def _failed(result: Result) -> Answer | None:
-    """The error of an order that ended otherwise; None if there is an answer.
+    """Return the error of an order that ended otherwise; None if there is an answer.
 
     What its own run limit ended has one: it was paid for.
     """

@@ -59,7 +59,7 @@ Cursor = Annotated[str | None, Query(max_length=64, description="The cursor.")]
 
 @contextmanager
 def _under(idempotency_key: str | None) -> Iterator[None]:
-    """A key that stands for another call is named as the caller wrote it."""
+    """Name a key that stands for another call as the caller wrote it."""
     try:
         yield
     except KeyReused as error:
@@ -83,7 +83,7 @@ async def create_account(
 async def list_accounts(
     house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
 ) -> AccountsAnswer:
-    """The accounts with what they have, by name, a page at a time."""
+    """Return the accounts with what they have, by name, a page at a time."""
     found = await run_sync(house.herd.accounts.page, after or "", limit + 1)
     return AccountsAnswer(
         accounts=[BalanceCard.of(one) for one in found[:limit]],
@@ -93,7 +93,7 @@ async def list_accounts(
 
 @router.get("/accounts/{name}")
 async def get_account(name: str, house: AtHome, _: Operator) -> AccountCard:
-    """What an account has, and where it stands against its limits."""
+    """Return an account's balance, and its limits."""
     return await run_sync(_account, house, name)
 
 
@@ -112,7 +112,7 @@ async def get_statement(
     after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
     limit: Limit = MAX_PAGE,
 ) -> dict[str, Any]:
-    """What moved an account's money, oldest first, a page at a time."""
+    """Return an account's statement, oldest entries first, a page at a time."""
     return await statement_of(house, name, after, limit)
 
 
@@ -204,7 +204,7 @@ async def create_grant(
 async def list_grants(
     name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
 ) -> GrantsAnswer:
-    """An account's grants, oldest first, a page at a time."""
+    """Return an account's grants, oldest first, a page at a time."""
     await run_sync(house.herd.accounts.balance, name)
     found = await run_sync(partial(house.herd.grants.list, name, after=after, limit=limit + 1))
     return GrantsAnswer(
@@ -236,7 +236,7 @@ async def create_key(
 async def list_keys(
     name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
 ) -> ApiKeysAnswer:
-    """An account's API keys, oldest first, a page at a time."""
+    """Return an account's API keys, oldest first, a page at a time."""
     await run_sync(house.herd.accounts.balance, name)
     found = await run_sync(partial(house.herd.api_keys.list, name, after=after, limit=limit + 1))
     return ApiKeysAnswer(
@@ -256,7 +256,7 @@ async def revoke_key(key_id: str, house: AtHome, _: Operator) -> ApiKeyCard:
 
 @router.get("/workers")
 async def workers(house: AtHome, _: Operator) -> WorkersAnswer:
-    """The workers of the herd."""
+    """Return the workers of the herd."""
     found = await run_sync(list_workers, house.herd.database)
     return WorkersAnswer(workers=[WorkerCard.of(one) for one in found])
 

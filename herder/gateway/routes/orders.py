@@ -86,7 +86,7 @@ async def orders(
     before: Annotated[str | None, Query(max_length=64, description="The cursor.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
 ) -> OrdersAnswer:
-    """The account's orders, the newest first, a page at a time."""
+    """Return the account's orders, the newest first, a page at a time."""
     found = await run_sync(
         partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit)
     )
@@ -101,7 +101,7 @@ async def order(
     key: Reader,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> OrderAnswer:
-    """An order as it stands; with `wait`, the answer comes at its end or after that time."""
+    """Return an order as it stands; with `wait`, the answer comes at its end or after that time."""
 
     def as_it_stands() -> OrderAnswer:
         return _shown(house, house.herd.order(order_id, account=key.account))
@@ -130,7 +130,7 @@ async def events(
     ] = "continue",
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventStream:
-    """What happens to an order, as server-sent events, until its end.
+    """Stream what happens to an order, as server-sent events, until its end.
 
     `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
     caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
@@ -160,7 +160,10 @@ async def events(
 
 @router.get("/orders/{order_id}/receipt", response_class=Signed)
 async def receipt(order_id: str, house: AtHome, key: Reader) -> Signed:
-    """The order's receipt as it stands now, signed: a JWS; its keys: /.well-known/jwks.json."""
+    """Return the order's receipt as it stands now, signed: a JWS.
+
+    Its keys: /.well-known/jwks.json.
+    """
     token = await run_sync(partial(house.herd.signed_receipt, order_id, account=key.account))
     return Signed(token)
 
@@ -187,7 +190,7 @@ async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Re
 
 @router.post("/quotes")
 async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
-    """What an order would need, pay and wait for, as it would stand now; nothing is held.
+    """Return what an order would need, pay and wait for, as it would stand now; nothing is held.
 
     `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
     fee if it names none. `curve` says what other bids would buy.
@@ -199,7 +202,10 @@ async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
 
 
 def _place(house: House, found: Order) -> Place | None:
-    """Its place, if it has one and can be told now: an order that was taken is told in any case."""
+    """Return its place, if it has one and can be told now.
+
+    An order that was taken is told in any case.
+    """
     try:
         return house.herd.quotes.place(found)
     except HerdUnavailable:
@@ -207,7 +213,7 @@ def _place(house: House, found: Order) -> Place | None:
 
 
 def _shown(house: House, found: Order) -> OrderAnswer:
-    """An order as a client sees it."""
+    """Return an order as a client sees it."""
     if not found.state.ended:
         receipt, queue = receipt_of(found), _place(house, found)
         return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)

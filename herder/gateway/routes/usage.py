@@ -89,7 +89,7 @@ async def usage(
     after: Annotated[str, Query(max_length=200, description="The cursor.")] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
 ) -> Any:
-    """What was ordered between two days, by the day on which each order ended.
+    """Return what was ordered between two days, by the day on which each order ended.
 
     With the scope `operate` for every account or the one that is named; without it for the key's
     own. `Accept: text/csv` gives CSV that is safe for spreadsheets, with the page after it in the
@@ -118,7 +118,7 @@ async def usage(
 
 
 def _whose(key: ApiKey, account: str | None) -> str | None:
-    """Whose usage a key may see of what it asks for.
+    """Return whose usage a key may see of what it asks for.
 
     Raises:
         Forbidden: another account's, and it is no operator's.
@@ -143,7 +143,7 @@ def _sheet(report: Report, limit: int) -> Response:
 
 
 def prefers_csv(accept: str) -> bool:
-    """Whether a caller would rather have CSV than JSON (RFC 9110, 12.5.1).
+    """Return whether a caller would rather have CSV than JSON (RFC 9110, 12.5.1).
 
     >>> prefers_csv("text/csv"), prefers_csv("*/*"), prefers_csv("text/csv;q=0.5, */*")
     (True, False, False)

@@ -55,14 +55,14 @@ async def create(body: WebhookBody, house: AtHome, key: Buyer) -> dict[str, Any]
 
 @router.get("")
 async def webhooks(house: AtHome, key: Reader) -> dict[str, Any]:
-    """The account's webhooks, oldest first."""
+    """Return the account's webhooks, oldest first."""
     found = await run_sync(house.herd.webhooks.list, key.account)
     return {"webhooks": [shown(one) for one in found]}
 
 
 @router.get("/{webhook}")
 async def webhook_as_it_stands(webhook: str, house: AtHome, key: Reader) -> dict[str, Any]:
-    """A webhook."""
+    """Return a webhook."""
     found = await run_sync(partial(house.herd.webhooks.get, webhook, account=key.account))
     return shown(found)
 
@@ -102,7 +102,7 @@ async def deliveries(
     before: Annotated[str | None, Query(description="The cursor.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> dict[str, Any]:
-    """What was sent there, or is to be; the newest first, a page at a time."""
+    """Return what was sent there, or is to be; the newest first, a page at a time."""
     found = await run_sync(
         partial(
             house.herd.webhooks.deliveries.page,

@@ -254,7 +254,7 @@ def _bias(bias: object) -> dict[int, Any]:
 
 
 def _schema(wanted: object) -> str | None:
-    """The JSON schema that an answer has to follow, as text."""
+    """Return the JSON schema that an answer has to follow, as text."""
     if wanted is None:
         return None
     if not isinstance(wanted, dict):

@@ -94,7 +94,7 @@ class BalanceCard(BaseModel):
 
     @classmethod
     def of(cls, one: NamedBalance) -> BalanceCard:
-        """As the herd has it."""
+        """Build it from the herd's own object."""
         return cls(account=one.account, posted=one.posted, held=one.held, available=one.available)
 
 
@@ -107,7 +107,7 @@ class AccountCard(BalanceCard):
 
     @classmethod
     def with_limits(cls, one: NamedBalance, limits: Standing) -> AccountCard:
-        """As the herd has it."""
+        """Build it from the herd's own object."""
         return cls(
             **BalanceCard.of(one).model_dump(),
             open_orders=limits.open_orders,
@@ -156,7 +156,7 @@ class ApiKeyCard(BaseModel):
 
     @classmethod
     def of(cls, key: ApiKey) -> ApiKeyCard:
-        """As the herd has it."""
+        """Build it from the herd's own object."""
         return cls(
             id=key.id,
             account=key.account,
@@ -203,7 +203,7 @@ class GrantCard(BaseModel):
 
     @classmethod
     def of(cls, grant: Grant) -> GrantCard:
-        """As the herd has it."""
+        """Build it from the herd's own object."""
         return cls(
             id=grant.id,
             account=grant.account,
@@ -242,7 +242,7 @@ class WorkerCard(BaseModel):
 
     @classmethod
     def of(cls, one: Worker) -> WorkerCard:
-        """As the herd has it."""
+        """Build it from the herd's own object."""
         return cls(
             name=one.name,
             instance=one.instance,

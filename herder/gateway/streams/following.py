@@ -45,7 +45,7 @@ class Mark:
 
     @classmethod
     def parse(cls, text: str | None) -> Mark | None:
-        """The `Last-Event-ID` of a caller who comes back.
+        """Return the `Last-Event-ID` of a caller who comes back.
 
         Raises:
             BadRequest: it is none of ours.
@@ -84,7 +84,7 @@ class Wake:
         self.event = asyncio.Event()
 
     def set(self) -> None:
-        """What is waited for is there. Called on another thread."""
+        """Wake the waiter. Called on another thread."""
         with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(self.event.set)
 
@@ -182,7 +182,7 @@ class Follower:
 
     @asynccontextmanager
     async def waking(self, topic: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever there may be news of a topic, while the block lasts."""
+        """Provide an event that is set when a topic may have news, while the block lasts."""
         wake, watcher = Wake(), self._herd.watcher
         adding = asyncio.ensure_future(look(self._herd.database, partial(watcher.add, topic, wake)))
         try:
@@ -197,7 +197,7 @@ class Follower:
     async def follow(
         self, order_id: str, *, account: str | None, mark: Mark | None = None
     ) -> AsyncIterator[Happened]:
-        """All that happens to an order from here on; the last is its end.
+        """Yield all that happens to an order from here on; the last is its end.
 
         While the database is away the text of what runs goes on, and the end is waited for.
 
@@ -246,7 +246,7 @@ class Follower:
         yield _end(result)
 
     async def _stand(self, order_id: str, account: str | None, known: Order | None) -> Order:
-        """An order as it stands; as it is known, if the database is away."""
+        """Return an order as it stands; as it is known, if the database is away."""
         read = partial(self._herd.order, order_id, account=account)
         if known is None:
             return await self._look(read)
@@ -256,7 +256,10 @@ class Follower:
             return known
 
     async def _place(self, order: Order) -> Place | None:
-        """An order's place, if it has one and can be told now: nobody's text waits for that."""
+        """Return an order's place, if it has one and can be told now.
+
+        Nobody's text waits for that.
+        """
         try:
             return await look(self._herd.database, partial(self._herd.quotes.place, order))
         except HerdUnavailable:
@@ -265,7 +268,7 @@ class Follower:
     async def _read(
         self, order_id: str, attempt: int, after: str, text: _Text
     ) -> AsyncIterator[Happened | str]:
-        """New text of an attempt, and the ids of what was read of it."""
+        """Yield new text of an attempt, and the ids of what was read of it."""
         try:
             pieces = await self._reader.read(order_id, attempt, after, block_ms=int(LOOK_S * 1000))
         except RedisError:
@@ -301,13 +304,16 @@ class _Text:
         return lost
 
     def take(self, offset: int, text: str) -> Happened | None:
-        """A piece of the attempt's text; None if nothing of it is new, or one before is missing."""
+        """Return a piece of the attempt's text.
+
+        None if nothing of it is new, or one before is missing.
+        """
         if offset > self._shown:
             return None  # a piece was dropped on the way: the stored text fills the gap
         return self._show(text[self._shown - offset :])
 
     def complete(self, attempt: int, whole: str) -> Iterator[Happened]:
-        """The rest of the text that the order ended with."""
+        """Yield the rest of the text that the order ended with."""
         if (lost := self.turn_to(attempt)) is not None:
             yield lost
         again = hashlib.blake2b(whole[self._begin : self._shown].encode())

@@ -25,7 +25,7 @@ class DutyMetrics(Collector):
         self.counts: dict[str, Counts] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """As prometheus_client asks for it."""
+        """Yield the metrics, as prometheus_client asks for them."""
         failures = CounterMetricFamily(
             "llama_herder_duty_failures",
             "Failures of herders' background duties: of a batch, or of a row that was left out.",

@@ -197,7 +197,7 @@ class Metrics:
     # What this gateway did
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A call was answered."""
+        """Count a call that was answered."""
         known = self._calls.get((route, method, status))
         if known is None:
             # Looked up once for each: there are as many as there are routes and answers.
@@ -211,7 +211,7 @@ class Metrics:
         duration.observe(seconds)
 
     def began(self, model: str, seconds: float) -> None:
-        """A text began that is streamed here."""
+        """Count the start of a text that is streamed here."""
         self.first_texts.labels(model).observe(seconds)
 
     # Scrapes
@@ -245,7 +245,7 @@ class Metrics:
         self._count(look.happened, look.queues)
 
     def _forget_herd(self) -> None:
-        """What is now is not known; a gauge of before would pass for it."""
+        """Forget the gauges of the herd: old values would pass for current ones."""
         for one in (
             *(self.open_orders, self.queue_tokens, self.workers, self.slots, self.slots_in_use),
             *(self.money, self.imbalance),

@@ -93,7 +93,7 @@ class Cursor:
     missed: dict[int, float] = field(default_factory=dict)
 
     def read(self, seq: int, now_s: float) -> None:
-        """This event was read, and is the next that was there."""
+        """Note an event that was read, the next one that was there."""
         assert self.top is not None
         if seq < self.top:
             self.missed.pop(seq, None)
@@ -138,7 +138,7 @@ class Monitor:
         self._totals_due_s = 0.0
 
     def look(self) -> Look:
-        """The herd now, and what happened since the last look.
+        """Return the herd now, and what happened since the last look.
 
         Raises:
             HerdUnavailable: the database is out of reach; what happened is told by the next look.
@@ -169,7 +169,7 @@ class Monitor:
         return Queue(max(found.orders, last.ahead), max(found.tokens, last.tokens))
 
     def _follow(self, connection: Connection) -> tuple[list[Happening], int]:
-        """What happened since the look before, and how many events that leaves unread."""
+        """Return what happened since the look before, and how many events that leaves unread."""
         cursor, now_s = self._cursor, self._clock_s()
         last = monitor_sql.last_event(connection)
         if cursor.top is None:

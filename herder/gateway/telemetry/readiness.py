@@ -22,7 +22,7 @@ BROKER_S = 2
 
 
 def check(herd: LocalHerd) -> dict[str, str]:
-    """What a herd needs to run an order: `ok` for each part, or what is wrong with it.
+    """Return what a herd needs to run an order: `ok` for each part, or what is wrong with it.
 
     Anybody may be shown this: it names no address and no error of a server's.
 
