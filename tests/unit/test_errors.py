@@ -24,7 +24,12 @@ def subclasses(root: type[Exception]) -> list[type[Exception]]:
     return [root, *(deeper for one in root.__subclasses__() for deeper in subclasses(one))]
 
 
-TREE = [kind for root in ROOTS for kind in subclasses(root) if kind.__module__ == root.__module__]
+TREE = [
+    kind
+    for root in ROOTS
+    for kind in subclasses(root)
+    if kind.__module__.startswith(f"{root.__module__.partition('.')[0]}.errors")
+]
 
 
 def a_result() -> Result:

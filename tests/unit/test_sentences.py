@@ -74,7 +74,7 @@ def sentences() -> Iterator[Raised]:
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
             if name not in ERRORS and not (
                 name == "__init__"
-                and path in (ROOT / "herder/errors.py", ROOT / "workers/errors.py")
+                and (path.parent == ROOT / "herder/errors" or path == ROOT / "workers/errors.py")
             ):
                 continue
             text = text_of(node.args[0])

@@ -16,11 +16,13 @@ from typing import Literal
 import structlog
 from redis import RedisError
 
+from workers.agent.claims import Claims
+from workers.agent.conversion import bare_outcome, outcome_of, work_of
 from workers.agent.outcomes import OutcomeBox, Sender
 from workers.agent.texts import TextFlusher
 from workers.engine.engine import Engine
-from workers.engine.work import End, Work
-from workers.errors import NotAccepting, WorkerError
+from workers.engine.work import End
+from workers.errors import NotAccepting
 from workers.settings import JoinFile, WorkerSettings
 from workers.transport.loops import Loop
 from workers.transport.streams import Streams
@@ -28,14 +30,12 @@ from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
     MAX_HELD,
-    MAX_TEXT_CHARS,
     Announcement,
     Beat,
     Body,
     Claim,
     Confirm,
     Drain,
-    Failure,
     Farewell,
     Held,
     Job,
@@ -83,35 +83,6 @@ class _Running:
         self.done.set()
 
 
-class _Claims:
-    """Sends claims, and returns once they are sent.
-
-    Those that come while a message is on its way go out together in the next: the threads that
-    bring them take turns at sending for all.
-    """
-
-    def __init__(self, send: Callable[[tuple[Held, ...]], None]) -> None:
-        self._send = send
-        self._sending = threading.Lock()
-        self._lock = threading.Lock()
-        self._waiting: list[Held] = []
-
-    def put(self, held: Held) -> None:
-        """Send a claim.
-
-        Raises:
-            RedisError: it, or one that was sent with it, may not have arrived.
-        """
-        with self._lock:
-            self._waiting.append(held)
-        with self._sending:
-            with self._lock:
-                if held not in self._waiting:
-                    return  # another thread sent it with its own
-                batch, self._waiting = self._waiting[:MAX_HELD], self._waiting[MAX_HELD:]
-            self._send(tuple(batch))
-
-
 class Agent:
     """What a worker process is, beside its engine and Celery."""
 
@@ -151,7 +122,7 @@ class Agent:
             others_run=lambda: len(self._running) > 1,
             clock=clock,
         )
-        self._claims = _Claims(lambda held: self._say(Claim(held=held)))
+        self._claims = Claims(lambda held: self._say(Claim(held=held)))
         self._running: dict[str, _Running] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._beats = 0
@@ -213,7 +184,7 @@ class Agent:
     def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
         if job.model != self._settings.model:
             # Not ours to run: another worker of this herd may have it.
-            return self._answer(_outcome(job, "handed_back"))
+            return self._answer(bare_outcome(job, "handed_back"))
         try:
             self._claims.put(job.held)
         except RedisError as error:
@@ -222,16 +193,16 @@ class Agent:
             return None
         began_s = self._clock()
         try:
-            self._engine.submit(_work(job), running)
+            self._engine.submit(work_of(job), running)
         except NotAccepting:
-            return self._answer(_outcome(job, "handed_back"))
+            return self._answer(bare_outcome(job, "handed_back"))
         if running.called_off is not None:
             # The order to stop came before the engine knew of it: the herder answers claims.
             self._engine.cancel(f"{job.order}:{job.attempt}", running.called_off)
         running.done.wait()
         assert running.end is not None
         took_ms = int((self._clock() - began_s) * 1000)
-        outcome = _ended(job, running.end, took_ms)
+        outcome = outcome_of(job, running.end, took_ms)
         return None if running.void else self._answer(outcome)
 
     def _answer(self, outcome: Outcome) -> Outcome:
@@ -375,53 +346,3 @@ class Agent:
 
 def _key(held: Held) -> str:
     return f"{held.order}:{held.attempt}"
-
-
-def _work(job: Job) -> Work:
-    return Work(
-        key=f"{job.order}:{job.attempt}",
-        prompt=job.prompt,
-        messages=job.messages,
-        raw=job.raw,
-        tokens=job.tokens,
-        stop=job.stop,
-        sampling=job.sampling,
-        rank=job.rank,
-        run_limit_s=float(job.run_limit_s),
-    )
-
-
-Result = Literal["completed", "failed", "handed_back"]
-
-
-def _outcome(job: Job, result: Result) -> Outcome:
-    return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, result=result)
-
-
-def _ended(job: Job, end: End, took_ms: int) -> Outcome:
-    if end.reason == "handed_back":
-        return _outcome(job, "handed_back")
-    if len(end.text) > MAX_TEXT_CHARS:
-        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} can be sent."
-        failure = Failure(code="answer_too_long", message=said, permanent=True)
-        return _outcome(job, "failed").model_copy(update={"failure": failure})
-    base = {
-        "order": job.order,
-        "attempt": job.attempt,
-        "nonce": job.nonce,
-        "text": end.text,
-        "prompt_tokens": end.prompt_tokens,
-        "generated": end.generated,
-        "took_ms": took_ms,
-    }
-    if end.reason == "failed":
-        return Outcome.model_validate({**base, "result": "failed", "failure": _failure(end.error)})
-    return Outcome.model_validate({**base, "result": "completed", "finish_reason": end.reason})
-
-
-def _failure(error: WorkerError | None) -> Failure:
-    if error is None:
-        return Failure(code="worker_error", message="The worker failed.", permanent=False)
-    return Failure(
-        code=error.code, message=error.message[:2000], permanent=error.permanent, data=error.data
-    )

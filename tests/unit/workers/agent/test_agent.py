@@ -302,7 +302,7 @@ def test_it_obeys_nobody_but_its_herder(bench):
 
 
 def test_an_answer_too_long_for_a_message_fails_and_stops_no_other(bench, monkeypatch):
-    monkeypatch.setattr("workers.agent.agent.MAX_TEXT_CHARS", 5)
+    monkeypatch.setattr("workers.agent.conversion.MAX_TEXT_CHARS", 5)
     one, other = job("[[say:much too long]]", 20), job("[[end:0]]", order="o-2")
     bench.agent.run(one)
     bench.agent.run(other)

@@ -1,0 +1,138 @@
+"""One tree of errors: each has a sentence that says what was wrong and what would be right.
+
+HerdError
+├── InvalidRequest            the call is wrong; nothing was held
+│   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
+│   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
+│   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook, InvalidMessage
+│   ├── InvalidQuote           no quote of this herd
+│   ├── QuoteMismatch          the quote is for another order
+│   ├── TooManyTokens         more than the model's context
+│   ├── FeeTooLow             below what is needed
+│   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
+├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound,
+│   └── GrantNotFound, WebhookNotFound
+├── Unauthorized, Forbidden   no API key, or not for this
+├── KeyLimitReached           the API key may not spend that
+├── AccountExists, KeyReused, RefundRefused
+├── RateLimited               when to try again
+├── RebidTooLow, OrderNotWaiting
+├── QuoteExpired              its minute has passed
+├── InsufficientBalance       which command fills the account
+├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
+├── StreamRestarted, ResultTimeout
+└── SetupError, HerdUnavailable
+"""
+
+from herder.errors.absent import (
+    AccountNotFound,
+    ApiKeyNotFound,
+    GrantNotFound,
+    ModelNotFound,
+    NotFound,
+    OrderNotFound,
+    WebhookNotFound,
+    WorkerNotFound,
+)
+from herder.errors.base import HerdError, sentence, shown
+from herder.errors.ends import (
+    OrderCancelled,
+    OrderEnded,
+    OrderExpired,
+    OrderFailed,
+    ResultTimeout,
+    StreamRestarted,
+)
+from herder.errors.refusals import (
+    AccountExists,
+    Forbidden,
+    InsufficientBalance,
+    KeyLimitReached,
+    KeyReused,
+    OrderNotWaiting,
+    QuoteExpired,
+    RateLimited,
+    RebidTooLow,
+    RefundRefused,
+    Unauthorized,
+)
+from herder.errors.requests import (
+    FeeAboveMax,
+    FeeTooLow,
+    InvalidAmount,
+    InvalidBids,
+    InvalidFee,
+    InvalidKey,
+    InvalidMessage,
+    InvalidMultiplier,
+    InvalidName,
+    InvalidPrompt,
+    InvalidQuote,
+    InvalidReceipt,
+    InvalidReference,
+    InvalidRequest,
+    InvalidRunLimit,
+    InvalidSampling,
+    InvalidStartBy,
+    InvalidStop,
+    InvalidTokens,
+    InvalidWebhook,
+    QuoteMismatch,
+    TooManyTokens,
+)
+from herder.errors.setup import HerdUnavailable, SetupError
+
+__all__ = [
+    "shown",
+    "sentence",
+    "HerdError",
+    "InvalidRequest",
+    "InvalidTokens",
+    "TooManyTokens",
+    "InvalidRunLimit",
+    "InvalidStartBy",
+    "InvalidReceipt",
+    "InvalidQuote",
+    "QuoteMismatch",
+    "InvalidBids",
+    "InvalidWebhook",
+    "InvalidMessage",
+    "InvalidFee",
+    "InvalidMultiplier",
+    "FeeTooLow",
+    "FeeAboveMax",
+    "InvalidPrompt",
+    "InvalidStop",
+    "InvalidSampling",
+    "InvalidReference",
+    "InvalidKey",
+    "InvalidName",
+    "InvalidAmount",
+    "NotFound",
+    "AccountNotFound",
+    "ModelNotFound",
+    "OrderNotFound",
+    "ApiKeyNotFound",
+    "GrantNotFound",
+    "WebhookNotFound",
+    "Unauthorized",
+    "Forbidden",
+    "KeyLimitReached",
+    "WorkerNotFound",
+    "AccountExists",
+    "KeyReused",
+    "RefundRefused",
+    "RateLimited",
+    "RebidTooLow",
+    "OrderNotWaiting",
+    "QuoteExpired",
+    "InsufficientBalance",
+    "OrderEnded",
+    "OrderFailed",
+    "OrderCancelled",
+    "OrderExpired",
+    "StreamRestarted",
+    "ResultTimeout",
+    "SetupError",
+    "HerdUnavailable",
+]

@@ -1,0 +1,80 @@
+"""What was named is not there."""
+
+from __future__ import annotations
+
+from herder.errors.base import HerdError, shown
+
+
+class NotFound(HerdError):
+    """What was named is not there."""
+
+    code = "not_found"
+
+
+class AccountNotFound(NotFound):
+    """No account has this name."""
+
+    code = "account_not_found"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(
+            f"There is no account {account!r}; the herd's operator creates one with `herd account "
+            f"create {account}`.",
+            account=account,
+        )
+
+
+class ModelNotFound(NotFound):
+    """Nobody ever configured or announced this model."""
+
+    code = "model_not_found"
+
+    def __init__(self, model: str, known: list[str]) -> None:
+        has = ", ".join(known) if known else "none yet"
+        super().__init__(f"There is no model {model!r} here. Known models: {has}.", model=model)
+
+
+class OrderNotFound(NotFound):
+    """No order has this id, or it is another account's."""
+
+    code = "order_not_found"
+
+    def __init__(self, order: str) -> None:
+        super().__init__(f"There is no order {order!r}.", order=order)
+
+
+class ApiKeyNotFound(NotFound):
+    """No API key has this id, or it is another account's."""
+
+    code = "api_key_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no API key {shown(key)!r}.", key=shown(key))
+
+
+class GrantNotFound(NotFound):
+    """No grant has this id."""
+
+    code = "grant_not_found"
+
+    def __init__(self, grant: str) -> None:
+        super().__init__(f"There is no grant {shown(grant)!r}.", grant=shown(grant))
+
+
+class WebhookNotFound(NotFound):
+    """No webhook or message of one has this id, or it is another account's."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook: str) -> None:
+        super().__init__(f"There is no webhook {shown(webhook)!r}.", webhook=shown(webhook))
+
+
+class WorkerNotFound(NotFound):
+    """No worker of this name is here."""
+
+    code = "worker_not_found"
+
+    def __init__(self, worker: str, here: list[str]) -> None:
+        has = ", ".join(here[:20]) if here else "none"
+        super().__init__(f"There is no worker {worker!r} here. Workers: {has}.", worker=worker)

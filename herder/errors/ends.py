@@ -1,0 +1,73 @@
+"""How an order that was waited for did not end as hoped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herder.errors.base import HerdError
+
+if TYPE_CHECKING:
+    from herder.types import Result
+
+
+class OrderEnded(HerdError):
+    """The order ended without being completed. `result` holds the partial text and the receipt."""
+
+    code = "order_ended"
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message, order=result.order, state=result.receipt.state)
+        self.result = result
+
+
+class OrderFailed(OrderEnded):
+    """It could not be run; nothing was charged."""
+
+    code = "order_failed"
+
+
+class OrderCancelled(OrderEnded):
+    """It was cancelled."""
+
+    code = "order_cancelled"
+
+
+class OrderExpired(OrderEnded):
+    """It did not begin, or did not end, in time."""
+
+    code = "order_expired"
+
+
+class StreamRestarted(HerdError):
+    """The worker was lost after text was shown, and another began anew; read again for it."""
+
+    code = "stream_restarted"
+
+    def __init__(self, order: str, shown: int) -> None:
+        super().__init__(
+            f"Order {order} started again on another worker after {shown} characters were shown; "
+            "call stream() again for the new text.",
+            order=order,
+            shown=shown,
+        )
+
+
+class ResultTimeout(HerdError):
+    """The order did not end within the time that the caller gave; it goes on.
+
+    `state` of its data is `unknown` where the database did not answer all that time.
+    """
+
+    code = "result_timeout"
+
+    def __init__(self, order: str, state: str, timeout_s: str) -> None:
+        stands = (
+            f"The database did not say within {timeout_s} s how order {order} stands"
+            if state == "unknown"
+            else f"Order {order} is still {state} after {timeout_s} s"
+        )
+        super().__init__(
+            f"{stands}. It continues; call result() again to wait for it.",
+            order=order,
+            state=state,
+        )

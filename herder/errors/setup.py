@@ -1,0 +1,17 @@
+"""The herd is not set up, or does not answer."""
+
+from __future__ import annotations
+
+from herder.errors.base import HerdError
+
+
+class SetupError(HerdError):
+    """The home folder, a key or a setting is missing or wrong."""
+
+    code = "setup_error"
+
+
+class HerdUnavailable(HerdError):
+    """The database is busy or out of reach; the same call may work later."""
+
+    code = "herd_unavailable"

@@ -1,0 +1,62 @@
+"""A job as work for the engine, and how the engine ended it as an outcome. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workers.engine.work import End, Work
+from workers.errors import WorkerError
+from workers.wire import MAX_TEXT_CHARS, Failure, Job, Outcome
+
+
+def work_of(job: Job) -> Work:
+    """Give the engine's side of a job."""
+    return Work(
+        key=f"{job.order}:{job.attempt}",
+        prompt=job.prompt,
+        messages=job.messages,
+        raw=job.raw,
+        tokens=job.tokens,
+        stop=job.stop,
+        sampling=job.sampling,
+        rank=job.rank,
+        run_limit_s=float(job.run_limit_s),
+    )
+
+
+Result = Literal["completed", "failed", "handed_back"]
+
+
+def bare_outcome(job: Job, result: Result) -> Outcome:
+    """Say of an attempt no more than its result."""
+    return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, result=result)
+
+
+def outcome_of(job: Job, end: End, took_ms: int) -> Outcome:
+    """Say how the engine ended an attempt."""
+    if end.reason == "handed_back":
+        return bare_outcome(job, "handed_back")
+    if len(end.text) > MAX_TEXT_CHARS:
+        said = f"The answer has {len(end.text)} characters; at most {MAX_TEXT_CHARS} can be sent."
+        failure = Failure(code="answer_too_long", message=said, permanent=True)
+        return bare_outcome(job, "failed").model_copy(update={"failure": failure})
+    base = {
+        "order": job.order,
+        "attempt": job.attempt,
+        "nonce": job.nonce,
+        "text": end.text,
+        "prompt_tokens": end.prompt_tokens,
+        "generated": end.generated,
+        "took_ms": took_ms,
+    }
+    if end.reason == "failed":
+        return Outcome.model_validate({**base, "result": "failed", "failure": _failure(end.error)})
+    return Outcome.model_validate({**base, "result": "completed", "finish_reason": end.reason})
+
+
+def _failure(error: WorkerError | None) -> Failure:
+    if error is None:
+        return Failure(code="worker_error", message="The worker failed.", permanent=False)
+    return Failure(
+        code=error.code, message=error.message[:2000], permanent=error.permanent, data=error.data
+    )
