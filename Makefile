@@ -46,5 +46,5 @@ pins: install ## write constraints.txt anew, for each Python found (UPGRADE=1: t
 	@$(BIN)/python -m deploy.install.pins $(if $(UPGRADE),--upgrade)
 
 clean: ## remove what was made in this folder; wheels that were compiled stay, in ~/.cache
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ import pytest
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 4 * 2**30
 """What has to be free there for the tests' folders: they take a tenth of it, unless many fail."""
+QUICK = Path(__file__).parent / "unit"
 
 
 def pytest_configure() -> None:
@@ -22,6 +23,20 @@ def pytest_configure() -> None:
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
         # SQLite waits for the disk at each commit, and each test makes a database or two.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measure the coverage of a part: tests that are measured take half as long again.
+
+    It is the quick tests, each on one database, but for the hunts, which repeat what others cover.
+    """
+    if not config.pluginmanager.hasplugin("_cov"):
+        return
+    for item in items:
+        _, _, variant = item.nodeid.partition("[")
+        hunts = item.path.stem.endswith("_model")
+        if QUICK not in item.path.parents or "postgresql" in variant or hunts:
+            item.add_marker("no_cover")
 
 
 def _hear_signals() -> None:

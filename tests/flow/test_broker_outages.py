@@ -91,7 +91,7 @@ def test_a_broker_that_forgets_everything_delays_orders_and_counts_against_none(
     # Submission goes on, and does not wait.
     began = time.monotonic()
     orders += [herd.submit(f"Late number {number}", 5) for number in range(4)]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     time.sleep(4 * CLAIM_S)  # long enough for each limit, if an outage counted
     forget(server)
     orders += [herd.submit(f"After number {number}", 5) for number in range(2)]
@@ -131,7 +131,7 @@ def test_a_rabbitmq_that_takes_nothing_stops_nobody_and_loses_nothing(own_herd, 
     try:
         began = time.monotonic()
         orders += [own_herd.submit(f"Number {number}", 5) for number in range(5)]
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         # Its outcome cannot be sent, and its worker goes on to say so.
         wait_for(lambda: "outcomes_not_sent" in own_herd.logs, "the worker cannot send")
         assert orders[0].status() == "running"

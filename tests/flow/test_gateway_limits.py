@@ -272,7 +272,7 @@ def test_a_caller_of_openais_routes_may_have_his_order_go_on(herd, key, stream):
     asked = {"on_disconnect": "continue"} if stream else {}
     headers = {**bearer(key), **({} if stream else {"X-On-Disconnect": "continue"})}
     address = f"{url}/v1/chat/completions"
-    with httpx.Client(timeout=2) as browser:
+    with httpx.Client(timeout=60 if stream else 2) as browser:
         if stream:
             with browser.stream("POST", address, json=body | asked, headers=headers) as answer:
                 order = answer.headers["x-order"]
@@ -280,7 +280,7 @@ def test_a_caller_of_openais_routes_may_have_his_order_go_on(herd, key, stream):
         else:
             with pytest.raises(httpx.ReadTimeout):
                 browser.post(address, json=body, headers=headers)
-            (receipt,) = herd.client.orders(account="default")
+            (receipt,) = wait_for(lambda: herd.client.orders(account="default"), "it is taken")
             order = receipt.order
     assert herd.client.result(order, 60).usage.generated == 100
 

@@ -299,7 +299,7 @@ def test_a_caller_who_goes_away_cancels_the_order(herd, gateway, key, stream):
     body = {"model": "stub", "messages": HI, "max_tokens": 1000, "stream": stream}
     headers = {"Authorization": f"Bearer {key}"}
     url = f"{gateway}/v1/chat/completions"
-    with httpx.Client(timeout=1.5) as browser:
+    with httpx.Client(timeout=60 if stream else 1.5) as browser:
         if stream:
             with browser.stream("POST", url, json=body, headers=headers) as answer:
                 order = answer.headers["x-order"]
@@ -307,7 +307,8 @@ def test_a_caller_who_goes_away_cancels_the_order(herd, gateway, key, stream):
         else:
             with pytest.raises(httpx.ReadTimeout):
                 browser.post(url, json=body, headers=headers)
-            order = herd.client.orders(account="default")[0].order
+            (receipt,) = wait_for(lambda: herd.client.orders(account="default"), "it is taken")
+            order = receipt.order
     wait_for(lambda: herd.client.receipt(order).state == "cancelled", "it is cancelled")
 
 

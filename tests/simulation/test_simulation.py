@@ -20,7 +20,8 @@ from tests.simulation.tally import KINDS, added, missing
 from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
-FIXED = range(1, 31)
+FIXED = range(1, 21)
+"""Fifteen would do for every kind of trouble to occur; `make simulate` runs three hundred."""
 
 
 @cache
@@ -41,7 +42,7 @@ def test_the_rules_hold(seed, clean_environment):
     holds(fixed(seed))
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(5))
 def test_the_rules_hold_for_a_fresh_seed(number, clean_environment):
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
