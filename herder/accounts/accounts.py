@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 import ledger
 from herder.accounts import api_keys
 from herder.clock import clock_us
 from herder.db.database import Database
-from herder.db.tables import account
 from herder.domain.parsing import parse_account
 from herder.errors import (
     AccountExists,
@@ -110,10 +109,9 @@ class Accounts:
     def balances(self) -> list[NamedBalance]:
         """Return every account with its balance, by name."""
         with self._database.read() as connection:
-            names = connection.execute(select(account.c.name).order_by(account.c.name)).scalars()
             return [
                 _named(name, self._ledger.get_balance(connection, client_account(name)))
-                for name in names
+                for name in account_sql.names(connection)
             ]
 
     def page(self, after: str = "", limit: int = 100) -> list[NamedBalance]:

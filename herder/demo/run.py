@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from sqlalchemy import select
-
-from herder.db.tables import event
 from herder.demo.story import (
     DEPOSITS,
     FIRST,
@@ -38,6 +35,7 @@ from herder.host.programs import Plan, make_plan
 from herder.host.supervisor import Supervisor
 from herder.host.up import only_one, wait_ready
 from herder.local.local_herd import LocalHerd
+from herder.store import monitor as monitor_sql
 from herder.store.herd import Worker
 from herder.types import NamedBalance
 
@@ -307,10 +305,7 @@ def _wait(herd: LocalHerd, supervisor: Supervisor, story: Story, done: Callable[
 def _place(herd: LocalHerd, story: Story) -> None:
     """Give each order its number by dispatch, and by price."""
     with herd.database.read() as connection:
-        rows = connection.execute(
-            select(event.c.order_id).where(event.c.kind == "dispatched").order_by(event.c.seq)
-        ).scalars()
-        dispatched = list(dict.fromkeys(rows))  # an order that went out twice: the first time
+        dispatched = monitor_sql.dispatched(connection, len(story.orders))
     for placed in story.orders:
         placed.served = dispatched.index(placed.receipt.order) + 1
     first = len(FIRST)

@@ -13,13 +13,10 @@ import secrets
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import insert, select
-
 from herder.accounts.accounts import OUTSIDE, Accounts, open_ledger
 from herder.clock import clock_us
 from herder.db import migrations
 from herder.db.database import Database
-from herder.db.tables import clock, policy
 from herder.errors import AccountExists, SetupError
 from herder.herd.herder_key import load_herder_key
 from herder.settings import InitialPolicy, Settings
@@ -80,12 +77,12 @@ def _fill(
         stripes = REVENUE_STRIPES[connection.dialect.name]
         migrations.upgrade(connection)
         herd_sql.add_key(connection, herd_sql.HERDER, "herder", key.public, now_us)
-        if connection.execute(select(policy.c.id)).one_or_none() is not None:
+        if model_sql.has_policy(connection):
             return
         model_sql.put_model(connection, initial.model, initial.rates)
-        connection.execute(
-            insert(policy).values(
-                id=1,
+        model_sql.add_policy(
+            connection,
+            model_sql.PolicyRow(
                 fee_bump=initial.fee_bump,
                 auto_multiplier_max=initial.auto_multiplier_max,
                 auto_half_life_s=initial.auto_half_life_s,
@@ -96,9 +93,9 @@ def _fill(
                 tokens_per_minute=initial.tokens_per_minute,
                 default_model=initial.model,
                 revenue_stripes=stripes,
-            )
+            ),
         )
-        connection.execute(insert(clock).values(id=1, heard_s=0, marked_us=0))
+        herd_sql.start_clock(connection)
         books = open_ledger()
         books.create_account(connection, OUTSIDE, "outside", allow_overdraft=True)
         for stripe in range(stripes):

@@ -64,8 +64,14 @@ def add_account(connection: Connection, name: str, now_us: int) -> None:
     connection.execute(insert(account).values(name=name, created_us=now_us))
 
 
-def names(connection: Connection, after: str, limit: int) -> list[str]:
-    """Names of accounts that come after one, in their order."""
+def names(connection: Connection, after: str = "", limit: int | None = None) -> list[str]:
+    """Names of accounts in their order.
+
+    Args:
+        connection: a transaction.
+        after: only those that come after this one.
+        limit: how many at most; None: all.
+    """
     query = select(account.c.name).where(account.c.name > after).order_by(account.c.name)
     return list(connection.execute(query.limit(limit)).scalars())
 

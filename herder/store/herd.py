@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from herder.db.tables import IS_OUT, clock, in_state, key, orders, worker
 from herder.domain.order import State
@@ -211,6 +211,11 @@ LEAST_APART_US = 900_000
 """Less than a second, so that the jitter of a herder that marks each second costs no second."""
 
 _CLOCK = select(clock)
+
+
+def start_clock(connection: Connection) -> None:
+    """Write down the clock of a new herd, in which nobody has listened yet."""
+    connection.execute(insert(clock).values(id=1, heard_s=0, marked_us=0))
 
 
 def heard_s(connection: Connection) -> int:

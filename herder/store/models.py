@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from herder.db.tables import model, policy
 from herder.domain.pricing import Policy, Rates
@@ -25,7 +25,39 @@ class Model:
     last_dispatch_us: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """The one row of `policy`: what prices, ranks and limits; exact numbers as text.
+
+    Attributes:
+        fee_bump, auto_multiplier_max: exact fractions.
+        revenue_stripes: accounts that revenue is spread over.
+    """
+
+    fee_bump: str
+    auto_multiplier_max: str
+    auto_half_life_s: int
+    bytes_per_word: int
+    charge_unused: bool
+    aging_s: int
+    max_open_orders: int
+    tokens_per_minute: int
+    default_model: str
+    revenue_stripes: int
+
+
 _POLICY = select(policy)
+
+
+def has_policy(connection: Connection) -> bool:
+    """Whether the database holds a herd already."""
+    return connection.execute(_POLICY).one_or_none() is not None
+
+
+def add_policy(connection: Connection, row: PolicyRow) -> None:
+    """Write down the policy of a new herd."""
+    values = {column.name: getattr(row, column.name) for column in policy.c if column.name != "id"}
+    connection.execute(insert(policy).values(id=1, **values))
 
 
 def read_policy(connection: Connection) -> tuple[Policy, str, int]:

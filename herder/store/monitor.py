@@ -54,6 +54,13 @@ _OUT = (
     .where(IS_OUT)
     .group_by(orders.c.model, orders.c.state)
 )
+_DISPATCHED = (
+    select(event.c.order_id)
+    .where(event.c.kind == "dispatched")
+    .group_by(event.c.order_id)
+    .order_by(func.min(event.c.seq))
+    .limit(bindparam("limit"))
+)
 _UNSENT = select(func.count()).select_from(outbox)
 
 
@@ -75,6 +82,14 @@ def _read(rows: Iterable[Row[Any]]) -> list[Happening]:
 def last_event(connection: Connection) -> int:
     """Return the number of the last event; 0 if there is none."""
     return int(connection.execute(_LAST).scalar_one() or 0)
+
+
+def dispatched(connection: Connection, limit: int) -> list[str]:
+    """Read which orders were sent out first, by the first time that each was.
+
+    For a herd of a few orders: it reads every event that there ever was.
+    """
+    return [str(found) for found in connection.execute(_DISPATCHED, {"limit": limit}).scalars()]
 
 
 def count_out(connection: Connection) -> dict[tuple[str, str], int]:
