@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -37,6 +37,7 @@ _NO_RIGHT = "42501"
 _READ_ONLY = "25006"
 
 _GAVE_UP = "57014"  # query_canceled, by a time limit of the server's
+_WRONG_VALUE = "22"  # class data_exception
 _DAMAGED = {"XX001", "XX002"}  # data, or an index, corrupted
 _SHORT_OF = ("53", "58")
 """Classes of SQLSTATEs: of resources such as disk space and memory, and errors of the system."""
@@ -131,6 +132,7 @@ class Postgres:
                 url.set(drivername="postgresql+psycopg"),
                 isolation_level="READ COMMITTED",
                 pool_pre_ping=True,
+                hide_parameters=True,  # they are prompts, answers and nonces; errors are logged
                 connect_args=_connect_args(url, patience_s),
                 **pool,
             )
@@ -147,6 +149,7 @@ class Postgres:
             connection.autocommit = False
             connection.adapters.register_dumper(str, _text_dumper())
 
+        event.listen(engine, "handle_error", _hide_values)
         return engine
 
     @property
@@ -269,6 +272,23 @@ class Postgres:
 
 class _Lost(HerdUnavailable):
     """The connection was lost: what it was about to do may have been done, if that was a commit."""
+
+
+def _hide_values(context: ExceptionContext) -> None:
+    """Leave out of an error what the server quotes of the values: errors are logged.
+
+    It quotes them after its first line (`DETAIL: Failing row contains ...`), and within it where
+    a value itself is wrong. What may say so is a prompt, an answer or a nonce.
+    """
+    cause, error = context.original_exception, context.sqlalchemy_exception
+    words = str(cause)
+    kept = words.partition("\n")[0]
+    if (getattr(cause, "sqlstate", None) or "").startswith(_WRONG_VALUE):
+        kept = kept.partition(': "')[0]
+    if kept == words or error is None:
+        return
+    cause.args = (kept,)
+    error.args = (str(error.args[0]).replace(words, kept), *error.args[1:])
 
 
 def _connect_args(url: URL, patience_s: int) -> dict[str, object]:

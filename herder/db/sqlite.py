@@ -54,7 +54,12 @@ class Sqlite:
     def _engine(self, begin: str) -> Engine:
         # What lives in memory has no pool that could wait.
         pool: dict[str, Any] = {} if self._path is None else {"pool_timeout": POOL_TIMEOUT_S}
-        engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_S}, **pool)
+        engine = create_engine(
+            self._url,
+            hide_parameters=True,  # they are prompts, answers and nonces; errors are logged
+            connect_args={"timeout": BUSY_TIMEOUT_S},
+            **pool,
+        )
 
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:

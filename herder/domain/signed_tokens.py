@@ -130,7 +130,7 @@ def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
 class _Quoted(BaseModel):
     """The claims of a quote; `needed` and `fee` are there for whoever reads the token."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     model: str
     words: int = Field(ge=0)

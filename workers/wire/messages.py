@@ -39,7 +39,9 @@ FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 class Body(BaseModel):
     """What a message says; its `kind` stands in the envelope."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
     kind: ClassVar[str]
     expires: ClassVar[bool] = False
     """Whether the envelope carries `exp`: only what a worker would otherwise run too late."""
@@ -52,7 +54,7 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 class ChatMessage(BaseModel):
     """One turn of a conversation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     role: Literal["system", "user", "assistant"]
     content: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)]
 
@@ -60,7 +62,9 @@ class ChatMessage(BaseModel):
 class Sampling(BaseModel):
     """How the next token is chosen; the defaults are llama.cpp's own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.8
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -77,7 +81,7 @@ class Sampling(BaseModel):
 class Held(BaseModel):
     """One attempt at one order, and the secret that proves who was given it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     order: Id
     attempt: Attempt
     nonce: Id
@@ -119,7 +123,7 @@ class Job(Body):
 class Failure(BaseModel):
     """Why a worker could not deliver; `permanent` says that no other worker could either."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     code: Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
     message: Annotated[str, Field(max_length=2000)]
     permanent: bool
@@ -129,7 +133,9 @@ class Failure(BaseModel):
 class Outcome(BaseModel):
     """How an attempt ended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
     order: Id
     attempt: Attempt
     nonce: Id
@@ -157,7 +163,7 @@ class Outcomes(Body):
 class Announcement(BaseModel):
     """What a worker is: the herder's view of the herd comes from this, never from settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     name: Name
     model: Name
     slots: Annotated[int, Field(ge=1, le=256)]

@@ -15,8 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from herder.errors import HerdUnavailable, SetupError
 from herder.examples.room.rules import Said
+
+_log = structlog.get_logger("herder.examples.room")
 
 APPLICATION_ID = 0x68_52_6F_6D  # hRom: a file of another program is never taken for ours
 VERSION = 1
@@ -219,7 +223,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise HerdUnavailable(f"The room's file is not usable now ({error}).") from error
+        # Nothing was said in it: SQLite quotes no values.
+        _log.warning("room_file_failed", reason=str(error))
+        raise HerdUnavailable("The room cannot use its file now; try again.") from error
 
 
 def _only_one(path: Path) -> int:

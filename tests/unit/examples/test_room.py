@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from herder.errors import InvalidName, NotFound, RateLimited, Unauthorized
+from herder.errors import HerdUnavailable, InvalidName, NotFound, RateLimited, Unauthorized
 from herder.examples.room.rooms import Rooms
 from herder.examples.room.rules import (
     JOINS_AT_ONCE,
@@ -175,6 +175,16 @@ def test_a_burst_of_messages_is_bounded(make_rooms, clock):
 def test_only_its_owner_may_read_the_file(make_rooms, tmp_path):
     make_rooms()
     assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.glob("room.db*")} == {"0o600"}
+
+
+def test_a_file_that_fails_is_told_without_words_of_the_database(make_rooms, tmp_path):
+    make_rooms()
+    store = Store(tmp_path / "other.db")
+    store._connection.close()
+    with pytest.raises(HerdUnavailable) as told:
+        store.count("lobby")
+    store.close()
+    assert str(told.value) == "The room cannot use its file now; try again."
 
 
 def test_it_starts_without_what_only_a_herd_needs():
