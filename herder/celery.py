@@ -123,7 +123,7 @@ def _await(database: Database) -> None:
 
 @dataclass
 class _Process:
-    """What this process holds once it is a herder."""
+    """The state of this process once it is a herder."""
 
     database: Database
     keys: Keys

@@ -1,4 +1,4 @@
-"""What a buyer may ask of a herd, beside it or over HTTP.
+"""The calls of a buyer to a herd, on its machine or over HTTP.
 
 `LocalHerd` (`herder.local`) and `RemoteHerd` (`herder.client.http`) both are such a herd; the
 library and the `herd` command are written against this, and ask neither where it is.

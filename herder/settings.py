@@ -28,7 +28,7 @@ from workers.wire import MAX_PROMPT_BYTES
 
 
 class Settings(TransportSettings):
-    """What a herder, a client with the herder's settings, and the `herd` command read."""
+    """The settings of a herder, of clients beside it, and of the `herd` command."""
 
     database_url: Annotated[
         str,
@@ -177,7 +177,7 @@ class Settings(TransportSettings):
 
 
 class InitialPolicy(BaseSettings):
-    """What prices and ranks: read from the environment once, by `herd init`, never again."""
+    """The settings for prices and ranks, which only `herd init` reads from the environment."""
 
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What a client is shown: quotes, info, receipts and results. Plain data, safe to print or dump.
+"""Quotes, info, receipts and results for clients. Plain data, safe to print or dump.
 
 Amounts are integer winston; multipliers are exact decimals as text, since a float is no money.
 """
@@ -30,7 +30,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """What a fee would buy now; amounts in winston.
+    """A bid, and what it would buy now; amounts in winston.
 
     Attributes:
         multiplier: `fee / needed`.
@@ -46,7 +46,7 @@ class Bid:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What an order would need, pay and wait for, as it would stand now.
+    """A quote: what an order would need, cost and wait for now.
 
     Attributes:
         fee: in winston: the automatic one, or the one that was named, times the multiplier.
@@ -85,7 +85,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an order stands in the queue now; fields as those of `Quote`."""
+    """The place of an order in the queue now; fields as those of `Quote`."""
 
     place: int
     place_exact: bool
@@ -117,7 +117,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Who serves here and how it stands.
+    """The herd's name, models, queues and workers.
 
     The original's Info answered name, version, rates, last multiplier and queue length; the
     herd, the models and the wait to expect are ours.
@@ -148,7 +148,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an order cost and why; amounts in winston, times in milliseconds.
+    """A receipt: what an order cost and why; amounts in winston, times in milliseconds.
 
     Attributes:
         multiplier: `fee / needed`, which ranked it.
@@ -227,7 +227,7 @@ class NamedBalance:
 
 @dataclass(frozen=True, slots=True)
 class StatementEntry:
-    """What moved an account's money, seen from its side, in winston.
+    """An entry of an account's statement, seen from its side, in winston.
 
     Attributes:
         seq: its place: the cursor for the next page.

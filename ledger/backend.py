@@ -1,4 +1,4 @@
-"""What the ledger must know of a kind of database: `sqlite.py` and `postgres.py` fill it in."""
+"""The interface to a kind of database, which `sqlite.py` and `postgres.py` implement."""
 
 from __future__ import annotations
 

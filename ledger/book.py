@@ -68,7 +68,7 @@ class Ledger:
 
         Raises:
             AccountExists: There is one of that id, whatever its kind.
-            InvalidAccountId: The id or the kind is no such text.
+            InvalidAccountId: The id or the kind is not such a text.
         """
         account_text("id", account_id)
         account_text("kind", kind)
@@ -85,7 +85,7 @@ class Ledger:
         """Return an account with its lifetime totals.
 
         Raises:
-            AccountNotFound: There is none of that id.
+            AccountNotFound: No account has that id.
             InvalidAccountId: No account could have it.
         """
         return journal.find_account(conn, account_text("id", account_id))
@@ -96,7 +96,7 @@ class Ledger:
         Posted, of which pending is held, the rest available.
 
         Raises:
-            AccountNotFound: There is none of that id.
+            AccountNotFound: No account has that id.
             InvalidAccountId: No account could have it.
         """
         return self.get_account(conn, account_id).balance
@@ -332,7 +332,7 @@ class Ledger:
         """Return a transfer as it was written.
 
         Raises:
-            TransferNotFound: There is none of that id.
+            TransferNotFound: No transfer has that id.
             InvalidTransferId: No transfer could have it.
         """
         found = journal.find(conn, transfer_key(transfer_id))
@@ -352,7 +352,7 @@ class Ledger:
             limit: The most entries to give, 1 to `MAX_PAGE`.
 
         Raises:
-            AccountNotFound: There is none of that id.
+            AccountNotFound: No account has that id.
             InvalidPage, InvalidAccountId: The call is wrong.
         """
         within("limit", limit, 1, MAX_PAGE)

@@ -1,4 +1,4 @@
-"""What the ledger refuses, and why: one tree, each with a sentence, a code and its data.
+"""The ledger's errors: one tree, each with a sentence, a code and its data.
 
 LedgerError
 ├── InvalidRequest            the call is wrong, whatever the books say
@@ -54,7 +54,7 @@ class InvalidRequest(LedgerError):
 
 
 class InvalidAmount(InvalidRequest):
-    """An amount is no integer (bool and float are none), or out of its range.
+    """Raised when an amount is not an integer (bool and float are not), or out of range.
 
     A post of 0 is one of these: a hold that is charged nothing is voided.
     """
@@ -82,7 +82,7 @@ class InvalidAccountId(InvalidRequest):
 
 
 class InvalidTransferId(InvalidRequest):
-    """A transfer's id is no UUID in its canonical text: lower case, with hyphens."""
+    """Raised when a transfer's id is not a UUID in canonical text: lower case, with hyphens."""
 
     code = "ledger_invalid_transfer_id"
     sentence = "A transfer's id must be a UUID as lower-case text with hyphens, not {value}."
@@ -93,7 +93,7 @@ class InvalidTransferId(InvalidRequest):
 
 
 class InvalidTags(InvalidRequest):
-    """Tags are no mapping of strings to strings, or too long."""
+    """Raised when tags are not a mapping of strings to strings, or too long."""
 
     code = "ledger_invalid_tags"
     sentence = "Tags must map strings to strings, at most {most} characters as JSON: {reason}."
@@ -105,7 +105,7 @@ class InvalidTags(InvalidRequest):
 
 
 class InvalidPage(InvalidRequest):
-    """A page's `limit` or `after_seq` is no integer within bounds."""
+    """Raised when a page's `limit` or `after_seq` is not an integer within bounds."""
 
     code = "ledger_invalid_page"
     sentence = "A page's {field} must be an integer from {least} to {most}, not {value}."

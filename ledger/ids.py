@@ -39,7 +39,7 @@ def derive(parent_id: str, *words: str) -> str:
         words: What the new id is for, as in `derive(order, "hold", "2")`.
 
     Raises:
-        InvalidTransferId: `parent_id` is no UUID.
+        InvalidTransferId: `parent_id` is not a UUID.
     """
     parent = bytes.fromhex(transfer_key(parent_id).replace("-", ""))
     digest = sha1(parent + ":".join(words).encode(), usedforsecurity=False).digest()

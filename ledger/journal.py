@@ -153,7 +153,7 @@ def find_account(conn: Connection, account_id: str) -> Account:
     """Return an account with its counters.
 
     Raises:
-        AccountNotFound: There is none.
+        AccountNotFound: No account has that id.
     """
     rows = fetch(conn, _SELECT_ACCOUNT, (account_id,))
     if not rows:

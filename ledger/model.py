@@ -31,7 +31,7 @@ Kind = Literal["direct", "pending", "post", "void"]
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What an account has, in winston: `available` is `posted` less what is held (`pending`)."""
+    """An account's balance, in winston: `available` is `posted` less what is held (`pending`)."""
 
     posted: int
     pending: int
@@ -40,7 +40,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who pays or earns. The counters are lifetime totals in winston and never negative."""
+    """An account. The counters are lifetime totals in winston and never negative."""
 
     id: str
     kind: str
@@ -148,7 +148,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What the audit read, and every drift that it found; amounts in winston.
+    """The result of an audit, with every discrepancy; amounts in winston.
 
     Attributes:
         accounts: How many there are.

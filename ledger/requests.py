@@ -1,4 +1,4 @@
-"""What is asked: amounts and tags judged, a draft of the row, and its fingerprint. Pure."""
+"""Requests: amounts and tags checked, a draft of the row, and its fingerprint. Pure."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def draft_resolution(
     """Return the post or the void of a hold: between its accounts, with its tags under `tags`.
 
     Raises:
-        NotAHold: `hold` is none.
+        NotAHold: `hold` is not a hold.
         ExceedsHoldAmount: More than is held.
         InvalidRequest: One of its kinds: the call is wrong.
     """
@@ -203,7 +203,7 @@ def winston(amount: object) -> int:
     """Return an amount that a transfer may have.
 
     Raises:
-        InvalidAmount: It is no `int` (a bool is none here) or not within 1 and 2**53 - 1.
+        InvalidAmount: It is not an `int` (a bool is not one here) or not within 1 and 2**53 - 1.
     """
     if type(amount) is not int or not 0 < amount <= MAX_WINSTON:
         raise InvalidAmount(amount, MAX_WINSTON)
@@ -214,7 +214,7 @@ def within(field: str, value: object, least: int, most: int) -> int:
     """Return a bound of a page.
 
     Raises:
-        InvalidPage: It is no `int` within `least` and `most`.
+        InvalidPage: It is not an `int` within `least` and `most`.
     """
     if type(value) is not int or not least <= value <= most:
         raise InvalidPage(field, value, least, most)

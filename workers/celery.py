@@ -61,7 +61,7 @@ app.conf.update(
 
 
 class _Process:
-    """What this process holds once it is a worker."""
+    """The state of this process once it is a worker."""
 
     def __init__(self, join: JoinFile, agent: Agent, sender: CelerySender) -> None:
         self.join = join

@@ -1,4 +1,4 @@
-"""What can go wrong in a worker: one tree, each error with a stable code and its data.
+"""The errors of a worker: one tree, each with a stable code and its data.
 
 WorkerError
     ModelError          the model, or the machine, does not do
@@ -138,13 +138,13 @@ class DecodeFailed(WorkerError):
 
 
 class StubFailure(WorkerError):
-    """What the deterministic model fails with when a prompt asks it to."""
+    """Raised by the deterministic model when a prompt asks for a failure."""
 
     code = "stub_failure"
     permanent = True
 
 
 class StubTrouble(WorkerError):
-    """What the deterministic model fails with when a prompt asks for a failure that passes."""
+    """Raised by the deterministic model when a prompt asks for a temporary failure."""
 
     code = "stub_trouble"

@@ -26,7 +26,7 @@ from workers.wire import PrivateKey, PublicKey, WireError
 
 
 class WorkerSettings(TransportSettings):
-    """What a worker reads."""
+    """The settings of a worker."""
 
     worker_key: Annotated[
         str,
@@ -185,7 +185,7 @@ def load_settings() -> WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class JoinFile:
-    """What a worker joins with: its own key, and the herders whose orders it obeys."""
+    """The file that a worker joins with: its own key, and the herders that it obeys."""
 
     key: PrivateKey
     herders: dict[str, PublicKey]
@@ -195,7 +195,7 @@ def read_join_file(path: Path) -> JoinFile:
     """Read a worker's key file.
 
     Raises:
-        SettingsError: it is not there, or is no such file.
+        SettingsError: the file is missing, or is not a key file.
     """
     try:
         content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Which builds of llama-cpp-python to try, in which order, and the names of their wheels. Pure."""
+"""The builds of llama-cpp-python to try, in order, and the names of their wheels. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the system has to have, and how it gets it: apt as root, else one line to type."""
+"""Packages that the system must have: installed with apt as root, else one line to type."""
 
 from __future__ import annotations
 

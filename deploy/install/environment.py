@@ -27,7 +27,7 @@ STAMP = VENV / "installed.json"
 
 @dataclass(frozen=True)
 class Stamp:
-    """What an environment was made from: the same again means that there is nothing to do."""
+    """The stamp of an environment: the same stamp again means that there is nothing to do."""
 
     root: str
     """Scripts and the editable install hold this path: a tree that was moved starts anew."""

@@ -1,4 +1,4 @@
-"""What can go wrong, each with the sentence that the person at the terminal reads."""
+"""The set-up's errors, each with the sentence that the person at the terminal reads."""
 
 from __future__ import annotations
 

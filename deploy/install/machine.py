@@ -1,4 +1,4 @@
-"""What a build of llama-cpp-python depends on: the CPU's instruction sets and the compiler."""
+"""The machine that a build depends on: the CPU's instruction sets and the compiler."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides whether a wheel that was built elsewhere runs here."""
+    """The facts that decide whether a wheel that was built elsewhere runs here."""
 
     architecture: str
     cpu_flags: frozenset[str]

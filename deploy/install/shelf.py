@@ -54,7 +54,7 @@ class Shelf:
             return None
 
     def give_up(self, key: str, reason: str) -> None:
-        """Remembers that the build `key` is no good here, so that nobody builds it again."""
+        """Remember that the build `key` is no good here, so that nobody builds it again."""
         place = self.folder / key
         place.mkdir(parents=True, exist_ok=True)
         written = place / "failed.new"

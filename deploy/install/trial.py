@@ -19,7 +19,7 @@ _MEMORY = "the system ended it (SIGKILL), most likely for lack of memory"
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a trial ended."""
+    """The result of a trial."""
 
     passed: bool
     text: str

@@ -72,7 +72,7 @@ class Accounts:
         """Open an account with nothing in it.
 
         Raises:
-            InvalidName: it is no name.
+            InvalidName: the name is not valid.
             AccountExists: the name is taken.
         """
         parse_account(name)
@@ -92,7 +92,7 @@ class Accounts:
         """Give an account limits of its own: 0 for any number, None for the herd's.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
             InvalidRequest: a limit is negative.
         """
         limits = {"max_open_orders": max_open_orders, "tokens_per_minute": tokens_per_minute}
@@ -131,7 +131,7 @@ class Accounts:
         """Return an account's limits, its own or the herd's, and where it stands against them.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
         """
         with self._database.read() as connection:
             found = account_sql.standing(connection, name)
@@ -143,7 +143,7 @@ class Accounts:
         """Return an account's balance.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
         """
         with self._database.read() as connection:
             return self.balance_now(connection, name)
@@ -158,7 +158,7 @@ class Accounts:
             note: the operator's own words.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
         """
         return self._move(
             name,
@@ -171,7 +171,7 @@ class Accounts:
         """Take money out; arguments as `deposit`.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
             InsufficientBalance: it has less available.
         """
         return self._move(
@@ -187,7 +187,7 @@ class Accounts:
         """Move money from one account to another; the payer's balance is returned.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
             InsufficientBalance: the payer has less available.
         """
         return self._move(
@@ -225,9 +225,9 @@ class Accounts:
             api_key: the id of the key that it is spent with, if any: its limits count.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
             InsufficientBalance: the payer has less available.
-            InvalidRequest: the amount is none, or both are the same account.
+            InvalidRequest: the amount is not valid, or both are the same account.
             KeyLimitReached, Unauthorized: the key may not spend that, or nothing any more.
         """
         api_keys.spend(connection, api_key, amount, self._clock_us())
@@ -256,7 +256,7 @@ class Accounts:
         """Return an account's entries, oldest first, a page at a time.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
         """
         with self._database.read() as connection, money_errors(name):
             return self._ledger.list_entries(connection, client_account(name), after_seq, limit)

@@ -98,8 +98,8 @@ class ApiKeys:
             The key, and its text, which is shown here and never again.
 
         Raises:
-            AccountNotFound: there is no such account.
-            InvalidRequest: one of the rest is none.
+            AccountNotFound: no account has that name.
+            InvalidRequest: another argument is not valid.
         """
         parse_account(account)
         wanted = tuple(scope for scope in SCOPES if scope in set(scopes))
@@ -191,7 +191,7 @@ class ApiKeys:
         """Return the key that a caller shows.
 
         Raises:
-            Unauthorized: it is none, or it has expired or was revoked.
+            Unauthorized: the key is not valid, has expired or was revoked.
         """
         parts = _SHAPE.fullmatch(text)
         found = None

@@ -106,8 +106,8 @@ class Grants:
             The grant; or the one of an earlier call with the same id, as it stands now.
 
         Raises:
-            AccountNotFound: there is no such account.
-            InvalidRequest: one of the rest is none.
+            AccountNotFound: no account has that name.
+            InvalidRequest: another argument is not valid.
             KeyReused: the id stands for another grant.
         """
         parse_account(account)

@@ -1,4 +1,4 @@
-"""What an account may have open, and order in a minute."""
+"""The limits of accounts: open orders, and tokens per minute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def admit(connection: Connection, account: str, asked: int, now_us: int) -> None
         now_us: the time in microseconds since the epoch.
 
     Raises:
-        AccountNotFound: there is no such account.
+        AccountNotFound: no account has that name.
         RateLimited: it has as much open, or ordered lately, as it may.
         InvalidRequest: the order alone is more than a minute's.
     """

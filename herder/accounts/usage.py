@@ -108,7 +108,7 @@ def read_usage(
         names: what the two days are called in a sentence that refuses them.
 
     Raises:
-        InvalidRequest: one of them is none, or there are more than `MOST_DAYS` days.
+        InvalidRequest: one of them is not valid, or there are more than `MOST_DAYS` days.
     """
     if by not in BY:
         raise InvalidRequest(f"by must be {' or '.join(BY)}, not {shown(by)!r}.")

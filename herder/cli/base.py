@@ -1,4 +1,4 @@
-"""What all commands share: how errors end one, how words become numbers, how a herd is opened.
+"""The base of all commands: how errors end one, words become numbers, and a herd is opened.
 
 Heavy modules (the database's, the keys') are loaded by the command that needs them, so that
 `herd --help` answers at once.
@@ -113,7 +113,7 @@ def _usage_code(error: Exception) -> int | None:
 
 
 def _require_text(args: Sequence[str]) -> None:
-    """Refuse what is no text: no database and no JSON would take it.
+    """Refuse what is not text: no database and no JSON would take it.
 
     Raises:
         InvalidRequest: an argument holds bytes that are no UTF-8.
@@ -156,7 +156,7 @@ def transfer_id_of(text: str | None) -> str:
     """Return an idempotency key as typed, or a fresh one.
 
     Raises:
-        InvalidKey: it is no UUID.
+        InvalidKey: the key is not a UUID.
     """
     if text is None:
         return str(uuid4())
@@ -219,7 +219,7 @@ def buying() -> Iterator[Herd]:
     """Open the herd to buy from: that of `--url` or `HERD_URL`, else that of `HERD_HOME`.
 
     Raises:
-        SetupError: there is none; the sentence says `herd init`.
+        SetupError: there is no herd; the sentence says `herd init`.
     """
     from herder.client.api import open_herd
     from herder.client.http.address import named_address
@@ -237,7 +237,7 @@ def opened() -> Iterator[LocalHerd]:
     """Open the herd of `HERD_HOME`, for commands that are not a buyer's.
 
     Raises:
-        SetupError: there is none, or another herder is meant.
+        SetupError: there is no herd, or another herder is named.
     """
     require_home()
     from herder.local.local_herd import LocalHerd

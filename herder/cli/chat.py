@@ -181,7 +181,7 @@ class Chat:
             Whether Ctrl-C ended it.
 
         Raises:
-            HerdError: there is none; nothing of it is kept.
+            HerdError: there is no answer; nothing of it is kept.
         """
         forgotten = 0
         while True:

@@ -1,4 +1,4 @@
-"""What `herd chat` reads and shows: for people, and for programs."""
+"""The input and output of `herd chat`, for people and for programs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class People:
     """Answers to standard output, all else to standard error, dimly."""
 
     def note(self, text: str) -> None:
-        """Something that is no answer."""
+        """Show something that is not an answer."""
         from rich.console import Console
 
         # Each line by itself: what stands in one came from others.
@@ -86,7 +86,7 @@ class Machine:
     """One JSON object a turn, one a line; what is for people goes to standard error."""
 
     def note(self, text: str) -> None:
-        """Something that is no answer."""
+        """Show something that is not an answer."""
         for line in text.split("\n"):
             complain(line)
 

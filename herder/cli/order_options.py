@@ -82,7 +82,7 @@ def messages_of(path: Path | None) -> object:
     """Return what a messages file holds, if one is named.
 
     Raises:
-        InvalidPrompt: it is no JSON.
+        InvalidPrompt: the file is not valid JSON.
     """
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""How answers look: tables for people, JSON for programs, one line for what went wrong.
+"""The output of commands: tables for people, JSON for programs, one line for an error.
 
 Texts of others (notes, references, answers) reach a terminal without their control characters,
 since those could rewrite what stands on it.

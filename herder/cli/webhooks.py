@@ -246,7 +246,7 @@ def moment_us(name: str, text: str | None) -> int | None:
     """Return a time with its zone, as typed, in microseconds since the epoch.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: the time is not valid.
     """
     if text is None:
         return None

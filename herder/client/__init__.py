@@ -1,4 +1,4 @@
-"""What a program imports that buys: `submit`, `quote`, `info` and `Order`, here or over HTTP.
+"""The library for programs that buy: `submit`, `quote`, `info`, `Order`, here or over HTTP.
 
 Rules: written against `herder.interface`; it asks nowhere whether the herd is on this machine. An
 API key is no argument of a command and stands in no message. It works where only the client is

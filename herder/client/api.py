@@ -124,7 +124,7 @@ def submit(
     """Submit a paid prompt.
 
     Args:
-        prompt: the text; white space is a prompt, nothing is none.
+        prompt: the text; white space is a prompt, an empty text is not.
         tokens: the most tokens to generate; unused ones are not paid.
         fee: winston offered; None for the automatic fee, which follows the orders before.
         multiplier: a factor on the fee; `fee=100, multiplier=2` offers 200.
@@ -166,7 +166,7 @@ def submit(
         InsufficientBalance: the sentence says which command fills the account.
         AccountNotFound, ModelNotFound: there is no such thing.
         KeyReused: the idempotency key stands for another call.
-        InvalidQuote, QuoteMismatch, QuoteExpired: the quote is none, or for another order, or over.
+        InvalidQuote, QuoteMismatch, QuoteExpired: the quote is invalid, for another order, or over.
         RateLimited: the account has as much open, or ordered lately, as it may;
             `error.retry_after_s` says when to try again.
         SetupError: there is no herd here.

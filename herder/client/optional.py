@@ -1,4 +1,4 @@
-"""Which extra of the project brings a package that is missing.
+"""The extras of the project, and which one brings a missing package.
 
 Who buys from a herder elsewhere needs the client alone; what runs a herd comes with extras.
 """
@@ -40,7 +40,7 @@ EXTRAS = {
 
 
 def missing(error: ModuleNotFoundError, extras: str = "", instead: str = "") -> SetupError | None:
-    """Return the sentence for a package that is not installed; None where it is none of an extra's.
+    """Return the sentence for a package that is not installed; None if no extra brings it.
 
     Args:
         error: what the import raised.

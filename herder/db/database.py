@@ -47,7 +47,7 @@ def short_reads() -> Iterator[None]:
 
 
 class Server(Protocol):
-    """What keeps the database: hands out transactions, and says in our words what went wrong."""
+    """The database's server: hands out transactions, and translates its errors."""
 
     @property
     def reads_at_once(self) -> bool:

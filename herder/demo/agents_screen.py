@@ -1,4 +1,4 @@
-"""What `herd demo agents` prints: for people as it happens, or one JSON document at the end."""
+"""The output of `herd demo agents`: for people as it happens, or one JSON document at the end."""
 
 from __future__ import annotations
 

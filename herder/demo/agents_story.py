@@ -1,4 +1,4 @@
-"""What `herd demo agents` is about: who says and buys what, and what came of it."""
+"""The story of `herd demo agents`: who says and buys what, and the outcome."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _COUNT = re.compile(r"\b([a-z]+)=(\d+)")
 
 @dataclass(slots=True)
 class Gathering:
-    """What came of it.
+    """The outcome.
 
     Attributes:
         said: in the room, oldest first.
@@ -67,7 +67,7 @@ class Gathering:
 
 
 class Shown(Protocol):
-    """What shows it."""
+    """A display of the demo."""
 
     def starting(self, seconds: int) -> None:
         """Show that the processes are starting."""

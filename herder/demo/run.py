@@ -46,7 +46,7 @@ CONTEXT = 2048
 
 
 class Failing(Protocol):
-    """What tells how a demo ends."""
+    """A display of how a demo ends."""
 
     def failed(self, reason: str, tail: list[str]) -> None:
         """Show why it cannot continue."""

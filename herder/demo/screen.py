@@ -1,4 +1,4 @@
-"""What `herd demo` prints: for people in 80 columns, or one JSON document."""
+"""The output of `herd demo`: for people in 80 columns, or one JSON document."""
 
 from __future__ import annotations
 

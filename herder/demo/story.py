@@ -1,4 +1,4 @@
-"""What `herd demo` is about: who asks what at which price, and what came of it."""
+"""The story of `herd demo`: who asks what at which price, and the outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDED = {"completed", "failed", "cancelled", "expired"}
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a client will ask.
+    """A client's question.
 
     Attributes:
         percent: what it offers, in percent of what is needed; None for the automatic fee.
@@ -139,7 +139,7 @@ class Story:
 
 
 class Shown(Protocol):
-    """Who shows the demo as it goes."""
+    """A display of the demo as it runs."""
 
     def starting(self, model: Path) -> None:
         """Show that the processes are starting."""

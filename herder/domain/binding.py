@@ -1,4 +1,4 @@
-"""Whose an attempt is: the rule that binds it to a worker, which decides about money. Pure.
+"""The rule that binds an attempt to a worker, which decides about money. Pure.
 
 Nobody knows beforehand which worker takes a message, and a message may come twice. The first
 signed beat or outcome that quotes an attempt's nonce binds the attempt to its worker; any other

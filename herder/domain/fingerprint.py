@@ -1,4 +1,4 @@
-"""What a call asked, in short digests: so that a call that comes again is told from another one.
+"""Short digests of a call's arguments, which tell a repeated call from a different one.
 
 What is digested is what was given, and nothing that was not: neither the names of our classes nor
 the defaults of this version, so that a call that is repeated after an upgrade is still the same.

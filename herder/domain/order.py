@@ -12,7 +12,7 @@ from workers.wire import ChatMessage, Held, Sampling
 
 
 class State(StrEnum):
-    """Where an order stands."""
+    """The state of an order."""
 
     QUEUED = "queued"
     DISPATCHED = "dispatched"
@@ -49,7 +49,7 @@ that lapsed and was not dispatched again. Whatever has not ended may be set asid
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is given: either a text or the turns of a conversation."""
+    """The input of the model: either a text or the messages of a conversation."""
 
     text: str | None
     messages: tuple[ChatMessage, ...] | None = None

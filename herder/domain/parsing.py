@@ -57,7 +57,7 @@ def parse_account(name: object) -> str:
     """Return an account's name.
 
     Raises:
-        InvalidName: it is none.
+        InvalidName: the name is not valid.
     """
     if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
         raise InvalidName(
@@ -72,7 +72,7 @@ def parse_model(name: object) -> str:
     """Return a model's name.
 
     Raises:
-        InvalidName: it is none.
+        InvalidName: the name is not valid.
     """
     if not isinstance(name, str) or not _MODEL.fullmatch(name):
         raise InvalidName(
@@ -186,7 +186,7 @@ def parse_bids(bids: object) -> list[int | Fraction] | None:
         bids: a list of `{"fee": …}` or `{"multiplier": …}`; None for the usual ones.
 
     Raises:
-        InvalidBids, InvalidFee, InvalidMultiplier: it is none.
+        InvalidBids, InvalidFee, InvalidMultiplier: a bid is not valid.
     """
     if bids is None:
         return None
@@ -337,7 +337,7 @@ def _parse_reference(reference: object) -> str | None:
 def _is_text(value: object) -> bool:
     """Return whether it can be stored and sent.
 
-    A lone surrogate is no character in any encoding.
+    A lone surrogate is not a character in any encoding.
     """
     if not isinstance(value, str):
         return False
@@ -352,7 +352,7 @@ def parse_key(key: object) -> str | None:
     """Return an idempotency key as a caller gives it, or None.
 
     Raises:
-        InvalidKey: it is none.
+        InvalidKey: the key is not valid.
     """
     if key is None:
         return None

@@ -18,7 +18,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Every(StrEnum):
-    """How long a period is: a calendar one, in UTC; a week begins on Monday (ISO 8601)."""
+    """The length of a calendar period, in UTC; a week begins on Monday (ISO 8601)."""
 
     DAY = "day"
     WEEK = "week"
@@ -51,7 +51,7 @@ def parse_every(value: object) -> Every:
     """Return how often, as a caller says it.
 
     Raises:
-        InvalidRequest: it is none of the three.
+        InvalidRequest: it is not one of the three.
     """
     if value not in list(Every):
         raise InvalidRequest(f"every must be one of {', '.join(Every)}, not {shown(value)!r}.")

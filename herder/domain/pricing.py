@@ -1,4 +1,4 @@
-"""What an order must pay, what it offers, and what it is charged: integers and fractions only.
+"""The arithmetic of needs, fees and charges: integers and fractions only.
 
 The rules are the original system's, kept exactly (`tests/cases/seed_fees.json` and
 `seed_order.json` hold what it computed), but for the bounds that README.md in this folder names.
@@ -25,7 +25,7 @@ _WORD = re.compile(r"[0-9A-Za-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a model costs, in winston. An order keeps those it was submitted under."""
+    """A model's rates, in winston. An order keeps those that it was submitted under."""
 
     prompt_fee: int = 1
     fee_per_token: int = 1

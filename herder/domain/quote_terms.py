@@ -1,4 +1,4 @@
-"""What a signed quote holds its herd to, and which order may name it. Pure.
+"""The terms of a signed quote, and which order may name it. Pure.
 
 The rule: an order that names a quote is the order that was quoted. Its account, model, words and
 tokens are the quote's, and it comes before the quote expires. Then the quote's rates hold for it,
@@ -25,7 +25,7 @@ QUOTE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was quoted, to whom and for how long; amounts in winston.
+    """The terms that were quoted, to whom and for how long; amounts in winston.
 
     Attributes:
         words: of the prompt, as they are counted here.

@@ -1,4 +1,4 @@
-"""What a herder signs for its clients: receipts, which anybody can check offline, and quotes.
+"""Tokens signed by a herder: receipts, which anybody can check offline, and quotes.
 
 Each is a JWS (RFC 7515) of the herder's key, and says by its type, and a quote by its audience too,
 which of them it is: neither passes for the other, nor for a message between herder and workers.
@@ -35,7 +35,7 @@ class _Kind:
         what: what people call it.
         audience: whom it is for, or None where that is anybody.
         claims: which must be there.
-        error: what is raised of a token that is none.
+        error: what is raised for an invalid token.
     """
 
     what: str
@@ -61,7 +61,7 @@ class _Kind:
         """Return the claims of a token of this kind.
 
         Raises:
-            HerdError: of the kind's class: it is none, was changed, or none of the keys signed it.
+            HerdError: of the kind's class: it is invalid, changed, or signed by another key.
         """
         if len(token) > self.most_chars:
             raise self.error(f"This is not a signed {self.what}: it is too long.")
@@ -119,7 +119,7 @@ def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
         keys: the herder's public keys, by `kid`.
 
     Raises:
-        InvalidReceipt: it is none, it was changed, or a key signed it that is not among those.
+        InvalidReceipt: it is not a receipt, was changed, or was signed by another key.
     """
     claims = _RECEIPT.read(token, keys)
     if not isinstance(claims.get("receipt"), dict):
@@ -178,7 +178,7 @@ def read_quote(token: object, keys: Mapping[str, PublicKey]) -> Terms:
         keys: the herder's public keys that live, by `kid`.
 
     Raises:
-        InvalidQuote: it is none, it was changed, or a key signed it that is not among those.
+        InvalidQuote: it is not a quote, was changed, or a key signed it that is not among those.
     """
     if not isinstance(token, str):
         raise InvalidQuote("quote must be the signed text of a quote.")
@@ -213,7 +213,7 @@ def from_jwks(text: str) -> dict[str, PublicKey]:
     """Return the keys of a JWK set, by `kid`; those of other kinds are left out.
 
     Raises:
-        InvalidReceipt: it is no JWK set.
+        InvalidReceipt: it is not a JWK set.
     """
     try:
         document = json.loads(text)

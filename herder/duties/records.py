@@ -1,4 +1,4 @@
-"""What the database knows of duties: which herder has one, and what all of them counted."""
+"""Records of duties in the database: which herder has one, and the counts of all herders."""
 
 from __future__ import annotations
 

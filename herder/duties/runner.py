@@ -38,7 +38,7 @@ Row = TypeVar("Row")
 
 
 class Step(Protocol):
-    """What a duty does at a time."""
+    """One step of a duty."""
 
     def __call__(self, limit: int, /) -> bool:
         """Do one batch, in transactions that are short.

@@ -1,4 +1,4 @@
-"""What was named is not there."""
+"""Raised when something that was named does not exist."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from herder.errors.base import HerdError, shown
 
 
 class NotFound(HerdError):
-    """What was named is not there."""
+    """Raised when something that was named does not exist."""
 
     code = "not_found"
 
 
 class AccountNotFound(NotFound):
-    """No account has this name."""
+    """Raised when no account has this name."""
 
     code = "account_not_found"
 
@@ -25,7 +25,7 @@ class AccountNotFound(NotFound):
 
 
 class ModelNotFound(NotFound):
-    """Nobody ever configured or announced this model."""
+    """Raised when nobody has configured or announced this model."""
 
     code = "model_not_found"
 
@@ -35,7 +35,7 @@ class ModelNotFound(NotFound):
 
 
 class OrderNotFound(NotFound):
-    """No order has this id, or it is another account's."""
+    """Raised when no order has this id, or it is another account's."""
 
     code = "order_not_found"
 
@@ -44,7 +44,7 @@ class OrderNotFound(NotFound):
 
 
 class ApiKeyNotFound(NotFound):
-    """No API key has this id, or it is another account's."""
+    """Raised when no API key has this id, or it is another account's."""
 
     code = "api_key_not_found"
 
@@ -53,7 +53,7 @@ class ApiKeyNotFound(NotFound):
 
 
 class GrantNotFound(NotFound):
-    """No grant has this id."""
+    """Raised when no grant has this id."""
 
     code = "grant_not_found"
 
@@ -62,7 +62,7 @@ class GrantNotFound(NotFound):
 
 
 class WebhookNotFound(NotFound):
-    """No webhook or message of one has this id, or it is another account's."""
+    """Raised when no webhook or message of one has this id, or it is another account's."""
 
     code = "webhook_not_found"
 
@@ -71,7 +71,7 @@ class WebhookNotFound(NotFound):
 
 
 class WorkerNotFound(NotFound):
-    """No worker of this name is here."""
+    """Raised when no worker of this name is here."""
 
     code = "worker_not_found"
 

@@ -1,4 +1,4 @@
-"""How an order that was waited for did not end as hoped."""
+"""Errors of an order that was waited for and did not complete."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class OrderEnded(HerdError):
 
 
 class OrderFailed(OrderEnded):
-    """It could not be run; nothing was charged."""
+    """Raised when an order could not be run; nothing was charged."""
 
     code = "order_failed"
 
 
 class OrderCancelled(OrderEnded):
-    """It was cancelled."""
+    """Raised when an order was cancelled."""
 
     code = "order_cancelled"
 
 
 class OrderExpired(OrderEnded):
-    """It did not begin, or did not end, in time."""
+    """Raised when an order did not start, or did not end, in time."""
 
     code = "order_expired"
 
@@ -53,7 +53,7 @@ class StreamRestarted(HerdError):
 
 
 class ResultTimeout(HerdError):
-    """The order did not end within the time that the caller gave; it goes on.
+    """Raised when an order did not end within the caller's time-out; it continues.
 
     `state` of its data is `unknown` where the database did not answer all that time.
     """

@@ -8,13 +8,13 @@ from herder.errors.base import HerdError
 
 
 class Unauthorized(HerdError):
-    """The caller showed no API key, or one that opens nothing."""
+    """Raised when a caller presents no valid API key."""
 
     code = "unauthorized"
 
 
 class Forbidden(HerdError):
-    """The API key is for something else."""
+    """Raised when an API key does not have the required scope."""
 
     code = "forbidden"
 
@@ -27,13 +27,13 @@ class Forbidden(HerdError):
 
 
 class KeyLimitReached(HerdError):
-    """The API key may not offer or spend that much; nothing was held."""
+    """Raised when an API key may not offer or spend that much; nothing was held."""
 
     code = "key_limit_reached"
 
 
 class AccountExists(HerdError):
-    """The name is taken."""
+    """Raised when a name is already taken."""
 
     code = "account_exists"
 
@@ -42,7 +42,7 @@ class AccountExists(HerdError):
 
 
 class KeyReused(HerdError):
-    """The idempotency key stands for another call."""
+    """Raised when an idempotency key was used for another call."""
 
     code = "idempotency_key_reused"
 
@@ -56,7 +56,7 @@ class KeyReused(HerdError):
 
 
 class RefundRefused(HerdError):
-    """The order was not charged, or not as much."""
+    """Raised when an order was not charged, or not as much as is to be refunded."""
 
     code = "refund_refused"
 
@@ -72,7 +72,7 @@ class RateLimited(HerdError):
 
 
 class RebidTooLow(HerdError):
-    """A re-bid raises the fee, or it is none."""
+    """Raised when a re-bid does not raise the fee."""
 
     code = "rebid_too_low"
 
@@ -87,7 +87,7 @@ class RebidTooLow(HerdError):
 
 
 class OrderNotWaiting(HerdError):
-    """Only an order that waits may be bid for again."""
+    """Raised when a new bid is for an order that does not wait."""
 
     code = "order_not_waiting"
 
@@ -100,7 +100,7 @@ class OrderNotWaiting(HerdError):
 
 
 class QuoteExpired(HerdError):
-    """The quote's minute has passed; nothing was held."""
+    """Raised when a quote's minute has passed; nothing was held."""
 
     code = "quote_expired"
 
@@ -109,7 +109,7 @@ class QuoteExpired(HerdError):
 
 
 class InsufficientBalance(HerdError):
-    """The account has less than is asked of it."""
+    """Raised when an account has less than is needed."""
 
     code = "insufficient_balance"
 

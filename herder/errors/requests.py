@@ -6,13 +6,13 @@ from herder.errors.base import HerdError, shown
 
 
 class InvalidRequest(HerdError):
-    """The call is wrong; nothing was held or charged."""
+    """Raised when a call is invalid; nothing was held or charged."""
 
     code = "invalid_request"
 
 
 class InvalidTokens(InvalidRequest):
-    """The count of tokens is no whole number of at least 1."""
+    """Raised when the number of tokens is not a whole number of at least 1."""
 
     code = "invalid_tokens"
 
@@ -39,7 +39,7 @@ class TooManyTokens(InvalidRequest):
 
 
 class InvalidRunLimit(InvalidRequest):
-    """The longest run is no whole number of seconds, or out of range."""
+    """Raised when the longest run is not a whole number of seconds, or is out of range."""
 
     code = "invalid_run_limit"
 
@@ -53,25 +53,25 @@ class InvalidRunLimit(InvalidRequest):
 
 
 class InvalidStartBy(InvalidRequest):
-    """The time by which an order is to begin is none, or has passed."""
+    """Raised when the time by which an order must start is not valid, or has passed."""
 
     code = "invalid_start_by"
 
 
 class InvalidReceipt(InvalidRequest):
-    """What should be a signed receipt is none, or not of this herd."""
+    """Raised when something is not a signed receipt, or not of this herd."""
 
     code = "invalid_receipt"
 
 
 class InvalidQuote(InvalidRequest):
-    """What should be a signed quote is none, or not of this herd."""
+    """Raised when something is not a signed quote, or not of this herd."""
 
     code = "invalid_quote"
 
 
 class QuoteMismatch(InvalidRequest):
-    """The quote is for another order than the one that names it."""
+    """Raised when a quote is for another order than the one that names it."""
 
     code = "quote_mismatch"
 
@@ -86,19 +86,19 @@ class QuoteMismatch(InvalidRequest):
 
 
 class InvalidBids(InvalidRequest):
-    """The bids to be compared are no list of fees and multipliers, or too many."""
+    """Raised when the bids to compare are not a list of fees and multipliers, or too many."""
 
     code = "invalid_bids"
 
 
 class InvalidWebhook(InvalidRequest):
-    """A webhook's address, event or secret is none, or may not be had here."""
+    """Raised when a webhook's address, event or secret is not valid, or not allowed here."""
 
     code = "invalid_webhook"
 
 
 class InvalidMessage(InvalidRequest):
-    """What should be a message of tags is none; `param` is the tag that is wrong."""
+    """Raised when something is not a message of tags; `param` is the tag that is wrong."""
 
     code = "invalid_message"
 
@@ -108,7 +108,7 @@ class InvalidMessage(InvalidRequest):
 
 
 class InvalidFee(InvalidRequest):
-    """The fee, or the highest fee, is no whole number of winston."""
+    """Raised when the fee, or the highest fee, is not a whole number of winston."""
 
     code = "invalid_fee"
 
@@ -123,7 +123,7 @@ class InvalidFee(InvalidRequest):
 
 
 class InvalidMultiplier(InvalidRequest):
-    """The multiplier is no finite number above zero."""
+    """Raised when the multiplier is not a finite number above zero."""
 
     code = "invalid_multiplier"
 
@@ -135,7 +135,7 @@ class InvalidMultiplier(InvalidRequest):
 
 
 class FeeTooLow(InvalidRequest):
-    """The fee is below what the order needs."""
+    """Raised when the fee is below what the order needs."""
 
     code = "fee_too_low"
 
@@ -148,7 +148,7 @@ class FeeTooLow(InvalidRequest):
 
 
 class FeeAboveMax(InvalidRequest):
-    """The automatic fee is above what the caller allows."""
+    """Raised when the automatic fee is above what the caller allows."""
 
     code = "fee_above_max"
 
@@ -161,43 +161,43 @@ class FeeAboveMax(InvalidRequest):
 
 
 class InvalidPrompt(InvalidRequest):
-    """No prompt, two prompts, or one that is empty or too long."""
+    """Raised for no prompt, two prompts, or one that is empty or too long."""
 
     code = "invalid_prompt"
 
 
 class InvalidStop(InvalidRequest):
-    """Too many stop strings, or one that is empty or too long."""
+    """Raised for too many stop strings, or one that is empty or too long."""
 
     code = "invalid_stop"
 
 
 class InvalidSampling(InvalidRequest):
-    """A sampling parameter is out of its range."""
+    """Raised when a sampling parameter is out of its range."""
 
     code = "invalid_sampling"
 
 
 class InvalidReference(InvalidRequest):
-    """The client's own reference is too long or no text."""
+    """Raised when the client's own reference is too long or not text."""
 
     code = "invalid_reference"
 
 
 class InvalidKey(InvalidRequest):
-    """The idempotency key is empty, too long or no text."""
+    """Raised when the idempotency key is empty, too long or not text."""
 
     code = "invalid_idempotency_key"
 
 
 class InvalidName(InvalidRequest):
-    """A name of an account or a model that may not be one."""
+    """Raised when the name of an account or a model is not valid."""
 
     code = "invalid_name"
 
 
 class InvalidAmount(InvalidRequest):
-    """An amount of money that is no whole number of winston."""
+    """Raised when an amount of money is not a whole number of winston."""
 
     code = "invalid_amount"
 

@@ -6,12 +6,12 @@ from herder.errors.base import HerdError
 
 
 class SetupError(HerdError):
-    """The home folder, a key or a setting is missing or wrong."""
+    """Raised when the home folder, a key or a setting is missing or wrong."""
 
     code = "setup_error"
 
 
 class HerdUnavailable(HerdError):
-    """The database is busy or out of reach; the same call may work later."""
+    """Raised when the database is busy or out of reach; the same call may work later."""
 
     code = "herd_unavailable"

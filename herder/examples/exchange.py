@@ -11,14 +11,14 @@ Tags = dict[str, str]
 
 
 class ChatRoom(Protocol):
-    """Where something is said; a `herder.examples.room.client.Room` is one."""
+    """A place for messages; a `herder.examples.room.client.Room` is one."""
 
     def last(self, count: int) -> Sequence[Said]:
         """Return the latest messages, oldest first."""
 
 
 class Exchange(Protocol):
-    """Where something can be bought."""
+    """A place to buy something."""
 
     def buy(self, trade: str) -> None:
         """Begin a trade, under a name that the messages about it bear as `X-Reference`."""

@@ -1,4 +1,4 @@
-"""Who calls, and what a route has at hand."""
+"""Authentication of callers, and what each route works with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What every route works with.
+    """The context that every route works with.
 
     Attributes:
         herd: the herd.
@@ -73,8 +73,8 @@ async def recognised(
     """Return the key that a caller shows; who shows none is counted as a stranger.
 
     Raises:
-        Unauthorized: he shows none that opens anything.
-        RateLimited: he showed too many of those.
+        Unauthorized: no valid API key was presented.
+        RateLimited: too many invalid keys were presented.
     """
     address = address_of(request.scope)
     text = shown.credentials if shown is not None else ""

@@ -1,4 +1,4 @@
-"""What a gateway owes its callers while the database is away.
+"""A gateway's answers to its callers while the database is away.
 
 An order that was taken is answered for: waits ride an outage out, its id is told with whatever
 fails after, and it is called off where nobody is left to read what it costs. A call that fails

@@ -16,7 +16,7 @@ from workers.wire import MAX_TOKENS
 
 
 class GatewaySettings(Settings):
-    """What a gateway reads."""
+    """The settings of a gateway."""
 
     gateway_host: Annotated[
         str,

@@ -48,7 +48,7 @@ CALL_OFF_REASONS: dict[str, Literal["cancelled", "deadline"]] = {
 
 @dataclass(slots=True)
 class Heard:
-    """What a batch of beats led to, to be acted on once it is committed.
+    """The outcome of a batch of beats, to be acted on once it is committed.
 
     Attributes:
         control: (instance, message) that workers are to hear.

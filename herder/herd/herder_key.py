@@ -13,7 +13,7 @@ def load_herder_key(settings: Settings) -> PrivateKey:
     """Return the herder's private key.
 
     Raises:
-        SetupError: it is not there, or is no key.
+        SetupError: the file is missing, or is not a key.
     """
     try:
         return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))

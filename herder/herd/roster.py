@@ -1,4 +1,4 @@
-"""Which workers there are, as an operator or a client asks."""
+"""The workers of a herd, for operators and clients."""
 
 from __future__ import annotations
 

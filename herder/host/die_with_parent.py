@@ -1,4 +1,4 @@
-"""What starts each child of the supervisor: `python leash.py PARENT PROGRAM [ARGUMENT...]`.
+"""Starts each child of the supervisor: `python die_with_parent.py PARENT PROGRAM [ARGUMENT...]`.
 
 It asks the kernel to kill the process when its parent dies, and becomes the program. So nothing
 outlives a supervisor that was killed itself (SIGKILL, out of memory), when no code of its own can

@@ -219,7 +219,7 @@ def add_worker(database: Database, settings: Settings, name: str) -> dict[str, s
         password, and the file of `HERD_WORKER_KEY` is a secret.
 
     Raises:
-        SetupError: the name is none, or the file cannot be written.
+        SetupError: the name is not valid, or the file cannot be written.
     """
     path = add_worker_key(database, settings, name)
     with database.read() as connection:

@@ -1,4 +1,4 @@
-"""What a herd on this machine consists of: the home folder made ready, and the programs to run."""
+"""A herd on this machine: its home folder, and the programs to run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WORKER_CLOSE_S = 20
 
 
 class _WorkerValues(BaseSettings):
-    """What is read here of the workers' settings, which the workers themselves check."""
+    """The workers' settings that are read here; the workers themselves check them."""
 
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 
@@ -53,7 +53,7 @@ class _WorkerValues(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will run.
+    """The programs that will run.
 
     Attributes:
         stages: Redis, if it is ours; the herder; the workers.

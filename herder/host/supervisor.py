@@ -63,7 +63,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """When a program that dies is given up.
+    """The limits after which a program that dies is given up.
 
     Attributes:
         young_s: a program that lived for less died at once.

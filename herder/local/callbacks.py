@@ -28,7 +28,7 @@ ErrorCallback = Callable[[HerdError], object]
 
 
 class Waiter(Protocol):
-    """Who waits for an order's end."""
+    """A waiter for an order's end."""
 
     def set(self) -> None:
         """Wake the waiter of an order that ended."""

@@ -171,7 +171,7 @@ class LocalHerd:
         """Return an account's balance; None: `HERD_ACCOUNT`.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
         """
         return self.accounts.balance(self.settings.account if account is None else account)
 
@@ -186,7 +186,7 @@ class LocalHerd:
             limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
 
         Raises:
-            AccountNotFound: there is none of that name.
+            AccountNotFound: no account has that name.
             InvalidRequest: the limit or the cursor is none.
         """
         require_page(limit)

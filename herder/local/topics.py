@@ -1,4 +1,4 @@
-"""What a program beside the herder waits for: ends of orders, and news in inboxes."""
+"""The topics that a program beside the herder waits for: ends of orders, news in inboxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an order costs and where it would stand: rates, policy, quotes, the length of the queue.
+"""Prices and places of orders: rates, policy, quotes, the length of the queue.
 
 Rules: nothing prices or ranks from the environment: rates and policy stand in the database. Quotes
 and estimates only read.

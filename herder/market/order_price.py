@@ -1,4 +1,4 @@
-"""What an order comes to: the model's rates or a quote's, and the fee by the rules of `pricing`."""
+"""The price of an order: the model's rates or a quote's, and the fee by the rules of `pricing`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from herder.store import models as model_sql
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """What a submission comes to, as the book stands now; amounts in winston.
+    """The price of a submission, as the book stands now; amounts in winston.
 
     Attributes:
         rates: the model's, or those of the quote that it names.

@@ -1,4 +1,4 @@
-"""How far down a long book an order would stand: counted little by little, told as an estimate.
+"""Estimates of places far down a long book, which is counted little by little.
 
 A place beyond the first thousand is not worth counting for each caller, nor worth a counter that
 every submission writes: on PostgreSQL all of them would wait for its row. So herders walk down each

@@ -1,4 +1,4 @@
-"""What an order would cost and wait for, and how the herd stands: reading, never writing."""
+"""Quotes of what an order would cost and wait for, and the herd's state. Never writes."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Quotes:
 
 @dataclass(frozen=True, slots=True)
 class _Far:
-    """An order that was found so far down its book that its place is no longer counted.
+    """An order so deep in its book that its place is no longer counted.
 
     Who stands behind it does so too: for a second nobody counts a thousand orders again to learn
     that, and the herd is not looked at again. What such an order is told is an estimate anyway.

@@ -126,10 +126,10 @@ class Messages:
                 be it by a refusal.
 
         Raises:
-            InvalidMessage: it is none.
+            InvalidMessage: the message is not valid.
             KeyReused: the idempotency key stands for another message.
             Unauthorized: the API key opens nothing any more.
-            AccountNotFound: there is no such account.
+            AccountNotFound: no account has that name.
         """
         tags = words.parse_tags(body)
         key = parse_key(idempotency_key)

@@ -1,7 +1,7 @@
 """The inboxes: what an account's messages are answered by, in the transaction that it tells of.
 
 Each account's messages are numbered, and the number is drawn under the lock of the account's row,
-so that they become visible in their order: who reads on after the last one that he saw misses none.
+so that they become visible in their order: a reader who goes on after the last one misses none.
 The text of an order is not copied here; it is read from the order, and is gone once that forgets.
 """
 
@@ -80,7 +80,7 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
     everywhere, and have to be before any key's or the ledger's.
 
     Raises:
-        AccountNotFound: there is no such account.
+        AccountNotFound: no account has that name.
     """
     by_account: dict[str, list[Letter]] = {}
     told: list[tuple[str, int, dict[str, Any]]] = []
@@ -160,7 +160,7 @@ def read_inbox(database: Database, account: str, after: int, limit: int) -> list
             their texts are long, but none only if none is there.
 
     Raises:
-        InvalidRequest: the limit, or the number, is none.
+        InvalidRequest: the limit or the number is not valid.
     """
     if type(limit) is not int or not 1 <= limit <= MOST_ON_PAGE:
         raise InvalidRequest(f"limit must be 1 to {MOST_ON_PAGE}, not {shown(limit)}.")
@@ -193,7 +193,7 @@ def _shown(stored: Stored, texts: dict[str, str]) -> Message:
 class News:
     """Says which inboxes changed since they were last asked for, so that who waits looks again.
 
-    Who waits has to be among those that are woken before he reads, and reads again when he is.
+    A waiter must register to be woken before reading, and reads again when woken.
     """
 
     MOST_KNOWN = 10_000

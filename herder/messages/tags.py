@@ -1,4 +1,4 @@
-"""What a message says, and what is said back, tag by tag: the original's, and ours. Pure.
+"""Messages and their answers, tag by tag: the original's and ours. Pure.
 
 Sent, and answered in the inbox:
 
@@ -46,12 +46,12 @@ _WHOLE = re.compile(r"-?[0-9]{1,30}")
 
 @dataclass(frozen=True, slots=True)
 class InfoAsked:
-    """Who serves here, and at what rates."""
+    """A request for the herd's name and rates."""
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceAsked:
-    """What the sender has."""
+    """A request for the sender's balance."""
 
 
 @dataclass(frozen=True, slots=True)

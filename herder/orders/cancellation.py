@@ -1,4 +1,4 @@
-"""How orders end before their time: cancelled by their client, too late to begin, or overdue.
+"""Orders that end early: cancelled by their client, too late to start, or overdue.
 
 Until a worker has an order, cancelling it charges nothing and takes effect at once. Once it runs,
 its worker is told to stop between two tokens, and what it delivered is charged by the outcome that
@@ -57,7 +57,7 @@ class Withdrawal:
             its end was refused: its fee stays held until an operator has decided.
 
         Raises:
-            OrderNotFound: there is none, or it is another account's.
+            OrderNotFound: there is no such order, or it is another account's.
         """
         plan = Plan()
 

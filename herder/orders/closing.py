@@ -1,4 +1,4 @@
-"""How an order ends, or goes back to waiting: gathered in a plan, and written in few statements.
+"""Orders that end or go back to waiting: gathered in a plan, written in few statements.
 
 The one place where a hold is resolved. Whoever has a reason to end an order (an outcome, a lapse, a
 cancellation, a deadline) plans it here, in the transaction in which the reason was looked at.
@@ -29,7 +29,7 @@ WhyStop = Literal["void", "cancelled", "deadline"]
 
 @dataclass(slots=True)
 class Settled:
-    """What a transaction did, to be acted on once it is committed.
+    """The outcome of a transaction, to be acted on once it is committed.
 
     Attributes:
         confirmed: (instance, attempt) whose outcome is settled: the worker may forget it.
@@ -69,7 +69,7 @@ class Settled:
 
 @dataclass(slots=True)
 class Plan:
-    """What a transaction will write, gathered so that it is written in few statements.
+    """The writes of a transaction, gathered so that few statements are needed.
 
     Attributes:
         ended: the orders that it ends.

@@ -73,7 +73,7 @@ Unsendable = tuple[Order, Failure]
 
 @dataclass(slots=True)
 class Dispatched:
-    """What a dispatch did, to be acted on.
+    """The outcome of a dispatch, to be acted on.
 
     Attributes:
         free: whether slots stayed free: then the next submission should be told of at once.

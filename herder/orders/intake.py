@@ -186,7 +186,7 @@ class Desk:
             account: whose it has to be; None: anybody's.
 
         Raises:
-            InvalidFee: it is no whole number of winston.
+            InvalidFee: the fee is not a whole number of winston.
             OrderNotFound: there is no such order, or it is another account's.
             OrderNotWaiting: it is out with the herd, or has ended.
             RebidTooLow: the fee is below what it offers already.
@@ -247,7 +247,7 @@ class Desk:
             OrderNotFound: there is no such order.
             RefundRefused: it was not charged, or not as much.
             KeyReused: the id stands for another transfer.
-            InvalidRequest: the amount or the id is none.
+            InvalidRequest: the amount or the id is not valid.
         """
         transfer_id = refund_id or self._new_id()
 

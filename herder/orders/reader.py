@@ -1,4 +1,4 @@
-"""How an order is read: as it stands, its answer, its text while it is generated."""
+"""Reads orders: their state, their answer, and their text while it is generated."""
 
 from __future__ import annotations
 

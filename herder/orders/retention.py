@@ -41,7 +41,7 @@ def purge(
         Of how many orders.
 
     Raises:
-        InvalidRequest: nothing says which, or the days are none.
+        InvalidRequest: nothing says which, or the days are not valid.
     """
     if older_than_days is None and account is None and order_id is None:
         raise InvalidRequest("Say which texts to delete: by age, account or order.")

@@ -64,7 +64,7 @@ class AsideView:
 
 
 class SetAside:
-    """What operators do about orders that were set aside.
+    """Operators' decisions about orders that were set aside.
 
     Args:
         database: where they stand.

@@ -1,4 +1,4 @@
-"""How orders end by what comes back from workers, or does not: outcomes and lapses.
+"""Settles outcomes that workers send, and lapses of those that do not.
 
 An outcome counts if and only if its attempt is the order's current one, still open, and its
 worker is the one that it is bound to, or the first to show up with its nonce. Settling is

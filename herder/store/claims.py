@@ -90,7 +90,7 @@ _FINISH = (
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What a herder may have under way.
+    """The deliveries that a herder may have in flight.
 
     Attributes:
         kid: the key whose secrets it opens; what another sealed is for another herder.

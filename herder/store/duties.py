@@ -48,7 +48,7 @@ _COUNTED = select(
 
 
 class Counts(NamedTuple):
-    """What herders did of a duty.
+    """The counts of a duty, over all herders.
 
     Attributes:
         runs: batches that were done.

@@ -32,7 +32,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """What a message that came with an idempotency key led to."""
+    """The outcome of a message that came with an idempotency key."""
 
     fingerprint: str
     message: str

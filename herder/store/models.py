@@ -50,7 +50,7 @@ _POLICY = select(policy)
 
 
 def has_policy(connection: Connection) -> bool:
-    """Whether the database holds a herd already."""
+    """Return whether the database holds a herd already."""
     return connection.execute(_POLICY).one_or_none() is not None
 
 

@@ -32,7 +32,7 @@ _log = structlog.get_logger("herder.store.orders")
 
 
 class UnreadableRequest(ValueError):
-    """What an order asks cannot be read by this herder.
+    """Raised when this herder cannot read what an order asks.
 
     Attributes:
         field: the name of the field that is out of bounds, if it is one.
@@ -45,7 +45,7 @@ class UnreadableRequest(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the model is given: kept apart from the order, whose row is rewritten at each step."""
+    """The model's input, kept apart from the order, whose row is rewritten at each step."""
 
     prompt: Prompt
     stop: tuple[str, ...]
@@ -71,7 +71,7 @@ class Request:
             stored: JSON; None where there is none.
 
         Raises:
-            UnreadableRequest: it is no request, or not one that a worker would take.
+            UnreadableRequest: it is not a request, or not one that a worker would take.
         """
         try:
             return cls._from_json(json.loads(stored or ""))

@@ -13,7 +13,7 @@ from herder.db.tables import IS_QUEUED, orders, survey
 
 
 class Mark(NamedTuple):
-    """Where the orders of one rank stood in the book.
+    """The place of one rank's orders in the book.
 
     Attributes:
         rank: theirs.

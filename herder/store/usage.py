@@ -15,7 +15,7 @@ _HALF = 2**32
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What the orders of an account, or of a model, came to; amounts in winston.
+    """The usage of an account or of a model; amounts in winston.
 
     Attributes:
         name: the account's or the model's.

@@ -13,7 +13,7 @@ from herder.db.tables import webhook_endpoint
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an account is told; times in microseconds since the epoch.
+    """A webhook of an account; times in microseconds since the epoch.
 
     Attributes:
         types: the events that it is told of.

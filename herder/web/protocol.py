@@ -1,4 +1,4 @@
-"""uvicorn's HTTP, with our answers to what is no request, and an end to callers who hold a line.
+"""uvicorn's HTTP, with our answers to bad requests, and an end to callers who hold a connection.
 
 What h11 refuses never reaches the app: a head without an end, or what is no HTTP. A caller who says
 half of a request and then nothing, or who does not read what he asked for, would hold his line for
@@ -109,7 +109,7 @@ class _Protocol(H11Protocol):
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request. Called while h11's error is handled."""
+        """Answer what is not a request. Called while h11's error is handled."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()  # an answer is on its way: nothing can be said any more
             return

@@ -1,4 +1,4 @@
-"""How an app is served: socket, bounds, end. For the gateway, and the room beside it."""
+"""Serves an app: socket, bounds, shutdown. For the gateway, and the room beside it."""
 
 from __future__ import annotations
 

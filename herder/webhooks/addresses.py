@@ -1,4 +1,4 @@
-"""Where a webhook may be sent: pure.
+"""The rules for addresses that a webhook may be sent to. Pure.
 
 A client names the address that a herder connects to. Without these rules it could name the
 herder's own Redis, the machines beside it, or the cloud's service of credentials. A name is looked
@@ -78,7 +78,7 @@ _REFUSED_6 = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes.
+    """The target of a request.
 
     Attributes:
         scheme: `https` or `http`.
@@ -101,7 +101,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an operator allows beyond public addresses over HTTPS.
+    """The addresses that an operator allows besides public ones over HTTPS.
 
     Attributes:
         networks: private ones that may be sent to.
@@ -127,7 +127,7 @@ class Rules:
         """Read the address of a webhook.
 
         Raises:
-            InvalidWebhook: it is none, or one that may not be sent to.
+            InvalidWebhook: it is not a URL, or one that may not be sent to.
         """
         if not isinstance(url, str) or not 1 <= len(url) <= MAX_URL_CHARS:
             raise InvalidWebhook(
@@ -186,7 +186,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     """Networks with commas between, as the setting has them.
 
     Raises:
-        ValueError: one is none.
+        ValueError: one of them is not a network.
 
     >>> parse_networks("10.0.0.0/8, ::1")
     (IPv4Network('10.0.0.0/8'), IPv6Network('::1/128'))

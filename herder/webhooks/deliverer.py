@@ -59,7 +59,7 @@ STOP_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a deliverer goes about it.
+    """The limits of a deliverer.
 
     Attributes:
         at_once: messages under way at most.

@@ -1,4 +1,4 @@
-"""What was sent to endpoints, or is to be: looked at, and sent anew."""
+"""Deliveries to endpoints: listed, and sent again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def endpoint_of(
         lock: keep others from changing it until the transaction ends.
 
     Raises:
-        WebhookNotFound: there is none, or it is another account's.
+        WebhookNotFound: there is no such webhook, or it is another account's.
     """
     found = webhook_sql.get_endpoint(connection, which, lock=lock)
     if found is None or (account is not None and found.account != account):

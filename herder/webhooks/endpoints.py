@@ -1,4 +1,4 @@
-"""Where accounts are told: endpoints made, changed and looked at."""
+"""Webhook endpoints of accounts: created, changed and listed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_ENDPOINTS = 10
 
 
 class Webhooks:
-    """What an account's own programs, and the `herd` command, do with webhooks.
+    """Webhooks, as an account's programs and the `herd` command use them.
 
     `deliveries` is the same for what is sent.
     """
@@ -73,8 +73,8 @@ class Webhooks:
             The endpoint, and its secret, which is shown here and never again.
 
         Raises:
-            InvalidWebhook: the address or a type is none, or the account has too many.
-            AccountNotFound: there is no such account.
+            InvalidWebhook: the address or a type is not valid, or the account has too many.
+            AccountNotFound: no account has that name.
         """
         parse_account(account)
         self._rules.parse(url)
@@ -123,7 +123,7 @@ class Webhooks:
             account: whose it has to be; None: anybody's.
 
         Raises:
-            WebhookNotFound: there is none, or it is another account's.
+            WebhookNotFound: there is no such webhook, or it is another account's.
         """
         with self._database.read() as connection:
             return endpoint_of(connection, which, account)

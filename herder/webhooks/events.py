@@ -1,4 +1,4 @@
-"""What accounts are told, written down in the transaction in which it happens.
+"""Events for accounts, written down in the transaction in which they happen.
 
 An event costs an account without endpoints one look into an index, for all the orders that end in
 a transaction together; one with endpoints, an insert besides. Nothing is sent from here.

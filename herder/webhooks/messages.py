@@ -1,4 +1,4 @@
-"""What is sent: a message's body and headers."""
+"""The body and headers of a message."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Request:
 
 
 class Unreadable(Exception):
-    """What a message says cannot be read: another version wrote it, or it is damaged."""
+    """Raised when a message cannot be read: another version wrote it, or it is damaged."""
 
 
 def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def make_request(
 
     Raises:
         SetupError: the secret was sealed under another key.
-        Unreadable: it cannot be written as JSON, or its time is none.
+        Unreadable: it cannot be written as JSON, or its time is not valid.
     """
     try:
         happened = moment(delivery.created_us)

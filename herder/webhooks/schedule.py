@@ -1,4 +1,4 @@
-"""When a message is sent again, and when no more: pure."""
+"""The retry schedule of messages. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ State = Literal["pending", "delivered", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one try.
+    """The reply to one attempt.
 
     Attributes:
         status: the receiver's status, or None where it gave none.
@@ -61,7 +61,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a delivery stands after a try.
+    """The state of a delivery after an attempt.
 
     Attributes:
         failures: tries that failed, since it was queued or replayed.

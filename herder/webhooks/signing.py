@@ -1,4 +1,4 @@
-"""What an endpoint recognises the herd's messages by: its secret, and how it is kept and used.
+"""The secrets that sign an endpoint's messages: how they are kept and used.
 
 A secret reads `whsec_` and 256 bits in base64, as the Standard Webhooks specification has it. It
 signs, so that it must be kept whole, and not only its hash: it is sealed with AES-GCM under a key

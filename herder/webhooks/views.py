@@ -1,4 +1,4 @@
-"""What is shown of webhooks: plain data, without secrets and without what messages say."""
+"""Views of webhooks: plain data, without secrets and without message contents."""
 
 from __future__ import annotations
 

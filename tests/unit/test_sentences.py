@@ -166,5 +166,32 @@ def described() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", said
 
 
+RIDDLES = re.compile(
+    r"^(What|Whether|Who|Whom|Whose|How|Where|When|Why|Which)\b|: (it|he) is none\b|"
+    r"\b(he|his|him|himself)\b"
+)
+"""A question in place of a noun; "it is none" in place of what is wrong; a caller who is a man."""
+
+
+def summaries() -> Iterator[tuple[str, str]]:
+    """The docstrings of modules and classes by their first line, those of functions whole."""
+    for path, module in parsed():
+        for node in ast.walk(module):
+            if not isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ):
+                continue
+            said = ast.get_docstring(node) or ""
+            line = getattr(node, "lineno", 1)
+            whole = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            made_by = [ast.unparse(one) for one in getattr(node, "decorator_list", [])]
+            if "property" not in made_by:
+                yield f"{path.relative_to(ROOT)}:{line}", said if whole else said.split("\n")[0]
+
+
+def test_a_docstring_is_no_riddle():
+    assert [(where, said) for where, said in summaries() if RIDDLES.search(said)] == []
+
+
 def test_the_docstring_of_a_function_begins_with_a_verb():
     assert [where for where, said in described() if NO_VERB.match(said)] == []

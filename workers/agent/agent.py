@@ -84,7 +84,7 @@ class _Running:
 
 
 class Agent:
-    """What a worker process is, beside its engine and Celery."""
+    """A worker process, apart from its engine and Celery."""
 
     def __init__(
         self,

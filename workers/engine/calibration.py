@@ -1,4 +1,4 @@
-"""How fast a model decodes on this machine."""
+"""Measures how fast a model decodes on this machine."""
 
 from __future__ import annotations
 

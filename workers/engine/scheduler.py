@@ -1,4 +1,4 @@
-"""Which sequences join the next batch. Pure: no clock, no model, no I/O.
+"""Chooses which sequences join the next batch. Pure: no clock, no model, no I/O.
 
 The rules:
 1. Admission by rank, then arrival, into free slots, and only if the cells of prompt and answer

@@ -1,4 +1,4 @@
-"""What a scheduler schedules, and what it tells the cache to do. Pure."""
+"""The sequences of a scheduler, and its operations on the cache. Pure."""
 
 from __future__ import annotations
 

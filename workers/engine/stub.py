@@ -47,7 +47,7 @@ _END = 1 << 20
 
 @dataclass(slots=True)
 class _Script(Sampler):
-    """What a sequence will say, and how far it has come."""
+    """The text that a sequence will say, and its position in it."""
 
     pieces: Sequence[int]
     end: int | None = None

@@ -46,7 +46,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a piece of work ended.
+    """The end of a piece of work.
 
     Attributes:
         reason: `stop` (the model ended, or a stop string), `length` (as many tokens as were
@@ -73,7 +73,7 @@ class End:
 
 
 class Listener(Protocol):
-    """Who hears of a piece of work. Called on the engine's thread: be quick and never raise."""
+    """A listener to a piece of work. Called on the engine's thread: be quick and never raise."""
 
     def on_start(self, prompt_tokens: int) -> None:
         """Hear that it has a slot and its prompt of this many tokens is about to be computed."""
@@ -87,7 +87,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a loaded model is and can do.
+    """The facts of a loaded model.
 
     Attributes:
         name: as the file calls it.
@@ -128,7 +128,7 @@ class ModelFacts:
 
 @dataclass(slots=True)
 class Metrics:
-    """What the engine has done since its start: sums, for whoever turns them into rates.
+    """The engine's counters since its start, to be turned into rates.
 
     Attributes:
         steps: decode calls.
@@ -171,7 +171,7 @@ class Prepared:
 
 
 class Model(Protocol):
-    """What the engine needs of a model. All but `prepare` is called on the engine's thread."""
+    """A model, as the engine needs it. All but `prepare` is called on the engine's thread."""
 
     @property
     def facts(self) -> ModelFacts:

@@ -25,7 +25,7 @@ def load(lib: Any, options: LlamaOptions, take_reason: Callable[[], str]) -> Any
         take_reason: what the library complained about last.
 
     Raises:
-        ModelFileError: the file is no sound GGUF model that continues text.
+        ModelFileError: the file is not a sound GGUF model that continues text.
         ModelError: its weights cannot be converted.
     """
     path = options.path

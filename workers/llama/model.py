@@ -76,7 +76,7 @@ class LlamaModel:
     """A GGUF model and the one context that decodes on it.
 
     Raises:
-        ModelFileError: the file is no sound GGUF model.
+        ModelFileError: the file is not a sound GGUF model.
         ModelError: there is no memory for it, or it cannot be used with these options.
     """
 

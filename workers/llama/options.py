@@ -1,4 +1,4 @@
-"""How a model is loaded and its cache laid out, and how the settings of a worker say so.
+"""Options for loading a model and laying out its cache, from a worker's settings.
 
 Apart from `workers/llama/model.py`, so that whoever only chooses loads no llama.cpp.
 """
@@ -18,7 +18,7 @@ Weights = Literal["q8_0", "q4_0"]
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
-    """How to load a model and lay out its cache.
+    """Options for loading a model and laying out its cache.
 
     Attributes:
         path: the GGUF file.

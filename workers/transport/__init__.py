@@ -1,4 +1,4 @@
-"""What herder and workers share of Celery and Redis.
+"""The parts of Celery and Redis that herder and workers share.
 
 `settings` (where they are), `config` (Celery's settings for each broker), `guard` (the consumer
 that refuses what is not ours), `sender`, `streams` (Redis beside Celery), `logs`, `loops` (threads

@@ -1,4 +1,4 @@
-"""How every process of the herd logs: to standard error, without prompts or secrets."""
+"""Logging of every process of the herd: to standard error, without prompts or secrets."""
 
 from __future__ import annotations
 

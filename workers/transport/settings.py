@@ -51,7 +51,7 @@ def read_settings(kind: type[_Settings], home: Path | None = None, **values: Any
 
 
 class TransportSettings(BaseSettings):
-    """What both Celery apps need to find each other."""
+    """The settings with which both Celery apps find each other."""
 
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What this worker would run on: `python -m workers.tuning.check --model-path P [--json]`.
+"""Checks what this worker would run on: `python -m workers.tuning.check --model-path P [--json]`.
 
 Loads the model as a worker with the same settings would, prints what was found, and measures the
 speed for some seconds. `herd worker check` runs it as a child process, so that a build that crashes
@@ -42,7 +42,7 @@ _BUILD = {"LLAMAFILE", "OPENMP", "REPACK", "ACCELERATE", "KLEIDIAI"}
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found.
+    """The findings.
 
     Attributes:
         cpu: the processor.

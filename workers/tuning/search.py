@@ -1,4 +1,4 @@
-"""Which settings `tune` tries, in which order, and what it takes for better. Pure."""
+"""The search of `tune`: which settings it tries, in which order, and what is better. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Changes = Mapping[str, int | str]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a load did under some settings.
+    """The result of a load under some settings.
 
     Attributes:
         changes: the settings that are other than those to start from.

@@ -1,4 +1,4 @@
-"""What a message is refused with."""
+"""The error with which a message is refused."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class PublicKey:
         """Read a public JWK.
 
         Raises:
-            WireError: it is no Ed25519 public key.
+            WireError: it is not an Ed25519 public key.
         """
         try:
             key = OKPAlgorithm.from_jwk(dict(jwk))
@@ -72,7 +72,7 @@ class PrivateKey:
         """Read a private JWK.
 
         Raises:
-            WireError: it is no Ed25519 private key.
+            WireError: it is not an Ed25519 private key.
         """
         try:
             key = OKPAlgorithm.from_jwk(dict(jwk))

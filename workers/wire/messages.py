@@ -1,4 +1,4 @@
-"""What herder and workers say to each other: the bodies of the envelopes, and their bounds."""
+"""The messages between herder and workers: the bodies of the envelopes, and their bounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 
 
 class Body(BaseModel):
-    """What a message says; its `kind` stands in the envelope."""
+    """The body of a message; its `kind` stands in the envelope."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
@@ -60,7 +60,7 @@ class ChatMessage(BaseModel):
 
 
 class Sampling(BaseModel):
-    """How the next token is chosen; the defaults are llama.cpp's own."""
+    """The sampling parameters; the defaults are llama.cpp's own."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
@@ -121,7 +121,7 @@ class Job(Body):
 
 
 class Failure(BaseModel):
-    """Why a worker could not deliver; `permanent` says that no other worker could either."""
+    """A worker's failure to deliver; `permanent` means that no other worker could either."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     code: Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
@@ -131,7 +131,7 @@ class Failure(BaseModel):
 
 
 class Outcome(BaseModel):
-    """How an attempt ended."""
+    """The end of an attempt."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
@@ -161,7 +161,7 @@ class Outcomes(Body):
 
 
 class Announcement(BaseModel):
-    """What a worker is: the herder's view of the herd comes from this, never from settings."""
+    """A worker's announcement: the herder's view of the herd comes only from this."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     name: Name

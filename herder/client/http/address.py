@@ -1,4 +1,4 @@
-"""Which herder elsewhere is meant: its address, and the key that buys there."""
+"""The address of a herder elsewhere, and the API key to use there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Address:
             called: what the address is called in the sentence that refuses it.
 
         Raises:
-            SetupError: the address or the key is none.
+            SetupError: the address or the key is not valid.
         """
         bare = url.strip().rstrip("/")
         try:
@@ -73,7 +73,7 @@ def named_address(url: str | None = None, key_file: Path | None = None) -> Addre
         key_file: a file with the API key in it; goes before `HERD_API_KEY`.
 
     Raises:
-        SetupError: the address or the key is none, or there is no key.
+        SetupError: the address or the key is not valid, or there is no key.
     """
     called = "HERD_URL" if url is None else "--url"
     where = os.environ.get("HERD_URL", "") if url is None else url

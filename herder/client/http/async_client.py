@@ -140,7 +140,7 @@ class AsyncClient:
         """Prepare it; nothing is sent yet.
 
         Raises:
-            SetupError: the address or the key is none.
+            SetupError: the address or the key is not valid.
         """
         where = Address.of(url, api_key, called="The address")
         self.url = where.url
@@ -187,7 +187,7 @@ class AsyncClient:
         """Return an order that was submitted before.
 
         Raises:
-            OrderNotFound: there is none, or it is another account's.
+            OrderNotFound: there is no such order, or it is another account's.
         """
         return AsyncOrder(self, (await self.answer(order_id)).receipt)
 

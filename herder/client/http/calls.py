@@ -1,4 +1,4 @@
-"""What a client sends to a gateway, and what comes back. Pure: no connection, no clock."""
+"""The requests of a client to a gateway, and their answers. Pure: no connection, no clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class CallOptions(TypedDict, total=False):
-    """What `submit` takes beside prompt and tokens; see `herder.submit`."""
+    """The arguments of `submit` besides prompt and tokens; see `herder.submit`."""
 
     fee: int | None
     multiplier: float | str | None
@@ -65,7 +65,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class QuoteOptions(TypedDict, total=False):
-    """What `quote` takes beside prompt and tokens; see `herder.quote`."""
+    """The arguments of `quote` besides prompt and tokens; see `herder.quote`."""
 
     fee: int | None
     multiplier: float | str | None
@@ -122,7 +122,7 @@ def of_order(
     """Return a call about an order.
 
     Raises:
-        OrderNotFound: no order is called so; what is no id is not put into a path.
+        OrderNotFound: the id is not valid, so it is not put into a path.
     """
     if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", order_id):
         raise errors.OrderNotFound(errors.shown(order_id))
@@ -164,7 +164,7 @@ def decoded(content: bytes) -> Any:
     """Return an answer's JSON.
 
     Raises:
-        SetupError: it is none.
+        SetupError: the answer is not in this form.
     """
     try:
         return json.loads(content)
@@ -173,7 +173,7 @@ def decoded(content: bytes) -> Any:
 
 
 def require_events(headers: Mapping[str, str]) -> None:
-    """Refuse an answer that is no stream of events.
+    """Refuse an answer that is not a stream of events.
 
     Raises:
         SetupError: it is something else.
@@ -342,7 +342,7 @@ class TextOf:
 
         Raises:
             StreamRestarted: what was shown counts for nothing.
-            SetupError: it is no event of a gateway's.
+            SetupError: it is not an event of a gateway.
         """
         if event.event == "text":
             text = _text_of(decoded(event.data.encode("utf-8", "replace")))

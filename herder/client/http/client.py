@@ -66,7 +66,7 @@ class Client:
         """Return an order that was submitted before.
 
         Raises:
-            OrderNotFound: there is none, or it is another account's.
+            OrderNotFound: there is no such order, or it is another account's.
         """
         return Order(self._herd, self._herd.receipt(order_id))
 

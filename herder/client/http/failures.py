@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a gateway, as the herd's errors. Pure.
+"""The failures on the way to a gateway, as the herd's errors. Pure.
 
 A sentence each, with the code of `herder.errors`: `herd_unavailable` where the same call may work
 later, `setup_error` where the address, the certificate or what listens there is wrong.
@@ -110,7 +110,7 @@ def _unknown(status: int) -> type[errors.HerdError]:
 
 
 def _foreign(status: int, headers: Mapping[str, str], url: str, now_us: int) -> errors.HerdError:
-    """Return an answer that is no herd's: a proxy's page, or that of some other server."""
+    """Return the error of an answer that is not a herd's, such as a proxy's page."""
     try:
         what = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

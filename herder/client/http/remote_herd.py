@@ -62,7 +62,7 @@ class RemoteHerd:
         """Prepare it; nothing is sent yet.
 
         Raises:
-            SetupError: the address or the key is none.
+            SetupError: the address or the key is not valid.
         """
         where = Address.of(url, api_key, called="The address")
         self._url = where.url

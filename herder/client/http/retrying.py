@@ -86,7 +86,7 @@ def retrying(
         The answer, a success.
 
     Raises:
-        HerdError: what the answer says; or `HerdUnavailable` or `SetupError` where there is none.
+        HerdError: what the answer says; `HerdUnavailable` or `SetupError` if there is no answer.
     """
     tried, wait_s, is_open = 0, 0.0, False
     while True:

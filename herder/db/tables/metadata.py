@@ -1,4 +1,4 @@
-"""Where all tables are registered, and how their constraints are named."""
+"""The registry of all tables, and the names of their constraints."""
 
 from __future__ import annotations
 

@@ -99,13 +99,13 @@ class _Body(BaseModel):
 
 
 class JoinBody(_Body):
-    """Who wants to join."""
+    """The body of a request to join."""
 
     name: StrictStr
 
 
 class SayBody(_Body):
-    """What somebody says."""
+    """The body of a message."""
 
     text: StrictStr
 

@@ -79,7 +79,7 @@ class Rooms:
         """Return a room that there is.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such room.
         """
         if room not in self._names:
             raise NotFound(
@@ -100,7 +100,7 @@ class Rooms:
 
         Raises:
             NotFound: there is no such room.
-            InvalidName: it is none.
+            InvalidName: the name is not valid.
             NameTaken: another has it.
             RateLimited: the room is full, or too many came from there.
         """

@@ -1,4 +1,4 @@
-"""What may be said in a room, by whom, and how fast. Pure."""
+"""The rules of a room: names, messages and their pace. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parse_name(name: str) -> str:
     """Return a name that a program may have.
 
     Raises:
-        InvalidName: it is none. Names that only look alike could pass for one another.
+        InvalidName: the name is not valid. Names that only look alike could pass for one another.
     """
     if not _NAME.fullmatch(name):
         raise InvalidName(
@@ -83,7 +83,7 @@ def parse_room(name: str) -> str:
     """Return a name that a room may have.
 
     Raises:
-        InvalidName: it is none.
+        InvalidName: the name is not valid.
     """
     if not _ROOM.fullmatch(name):
         raise InvalidName(
@@ -122,7 +122,7 @@ def _is_no_text(char: str) -> bool:
 
 
 class Pace:
-    """How fast each of many may go: the generic cell rate algorithm (ITU-T I.371).
+    """A rate limiter for many names: the generic cell rate algorithm (ITU-T I.371).
 
     Args:
         per_minute: the lasting rate.

@@ -15,7 +15,7 @@ MOST_ROOMS = 100
 
 
 class RoomSettings(TransportSettings):
-    """What `herd room` reads."""
+    """The settings of `herd room`."""
 
     room_host: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""What was said, and who has which name: all SQL of the room, on a SQLite file of its own.
+"""Messages and members: all SQL of the room, on a SQLite file of its own.
 
 One process has the file. Statements are short and take a mutex; a message is on disk before its
 sender is answered.
@@ -49,7 +49,7 @@ _COLUMNS = "id, name, member, text, at_us"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Who has a name in a room.
+    """A member: the holder of a name in a room.
 
     Attributes:
         id: drawn at joining.

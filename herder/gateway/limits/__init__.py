@@ -1,4 +1,4 @@
-"""How often one caller may call, and how many streams it may hold open.
+"""Limits on a caller's requests and open streams.
 
 Rules: counted in this process without waiting for anybody, and added up in Redis (`rates`); without
 Redis each gateway goes on by its own count. A refused call counts for nothing.

@@ -1,4 +1,4 @@
-"""How much a caller may ask of a gateway: how long a head may be, and how many calls a minute.
+"""Limits of a caller at a gateway: the size of headers, and calls per minute.
 
 Callers are counted by their address before anything else is done for them, and by their API key
 once it is known to be one. Who shows no good key is counted once more: beyond that limit an address

@@ -1,4 +1,4 @@
-"""How many calls a minute: counted in the process, and shared among gateways through Redis.
+"""Calls per minute, counted in the process and shared among gateways through Redis.
 
 A call is judged by what this gateway knows, without waiting for anybody; several times a second the
 gateways add up in Redis what each let through, so that many of them let through what one would.

@@ -1,4 +1,4 @@
-"""What operators do over HTTP: accounts, deposits, grants, keys, refunds, workers.
+"""The routes for operators: accounts, deposits, grants, keys, refunds, workers.
 
 Every route wants a key with the scope `operate`, which buys nothing with anybody's money but its
 own account's. A call that moves money may be repeated under an `Idempotency-Key`: it is done once.

@@ -24,7 +24,7 @@ CSV = "text/csv"
 
 
 class EndsCard(BaseModel):
-    """How many orders ended so."""
+    """The numbers of orders by how they ended."""
 
     completed: int
     failed: int
@@ -33,7 +33,7 @@ class EndsCard(BaseModel):
 
 
 class UsageCard(BaseModel):
-    """What the orders of one account or model came to; amounts in winston."""
+    """The usage of one account or model; amounts in winston."""
 
     name: str
     orders: EndsCard
@@ -121,7 +121,7 @@ def _whose(key: ApiKey, account: str | None) -> str | None:
     """Return whose usage a key may see of what it asks for.
 
     Raises:
-        Forbidden: another account's, and it is no operator's.
+        Forbidden: it is another account's, and the key is not an operator's.
     """
     if "operate" in key.scopes:
         return account

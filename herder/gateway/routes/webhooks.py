@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_cl
 
 
 class WebhookBody(BaseModel):
-    """Where to, and what of."""
+    """The address of a webhook, and its events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +28,7 @@ class WebhookBody(BaseModel):
 
 
 class ReplayBody(BaseModel):
-    """What to send again: all that was given up, unless it says more."""
+    """The messages to send again: all that were given up, by default."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -10,7 +10,7 @@ from herder.types import Rate, Usage
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong, and what would be right."""
+    """An error: what was wrong, and what would be right."""
 
     message: str = Field(description="What is wrong, for people to read.")
     type: str = Field(description="OpenAI's type of error.")
@@ -74,7 +74,7 @@ class HealthAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether orders that come in now would be run, and for each part `ok` or what is missing."""
+    """The readiness of the herd: for each part `ok` or what is missing."""
 
     ready: bool
     checks: dict[str, str]

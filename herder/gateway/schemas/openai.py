@@ -54,14 +54,14 @@ class SchemaWanted(BaseModel):
 
 
 class AnswerFormat(BaseModel):
-    """What the answer has to be."""
+    """The format that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaWanted | None = None
 
 
 class _Body(_Shown):
-    """What both routes take; what is not here is refused by its name, unless it is null."""
+    """The parameters of both routes; any other is refused by name, unless it is null."""
 
     model: Annotated[
         str, Field(description="A model or another name for one, as /v1/models lists them.")
@@ -166,7 +166,7 @@ class TokenUsage(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """What the model said."""
+    """The message that the model generated."""
 
     role: Literal["assistant"]
     content: str

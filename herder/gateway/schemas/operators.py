@@ -38,7 +38,7 @@ class MoveBody(_Body):
 
 
 class RefundBody(_Body):
-    """What an order is given back of its charge."""
+    """A refund of an order's charge."""
 
     reason: StrictStr = Field(description="The reason, shown in the account's statement.")
     amount: Winston | None = Field(
@@ -132,7 +132,7 @@ class MovedAnswer(BaseModel):
 
 
 class RefundAnswer(BaseModel):
-    """What an order was given back, and its receipt now."""
+    """The refund of an order, and its receipt now."""
 
     id: str
     amount: int

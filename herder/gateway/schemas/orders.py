@@ -52,7 +52,7 @@ _PROMPTED: JsonDict = {
 
 
 class SamplingBody(_Body):
-    """How tokens are chosen; what is left out is as the herd has it."""
+    """The sampling parameters; the herd's defaults apply to those left out."""
 
     temperature: Number | None = _shown(minimum=0, maximum=10)
     top_p: Number | None = _shown(exclusiveMinimum=0, maximum=1)
@@ -70,7 +70,7 @@ class SamplingBody(_Body):
 
 
 class _AskedBody(_Body):
-    """What an order, or a quote of one, is about."""
+    """The content of an order, or of a quote of one."""
 
     model_config = ConfigDict(json_schema_extra=_PROMPTED)
 
@@ -91,7 +91,7 @@ class BidBody(_Body):
 
 
 class QuoteBody(_AskedBody):
-    """What an order would be, and the bids to be compared: at most 20; the usual ones if none."""
+    """The order to quote, and at most 20 bids to compare; the usual ones by default."""
 
     bids: list[BidBody] | None = None
 
@@ -145,7 +145,7 @@ class OrdersAnswer(BaseModel):
 
 
 class KeyAnswer(BaseModel):
-    """What the key that asks may do."""
+    """The rights of the API key that asks."""
 
     id: str
     scopes: list[str]

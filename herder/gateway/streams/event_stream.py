@@ -1,4 +1,4 @@
-"""Server-sent events over a line that a caller holds, and what is done when he goes away.
+"""Server-sent events on an open connection, and what is done when the caller disconnects.
 
 A response may be dropped before its first event is asked for; what has to be done in any case is
 therefore done by the response and not by whoever makes the events.

@@ -35,7 +35,7 @@ _MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a caller has read: so many characters of an attempt's text."""
+    """A caller's position: the number of characters read of an attempt's text."""
 
     attempt: int
     characters: int
@@ -48,7 +48,7 @@ class Mark:
         """Return the `Last-Event-ID` of a caller who comes back.
 
         Raises:
-            BadRequest: it is none of ours.
+            BadRequest: the id was not sent here.
         """
         if not text:
             return None
@@ -285,7 +285,7 @@ class Follower:
 
 
 class _Text:
-    """How much of an order's text a caller was given, and whether it still counts."""
+    """The part of an order's text that a caller was given, and whether it still counts."""
 
     def __init__(self, mark: Mark | None) -> None:
         self._attempt = mark.attempt if mark else 0

@@ -1,4 +1,4 @@
-"""What operators watch: Prometheus' metrics, the figures behind them, and readiness.
+"""Monitoring for operators: Prometheus metrics, the figures behind them, and readiness.
 
 Rules: no label names an account, an order or a key. Figures are read by indexes and from event to
 event, never by reading every order.

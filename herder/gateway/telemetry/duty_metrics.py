@@ -1,4 +1,4 @@
-"""What `/metrics` shows of the herders' background duties.
+"""The metrics of the herders' background duties.
 
 Herders have no HTTP of their own: they count in the database, and a gateway
 shows what stands there.

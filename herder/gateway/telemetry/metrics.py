@@ -58,7 +58,7 @@ _ENDS = frozenset(state.value for state in ENDED)
 
 
 class Metrics:
-    """What one gateway counts, and how it tells it.
+    """The metrics of one gateway.
 
     Args:
         monitor: looks at the herd.

@@ -1,4 +1,4 @@
-"""What there is to watch of a herd, cheaply however much it ever did.
+"""The figures of a herd, read cheaply however much it ever did.
 
 What is now is read by indexes that hold none of the orders that ended. What was is followed: each
 look reads the events since the look before, and the first one none, so that whoever counts counts
@@ -82,7 +82,7 @@ class Look:
 
 @dataclass(slots=True)
 class Cursor:
-    """How far events were read, whose numbers may become visible out of their order.
+    """A position in the events, whose numbers may become visible out of order.
 
     Attributes:
         top: the highest that was read; None before the first look.

@@ -1,4 +1,4 @@
-"""Whether a herd would run an order that came in now; if not, what is missing."""
+"""Readiness: whether a herd would run an order that came in now, and if not, why."""
 
 from __future__ import annotations
 
