@@ -15,12 +15,7 @@ from sqlalchemy import Connection
 
 from ledger import audit, journal, statement
 from ledger.border import Violation, write
-from ledger.errors import (
-    AccountExists,
-    BatchTooLarge,
-    LedgerFault,
-    TransferNotFound,
-)
+from ledger.errors import AccountExists, BatchTooLarge, LedgerFault, TransferNotFound
 from ledger.ids import account_text, post_id, transfer_key, void_id
 from ledger.model import (
     MAX_BATCH,

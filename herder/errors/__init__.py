@@ -22,6 +22,11 @@ HerdError
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
 ├── StreamRestarted, ResultTimeout
 └── SetupError, HerdUnavailable
+
+Rules: an error is a sentence, a stable code and its data; a new one is exported by `herder`. The
+package hands on all of them.
+
+May not enter: anything of ours but the plain data of `herder.types`.
 """
 
 from herder.errors.absent import (

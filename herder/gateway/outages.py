@@ -62,7 +62,7 @@ async def ride_out(ask: Callable[[], Awaitable[T]], *, within_s: float | None = 
 
 
 class Cancel(Protocol):
-    """Cancels an order; `herder.local.LocalHerd.cancel`."""
+    """Cancels an order; `herder.local.local_herd.LocalHerd.cancel`."""
 
     def __call__(self, order_id: str, *, account: str | None) -> object:
         """Cancel it, if it is this account's; None: anybody's."""

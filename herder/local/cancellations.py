@@ -24,7 +24,7 @@ from workers.transport.program_log import ProgramLog
 from workers.transport.streams import Streams
 from workers.wire import PrivateKey, StopAttempt, control_stream, seal
 
-_log = logging.getLogger("herder.cancellations")
+_log = logging.getLogger("herder.local.cancellations")
 
 PATIENCE_S = 5.0
 """How long a caller waits for a database that is away, before the cancellation is remembered."""
@@ -50,7 +50,7 @@ class Cancellations:
             every_s=LOOK_S,
             outages=(HerdUnavailable,),
             retry_s=(0.1, LOOK_S),
-            log=ProgramLog("herder.cancellations"),
+            log=ProgramLog("herder.local.cancellations"),
         )
 
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:

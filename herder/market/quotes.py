@@ -16,7 +16,7 @@ from herder.domain.quote_terms import Terms, expiry_s
 from herder.domain.receipts import decimal_text
 from herder.domain.signed_tokens import sign_quote
 from herder.errors import FeeTooLow, InvalidFee
-from herder.market import queue_estimate as survey
+from herder.market import queue_estimate
 from herder.market.order_price import Priced, going_multiplier, price
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -133,7 +133,7 @@ class Quotes:
         """Return a place behind the orders and tokens that were counted or estimated."""
         exact = count <= PLACE_COUNTED
         if not exact and (marks := herd.marks(self._clock_us())):
-            count, tokens = max((count, tokens), survey.ahead(marks, rank))
+            count, tokens = max((count, tokens), queue_estimate.ahead(marks, rank))
         return Place(
             place=count + 1,
             place_exact=exact,
@@ -222,7 +222,11 @@ class _Herd:
     def marks(self, now_us: int) -> Sequence[survey_sql.Mark] | None:
         """Return how a book stood that is too long to be counted, if that was looked at lately."""
         found = self._survey
-        return None if found is None or now_us - found.at_us > survey.TOO_OLD_US else found.marks
+        return (
+            None
+            if found is None or now_us - found.at_us > queue_estimate.TOO_OLD_US
+            else found.marks
+        )
 
     def wait_s(self, ahead: int, tokens: int) -> int | None:
         """Seconds until an order behind `ahead` others would start.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+from statistics import median
 
 import pytest
 
 import herder
+
+ROOT = Path(__file__).parents[2]
 
 LOOK = """
 import sys
@@ -135,3 +140,22 @@ def test_every_error_has_a_code_of_its_own():
         if isinstance(error, type) and issubclass(error, errors.HerdError)
     ]
     assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("room", ["herder", "ledger", "workers"])
+def test_modules_are_few_where_they_stand_and_none_is_long(room):
+    modules = [path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"]
+    lengths = {path: len(path.read_text().splitlines()) for path in modules}
+    assert median(lengths.values()) < 200
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+    if room != "ledger":  # a room of thirteen modules on one subject
+        assert len([path for path in modules if path.parent == ROOT / room]) <= 12
+
+
+def test_each_package_says_what_it_is_for_and_what_may_not_enter():
+    """A room of the house says it in its README, a package in its docstring."""
+    inits = [*(ROOT / "herder").rglob("__init__.py"), *(ROOT / "workers").rglob("__init__.py")]
+    for init in inits:
+        if init.parent.name != "versions" and not (init.parent / "README.md").exists():
+            said = ast.get_docstring(ast.parse(init.read_text())) or ""
+            assert "May not enter:" in said, init

@@ -33,13 +33,7 @@ from workers.engine.work import (
     ModelFacts,
     Work,
 )
-from workers.errors import (
-    DecodeFailed,
-    DuplicateWork,
-    NotAccepting,
-    PromptTooLong,
-    WorkerError,
-)
+from workers.errors import DecodeFailed, DuplicateWork, NotAccepting, PromptTooLong, WorkerError
 
 log = logging.getLogger(__name__)
 

@@ -4,4 +4,6 @@
 that refuses what is not ours), `sender`, `streams` (Redis beside Celery), `logs`, `loops` (threads
 and tasks in the background). Importing the package loads none of them. `../wire.py` says what the
 messages are; here is how they travel.
+
+May not enter: what an order or a model is; anything of `workers` but `wire`.
 """

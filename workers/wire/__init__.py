@@ -4,6 +4,8 @@ One envelope for all of them: a JWS signed with Ed25519, whose claims say who si
 header, `iss`), for whom (`aud`: a queue or a stream), when (`iat`, and `exp` where a message goes
 stale), what (`kind`) and the body. Whatever stands outside of the envelope decides nothing. This
 package loads neither Celery nor llama_cpp.
+
+May not enter: Celery, Redis, settings; what herder or worker make of a message.
 """
 
 from workers.wire.envelope import (

@@ -1,4 +1,7 @@
-"""The database's versions, made by Alembic. `herd init` and `herd up` bring it up to date."""
+"""The database's versions, made by Alembic. `herd init` and `herd up` bring it up to date.
+
+May not enter: anything that changes when the code changes: a migration says itself what it makes.
+"""
 
 from __future__ import annotations
 

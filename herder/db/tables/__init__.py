@@ -5,6 +5,8 @@ Times are integer microseconds since the epoch (`_us`), or seconds of the listen
 names and its own rules.
 
 The package hands on all of them, since the metadata must know every table.
+
+May not enter: queries, but for the words of a partial index's condition.
 """
 
 from herder.db.tables.accounts import account, api_key, grants

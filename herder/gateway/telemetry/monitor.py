@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from herder.db.database import Database
-from herder.market import queue_estimate as survey
+from herder.market import queue_estimate
 from herder.store import book as book_sql
 from herder.store import duties as duty_sql
 from herder.store import herd as herd_sql
@@ -163,7 +163,7 @@ class Monitor:
         if found.orders <= PLACE_COUNTED:
             return found
         known = survey_sql.read(connection, model)
-        if known is None or self._clock_us() - known.at_us > survey.TOO_OLD_US:
+        if known is None or self._clock_us() - known.at_us > queue_estimate.TOO_OLD_US:
             return found
         last = known.marks[-1]
         return Queue(max(found.orders, last.ahead), max(found.tokens, last.tokens))

@@ -9,7 +9,7 @@ import pytest
 from herder.domain.parsing import MAX_BIDS, parse_bids
 from herder.domain.pricing import MAX_WINSTON
 from herder.errors import FeeTooLow, InvalidBids, InvalidFee, InvalidMultiplier
-from herder.market import queue_estimate as survey
+from herder.market import queue_estimate
 from herder.market.policy import set_policy
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import DEFAULT_BIDS, Quotes
@@ -124,8 +124,8 @@ def test_a_long_book_is_counted_once_for_all_bids(make_house, monkeypatch):
     assert places[80] == (3 * 333 + 1, True)
     assert places[50] == places[14] == places[13] == (PLACE_UNKNOWN, False)
 
-    monkeypatch.setattr(survey, "STEP", 30)
-    monkeypatch.setattr(survey, "STEPS_AT_ONCE", 100)
+    monkeypatch.setattr(queue_estimate, "STEP", 30)
+    monkeypatch.setattr(queue_estimate, "STEPS_AT_ONCE", 100)
     surveyor = Surveyor(house.database, clock_us=house.clock)
     for _ in range(3):
         surveyor.step()

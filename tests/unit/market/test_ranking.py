@@ -8,8 +8,7 @@ from sqlalchemy import Engine, event, select
 from herder.db.tables import orders
 from herder.domain.pricing import rank
 from herder.errors import HerdUnavailable
-from herder.market import policy as operator
-from herder.market import ranking
+from herder.market import policy, ranking
 from herder.market.ranking import Ranker
 from herder.store import models as model_sql
 
@@ -87,8 +86,8 @@ def pieces(monkeypatch):
 def test_a_book_is_ranked_in_pieces_between_which_others_write(house, pieces, monkeypatch):
     submit(house, *range(20, 30))
     between = []
-    monkeypatch.setattr(operator.time, "sleep", lambda _s: between.extend(submit(house, 20)))
-    assert operator.set_policy(house.database, aging_s=AGING_S) >= 10
+    monkeypatch.setattr(policy.time, "sleep", lambda _s: between.extend(submit(house, 20)))
+    assert policy.set_policy(house.database, aging_s=AGING_S) >= 10
     assert sum(pieces) >= 10
     assert max(pieces) <= 3
     assert len(between) >= 4
@@ -117,7 +116,7 @@ def test_nothing_is_served_while_a_book_holds_ranks_of_both_kinds(house):
 
 def test_by_the_new_kind_of_rank_whoever_waited_longer_is_served_first(house):
     made = submit(house, 13, 14, 13, 15)
-    operator.set_policy(house.database, aging_s=1)
+    policy.set_policy(house.database, aging_s=1)
     assert served(house) == [one.id for one in made]
 
 
@@ -169,7 +168,7 @@ def test_what_goes_out_or_comes_back_meanwhile_is_ranked_too(house):
 
 
 def test_books_of_other_models_are_served_as_soon_as_they_are_ranked(house):
-    operator.set_rates(house.database, "another")
+    policy.set_rates(house.database, "another")
     submit(house, 20)
     house.submit(fee=20, model="another")
     change(house)
@@ -186,7 +185,7 @@ def test_books_of_other_models_are_served_as_soon_as_they_are_ranked(house):
 
 def test_a_herd_without_orders_is_ranked_at_once_and_a_new_model_never(house):
     change(house)
-    operator.set_rates(house.database, "another")
+    policy.set_rates(house.database, "another")
     assert finish(house) == 0
     with house.database.read() as connection:
         assert model_sql.to_rank(connection) == []
@@ -243,9 +242,9 @@ def test_if_the_database_is_lost_half_way_the_herders_rank_the_rest(house, piece
     def away(_seconds):
         raise HerdUnavailable("The database does not answer.")
 
-    monkeypatch.setattr(operator.time, "sleep", away)
+    monkeypatch.setattr(policy.time, "sleep", away)
     with pytest.raises(HerdUnavailable, match=r"3 open orders were ranked .* the herders rank"):
-        operator.set_policy(house.database, aging_s=AGING_S)
+        policy.set_policy(house.database, aging_s=AGING_S)
     assert not ranked_for(house, AGING_S)
     house.new_service().tick()
     assert ranked_for(house, AGING_S)

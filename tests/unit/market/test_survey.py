@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herder.domain.pricing import RANK_SCALE
-from herder.market import queue_estimate as survey
+from herder.market import queue_estimate
 from herder.market.queue_estimate import START, Surveyor, ahead, thinned
 from herder.market.quotes import Quotes
 from herder.store import book as book_sql
@@ -56,7 +56,7 @@ def test_an_estimate_is_off_by_less_than_lies_between_two_marks(ranks, step, ran
 def test_fewer_marks_tell_the_same_less_exactly(ranks, step, most, rank):
     marks = walked(ranks, [7] * len(ranks), step)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(survey, "MOST_MARKS", most)
+        patch.setattr(queue_estimate, "MOST_MARKS", most)
         kept = thinned(marks)
     assert len(kept) <= most
     assert (kept[0], kept[-1]) == (START, marks[-1])
@@ -95,8 +95,8 @@ def test_a_place_in_a_long_book(long_book, monkeypatch):
     assert "more than 1000 waiting" in cli.says("info")
 
     # A herder counts, a little at a time.
-    monkeypatch.setattr(survey, "STEP", 50)
-    monkeypatch.setattr(survey, "STEPS_AT_ONCE", 3)
+    monkeypatch.setattr(queue_estimate, "STEP", 50)
+    monkeypatch.setattr(queue_estimate, "STEPS_AT_ONCE", 3)
     surveyor = Surveyor(house.database, clock_us=house.clock)
     surveyor.step()
     with house.database.read() as connection:
@@ -117,7 +117,7 @@ def test_a_place_in_a_long_book(long_book, monkeypatch):
     assert f"about {LONG} waiting" in cli.says("info")
 
     # A count that nobody repeats says nothing in the end.
-    house.now_us += survey.TOO_OLD_US + 1
+    house.now_us += queue_estimate.TOO_OLD_US + 1
     assert place(13) == (PLACE_UNKNOWN, False)
     for _ in range(10):
         surveyor.step()

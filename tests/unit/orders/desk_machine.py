@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from herder.domain.order import Prompt, Submission
-from herder.market import policy as operator
+from herder.market import policy
 from tests.support.house import MODEL, FakeWorker, stops
 from tests.unit.orders.desk_agreement import DeskAgreement, some
 from tests.unit.orders.desk_house import SETTINGS
@@ -181,7 +181,7 @@ class DeskMachine(DeskAgreement):
         """Rates; what waiting weighs, for the orders that are there too; an account's limits."""
         database = self.house.database
         if what == "rates":
-            operator.set_rates(database, MODEL, prompt_fee=rates[0], fee_per_token=rates[1])
+            policy.set_rates(database, MODEL, prompt_fee=rates[0], fee_per_token=rates[1])
             self.model.rates = rates
         elif what == "aging":
             self._weigh(aging_s)
@@ -191,7 +191,7 @@ class DeskMachine(DeskAgreement):
             self.model.limits[account] = (most, a_minute)
 
     def _weigh(self, aging_s) -> None:
-        ranked = operator.set_policy(self.house.database, aging_s=aging_s)
+        ranked = policy.set_policy(self.house.database, aging_s=aging_s)
         assert ranked == sum(o.state in OPEN for o in self.model.orders.values())
         self.model.aging_s = aging_s
 

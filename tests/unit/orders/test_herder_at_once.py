@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from herder.domain.pricing import Rates, rank
-from herder.market import policy as operator
+from herder.market import policy
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
@@ -105,7 +105,7 @@ def test_a_model_that_two_configure_has_the_rates_of_the_last(house):
     both(
         house,
         lambda connection: model_sql.put_model(connection, "new", Rates(2, 3)),
-        lambda: operator.set_rates(house.database, "new", prompt_fee=5, fee_per_token=7),
+        lambda: policy.set_rates(house.database, "new", prompt_fee=5, fee_per_token=7),
     )
     assert house.model("new").rates == Rates(5, 7)
 
@@ -133,7 +133,7 @@ def test_what_is_submitted_while_waiting_is_weighed_anew_ranks_like_the_others(h
     with ThreadPoolExecutor(2) as pool:
         submitting = pool.submit(house.submit, fee=26)
         assert priced.wait(60)
-        weighing = pool.submit(operator.set_policy, house.database, aging_s=60)
+        weighing = pool.submit(policy.set_policy, house.database, aging_s=60)
         wait_for(lambda: weighing.done() or one_waits(house), "the operator waits")
         go_on.set()
         weighing.result()
