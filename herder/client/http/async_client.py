@@ -11,6 +11,7 @@ from typing import Any, Self, Unpack
 from uuid import uuid4
 
 import httpx
+from httpx_sse import EventSource
 
 from herder.client.http.address import Address
 from herder.client.http.calls import (
@@ -19,7 +20,6 @@ from herder.client.http.calls import (
     HOT_S,
     Call,
     CallOptions,
-    EventReader,
     QuoteOptions,
     TextOf,
     decoded,
@@ -254,10 +254,8 @@ class AsyncClient:
                 error = error_of(answer.status_code, content, answer.headers, self.url, time.time())
                 raise Cut(error) if answer.status_code in PASSING else error
             require_events(answer.headers)
-            reader = EventReader()
-            async for line in answer.aiter_lines():
-                event = reader.take(line)
-                if event is not None and (more := text.take(event)):
+            async for event in EventSource(answer).aiter_sse():
+                if more := text.take(event):
                     yield more
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, wraps
 from typing import Any, TypedDict, TypeVar
 
+from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter
 
 from herder import errors
@@ -292,40 +293,6 @@ def _built_cursor(found: object) -> str | None:
 
 def _us_of(moment: str) -> int:
     return (datetime.fromisoformat(moment) - _EPOCH) // timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
-    """A server-sent event."""
-
-    event: str
-    data: str
-    id: str = ""
-
-
-class EventReader:
-    """Lines to events (WHATWG HTML, 9.2.6)."""
-
-    def __init__(self) -> None:
-        self._event = "message"
-        self._data: list[str] = []
-        self._id = ""
-
-    def take(self, line: str) -> ServerSentEvent | None:
-        """Return one line; gives the event that it ends, if it does."""
-        if not line:
-            found = ServerSentEvent(self._event, "\n".join(self._data), self._id)
-            self._event, self._data = "message", []
-            return found
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "event":
-            self._event = value
-        elif name == "data":
-            self._data.append(value)
-        elif name == "id":
-            self._id = value
-        return None
 
 
 class TextOf:

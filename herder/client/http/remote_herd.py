@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
+from httpx_sse import EventSource
 
 from herder.client.http.address import Address
 from herder.client.http.calls import (
@@ -18,7 +19,6 @@ from herder.client.http.calls import (
     HOT_S,
     PAGE,
     Call,
-    EventReader,
     TextOf,
     balance_of,
     decoded,
@@ -226,10 +226,8 @@ class RemoteHerd:
             if not answer.is_success:
                 raise self._error_of(answer)
             require_events(answer.headers)
-            reader = EventReader()
-            for line in answer.iter_lines():
-                event = reader.take(line)
-                if event is not None and (more := text.take(event)):
+            for event in EventSource(answer).iter_sse():
+                if more := text.take(event):
                     yield more
 
     def orders(

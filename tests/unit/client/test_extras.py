@@ -18,7 +18,18 @@ from herder import errors
 from herder.client import optional as extras
 
 ROOT = Path(__file__).parents[3]
-CLIENT = {"httpx", "httpcore", "h11", "certifi", "pydantic", "jwt", "cryptography", "rich", "typer"}
+CLIENT = {
+    "httpx",
+    "httpx_sse",
+    "httpcore",
+    "h11",
+    "certifi",
+    "pydantic",
+    "jwt",
+    "cryptography",
+    "rich",
+    "typer",
+}
 """What the client alone brings, as it is imported."""
 
 WITHOUT = """

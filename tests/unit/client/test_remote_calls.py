@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from httpx_sse import ServerSentEvent
 
 from herder import errors
 from herder.client.api import connect
@@ -257,11 +258,11 @@ def test_a_quote_is_asked_for_and_named():
 
 def test_a_restart_is_told_with_what_was_shown():
     text = calls.TextOf("o1")
-    assert text.take(calls.ServerSentEvent("text", '{"text": "abc"}', "1.3")) == "abc"
+    assert text.take(ServerSentEvent("text", '{"text": "abc"}', "1.3")) == "abc"
     assert text.last == "1.3"
-    assert text.take(calls.ServerSentEvent("place", '{"place": 1}', "1.3")) == ""
+    assert text.take(ServerSentEvent("place", '{"place": 1}', "1.3")) == ""
     with pytest.raises(errors.StreamRestarted, match="3 characters"):
-        text.take(calls.ServerSentEvent("restart", '{"shown": 3}'))
+        text.take(ServerSentEvent("restart", '{"shown": 3}'))
 
 
 def test_a_program_goes_over_http_where_it_is_told_to(monkeypatch):
