@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 4 * 2**30
 """What has to be free there for the tests' folders: they take a tenth of it, unless many fail."""
 QUICK = Path(__file__).parent / "unit"
+
+# A busy machine makes each example slow, and nothing wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
