@@ -6,8 +6,9 @@ library and the `herd` command are written against this, and ask neither where i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from herder.errors import (
     HerdError,
@@ -28,6 +29,88 @@ MAX_PAGE = 1000
 """The most orders or entries that one call lists."""
 
 
+class SamplingOptions(TypedDict, total=False):
+    """How tokens are chosen: the fields of `workers.wire.Sampling`, None for the herd's default.
+
+    This is the one list of them on the way of a call. A test holds it, the signature of
+    `herder.submit`, the command and the gateway's bodies to the fields of `Sampling`.
+    """
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repeat_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    seed: int | None
+    logit_bias: dict[int, float] | None
+    grammar: str | None
+    json_schema: str | None
+
+
+SAMPLING_NAMES = frozenset(SamplingOptions.__annotations__)
+
+
+class _Asked(TypedDict, total=False):
+    fee: int | None
+    multiplier: float | str | None
+    max_fee: int | None
+    model: str | None
+    messages: Sequence[Mapping[str, str]] | None
+
+
+class QuoteOptions(_Asked, total=False):
+    """What `quote` takes over HTTP beside prompt and tokens; see `herder.quote`."""
+
+    bids: Sequence[Mapping[str, int | float | str]] | None
+
+
+class QuoteCall(QuoteOptions, total=False):
+    """What a herd is asked for a quote, beside prompt and tokens."""
+
+    account: str | None
+
+
+class _Ordered(_Asked, total=False):
+    raw: bool
+    stop: str | Sequence[str] | None
+    reference: str | None
+    idempotency_key: str | None
+    start_by: datetime | str | None
+    run_limit_s: int | None
+
+
+class OrderOptions(_Ordered, SamplingOptions, total=False):
+    """What `submit` takes over HTTP beside prompt and tokens; see `herder.submit`."""
+
+    quote: str | None
+
+
+class OrderArguments(_Ordered, total=False):
+    """What `herder.domain.parsing.parse_submission` is given of a call as it is."""
+
+    sampling: SamplingOptions
+
+
+class OrderCall(OrderArguments, total=False):
+    """What a herd is asked for an order, beside prompt and tokens: a call on its way to the desk.
+
+    Its values are judged by `herder.domain.parsing.parse_submission`; here are its names, and the
+    types that a program in Python may give.
+    """
+
+    account: str | None
+    quote: str | None
+
+
+def order_call_of(options: OrderOptions) -> OrderCall:
+    """Gather the sampling parameters of a call in which they stand beside the others."""
+    sampling = {name: value for name, value in options.items() if name in SAMPLING_NAMES}
+    others = {name: value for name, value in options.items() if name not in SAMPLING_NAMES}
+    return cast(OrderCall, {**others, "sampling": sampling})
+
+
 class Herd(Protocol):
     """A herd as a buyer sees it.
 
@@ -35,10 +118,10 @@ class Herd(Protocol):
     own: `HERD_ACCOUNT` beside the herd, that of the API key over HTTP.
     """
 
-    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+    def submit(self, prompt: str | None, tokens: int | None, **call: Unpack[OrderCall]) -> Receipt:
         """Take an order; arguments as `herder.submit`."""
 
-    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+    def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
         """Return what an order would cost."""
 
     def info(self) -> Info:

@@ -125,10 +125,10 @@ def _require_text(args: Sequence[str]) -> None:
             raise InvalidRequest(f"Argument {place} is not valid UTF-8 text.") from None
 
 
-def whole(text: str) -> int | str:
+def whole(text: str) -> Any:
     """Return a whole number as typed, as an int.
 
-    Anything else stays as it is, to be refused by name.
+    Anything else stays the text that it is, for the herd to refuse by name.
 
     >>> whole("12"), whole("1.5"), whole("-3")
     (12, '1.5', '-3')
@@ -136,9 +136,20 @@ def whole(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[0-9]{1,30}", text) else text
 
 
-def optional_whole(text: str | None) -> int | str | None:
+def optional_whole(text: str | None) -> Any:
     """`whole`, of what may be missing."""
     return None if text is None else whole(text)
+
+
+def optional_number(text: str | None) -> Any:
+    """Return a number as typed, if there is one; what is none stays text, as in `whole`.
+
+    >>> optional_number("0.5"), optional_number("1"), optional_number("hot")
+    (0.5, 1, 'hot')
+    """
+    if text is None or not re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?", text):
+        return text
+    return float(text) if "." in text else int(text)
 
 
 def amount_of(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ from herder.errors import (
 )
 
 if TYPE_CHECKING:
-    from herder.interface import Herd
+    from herder.interface import Herd, OrderCall
     from herder.types import Result
 
 TOKENS = "256"
@@ -75,8 +75,8 @@ def chat(
             herd,
             Conversation(system),
             Machine() if json else People(),
+            whole(tokens),
             {
-                "tokens": whole(tokens),
                 "fee": optional_whole(fee),
                 "multiplier": multiplier,
                 "max_fee": optional_whole(max_fee),
@@ -98,15 +98,22 @@ class Chat:
         herd: where each turn is bought.
         conversation: what was said.
         screen: where it is shown.
-        call: arguments of `herder.submit` for each turn; `tokens` among them.
+        tokens: the most tokens of each answer.
+        call: what else each turn is asked with.
     """
 
     def __init__(
-        self, herd: Herd, conversation: Conversation, screen: People | Machine, call: dict[str, Any]
+        self,
+        herd: Herd,
+        conversation: Conversation,
+        screen: People | Machine,
+        tokens: int,
+        call: OrderCall,
     ) -> None:
         self._herd = herd
         self._conversation = conversation
         self._screen = screen
+        self._tokens = tokens
         self._call = call
         self._turn = 0
         self._total = 0
@@ -216,11 +223,10 @@ class Chat:
         Raises:
             OrderEnded: it failed, or expired without a word.
         """
-        call = {"messages": self._conversation.asking(text), **self._call}
-        tokens = call.pop("tokens")
+        call: OrderCall = {**self._call, "messages": self._conversation.asking(text)}
         with one_interrupt_held() as interrupted:
             try:
-                receipt = self._herd.submit(None, tokens, **call)
+                receipt = self._herd.submit(None, self._tokens, **call)
             except KeyboardInterrupt:  # the second one
                 complain("Interrupted; `herd orders` shows whether the order was accepted.")
                 return None, True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_lib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,7 +78,7 @@ def prompt_of(prompt: str | None) -> str | None:
         raise InvalidPrompt("The prompt on standard input is not UTF-8 text.") from None
 
 
-def messages_of(path: Path | None) -> object:
+def messages_of(path: Path | None) -> Any:
     """Return what a messages file holds, if one is named.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import INTERRUPTED, Json, buying, optional_whole, whole
+from herder.cli.base import INTERRUPTED, Json, buying, optional_number, optional_whole, whole
 from herder.cli.order_options import (
     Account,
     Fee,
@@ -34,7 +34,7 @@ from herder.errors import HerdUnavailable, OrderEnded, ResultTimeout, StreamRest
 from herder.types import Result, Usage
 
 if TYPE_CHECKING:
-    from herder.interface import Herd
+    from herder.interface import Herd, OrderCall
     from herder.types import Receipt
 
 CANCEL_WAIT_S = 15
@@ -151,7 +151,7 @@ def submit(
     Ctrl-C asks whether to cancel the order; without a terminal to ask on, the order continues.
     """
     with buying() as herd:
-        call = {
+        call: OrderCall = {
             "fee": optional_whole(fee),
             "multiplier": multiplier,
             "max_fee": optional_whole(max_fee),
@@ -166,14 +166,14 @@ def submit(
             "run_limit_s": optional_whole(run_limit),
             "quote": quote,
             "sampling": {
-                "temperature": temperature,
-                "top_p": top_p,
-                "top_k": top_k,
-                "min_p": min_p,
-                "repeat_penalty": repeat_penalty,
-                "frequency_penalty": frequency_penalty,
-                "presence_penalty": presence_penalty,
-                "seed": seed,
+                "temperature": optional_number(temperature),
+                "top_p": optional_number(top_p),
+                "top_k": optional_whole(top_k),
+                "min_p": optional_number(min_p),
+                "repeat_penalty": optional_number(repeat_penalty),
+                "frequency_penalty": optional_number(frequency_penalty),
+                "presence_penalty": optional_number(presence_penalty),
+                "seed": optional_whole(seed),
                 "grammar": file_of(grammar, "grammar"),
                 "json_schema": file_of(json_schema, "JSON schema"),
             },

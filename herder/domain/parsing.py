@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -113,7 +112,7 @@ def parse_submission(
     run_limit_s: object = None,
     api_key: str | None = None,
     quote: Terms | None = None,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, object] | None = None,
 ) -> Submission:
     """Check everything that a client may say of an order.
 
@@ -308,7 +307,7 @@ def _parse_stop(stop: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _parse_sampling(sampling: Mapping[str, Any]) -> Sampling:
+def _parse_sampling(sampling: Mapping[str, object]) -> Sampling:
     given = {name: value for name, value in sampling.items() if value is not None}
     try:
         return Sampling.model_validate(given)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Unpack, cast
 
 from redis import RedisError
 
@@ -18,8 +18,9 @@ from herder.accounts.grants import Grants
 from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
-from herder.domain.order import Order, State
+from herder.domain.order import Order, State, Submission
 from herder.domain.parsing import parse_bids, parse_submission
+from herder.domain.quote_terms import Terms
 from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import read_quote, sign_receipt
 from herder.errors import (
@@ -30,7 +31,7 @@ from herder.errors import (
 )
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
-from herder.interface import require_page
+from herder.interface import OrderArguments, OrderCall, QuoteCall, require_page
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.cancellations import Cancellations
 from herder.local.topics import ended_topics
@@ -108,15 +109,22 @@ class LocalHerd:
         self._answers = Answers(self.database, self._streams, self.watcher)
         self._callbacks = CallbackRunner(self.watcher, lambda order_id: self.result(order_id, None))
 
-    def submit(self, prompt: object, tokens: object, **call: Any) -> Receipt:
+    def submit(self, prompt: str | None, tokens: int | None, **call: Unpack[OrderCall]) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
-        return receipt_of(self.take(prompt, tokens, **call))
+        return receipt_of(self.take(prompt, tokens, call))
 
-    def take(self, prompt: object, tokens: object, **call: Any) -> Order:
+    def take(
+        self,
+        prompt: str | None,
+        tokens: int | None,
+        call: OrderCall,
+        *,
+        api_key: str | None = None,
+    ) -> Order:
         """Do as `submit`, for callers who need the order itself."""
-        quote = call.pop("quote", None)
+        quote = call.get("quote")
         terms = None if quote is None else read_quote(quote, self.public_keys())
-        parsed = self._parse(prompt, tokens, {**call, "quote": terms})
+        parsed = self._parse(prompt, tokens, call, api_key=api_key, quote=terms)
         try:
             order = self.desk.submit(parsed)
         except CommitUnknown as error:
@@ -138,14 +146,14 @@ class LocalHerd:
             order=order_id,
         )
 
-    def quote(self, prompt: object, tokens: object, **call: Any) -> Quote:
+    def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
         """Return what an order would cost and wait for, as it would stand now.
 
         It binds for a minute.
 
         Arguments and errors as `herder.quote`.
         """
-        bids = parse_bids(call.pop("bids", None))
+        bids = parse_bids(call.get("bids"))
         return self.quotes.quote(self._parse(prompt, tokens, call), bids)
 
     def info(self) -> Info:
@@ -156,15 +164,27 @@ class LocalHerd:
         """Return whether a worker of this model was heard within a lease."""
         return serving(self.database, model, self.settings.lease_s)
 
-    def _parse(self, prompt: object, tokens: object, call: dict[str, Any]) -> Any:
-        given = dict(call)
-        account = given.pop("account", None)
+    def _parse(
+        self,
+        prompt: str | None,
+        tokens: int | None,
+        call: OrderCall | QuoteCall,
+        *,
+        api_key: str | None = None,
+        quote: Terms | None = None,
+    ) -> Submission:
+        # What is left out here is given below; a name that is wrong is a TypeError in any case.
+        apart = ("account", "bids", "quote")
+        others = {name: value for name, value in call.items() if name not in apart}
+        account = call.get("account")
         return parse_submission(
             prompt,
             tokens,
             account=self.settings.account if account is None else account,
             max_prompt_bytes=self.settings.max_prompt_bytes,
-            **given,
+            api_key=api_key,
+            quote=quote,
+            **cast(OrderArguments, others),
         )
 
     def balance(self, account: str | None = None) -> NamedBalance:
@@ -195,9 +215,18 @@ class LocalHerd:
 
     # Messages
 
-    def send_message(self, tags: object, **call: Any) -> Taken:
+    def send_message(
+        self,
+        tags: object,
+        *,
+        account: str,
+        api_key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Taken:
         """Take a message; arguments and errors as `herder.messages.handler.Messages.send`."""
-        taken = self._messages.send(tags, **call)
+        taken = self._messages.send(
+            tags, account=account, api_key=api_key, idempotency_key=idempotency_key
+        )
         if taken.model is not None:
             self._nudger.nudge(taken.model)
         if taken.told:

@@ -19,8 +19,6 @@ from herder.client.http.calls import (
     ENDED,
     HOT_S,
     Call,
-    CallOptions,
-    QuoteOptions,
     TextOf,
     decoded,
     held_s,
@@ -35,9 +33,21 @@ from herder.client.http.calls import (
     taken_of,
 )
 from herder.client.http.failures import PASSING, certificates, error_of
-from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
+from herder.client.http.retrying import (
+    MAX_STREAM_TRIES,
+    Cut,
+    Outcome,
+    Retries,
+    RetryOptions,
+    retrying,
+)
 from herder.errors import ResultTimeout
-from herder.interface import raise_if_not_completed
+from herder.interface import (
+    OrderOptions,
+    QuoteOptions,
+    order_call_of,
+    raise_if_not_completed,
+)
 from herder.types import Info, Quote, Receipt, Result
 
 
@@ -158,12 +168,12 @@ class AsyncClient:
         self,
         prompt: str | None = None,
         tokens: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[OrderOptions],
     ) -> AsyncOrder:
         """Submit a paid prompt; arguments and errors as `herder.submit`."""
         given = options.get("idempotency_key")
         key = str(uuid4()) if given is None else given
-        call = order_call(prompt, tokens, options, key)
+        call = order_call(prompt, tokens, order_call_of(options), key)
         found = await self.send(call, retries=self.retrying(key=key))
         return AsyncOrder(self, taken_of(found))
 
@@ -191,10 +201,19 @@ class AsyncClient:
         """
         return AsyncOrder(self, (await self.answer(order_id)).receipt)
 
-    async def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
+    async def answer(
+        self,
+        order_id: str,
+        wait_s: int = 0,
+        *,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> Result:
         """Return an order's answer so far, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
-        return result_of(await self.send(call, timeout_s=ANSWER_S + wait_s, **how))
+        timeout_s = ANSWER_S + wait_s
+        found = await self.send(call, timeout_s=timeout_s, until_s=until_s, retries=retries)
+        return result_of(found)
 
     async def send(
         self,
@@ -236,7 +255,7 @@ class AsyncClient:
             except StopIteration as answered:
                 return decoded(answered.value.content)
 
-    def retrying(self, **how: Any) -> Retries:
+    def retrying(self, **how: Unpack[RetryOptions]) -> Retries:
         """Return whether and when a call is sent again.
 
         Arguments as `herder.client.http.retrying`.

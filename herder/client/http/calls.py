@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, wraps
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter
 
 from herder import errors
+from herder.interface import OrderCall, QuoteCall, QuoteOptions
 from herder.types import (
     Info,
     NamedBalance,
@@ -37,51 +38,6 @@ ENDED = {"completed", "failed", "cancelled", "expired"}
 T = TypeVar("T")
 
 
-class CallOptions(TypedDict, total=False):
-    """The arguments of `submit` besides prompt and tokens; see `herder.submit`."""
-
-    fee: int | None
-    multiplier: float | str | None
-    max_fee: int | None
-    model: str | None
-    messages: Sequence[dict[str, str]] | None
-    raw: bool
-    stop: str | Sequence[str] | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    repeat_penalty: float | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
-    seed: int | None
-    logit_bias: dict[int, float] | None
-    grammar: str | None
-    json_schema: str | None
-    reference: str | None
-    idempotency_key: str | None
-    start_by: datetime | str | None
-    run_limit_s: int | None
-    quote: str | None
-
-
-class QuoteOptions(TypedDict, total=False):
-    """The arguments of `quote` besides prompt and tokens; see `herder.quote`."""
-
-    fee: int | None
-    multiplier: float | str | None
-    max_fee: int | None
-    model: str | None
-    messages: Sequence[dict[str, str]] | None
-    bids: Sequence[Mapping[str, int | float | str]] | None
-
-
-SAMPLING = (
-    *("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "frequency_penalty"),
-    *("presence_penalty", "seed", "logit_bias", "grammar", "json_schema"),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request: what it is, and whether sending it twice does what sending it once does."""
@@ -93,13 +49,13 @@ class Call:
     query: Mapping[str, str | int] | None = None
 
 
-def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: object) -> Call:
+def order_call(prompt: str | None, tokens: int | None, given: OrderCall, key: object) -> Call:
     """Return a submission; `key` makes it one order however often it is sent.
 
     Args:
         prompt: the text, or None where there are messages.
         tokens: the most tokens to generate.
-        given: the rest, by the names of `herder.submit`; sampling beside or under `sampling`.
+        given: the rest.
         key: the idempotency key.
 
     Raises:
@@ -108,9 +64,9 @@ def order_call(prompt: object, tokens: object, given: Mapping[str, Any], key: ob
     if not isinstance(key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
         raise errors.InvalidKey("Over HTTP an idempotency_key must be printable ASCII characters.")
     body = _asked(prompt, tokens, given)
-    sampling = {**given.get("sampling", {}), **{n: given[n] for n in SAMPLING if n in given}}
-    sampling = {name: value for name, value in sampling.items() if value is not None}
-    if bias := sampling.get("logit_bias"):
+    asked = given.get("sampling", {})
+    sampling = {name: value for name, value in asked.items() if value is not None}
+    if bias := asked.get("logit_bias"):
         sampling["logit_bias"] = {str(token): value for token, value in bias.items()}
     if sampling:
         body["sampling"] = sampling
@@ -130,16 +86,20 @@ def of_order(
     return Call(method, f"/v1/orders/{order_id}{rest}", body)
 
 
-def quote_call(prompt: object, tokens: object, given: Mapping[str, Any]) -> Call:
+def quote_call(prompt: str | None, tokens: int | None, given: QuoteCall | QuoteOptions) -> Call:
     """Return a question for the price."""
     return Call("POST", "/v1/quotes", _asked(prompt, tokens, given))
 
 
-def _asked(prompt: object, tokens: object, given: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(
+    prompt: str | None, tokens: int | None, given: OrderCall | QuoteCall | QuoteOptions
+) -> dict[str, Any]:
     if given.get("account") is not None:
         raise errors.InvalidRequest("The account is always that of the API key; leave account out.")
-    ours = {"sampling", "account", "idempotency_key", *SAMPLING}
-    body = {name: value for name, value in given.items() if name not in ours and value is not None}
+    ours = {"sampling", "account", "idempotency_key"}
+    body: dict[str, Any] = {
+        name: value for name, value in given.items() if name not in ours and value is not None
+    }
     if isinstance(start_by := body.get("start_by"), datetime):
         body["start_by"] = start_by.isoformat()
     if "stop" in body and not isinstance(body["stop"], str):

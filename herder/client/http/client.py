@@ -7,10 +7,10 @@ from typing import Self, Unpack
 
 import httpx
 
-from herder.client.http.calls import CallOptions, QuoteOptions
 from herder.client.http.remote_herd import RemoteHerd
 from herder.client.order import Order
 from herder.errors import HerdError
+from herder.interface import OrderOptions, QuoteOptions, order_call_of
 from herder.types import Info, Quote
 
 
@@ -38,10 +38,10 @@ class Client:
         *,
         callback: Callable[[str], object] | None = None,
         on_error: Callable[[HerdError], object] | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[OrderOptions],
     ) -> Order:
         """Submit a paid prompt; arguments and errors as `herder.submit`."""
-        order = Order(self._herd, self._herd.submit(prompt, tokens, **options))
+        order = Order(self._herd, self._herd.submit(prompt, tokens, **order_call_of(options)))
         if callback is not None or on_error is not None:
             self._herd.call_back(order.id, callback, on_error)
         return order

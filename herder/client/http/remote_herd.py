@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import uuid4
 
 import httpx
@@ -37,9 +37,16 @@ from herder.client.http.calls import (
 )
 from herder.client.http.ends import RemoteEnds
 from herder.client.http.failures import PASSING, certificates, error_of
-from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Outcome, Retries, retrying
+from herder.client.http.retrying import (
+    MAX_STREAM_TRIES,
+    Cut,
+    Outcome,
+    Retries,
+    RetryOptions,
+    retrying,
+)
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
-from herder.interface import raise_if_not_completed, require_page
+from herder.interface import OrderCall, QuoteCall, raise_if_not_completed, require_page
 from herder.local.callbacks import CallbackRunner
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
@@ -78,8 +85,15 @@ class RemoteHerd:
         ends = RemoteEnds(self.answer, self.orders)
         self._callbacks = CallbackRunner(ends, lambda order_id: self.result(order_id, None))
 
-    def _send(self, call: Call, *, timeout_s: float = ANSWER_S, **how: Any) -> Any:
-        return decoded(self._ask(call, timeout_s, **how).content)
+    def _send(
+        self,
+        call: Call,
+        *,
+        timeout_s: float = ANSWER_S,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> Any:
+        return decoded(self._ask(call, timeout_s, until_s=until_s, retries=retries).content)
 
     def _ask(
         self,
@@ -122,20 +136,21 @@ class RemoteHerd:
                 answer: httpx.Response = answered.value
                 return answer
 
-    def _retrying(self, **how: Any) -> Retries:
+    def _retrying(self, **how: Unpack[RetryOptions]) -> Retries:
         return retrying(self._url, self._chance, time.time, **how)
 
     def _error_of(self, answer: httpx.Response) -> HerdError:
         return error_of(answer.status_code, answer.read(), answer.headers, self._url, time.time())
 
-    def submit(self, prompt: object, tokens: object, **given: Any) -> Receipt:
+    def submit(self, prompt: str | None, tokens: int | None, **given: Unpack[OrderCall]) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
         # Sent again after a lost answer, it is still one order.
-        key = str(uuid4()) if given.get("idempotency_key") is None else given["idempotency_key"]
+        asked = given.get("idempotency_key")
+        key = str(uuid4()) if asked is None else asked
         call = order_call(prompt, tokens, given, key)
         return taken_of(self._send(call, retries=self._retrying(key=key)))
 
-    def quote(self, prompt: object, tokens: object, **given: Any) -> Quote:
+    def quote(self, prompt: str | None, tokens: int | None, **given: Unpack[QuoteCall]) -> Quote:
         """Return what an order would cost and wait for, as it would stand now."""
         return quote_of(self._send(quote_call(prompt, tokens, given)))
 
@@ -161,10 +176,18 @@ class RemoteHerd:
 
         return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
 
-    def answer(self, order_id: str, wait_s: int = 0, **how: Any) -> Result:
+    def answer(
+        self,
+        order_id: str,
+        wait_s: int = 0,
+        *,
+        until_s: float | None = None,
+        retries: Retries | None = None,
+    ) -> Result:
         """Return an order's answer so far, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
-        return result_of(self._send(call, timeout_s=ANSWER_S + wait_s, **how))
+        timeout_s = ANSWER_S + wait_s
+        return result_of(self._send(call, timeout_s=timeout_s, until_s=until_s, retries=retries))
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end, however often the gateway is away meanwhile.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
+from typing import TypedDict
 
 import httpx
 
@@ -60,6 +61,14 @@ def pause_s(
         return min(MAX_PAUSE_S, told_s)
     grown_s = min(MAX_PAUSE_S, MIN_PAUSE_S * 2 ** min(tried, 30))
     return float(grown_s * chance.uniform(0.5, 1.0))
+
+
+class RetryOptions(TypedDict, total=False):
+    """How often a call is sent again; see `retrying`."""
+
+    max_tries: int
+    is_awaited: Callable[[], bool]
+    key: str | None
 
 
 def retrying(

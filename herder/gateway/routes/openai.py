@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from anyio import CancelScope
 from anyio.to_thread import run_sync
@@ -38,7 +38,7 @@ from herder.gateway.schemas.openai import (
 from herder.gateway.schemas.openai_requests import Asked, Kind, read
 from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import Happened
-from herder.interface import raise_if_not_completed
+from herder.interface import OrderCall, SamplingOptions, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
 from herder.web.errors import Answer, BadRequest, answer_to, body_of
@@ -82,22 +82,25 @@ async def _complete(
     kind: Kind, request: Request, house: House, key: ApiKey
 ) -> Answer | EventStream:
     asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
-    call = {**asked.call, "model": house.model(asked.call["model"])}
-    prompt, tokens = call.pop("prompt", None), call.pop("tokens")
+    given = {name: one for name, one in asked.call.items() if name not in ("prompt", "tokens")}
     with ExitStack() as held:
         line = held.enter_context(house.follower.line(key.id))
         idempotency_key = request.headers.get("idempotency-key")
+        call: OrderCall = {
+            **cast(OrderCall, given),
+            "model": house.model(asked.call["model"]),
+            "account": key.account,
+            "idempotency_key": idempotency_key,
+            "sampling": cast(SamplingOptions, asked.sampling),
+        }
         order = await accept(
             house.call_offs,
             partial(
                 house.herd.take,
-                prompt,
-                tokens,
-                **call,
-                account=key.account,
+                asked.call.get("prompt"),
+                asked.call["tokens"],
+                call,
                 api_key=key.id,
-                idempotency_key=idempotency_key,
-                sampling=asked.sampling,
             ),
             has_key=idempotency_key is not None,
             continues=asked.on_disconnect == "continue",

@@ -25,6 +25,7 @@ from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, 
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
 from herder.gateway.streams.following import Mark
+from herder.interface import OrderCall, QuoteCall
 from herder.types import Place, Quote, Receipt
 from herder.web.errors import Answer
 
@@ -55,22 +56,15 @@ async def submit(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> OrderAnswer:
     """Submit a paid prompt; the fee is held, and what is not used of it comes back."""
-    given = body.model_dump(exclude={"sampling"}, exclude_none=True)
-    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
-    sampling = body.sampling.model_dump(exclude_none=True) if body.sampling else {}
-
+    call: OrderCall = {
+        **body.call(),
+        "model": house.model(body.model),
+        "account": key.account,
+        "idempotency_key": idempotency_key,
+    }
     taken = await accept(
         house.call_offs,
-        partial(
-            house.herd.take,
-            prompt,
-            tokens,
-            **{**given, "model": house.model(body.model)},
-            account=key.account,
-            api_key=key.id,
-            idempotency_key=idempotency_key,
-            sampling=sampling,
-        ),
+        partial(house.herd.take, body.prompt, body.tokens, call, api_key=key.id),
         has_key=idempotency_key is not None,
     )
     response.headers["Location"] = f"/v1/orders/{taken.id}"
@@ -195,10 +189,12 @@ async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
     `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
     fee if it names none. `curve` says what other bids would buy.
     """
-    given = body.model_dump(exclude_none=True)
-    prompt, tokens = given.pop("prompt", None), given.pop("tokens")
-    given |= {"account": key.account, "model": house.model(body.model)}
-    return await run_sync(partial(house.herd.quote, prompt, tokens, **given))
+    call: QuoteCall = {
+        **body.call(),
+        "account": key.account,
+        "model": house.model(body.model),
+    }
+    return await run_sync(partial(house.herd.quote, body.prompt, body.tokens, **call))
 
 
 def _place(house: House, found: Order) -> Place | None:

@@ -6,12 +6,13 @@ What the values may be is the desk's to say.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.config import JsonDict
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.interface import OrderCall, QuoteCall
 from herder.types import Place, Receipt, Usage
 from workers.wire import (
     MAX_GRAMMAR_CHARS,
@@ -82,6 +83,9 @@ class _AskedBody(_Body):
     max_fee: Winston | None = None
     model: StrictStr | None = None
 
+    def _others(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"prompt", "tokens"}, exclude_none=True)
+
 
 class BidBody(_Body):
     """A bid to be compared: a fee, or a multiplier of what the order needs."""
@@ -94,6 +98,10 @@ class QuoteBody(_AskedBody):
     """The order to quote, and at most 20 bids to compare; the usual ones by default."""
 
     bids: list[BidBody] | None = None
+
+    def call(self) -> QuoteCall:
+        """Return what it asks beside prompt and tokens."""
+        return cast(QuoteCall, self._others())
 
 
 class OrderBody(_AskedBody):
@@ -116,6 +124,10 @@ class OrderBody(_AskedBody):
         json_schema_extra={"format": "date-time"},
     )
     run_limit_s: StrictInt | None = _shown(minimum=1, maximum=MAX_RUN_LIMIT_S)
+
+    def call(self) -> OrderCall:
+        """Return what it asks beside prompt and tokens."""
+        return cast(OrderCall, self._others())
 
 
 class RebidBody(_Body):

@@ -6,8 +6,8 @@ therefore done by the response and not by whoever makes the events.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Literal
 
 from anyio import CancelScope
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -27,7 +27,9 @@ class EventStream(EventSourceResponse):
         line: that is held meanwhile; it is given back here.
         after: what is to be done in the end, and whether the caller had gone away by then: not if
             all was said, nor if this gateway was told to stop.
-        options: of `EventSourceResponse`.
+        sep: what lines end with; None for the standard's own.
+        headers: more of the answer's.
+        ping: seconds of silence after which a comment is sent; None for 15.
     """
 
     def __init__(
@@ -36,9 +38,17 @@ class EventStream(EventSourceResponse):
         line: Line,
         *,
         after: Callable[[bool], Awaitable[None]] | None = None,
-        **options: Any,
+        sep: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ping: int | None = None,
     ) -> None:
-        super().__init__(events, client_close_handler_callable=self._note, **options)
+        super().__init__(
+            events,
+            client_close_handler_callable=self._note,
+            sep=sep,
+            headers=headers,
+            ping=ping,
+        )
         self._line = line
         self._after = after
         self._left = False
