@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from sqlalchemy import Connection
@@ -22,6 +22,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
+from herder.store.steps import BoundRow, RenewedRow
 from workers.wire import (
     MAX_RUN_LIMIT_S,
     Announcement,
@@ -73,8 +74,8 @@ class _Batch:
     orders: dict[str, Order]
     at_us: int = 0
     """When the message at hand came: an order began when its claim came, not when it was read."""
-    binds: list[dict[str, Any]] = field(default_factory=list)
-    renewals: list[dict[str, Any]] = field(default_factory=list)
+    binds: list[BoundRow] = field(default_factory=list)
+    renewals: list[RenewedRow] = field(default_factory=list)
     claimed: list[tuple[str, int, str | None, str | None]] = field(default_factory=list)
 
 
@@ -230,20 +231,20 @@ class Herd:
             )
         deadline = batch.heard_s + self._settings.lease_s
         if order.state is State.RUNNING:
-            batch.renewals.append({"which": order.seq, "deadline": deadline})
+            batch.renewals.append(RenewedRow(order.seq, deadline))
             return True
         first = order.instance is None
         batch.binds.append(
-            {
-                "which": order.seq,
-                "who": worker.instance,
-                "who_name": worker.name,
-                "who_weights": worker.weights,
-                "at_us": max(order.dispatched_us or 0, batch.at_us),
-                "tried": int(first),
-                "deadline": deadline,
-                "overdue": deadline + min(order.run_limit_s or 0, MAX_RUN_LIMIT_S),
-            }
+            BoundRow(
+                seq=order.seq,
+                instance=worker.instance,
+                worker=worker.name,
+                weights=worker.weights,
+                began_us=max(order.dispatched_us or 0, batch.at_us),
+                tried=int(first),
+                deadline_heard_s=deadline,
+                overdue_heard_s=deadline + min(order.run_limit_s or 0, MAX_RUN_LIMIT_S),
+            )
         )
         batch.claimed.append((order.id, order.attempt, worker.instance, None))
         batch.orders[order.id] = replace(

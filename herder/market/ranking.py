@@ -30,6 +30,7 @@ from herder.domain.pricing import rank
 from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import survey as survey_sql
+from herder.store.steps import RankedRow
 
 AT_ONCE = 500
 """Orders that one transaction ranks at most: whoever submits waits for some hundredths of a
@@ -88,7 +89,7 @@ class Ranker:
             self._book = None
         return True
 
-    def _ranks(self, book: _Book, seqs: Sequence[int]) -> list[dict[str, int]] | None:
+    def _ranks(self, book: _Book, seqs: Sequence[int]) -> list[RankedRow] | None:
         """Return the ranks of those orders that are still open.
 
         None if that change is no longer due.
@@ -99,13 +100,11 @@ class Ranker:
             aging_s = model_sql.read_policy(connection)[0].aging_s
             found = book_sql.to_rank(connection, seqs)
         return [
-            {
-                "which": row.seq,
-                "of_fee": row.fee,
-                "new_rank": rank(
-                    row.fee, row.needed, aging_s=aging_s, submitted_us=row.submitted_us
-                ),
-            }
+            RankedRow(
+                row.seq,
+                row.fee,
+                rank(row.fee, row.needed, aging_s=aging_s, submitted_us=row.submitted_us),
+            )
             for row in found
         ]
 
@@ -122,7 +121,7 @@ class Ranker:
             return _Book(model, epoch, book_sql.open_seqs(connection, model))
 
 
-def _write(connection: Connection, book: _Book, rows: list[dict[str, int]]) -> bool:
+def _write(connection: Connection, book: _Book, rows: list[RankedRow]) -> bool:
     """Give orders their ranks; False if the book is no longer to be ranked for that change."""
     model_sql.share_policy(connection)
     if (book.model, book.epoch) not in model_sql.to_rank(connection):

@@ -23,6 +23,7 @@ from herder.orders.closing import Plan, Settled
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
+from herder.store.steps import EndedRow
 from ledger import Ledger, LedgerError, LedgerMisconfigured
 
 _log = structlog.get_logger("herder.orders.closer")
@@ -152,7 +153,7 @@ class Closer:
                 instance=instance,
                 at_us=now_us,
                 reason=why(error),
-                ending=None if ended is None else book_sql.ending_of(ended),
+                ending=None if ended is None else EndedRow.of(ended),
             )
             if text:
                 book_sql.write_answers(connection, [(order_id, text)])

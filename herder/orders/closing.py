@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -20,6 +20,7 @@ from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
+from herder.store.steps import EndedRow, RequeuedRow
 from herder.webhooks import events as webhooks
 from ledger import Ledger
 from workers.wire import Failure, Held, Outcome
@@ -78,13 +79,13 @@ class Plan:
     """
 
     ended: list[str] = field(default_factory=list)
-    ends: list[dict[str, Any]] = field(default_factory=list)
+    ends: list[EndedRow] = field(default_factory=list)
     told: list[Order] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
-    requeues: list[dict[str, Any]] = field(default_factory=list)
+    requeues: list[RequeuedRow] = field(default_factory=list)
     events: dict[str, list[tuple[str, int, str | None, str | None]]] = field(default_factory=dict)
     accounts: Counter[str] = field(default_factory=Counter)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -151,12 +152,7 @@ class Plan:
             text: what it is answered with; what was written before stays where it is empty.
             detail: of its event.
         """
-        self.ends.append(
-            {
-                "which": order.seq,
-                **{f"v_{name}": value for name, value in book_sql.ending_of(ended).items()},
-            }
-        )
+        self.ends.append(EndedRow.of(ended))
         self.ended.append(order.id)
         self.told.append(ended)
         self.accounts[order.account] += 1
@@ -192,16 +188,16 @@ class Plan:
         """
         assert State.QUEUED in STEPS[order.state] or order.state is State.QUEUED
         self.requeues.append(
-            {
-                "which": order.seq,
-                "still_open": still_open,
-                "tries_now": order.tries,
-                "dispatches_now": order.dispatches,
-                "has_begun": order.begun,
-                "who": order.instance,
-                "who_name": order.worker,
-                "who_weights": order.weights,
-            }
+            RequeuedRow(
+                seq=order.seq,
+                still_open=still_open,
+                tries=order.tries,
+                dispatches=order.dispatches,
+                begun=order.begun,
+                instance=order.instance,
+                worker=order.worker,
+                weights=order.weights,
+            )
         )
         self.note(why, order, detail)
         return replace(order, state=State.QUEUED, attempt_open=still_open)

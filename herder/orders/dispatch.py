@@ -30,6 +30,7 @@ from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
 from herder.store.outbox import Outgoing
+from herder.store.steps import DispatchedRow
 from ledger import Ledger
 from workers.transport.tasks import NewTask
 from workers.wire import (
@@ -139,19 +140,19 @@ class Dispatcher:
             if not chosen:
                 return [], room
             deadline = herd_sql.heard_s(connection) + self._settings.claim_s
-            steps = [
-                {
-                    "which": order.seq,
-                    "new_nonce": self._new_nonce(),
-                    "limit_s": min(
+            rows = [
+                DispatchedRow(
+                    seq=order.seq,
+                    nonce=self._new_nonce(),
+                    run_limit_s=min(
                         order.run_limit_s or run_limit_s(order.tokens, workers), MAX_RUN_LIMIT_S
                     ),
-                    "at_us": now_us,
-                    "deadline": deadline,
-                }
+                    dispatched_us=now_us,
+                    deadline_heard_s=deadline,
+                )
                 for order in chosen
             ]
-            book_sql.dispatch(connection, steps)
+            book_sql.dispatch(connection, rows)
             attempts = [(order.id, order.attempt + 1) for order in chosen]
             outbox_sql.add(connection, attempts, now_us)
             last = chosen[-1]

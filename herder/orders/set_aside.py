@@ -121,8 +121,7 @@ class SetAside:
             order = aside.order
             if aside.ending is None:
                 return plan.requeue(replace(order, instance=None), "retried")
-            columns = {**aside.ending, "state": State(aside.ending["state"]), "ended_us": now_us}
-            ended = replace(order, attempt_open=False, **columns)
+            ended = aside.ending._replace(ended_us=now_us).applied_to(order)
             return plan.close(order, ended, detail="retried")
 
         return self._resolve(order_id, plan_it)
@@ -219,7 +218,7 @@ class SetAside:
 
 
 def _view(aside: Aside) -> AsideView:
-    ending = aside.ending or {}
+    ending = aside.ending
     return AsideView(
         order=aside.order.id,
         account=aside.order.account,
@@ -228,6 +227,6 @@ def _view(aside: Aside) -> AsideView:
         at_us=aside.at_us,
         was=aside.was,
         reason=aside.reason,
-        ends_as=ending.get("state"),
-        charge=ending.get("charged"),
+        ends_as=None if ending is None else ending.state.value,
+        charge=None if ending is None else ending.charged,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import (
     Connection,
@@ -20,6 +19,15 @@ from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text
 from herder.domain.order import Order, State
 from herder.domain.pricing import RANK_CAP
 from herder.store.orders import get_orders, to_order
+from herder.store.rows import Each, given
+from herder.store.steps import (
+    BoundRow,
+    DispatchedRow,
+    EndedRow,
+    RankedRow,
+    RenewedRow,
+    RequeuedRow,
+)
 from herder.types import PLACE_COUNTED
 
 _QUEUED = and_(orders.c.model == bindparam("model"), IS_QUEUED)
@@ -122,9 +130,10 @@ def ahead_of(connection: Connection, order: Order) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-_DISPATCH = (
+_DISPATCH = Each(
+    DispatchedRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"))
+    .where(orders.c.seq == given("seq"))
     .values(
         state=State.DISPATCHED.value,
         attempt=orders.c.attempt + 1,
@@ -135,79 +144,64 @@ _DISPATCH = (
         weights=None,
         started_us=None,
         overdue_heard_s=None,
-        nonce=bindparam("new_nonce"),
-        run_limit_s=bindparam("limit_s"),
-        dispatched_us=bindparam("at_us"),
-        deadline_heard_s=bindparam("deadline"),
-    )
+        nonce=given("nonce"),
+        run_limit_s=given("run_limit_s"),
+        dispatched_us=given("dispatched_us"),
+        deadline_heard_s=given("deadline_heard_s"),
+    ),
 )
 
 
-def dispatch(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Send orders out: a new attempt each; the caller notes the message that is born from it.
-
-    Each step gives `which` (seq), `new_nonce`, `limit_s`, `at_us` and `deadline`.
-    """
-    connection.execute(_DISPATCH, [dict(step) for step in steps])
+def dispatch(connection: Connection, rows: Sequence[DispatchedRow]) -> None:
+    """Send orders out: a new attempt each; the caller notes the message that is born from it."""
+    _DISPATCH(connection, rows)
 
 
-_BIND = (
+_BIND = Each(
+    BoundRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"))
+    .where(orders.c.seq == given("seq"))
     .values(
         state=State.RUNNING.value,
-        instance=bindparam("who"),
-        worker=bindparam("who_name"),
-        weights=bindparam("who_weights"),
-        started_us=func.coalesce(orders.c.started_us, bindparam("at_us")),
-        tries=orders.c.tries + bindparam("tried"),
+        instance=given("instance"),
+        worker=given("worker"),
+        weights=given("weights"),
+        started_us=func.coalesce(orders.c.started_us, given("began_us")),
+        tries=orders.c.tries + given("tried"),
         begun=True,
-        deadline_heard_s=bindparam("deadline"),
-        overdue_heard_s=func.coalesce(orders.c.overdue_heard_s, bindparam("overdue")),
-    )
+        deadline_heard_s=given("deadline_heard_s"),
+        overdue_heard_s=func.coalesce(orders.c.overdue_heard_s, given("overdue_heard_s")),
+    ),
 )
-_RENEW = (
+_RENEW = Each(
+    RenewedRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"))
-    .values(deadline_heard_s=bindparam("deadline"))
+    .where(orders.c.seq == given("seq"))
+    .values(deadline_heard_s=given("deadline_heard_s")),
 )
-_REQUEUE = (
+_REQUEUE = Each(
+    RequeuedRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"))
+    .where(orders.c.seq == given("seq"))
     .values(
         state=State.QUEUED.value,
-        attempt_open=bindparam("still_open"),
-        tries=bindparam("tries_now"),
-        dispatches=bindparam("dispatches_now"),
-        begun=bindparam("has_begun"),
-        instance=bindparam("who"),
-        worker=bindparam("who_name"),
-        weights=bindparam("who_weights"),
+        attempt_open=given("still_open"),
+        tries=given("tries"),
+        dispatches=given("dispatches"),
+        begun=given("begun"),
+        instance=given("instance"),
+        worker=given("worker"),
+        weights=given("weights"),
         deadline_heard_s=None,
         overdue_heard_s=None,
-    )
+    ),
 )
-END_COLUMNS = (
-    "state",
-    "instance",
-    "worker",
-    "weights",
-    "started_us",
-    "tries",
-    "ended_us",
-    "finish_reason",
-    "prompt_tokens",
-    "generated",
-    "charged",
-    "returned",
-    "failure",
-)
-"""What is written when an order ends; each row gives them as `v_` and the name."""
-_END = (
+_END = Each(
+    EndedRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"))
-    .values({name: bindparam(f"v_{name}", type_=orders.c[name].type) for name in END_COLUMNS})
-    .values(attempt_open=False, deadline_heard_s=None, overdue_heard_s=None)
+    .where(orders.c.seq == given("seq"))
+    .values({name: given(name, orders.c[name]) for name in EndedRow._fields if name != "seq"})
+    .values(attempt_open=False, deadline_heard_s=None, overdue_heard_s=None),
 )
 _ANSWER = (
     update(order_text)
@@ -273,46 +267,39 @@ _TO_RANK = (
     .order_by(orders.c.id)  # as all locks of orders go
 )
 # An order whose fee was raised meanwhile was ranked by that.
-_RANK = (
+_RANK = Each(
+    RankedRow,
     update(orders)
-    .where(orders.c.seq == bindparam("which"), orders.c.fee == bindparam("of_fee"))
-    .values(rank=bindparam("new_rank"))
+    .where(orders.c.seq == given("seq"), orders.c.fee == given("fee"))
+    .values(rank=given("rank")),
 )
 
 
-def ending_of(ended: Order) -> dict[str, Any]:
-    """Return what is written when an order ends, by column."""
-    return {name: getattr(ended, name) for name in END_COLUMNS}
-
-
-def _each(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        connection.execute(statement, [dict(row) for row in rows])
-
-
-def bind(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def bind(connection: Connection, rows: Sequence[BoundRow]) -> None:
     """Bind attempts to the workers that claimed them: they are running from now on."""
-    _each(connection, _BIND, rows)
+    _BIND(connection, rows)
 
 
-def renew(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def renew(connection: Connection, rows: Sequence[RenewedRow]) -> None:
     """Renew the leases of attempts that their worker named again."""
-    _each(connection, _RENEW, rows)
+    _RENEW(connection, rows)
 
 
-def requeue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Orders go back to waiting, in their old place: rank and number are as they were."""
-    _each(connection, _REQUEUE, rows)
+def requeue(connection: Connection, rows: Sequence[RequeuedRow]) -> None:
+    """Let orders wait again, in their old place: rank and number are as they were."""
+    _REQUEUE(connection, rows)
 
 
-def end(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Orders end; the caller moves their money in the same transaction."""
-    _each(connection, _END, rows)
+def end(connection: Connection, rows: Sequence[EndedRow]) -> None:
+    """End orders; the caller moves their money in the same transaction."""
+    _END(connection, rows)
 
 
 def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> None:
     """Keep the texts that orders ended with."""
-    _each(connection, _ANSWER, [{"which": order_id, "text": text} for order_id, text in rows])
+    if rows:
+        values = [{"which": order_id, "text": text} for order_id, text in rows]
+        connection.execute(_ANSWER, values)
 
 
 def lapsed(connection: Connection, heard_s: int, limit: int) -> list[Order]:
@@ -365,9 +352,9 @@ def to_rank(connection: Connection, seqs: Sequence[int]) -> Sequence[Row[int, in
     return connection.execute(_TO_RANK, {"seqs": list(seqs)}).all()
 
 
-def rank_anew(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Give orders new ranks: `which` (seq), `of_fee` and `new_rank`, in the order of `to_rank`.
+def rank_anew(connection: Connection, rows: Sequence[RankedRow]) -> None:
+    """Give orders other ranks, in the order of `to_rank`.
 
     One that has another fee by now keeps the rank that it has.
     """
-    _each(connection, _RANK, rows)
+    _RANK(connection, rows)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from herder.db.tables import orders, set_aside
 from herder.domain.order import Order, State
 from herder.store.orders import get_orders
+from herder.store.steps import EndedRow
+
+_log = structlog.get_logger("herder.store.set_aside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +25,14 @@ class Aside:
         at_us: when it was set aside, in microseconds since the epoch.
         was: the state in which it stood before.
         reason: a sentence for operators.
-        ending: the columns that it was to end with; None where that could not be worked out.
+        ending: how it was to end; None where that could not be worked out, or read.
     """
 
     order: Order
     at_us: int
     was: str
     reason: str
-    ending: dict[str, Any] | None
+    ending: EndedRow | None
 
 
 _ADD = insert(set_aside)
@@ -62,7 +65,7 @@ def put(
     instance: str | None,
     at_us: int,
     reason: str,
-    ending: Mapping[str, Any] | None,
+    ending: EndedRow | None,
 ) -> None:
     """Set an order aside.
 
@@ -72,11 +75,11 @@ def put(
         instance: the worker whose outcome is kept in `ending`; None: nobody's is.
         at_us: the time.
         reason: a sentence for operators.
-        ending: the columns that it was to end with, if that is known.
+        ending: how it was to end, if that is known.
     """
     connection.execute(_PUT, {"which": order.seq, "who": instance})
     row = {"order_id": order.id, "at_us": at_us, "was": order.state.value, "reason": reason}
-    connection.execute(_ADD, {**row, "ending": None if ending is None else dict(ending)})
+    connection.execute(_ADD, {**row, "ending": None if ending is None else ending.to_json()})
 
 
 def remove(connection: Connection, order_id: str) -> None:
@@ -104,4 +107,10 @@ def count(connection: Connection) -> int:
 
 
 def _to_aside(row: Row[Any], order: Order) -> Aside:
-    return Aside(order, row.at_us, row.was, row.reason, row.ending)
+    ending = None
+    if row.ending is not None:
+        try:
+            ending = EndedRow.from_json(order.seq, row.ending)
+        except (ValueError, TypeError) as error:
+            _log.warning("ending_unreadable", order=order.id, reason=str(error))
+    return Aside(order, row.at_us, row.was, row.reason, ending)

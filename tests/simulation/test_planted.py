@@ -132,7 +132,7 @@ def test_a_dispatch_that_does_not_raise_the_attempt(monkeypatch):
         for step in steps:
             connection.execute(
                 text("UPDATE orders SET attempt = attempt - 1 WHERE seq = :seq AND attempt > 1"),
-                {"seq": step["which"]},
+                {"seq": step.seq},
             )
 
     monkeypatch.setattr(book_sql, "dispatch", same_again)

@@ -83,7 +83,7 @@ def what_comes_back_loses_its_place(monkeypatch):
         last = connection.execute(select(orders.c.seq).order_by(orders.c.seq.desc())).first()
         for number, row in enumerate(rows, 1):
             seq = last[0] + number
-            connection.execute(update(orders).where(orders.c.seq == row["which"]).values(seq=seq))
+            connection.execute(update(orders).where(orders.c.seq == row.seq).values(seq=seq))
 
     monkeypatch.setattr(book_sql, "requeue", behind)
 
