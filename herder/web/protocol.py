@@ -1,8 +1,8 @@
 """uvicorn's HTTP, with our answers to bad requests, and an end to callers who hold a connection.
 
-What h11 refuses never reaches the app: a head without an end, or what is no HTTP. A caller who says
-half of a request and then nothing, or who does not read what he asked for, would hold his line for
-ever, and what waits to be written with it. The app is told that he has gone away.
+What h11 refuses never reaches the app: a head without an end, or what is not HTTP. A caller who
+sends half of a request and then nothing, or does not read the answer, would hold its connection for
+ever, and what waits to be written with it. The app is told that the caller has gone away.
 """
 
 from __future__ import annotations

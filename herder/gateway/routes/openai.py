@@ -1,7 +1,7 @@
 """OpenAI's routes: `/v1/chat/completions` and `/v1/completions`, for programs written for those.
 
-A caller who goes away cancels the order, unless he said otherwise (`on_disconnect`): nobody would
-read what it costs.
+A caller who disconnects cancels the order, unless the call said otherwise (`on_disconnect`):
+nobody would read what it costs.
 """
 
 from __future__ import annotations
