@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from herder.db.outages import CommitUnknown, pause_s
+from herder.db.outages import CommitUnknown, give_up_s, pause_s
 from herder.db.postgres import UNDONE, Postgres
 from herder.db.sqlite import Sqlite
 from herder.errors import HerdUnavailable, SetupError
@@ -146,7 +146,8 @@ class Database:
             What the step returned that was committed.
 
         Raises:
-            CommitUnknown: the database was away for `SETTLE_S`, and may have committed it.
+            CommitUnknown: the database was away for `SETTLE_S`, or until the caller gave up, and
+                may have committed it.
             HerdUnavailable: as `write`; nothing is committed.
         """
         unknown: CommitUnknown | None = None
@@ -159,6 +160,7 @@ class Database:
                     if not isinstance(error, CommitUnknown):
                         raise
                     unknown, until_s = error, time.monotonic() + SETTLE_S
+                    until_s = min(until_s, give_up_s() or until_s)
             if time.monotonic() >= until_s:
                 raise unknown
             tried += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from herder.errors import HerdUnavailable
@@ -13,6 +15,8 @@ LONGEST_PAUSE_S = 1.0
 """Between two questions to a database that does not answer: it is noticed within a second."""
 
 _T = TypeVar("_T")
+
+_give_up_s: ContextVar[float | None] = ContextVar("give_up_s", default=None)
 
 
 class CommitUnknown(HerdUnavailable):
@@ -28,6 +32,31 @@ def pause_s(tried: int) -> float:
     return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tried - 1, 30)))
 
 
+@contextmanager
+def giving_up(until_s: float | None) -> Iterator[None]:
+    """Have this thread's transactions wait no longer for a database that hangs.
+
+    A server that stands still, or a network that swallows what it is given, ends no connection, so
+    nothing of theirs bounds the wait. What is given up raises `HerdUnavailable`.
+
+    Args:
+        until_s: by `time.monotonic`; of a block within another the earlier counts. None: as before.
+    """
+    before = _give_up_s.get()
+    if until_s is None or (before is not None and before < until_s):
+        until_s = before
+    token = _give_up_s.set(until_s)
+    try:
+        yield
+    finally:
+        _give_up_s.reset(token)
+
+
+def give_up_s() -> float | None:
+    """When this thread gives up waiting for the database, by `time.monotonic`; None: never."""
+    return _give_up_s.get()
+
+
 def ride_out(
     ask: Callable[[], _T],
     *,
@@ -38,7 +67,8 @@ def ride_out(
 
     Args:
         ask: what may be asked any number of times.
-        until_s: by `time.monotonic`, when to give up; None: never.
+        until_s: by `time.monotonic`, when to give up, be it in the middle of a question to a
+            database that hangs; None: never.
         on_outage: called once, after the first failure.
 
     Raises:
@@ -47,7 +77,8 @@ def ride_out(
     tried = 0
     while True:
         try:
-            return ask()
+            with giving_up(until_s):
+                return ask()
         except HerdUnavailable:
             tried += 1
             wait_s = pause_s(tried)

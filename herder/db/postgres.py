@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
@@ -24,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from herder.db.outages import CommitUnknown
+from herder.db.psycopg_parts import connection_type, in_time, text_dumper
 from herder.errors import HerdError, HerdUnavailable, SetupError
 from ledger import LedgerBusy
 from ledger.postgres import POSTGRES
@@ -142,12 +142,16 @@ class Postgres:
                 "`pip install 'llama-herder[postgres]'` installs it."
             ) from None
 
+        @event.listens_for(engine, "do_connect")
+        def _do_connect(_dialect: object, _record: object, args: Any, given: Any) -> Any:
+            return connection_type().connect(*args, **in_time(given))
+
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
             connection.autocommit = True  # else a rollback would undo the settings
             connection.execute(_SESSION, {"patience_ms": patience_s * 1000})
             connection.autocommit = False
-            connection.adapters.register_dumper(str, _text_dumper())
+            connection.adapters.register_dumper(str, text_dumper())
 
         event.listen(engine, "handle_error", _hide_values)
         return engine
@@ -302,15 +306,3 @@ def _connect_args(url: URL, patience_s: int) -> dict[str, object]:
         "tcp_user_timeout": 2 * patience_s * 1000,
     }
     return {name: value for name, value in wanted.items() if name not in url.query}
-
-
-@lru_cache(maxsize=1)
-def _text_dumper() -> type[Any]:
-    """Return how strings are sent. A model may write a NUL, which PostgreSQL's text cannot hold."""
-    from psycopg.types.string import StrDumperUnknown  # only where there is one
-
-    class TextDumper(StrDumperUnknown):
-        def dump(self, obj: str) -> Any:
-            return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
-
-    return TextDumper

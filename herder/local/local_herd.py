@@ -224,9 +224,14 @@ class LocalHerd:
         idempotency_key: str | None = None,
     ) -> Taken:
         """Take a message; arguments and errors as `herder.messages.handler.Messages.send`."""
-        taken = self._messages.send(
-            tags, account=account, api_key=api_key, idempotency_key=idempotency_key
-        )
+        try:
+            taken = self._messages.send(
+                tags, account=account, api_key=api_key, idempotency_key=idempotency_key
+            )
+        except CommitUnknown as error:
+            if idempotency_key is None and error.data["order"] is not None:
+                raise self._given_up(error) from error
+            raise
         if taken.model is not None:
             self._nudger.nudge(taken.model)
         if taken.told:

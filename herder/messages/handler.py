@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from herder.accounts.accounts import Accounts
 from herder.db.database import Database
+from herder.db.outages import CommitUnknown
 from herder.domain import fingerprint
 from herder.domain.ids import new_uuid
 from herder.domain.order import Order, Submission
@@ -33,6 +34,7 @@ from herder.messages.tags import Asked, BalanceAsked, InfoAsked, Payment, Prompt
 from herder.store import accounts as account_sql
 from herder.store import messages as message_sql
 from herder.store import models as model_sql
+from herder.store import orders as order_sql
 from herder.store.messages import Keyed
 from herder.types import Info
 
@@ -130,6 +132,8 @@ class Messages:
             KeyReused: the idempotency key stands for another message.
             Unauthorized: the API key opens nothing any more.
             AccountNotFound: no account has that name.
+            CommitUnknown: the database was lost while it took the message, and stayed away: `order`
+                of its data is the id of the order that it may have become, or None.
         """
         tags = words.parse_tags(body)
         key = parse_key(idempotency_key)
@@ -140,8 +144,14 @@ class Messages:
         told = self._told_info(sent)
         mark = fingerprint.of_tags(tags)
 
+        tried: Taken | None = None
+
         def step(connection: Connection) -> Taken:
+            nonlocal tried
+            # Whoever took it a moment ago, and was cut off, has these locks until that is done.
             self._lock(connection, sent)
+            if tried is not None and _was_taken(connection, sent):
+                return tried
             before = None if key is None else message_sql.find_key(connection, account, key)
             if before is not None:
                 if before.fingerprint != mark:
@@ -153,10 +163,13 @@ class Messages:
             if key is not None:
                 keyed = Keyed(mark, taken.id, taken.order)
                 message_sql.add_key(connection, account, key, keyed, now_us)
-            return replace(taken, told=tuple({letter.account for letter in letters}))
+            tried = replace(taken, told=tuple({letter.account for letter in letters}))
+            return tried
 
-        # With a key the step may be taken again: what became of a lost commit is found out by it.
-        return self._database.transact(step) if key is None else self._database.settle(step)
+        try:
+            return self._database.settle(step)
+        except CommitUnknown as error:
+            raise _unknown(sent) from error
 
     def _lock(self, connection: Connection, sent: _Sent) -> None:
         """Lock what it will write to, in the order that holds for everybody."""
@@ -220,3 +233,23 @@ class Messages:
             return [sent.answer(words.error_tags(asked, sent.id, error))]
         credit = Letter(asked.payee, words.credit_tags(asked, sent.account), None)
         return [sent.answer(words.debit_tags(asked)), credit]
+
+
+def _was_taken(connection: Connection, sent: _Sent) -> bool:
+    """Whether a message was taken: each leaves an order, or a letter to its sender."""
+    if order_sql.get_order(connection, sent.order_id) is not None:
+        return True
+    return message_sql.is_answered(connection, sent.account, sent.id)
+
+
+def _unknown(sent: _Sent) -> CommitUnknown:
+    """Return what is said of a message of which nobody knows whether it was taken."""
+    order_id = sent.order_id if isinstance(sent.asked, Prompted) else None
+    where = f"an answer to {sent.id} in its sender's inbox"
+    if order_id is not None:
+        where = f"`herd order show {order_id}`"
+    return CommitUnknown(
+        "The database went away while it took a message, and does not answer; "
+        f"{where} tells whether it was taken.",
+        order=order_id,
+    )

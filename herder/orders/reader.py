@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from redis import RedisError
 
 from herder.db.database import Database
-from herder.db.outages import ride_out
+from herder.db.outages import giving_up, ride_out
 from herder.domain.order import Order, State
 from herder.domain.receipts import result_of
 from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamRestarted
@@ -56,7 +56,7 @@ class Answers:
         return order
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end; a database that is away is asked again until it answers.
+        """Wait for an order's end; a database that is away, or hangs, is asked until it answers.
 
         Args:
             order_id: the order.
@@ -81,7 +81,8 @@ class Answers:
             left_s = None if until_s is None else until_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise ResultTimeout(order_id, state, f"{timeout_s:g}")
-            self._watcher.wait(order_id, left_s)
+            with giving_up(until_s):
+                self._watcher.wait(order_id, left_s)
         raise_if_not_completed(result)
         return result
 

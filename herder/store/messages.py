@@ -139,6 +139,20 @@ def newest(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     return {row.name: int(row.messages) for row in connection.execute(_NEWEST, {"names": wanted})}
 
 
+def is_answered(connection: Connection, name: str, to: str) -> bool:
+    """Whether an account's inbox has an answer to a message; reads all of it, and is rarely asked.
+
+    Args:
+        connection: a transaction.
+        name: the account.
+        to: the id of the message.
+    """
+    answered = select(message.c.number).where(
+        message.c.account == name, message.c.in_reply_to == to
+    )
+    return connection.execute(answered.limit(1)).first() is not None
+
+
 def find_key(connection: Connection, name: str, key: str) -> Keyed | None:
     """Return what an account sent under an idempotency key."""
     row = connection.execute(_BY_KEY, {"which": name, "key": key}).one_or_none()
