@@ -30,7 +30,7 @@ MAX_PAGE = 1000
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How tokens are chosen: the fields of `workers.wire.Sampling`, None for the herd's default.
+    """The sampling parameters: the fields of `workers.wire.Sampling`, None for the herd's default.
 
     This is the one list of them on the way of a call. A test holds it, the signature of
     `herder.submit`, the command and the gateway's bodies to the fields of `Sampling`.
@@ -61,13 +61,13 @@ class _Asked(TypedDict, total=False):
 
 
 class QuoteOptions(_Asked, total=False):
-    """What `quote` takes over HTTP beside prompt and tokens; see `herder.quote`."""
+    """The arguments of `quote` over HTTP besides prompt and tokens; see `herder.quote`."""
 
     bids: Sequence[Mapping[str, int | float | str]] | None
 
 
 class QuoteCall(QuoteOptions, total=False):
-    """What a herd is asked for a quote, beside prompt and tokens."""
+    """The arguments of a herd's quote besides prompt and tokens."""
 
     account: str | None
 
@@ -82,19 +82,19 @@ class _Ordered(_Asked, total=False):
 
 
 class OrderOptions(_Ordered, SamplingOptions, total=False):
-    """What `submit` takes over HTTP beside prompt and tokens; see `herder.submit`."""
+    """The arguments of `submit` over HTTP besides prompt and tokens; see `herder.submit`."""
 
     quote: str | None
 
 
 class OrderArguments(_Ordered, total=False):
-    """What `herder.domain.parsing.parse_submission` is given of a call as it is."""
+    """The arguments of `herder.domain.parsing.parse_submission`, as the caller gave them."""
 
     sampling: SamplingOptions
 
 
 class OrderCall(OrderArguments, total=False):
-    """What a herd is asked for an order, beside prompt and tokens: a call on its way to the desk.
+    """The arguments of a herd's order besides prompt and tokens, on their way to the desk.
 
     Its values are judged by `herder.domain.parsing.parse_submission`; here are its names, and the
     types that a program in Python may give.

@@ -64,7 +64,7 @@ def pause_s(
 
 
 class RetryOptions(TypedDict, total=False):
-    """How often a call is sent again; see `retrying`."""
+    """The schedule on which a call is sent again; see `retrying`."""
 
     max_tries: int
     is_awaited: Callable[[], bool]
