@@ -1,7 +1,8 @@
 """The herd as a program elsewhere sees it: its gateway, over HTTP.
 
-`calls` is pure: what is sent, and what comes back; `remote_herd` and `async_client` carry it.
-`ends` notices the ends of orders for callbacks.
+`calls` (what is sent) and `answers` (what comes back) are pure; `remote_herd`, over `connection`,
+and `async_client` carry them. `bounds` and `sse` read what a server sends, as much as a gateway may
+send; `ends` notices the ends of orders for callbacks.
 
 Rules: a call that is sent again is still one order; both clients share every rule (`retrying`).
 

@@ -11,27 +11,19 @@ from typing import Any, Self, Unpack
 from uuid import uuid4
 
 import httpx
-from httpx_sse import EventSource
 
 from herder.client.http.address import Address
-from herder.client.http.calls import (
-    ANSWER_S,
+from herder.client.http.answers import (
     ENDED,
-    HOT_S,
-    Call,
-    TextOf,
     decoded,
-    held_s,
     info_of,
-    of_order,
-    order_call,
-    quote_call,
     quote_of,
     receipt_of,
-    require_events,
     result_of,
     taken_of,
 )
+from herder.client.http.bounds import aread_whole
+from herder.client.http.calls import ANSWER_S, HOT_S, Call, held_s, of_order, order_call, quote_call
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import (
     MAX_STREAM_TRIES,
@@ -41,6 +33,7 @@ from herder.client.http.retrying import (
     RetryOptions,
     retrying,
 )
+from herder.client.http.sse import TextOf, aread_events
 from herder.errors import ResultTimeout
 from herder.interface import (
     OrderOptions,
@@ -240,14 +233,15 @@ class AsyncClient:
                 await asyncio.sleep(wait_s)
             outcome: Outcome
             try:
-                outcome = await self._http.request(
+                async with self._http.stream(
                     call.method,
                     call.path,
                     json=call.body,
                     headers=dict(call.headers or {}),
                     params=dict(call.query or {}),
                     timeout=timeout_s,
-                )
+                ) as answer:
+                    outcome = await aread_whole(answer)
             except httpx.RequestError as error:
                 outcome = error
             try:
@@ -269,11 +263,12 @@ class AsyncClient:
         line_s = 2 * ANSWER_S
         async with self._http.stream("GET", path, headers=headers, timeout=line_s) as answer:
             if not answer.is_success:
-                content = await answer.aread()
-                error = error_of(answer.status_code, content, answer.headers, self.url, time.time())
+                whole = await aread_whole(answer)
+                error = error_of(
+                    whole.status_code, whole.content, whole.headers, self.url, time.time()
+                )
                 raise Cut(error) if answer.status_code in PASSING else error
-            require_events(answer.headers)
-            async for event in EventSource(answer).aiter_sse():
+            async for event in aread_events(answer):
                 if more := text.take(event):
                     yield more
 

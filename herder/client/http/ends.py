@@ -6,7 +6,8 @@ import threading
 import time
 from typing import Protocol
 
-from herder.client.http.calls import ENDED, PAGE
+from herder.client.http.answers import ENDED
+from herder.client.http.calls import PAGE
 from herder.errors import HerdError, HerdUnavailable
 from herder.local.callbacks import Waiter
 from herder.types import Receipt, Result

@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 from uuid import uuid4
 
 import httpx
-from httpx_sse import EventSource
 
-from herder.client.http.address import Address
-from herder.client.http.calls import (
-    ANSWER_S,
+from herder.client.http.answers import (
     ENDED,
-    HOT_S,
-    PAGE,
-    Call,
-    TextOf,
     balance_of,
-    decoded,
-    held_s,
     info_of,
-    of_order,
-    order_call,
     orders_of,
-    quote_call,
     quote_of,
     receipt_of,
-    require_events,
     result_of,
     statement_of,
     taken_of,
 )
-from herder.client.http.ends import RemoteEnds
-from herder.client.http.failures import PASSING, certificates, error_of
-from herder.client.http.retrying import (
-    MAX_STREAM_TRIES,
-    Cut,
-    Outcome,
-    Retries,
-    RetryOptions,
-    retrying,
+from herder.client.http.calls import (
+    ANSWER_S,
+    HOT_S,
+    PAGE,
+    Call,
+    held_s,
+    of_order,
+    order_call,
+    quote_call,
 )
+from herder.client.http.connection import Connection
+from herder.client.http.ends import RemoteEnds
+from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Retries
+from herder.client.http.sse import TextOf
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
 from herder.interface import OrderCall, QuoteCall, raise_if_not_completed, require_page
 from herder.local.callbacks import CallbackRunner
@@ -71,76 +61,9 @@ class RemoteHerd:
         Raises:
             SetupError: the address or the key is not valid.
         """
-        where = Address.of(url, api_key, called="The address")
-        self._url = where.url
-        self._chance = random.Random()  # noqa: S311 (it only spreads retries)
-        with certificates():
-            self._http = httpx.Client(
-                base_url=where.url,
-                headers={"Authorization": f"Bearer {where.api_key}"},
-                timeout=ANSWER_S,
-                transport=transport,
-                limits=httpx.Limits(max_connections=None),
-            )
+        self._gateway = Connection(url, api_key, transport)
         ends = RemoteEnds(self.answer, self.orders)
         self._callbacks = CallbackRunner(ends, lambda order_id: self.result(order_id, None))
-
-    def _send(
-        self,
-        call: Call,
-        *,
-        timeout_s: float = ANSWER_S,
-        until_s: float | None = None,
-        retries: Retries | None = None,
-    ) -> Any:
-        return decoded(self._ask(call, timeout_s, until_s=until_s, retries=retries).content)
-
-    def _ask(
-        self,
-        call: Call,
-        timeout_s: float = ANSWER_S,
-        *,
-        until_s: float | None = None,
-        retries: Retries | None = None,
-    ) -> httpx.Response:
-        """Send a call until it is answered, or its failure lasts.
-
-        Args:
-            call: the call.
-            timeout_s: seconds that its answer may take.
-            until_s: by `time.monotonic`: no pause goes beyond it.
-            retries: says whether and when it is sent again.
-        """
-        retries = retries or self._retrying()
-        wait_s = next(retries)
-        while True:
-            if until_s is not None:
-                wait_s = min(wait_s, max(0.0, until_s - time.monotonic()))
-            if wait_s > 0:
-                time.sleep(wait_s)
-            outcome: Outcome
-            try:
-                outcome = self._http.request(
-                    call.method,
-                    call.path,
-                    json=call.body,
-                    headers=dict(call.headers or {}),
-                    params=dict(call.query or {}),
-                    timeout=timeout_s,
-                )
-            except httpx.RequestError as error:
-                outcome = error
-            try:
-                wait_s = retries.send(outcome)
-            except StopIteration as answered:
-                answer: httpx.Response = answered.value
-                return answer
-
-    def _retrying(self, **how: Unpack[RetryOptions]) -> Retries:
-        return retrying(self._url, self._chance, time.time, **how)
-
-    def _error_of(self, answer: httpx.Response) -> HerdError:
-        return error_of(answer.status_code, answer.read(), answer.headers, self._url, time.time())
 
     def submit(self, prompt: str | None, tokens: int | None, **given: Unpack[OrderCall]) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
@@ -148,15 +71,15 @@ class RemoteHerd:
         asked = given.get("idempotency_key")
         key = str(uuid4()) if asked is None else asked
         call = order_call(prompt, tokens, given, key)
-        return taken_of(self._send(call, retries=self._retrying(key=key)))
+        return taken_of(self._gateway.send(call, retries=self._gateway.retrying(key=key)))
 
     def quote(self, prompt: str | None, tokens: int | None, **given: Unpack[QuoteCall]) -> Quote:
         """Return what an order would cost and wait for, as it would stand now."""
-        return quote_of(self._send(quote_call(prompt, tokens, given)))
+        return quote_of(self._gateway.send(quote_call(prompt, tokens, given)))
 
     def info(self) -> Info:
         """Return the herd's name, rates, queues and workers."""
-        return info_of(self._send(Call("GET", "/v1/info")))
+        return info_of(self._gateway.send(Call("GET", "/v1/info")))
 
     def attended(self, model: str) -> bool:
         """Return whether that herd counts a worker of this model."""
@@ -168,13 +91,13 @@ class RemoteHerd:
 
     def signed_receipt(self, order_id: str) -> str:
         """Return the same as a JWS that the herder signed."""
-        return self._ask(of_order("GET", order_id, "/receipt")).text
+        return self._gateway.ask(of_order("GET", order_id, "/receipt")).text
 
     def public_keys(self) -> Mapping[str, PublicKey]:
         """Return the public keys that verify that herd's signed receipts, by `kid`."""
         from herder.domain.signed_tokens import from_jwks
 
-        return from_jwks(self._ask(Call("GET", "/.well-known/jwks.json")).text)
+        return from_jwks(self._gateway.ask(Call("GET", "/.well-known/jwks.json")).text)
 
     def answer(
         self,
@@ -187,7 +110,9 @@ class RemoteHerd:
         """Return an order's answer so far, or at its end if that comes within `wait_s`."""
         call = replace(of_order("GET", order_id), query={"wait": wait_s})
         timeout_s = ANSWER_S + wait_s
-        return result_of(self._send(call, timeout_s=timeout_s, until_s=until_s, retries=retries))
+        return result_of(
+            self._gateway.send(call, timeout_s=timeout_s, until_s=until_s, retries=retries)
+        )
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end, however often the gateway is away meanwhile.
@@ -205,7 +130,10 @@ class RemoteHerd:
             asked_s = time.monotonic()
             wait_s = held_s(None if until_s is None else until_s - asked_s)
             found = self.answer(
-                order_id, wait_s, until_s=until_s, retries=self._retrying(is_awaited=has_time)
+                order_id,
+                wait_s,
+                until_s=until_s,
+                retries=self._gateway.retrying(is_awaited=has_time),
             )
             if found.receipt.state in ENDED:
                 raise_if_not_completed(found)
@@ -227,7 +155,7 @@ class RemoteHerd:
         while True:
             broken: httpx.RequestError | Cut = Cut()
             try:
-                for more in self._listen(order_id, text):
+                for more in self._gateway.listen(order_id, text):
                     retries = None
                     yield more
             except (httpx.RequestError, Cut) as cut:
@@ -235,23 +163,10 @@ class RemoteHerd:
             if text.ended:
                 break
             if retries is None:
-                retries = self._retrying(max_tries=MAX_STREAM_TRIES)
+                retries = self._gateway.retrying(max_tries=MAX_STREAM_TRIES)
                 next(retries)
             time.sleep(retries.send(broken))
         raise_if_not_completed(self.answer(order_id))
-
-    def _listen(self, order_id: str, text: TextOf) -> Iterator[str]:
-        headers = {"Last-Event-ID": text.last} if text.last else {}
-        path = of_order("GET", order_id, "/events").path
-        with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
-            if answer.status_code in PASSING:
-                raise Cut(self._error_of(answer))
-            if not answer.is_success:
-                raise self._error_of(answer)
-            require_events(answer.headers)
-            for event in EventSource(answer).iter_sse():
-                if more := text.take(event):
-                    yield more
 
     def orders(
         self,
@@ -271,7 +186,7 @@ class RemoteHerd:
         while len(found) < limit:
             asked = {"state": state, "before": before, "limit": min(PAGE, limit - len(found))}
             query = {name: value for name, value in asked.items() if value is not None}
-            page, before = orders_of(self._send(Call("GET", "/v1/orders", query=query)))
+            page, before = orders_of(self._gateway.send(Call("GET", "/v1/orders", query=query)))
             found += page
             if before is None:
                 break
@@ -279,15 +194,15 @@ class RemoteHerd:
 
     def cancel(self, order_id: str) -> Receipt:
         """End an order."""
-        return receipt_of(self._send(of_order("POST", order_id, "/cancel")))
+        return receipt_of(self._gateway.send(of_order("POST", order_id, "/cancel")))
 
     def rebid(self, order_id: str, fee: int) -> Receipt:
         """Raise the fee of a queued order."""
-        return receipt_of(self._send(of_order("POST", order_id, "/rebid", {"fee": fee})))
+        return receipt_of(self._gateway.send(of_order("POST", order_id, "/rebid", {"fee": fee})))
 
     def balance(self, account: str | None = None) -> NamedBalance:
         """Return the balance of the API key's account."""
-        found = balance_of(self._send(Call("GET", "/v1/account")))
+        found = balance_of(self._gateway.send(Call("GET", "/v1/account")))
         if account is not None and account != found.account:
             raise InvalidRequest(
                 f"The API key belongs to account {found.account!r} and can show no other."
@@ -308,7 +223,7 @@ class RemoteHerd:
         while cursor is not None and len(found) < limit:
             query = {"after": cursor, "limit": min(PAGE, limit - len(found))}
             call = Call("GET", "/v1/account/statement", query=query)
-            page, cursor = statement_of(self._send(call))
+            page, cursor = statement_of(self._gateway.send(call))
             found += page
         return found[:limit]
 
@@ -327,4 +242,4 @@ class RemoteHerd:
 
     def close(self) -> None:
         """Give the connections back, once nobody waits to be called back any more."""
-        self._callbacks.afterwards(self._http.close)
+        self._callbacks.afterwards(self._gateway.close)

@@ -12,7 +12,7 @@ from httpx_sse import ServerSentEvent
 
 from herder import errors
 from herder.client.api import connect
-from herder.client.http import calls, retrying
+from herder.client.http import calls, retrying, sse
 from herder.client.http import remote_herd as sync
 from herder.client.http.async_client import AsyncClient
 from herder.client.http.client import Client
@@ -257,7 +257,7 @@ def test_a_quote_is_asked_for_and_named():
 
 
 def test_a_restart_is_told_with_what_was_shown():
-    text = calls.TextOf("o1")
+    text = sse.TextOf("o1")
     assert text.take(ServerSentEvent("text", '{"text": "abc"}', "1.3")) == "abc"
     assert text.last == "1.3"
     assert text.take(ServerSentEvent("place", '{"place": 1}', "1.3")) == ""

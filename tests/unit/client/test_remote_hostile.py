@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from herder import AsyncClient, Client, errors
 from herder.client.http import async_client as aio
-from herder.client.http import calls, retrying
+from herder.client.http import bounds, retrying, sse
 from herder.client.http import remote_herd as sync
 from herder.client.http.failures import error_of
+from workers.wire.messages import MAX_TEXT_CHARS
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -240,7 +242,94 @@ def test_events_are_read_however_their_lines_come():
 
     herd = sync.RemoteHerd("http://x", "k", transport=httpx.MockTransport(answer))
     assert list(herd.stream("o1")) == ["a"]
-    assert calls.TextOf("o1").last is None
+    assert sse.TextOf("o1").last is None
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_ANSWER_BYTES", 2**20)
+
+
+def served(status, piece, times, head, last=b""):
+    """A server that sends a piece so many times, and what was taken from it."""
+    taken = []
+
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self):
+            for _ in range(times):
+                taken.append(1)
+                yield piece
+            yield last
+
+        async def __aiter__(self):
+            for one in self:
+                yield one
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith(("/info", "/events")):
+            return httpx.Response(200, json=ORDER)
+        return httpx.Response(status, stream=Body(), headers=head)
+
+    return httpx.MockTransport(answer), taken
+
+
+async def over_async(web, call):
+    async with web:
+        if call == "info":
+            return await web.info()
+        return [one async for one in (await web.order("o1")).stream()]
+
+
+def in_both_clients(transport, call):
+    herd = sync.RemoteHerd("http://x", "k", transport=transport)
+    yield lambda: herd.info() if call == "info" else list(herd.stream("o1"))
+    web = AsyncClient("http://x", "k", transport=transport)
+    yield lambda: asyncio.run(over_async(web, call))
+
+
+BOMB = gzip.compress(b" " * 2**21)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("status", [200, 400, 503])
+@pytest.mark.parametrize(
+    ("call", "piece", "head"),
+    [
+        ("info", b" " * 1000, {}),
+        ("info", BOMB, {"content-encoding": "gzip"}),
+        ("stream", b"a" * 1000, {"content-type": "text/event-stream"}),
+        ("stream", b"data: " + b"a" * 993 + b"\n", {"content-type": "text/event-stream"}),
+        ("stream", BOMB, {"content-type": "text/event-stream", "content-encoding": "gzip"}),
+    ],
+    ids=["answer", "packed answer", "line", "lines", "packed line"],
+)
+def test_what_has_no_end_is_not_read_to_it(status, call, piece, head):
+    transport, taken = served(status, piece, 4000, head)
+    for ask in in_both_clients(transport, call):
+        taken.clear()
+        with pytest.raises(errors.SetupError, match=r"is longer than 1 MiB, which no herd's"):
+            ask()
+        assert len(taken) < 1100
+
+
+@pytest.mark.usefixtures("small")
+def test_a_stream_may_be_longer_than_an_event():
+    event = b'event: text\ndata: {"text": "' + b"a" * 900 + b'"}\nid: 1.1\n\n'
+    head = {"content-type": "text/event-stream; charset=latin-1"}
+    transport, _ = served(200, event * 10, 400, head, b"event: receipt\ndata: {}\n\n")
+    for read in in_both_clients(transport, "stream"):
+        assert "".join(read()) == "a" * 900 * 4000
+
+
+def test_the_longest_text_is_read():
+    assert len(json.dumps("🦙")) * MAX_TEXT_CHARS + 2**20 < bounds.MAX_ANSWER_BYTES
+    unpacked = {**ORDER, "text": "é" * 1000}
+    content = gzip.compress(json.dumps(unpacked, ensure_ascii=False).encode())
+    head = {"content-encoding": "gzip", "content-type": "application/json"}
+    web = Client(
+        "http://x", "k", transport=transport(httpx.Response(200, content=content, headers=head))
+    )
+    assert web.order("o1").result().text == unpacked["text"]
 
 
 def test_text_that_no_utf8_holds_is_an_answer():
