@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from herder import errors
+from herder.web.shapes import sentence_of
 
 _log = structlog.get_logger("herder.gateway")
 
@@ -144,10 +145,7 @@ def register(app: FastAPI) -> None:
 
     async def misshapen(_: Request, error: Exception) -> Answer:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"][1:]] or [str(first["loc"][0])]
-        param = ".".join(where)[:100]
-        message = f"{param} is invalid: {str(first['msg'])[:200].rstrip('.').lower()}."
+        message, param = sentence_of(error.errors(), skip=1)
         return Answer(body_of(message, 400, "invalid_request", param), 400)
 
     async def http(request: Request, error: Exception) -> Answer:

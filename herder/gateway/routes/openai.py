@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from anyio import CancelScope
 from anyio.to_thread import run_sync
@@ -27,18 +27,16 @@ from herder.gateway.openapi import streamed, takes
 from herder.gateway.outages import accept
 from herder.gateway.schemas.answers import ErrorAnswer
 from herder.gateway.schemas.openai import (
-    PRICED,
-    ChatBody,
     ChatChunk,
     ChatCompletion,
     Completion,
-    CompletionBody,
     CompletionChunk,
 )
-from herder.gateway.schemas.openai_requests import Asked, Kind, read
+from herder.gateway.schemas.openai_call import PRICED, Asked, Kind, read
+from herder.gateway.schemas.openai_requests import ChatBody, CompletionBody
 from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import Happened
-from herder.interface import OrderCall, SamplingOptions, raise_if_not_completed
+from herder.interface import OrderCall, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
 from herder.web.errors import Answer, BadRequest, answer_to, body_of
@@ -82,23 +80,21 @@ async def _complete(
     kind: Kind, request: Request, house: House, key: ApiKey
 ) -> Answer | EventStream:
     asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
-    given = {name: one for name, one in asked.call.items() if name not in ("prompt", "tokens")}
     with ExitStack() as held:
         line = held.enter_context(house.follower.line(key.id))
         idempotency_key = request.headers.get("idempotency-key")
         call: OrderCall = {
-            **cast(OrderCall, given),
+            **asked.call,
             "model": house.model(asked.call["model"]),
             "account": key.account,
             "idempotency_key": idempotency_key,
-            "sampling": cast(SamplingOptions, asked.sampling),
         }
         order = await accept(
             house.call_offs,
             partial(
                 house.herd.take,
-                asked.call.get("prompt"),
-                asked.call["tokens"],
+                asked.prompt,
+                asked.tokens,
                 call,
                 api_key=key.id,
             ),

@@ -1,278 +1,336 @@
-"""OpenAI's requests, read: what is honoured, and what is refused by its name. Pure.
+"""OpenAI's requests: one model for each body, which /openapi.json shows and which reads it.
 
 A parameter that would be ignored in silence changes what a program gets without telling it; so
-whatever is not honoured here is an error, unless its value asks for what happens anyway.
+whatever is not honoured here is refused by its name, unless its value asks for what happens anyway.
+What the desk judges (fees, bounds of sampling, times) is described here and left to it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.gateway.schemas.orders import Number, SamplingFields, Winston
+from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
+from herder.web.shapes import Must, Refused, said
+from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
 
-Kind = Literal["chat", "completion"]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+OnDisconnect = Literal["cancel", "continue"]
 
-_SAMPLING = (
-    *("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"),
-    # Not OpenAI's; they come in `extra_body`.
-    *("top_k", "min_p", "repeat_penalty", "grammar"),
-)
-_NUMBER = ((int, float), "a number")
-_WHOLE = ((int,), "a whole number")
-_KINDS = {"seed": _WHOLE, "top_k": _WHOLE, "grammar": ((str,), "text")}
-"""What JSON has to have for each, where it is no number: "7" and true are none."""
+_Same = Refused("is not supported here; leave it out")
+"""Only values that ask for what happens anyway are taken."""
 
-_PLAIN = (
-    *("fee", "multiplier", "max_fee", "quote"),
-    *("reference", "start_by", "run_limit_s", "stop"),
-)
-_COMMON = {
-    *(*_SAMPLING, *_PLAIN, "model", "max_tokens", "logit_bias", "response_format"),
-    *("stream", "stream_options", "user", "on_disconnect"),
-}
-_KNOWN: dict[Kind, set[str]] = {
-    "chat": {*_COMMON, "messages", "max_completion_tokens"},
-    "completion": {*_COMMON, "prompt"},
-}
-_SAME: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "echo": (False,),
-    "suffix": ("",),
-    "store": (False,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "modalities": (["text"],),
-    "metadata": ({},),
-}
-"""Values that ask for what happens anyway."""
-
+_SENT_ON = ("fee", "multiplier", "max_fee", "quote", "reference", "start_by", "run_limit_s", "stop")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A call to one of OpenAI's routes, as the desk is asked.
-
-    Attributes:
-        call: arguments of `LocalHerd.submit`, the model as the caller names it.
-        stream: whether the text is to come as it is generated.
-        include_usage: whether a stream ends with the counts.
-        on_disconnect: what becomes of the order when the caller goes away.
-    """
-
-    kind: Kind
-    call: dict[str, Any]
-    stream: bool = False
-    include_usage: bool = False
-    sampling: dict[str, Any] = field(default_factory=dict)
-    on_disconnect: Literal["cancel", "continue"] = "cancel"
+def _by_desk(kind: Any) -> BeforeValidator:
+    """Describe what the desk judges: its sentences and codes are those of every other way in."""
+    return BeforeValidator(lambda value: value, json_schema_input_type=kind | None)
 
 
-def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: int) -> Asked:
-    """Read a call.
-
-    Args:
-        kind: of which route.
-        body: the request's, as JSON gave it.
-        headers: the request's; `X-Fee`, `X-Multiplier` and `X-Max-Fee` price it as the fields
-            of the same names do, and so does `X-On-Disconnect`.
-        default_tokens: where the call says no number.
-
-    Raises:
-        BadRequest: something of it is not honoured here, or has the wrong shape.
-    """
-    if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object.")
-    given = {str(name): value for name, value in body.items() if value is not None}
-    for name in given:
-        if name not in _KNOWN[kind] and not _asks_for_nothing(name, given[name]):
-            raise BadRequest(f"{name[:60]} is not supported here; leave it out.", name[:60])
-    call: dict[str, Any] = {name: given[name] for name in _PLAIN if name in given}
-    call |= _priced(headers, call)
-    call["model"] = _text(given, "model")
-    call["tokens"] = _tokens(given, default_tokens)
-    if "user" in given and "reference" not in call:
-        call["reference"] = _text(given, "user")
-    if kind == "chat":
-        call["messages"] = _messages(given.get("messages"))
-    else:
-        call |= {"prompt": _prompt(given.get("prompt")), "raw": True}
-    options = given.get("stream_options", {})
-    if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
-        raise BadRequest("stream_options may only contain include_usage.", "stream_options")
-    return Asked(
-        kind,
-        call,
-        stream=_flag(given.get("stream", False), "stream"),
-        include_usage=_flag(options.get("include_usage", False), "stream_options.include_usage"),
-        sampling=_sampling(given),
-        on_disconnect=_on_disconnect(given, headers),
-    )
+def _schema(**shown: Any) -> Any:
+    """Bounds that the desk keeps, for those who read the document."""
+    return Field(json_schema_extra=shown)
 
 
-def _asks_for_nothing(name: str, value: object) -> bool:
-    same = _SAME.get(name, ())
-    return any(type(value) is type(one) and value == one for one in same)
+def _one_text(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _priced(headers: Mapping[str, str], call: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("fee", "max_fee", "multiplier"):
-        header = f"x-{name.replace('_', '-')}"
-        text = headers.get(header)
-        if text is None:
-            continue
-        if name in call:
-            raise BadRequest(
-                f"{name} is given both in the body and in {header}; give only one.", name
-            )
-        if name == "multiplier":
-            found[name] = text
-        elif text.isascii() and text.isdigit() and len(text) <= 20:
-            found[name] = int(text)
-        else:
-            raise BadRequest(f"{header} must be a whole number of winston.", header)
-    return found
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _on_disconnect(
-    given: Mapping[str, Any], headers: Mapping[str, str]
-) -> Literal["cancel", "continue"]:
-    found = given.get("on_disconnect", headers.get("x-on-disconnect", "cancel"))
-    if found == "cancel":
-        return "cancel"
-    if found == "continue":
-        return "continue"
-    raise BadRequest("on_disconnect must be cancel or continue.", "on_disconnect")
-
-
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise BadRequest(f"{name} must be true or false.", name)
+def _object(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise said("must be an object")
     return value
 
 
-def _text(given: Mapping[str, Any], name: str) -> str:
-    value = given.get(name)
-    if not isinstance(value, str):
-        raise BadRequest(f"{name} must be text.", name)
-    return value
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_given(cls, value: Any) -> Any:
+        """Take null for what is left out, and let a field that is missing be told as it must be."""
+        given = {name: one for name, one in _object(value).items() if one is not None}
+        cls.check(given)
+        return dict.fromkeys(_required(cls)) | given
+
+    @classmethod
+    def check(cls, given: dict[str, Any]) -> None:
+        """Refuse, by a sentence of its own, what is no such object."""
 
 
-def _tokens(given: Mapping[str, Any], default: int) -> int:
-    names = [name for name in ("max_completion_tokens", "max_tokens") if name in given]
-    values = [given[name] for name in names]
-    if len(values) == 2 and values[0] != values[1]:
-        raise BadRequest(
-            "max_tokens and max_completion_tokens differ; give only one.", "max_tokens"
-        )
-    if values and (type(values[0]) is not int or values[0] < 1):
-        raise BadRequest(f"{names[0]} must be a whole number of at least 1.", names[0])
-    return int(values[0]) if values else default
+def _required(kind: type[BaseModel]) -> list[str]:
+    return [name for name, field in kind.model_fields.items() if field.is_required()]
 
 
-def _messages(messages: object) -> list[dict[str, str]]:
-    if not isinstance(messages, list) or not messages:
-        raise BadRequest("messages must be a list of at least one message.", "messages")
-    return [_turn(message, f"messages.{place}") for place, message in enumerate(messages)]
+class TextPart(_Given):
+    """A part of a turn: text, and nothing else."""
+
+    type: Literal["text"]
+    text: Annotated[StrictStr, Must("text")]
+
+    @classmethod
+    def check(cls, given: dict[str, Any]) -> None:
+        """Refuse other kinds."""
+        if given.get("type") != "text":
+            kind = str(given.get("type"))[:40]
+            raise said(f"is of type {kind}; only text is supported here")
 
 
-def _turn(message: object, where: str) -> dict[str, str]:
-    if not isinstance(message, dict):
-        raise BadRequest(f"{where} must be an object.", where)
-    extra = {key for key, value in message.items() if value is not None} - {"role", "content"}
-    extra.discard("name")  # llama.cpp's templates have no place for it; it names a speaker
-    if extra:
-        name = sorted(map(str, extra))[0][:40]
-        raise BadRequest(f"{where}.{name} is not supported here.", f"{where}.{name}")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise BadRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", f"{where}.role")
-    return {"role": _ROLES[role], "content": _content(message.get("content"), f"{where}.content")}
+class ChatTurn(_Given):
+    """A turn of a conversation; `developer` is taken as `system`, `name` is not shown to models."""
+
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"], Must(f"one of {', '.join(_ROLES)}")
+    ]
+    content: Annotated[
+        list[TextPart],
+        Field(min_length=1),
+        BeforeValidator(
+            _as_parts,
+            json_schema_input_type=str | Annotated[list[TextPart], Field(min_length=1)],
+        ),
+        Must("text", inside=True),
+    ]
+    name: Any = None
+
+    def turn(self) -> dict[str, str]:
+        """Return it as the herd takes it."""
+        return {
+            "role": _ROLES[self.role],
+            "content": "".join(part.text for part in self.content),
+        }
 
 
-def _content(content: object, where: str) -> str:
-    """Text, or parts that are text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise BadRequest(f"{where} must be text.", where)
-    texts = []
-    for place, part in enumerate(content):
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = str(part.get("type") if isinstance(part, dict) else part)[:40]
-            raise BadRequest(
-                f"{where}.{place} is of type {kind}; only text is supported here.",
-                f"{where}.{place}",
-            )
-        if extra := set(part) - {"type", "text"}:
-            name = f"{where}.{place}.{min(extra)[:40]}"
-            raise BadRequest(f"{name} is not supported here.", name)
-        if not isinstance(part.get("text"), str):
-            raise BadRequest(f"{where}.{place}.text must be text.", f"{where}.{place}.text")
-        texts.append(part["text"])
-    return "".join(texts)
+class StreamOptions(_Given):
+    """`include_usage`: the last chunk of a stream has the counts and the receipt."""
+
+    include_usage: Annotated[StrictBool | None, Must("true or false")] = None
+    include_obfuscation: Any = None
+
+    @classmethod
+    def check(cls, given: dict[str, Any]) -> None:
+        """Refuse other options."""
+        if given.keys() - cls.model_fields.keys():
+            raise said("may only contain include_usage")
 
 
-def _prompt(prompt: object) -> str:
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
-        raise BadRequest("prompt must be a single string.", "prompt")
-    return prompt
+class _AnyText(BaseModel):
+    """Text of any form."""
+
+    type: Literal["text"]
 
 
-def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: given[name] for name in _SAMPLING if name in given}
-    for name, value in found.items():
-        kinds, what = _KINDS.get(name, _NUMBER)
-        if type(value) not in kinds:
-            raise BadRequest(f"{name} must be {what}.", name)
-    if "logit_bias" in given:
-        found["logit_bias"] = _bias(given["logit_bias"])
-    schema = _schema(given.get("response_format"))
-    if schema is not None:
-        found["json_schema"] = schema
-    return found
+class _AnyObject(BaseModel):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
 
 
-def _bias(bias: object) -> dict[int, Any]:
-    if not isinstance(bias, dict) or not all(
-        token.isascii() and token.isdigit() and len(token) <= 9 and type(value) in (int, float)
-        for token, value in bias.items()
-    ):
-        raise BadRequest("logit_bias must map token numbers to numbers.", "logit_bias")
-    return {int(token): value for token, value in bias.items()}
+class _WantedSchema(BaseModel):
+    """The JSON schema that an answer has to follow."""
+
+    json_schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-def _schema(wanted: object) -> str | None:
-    """Return the JSON schema that an answer has to follow, as text."""
-    if wanted is None:
-        return None
-    if not isinstance(wanted, dict):
-        raise BadRequest("response_format must be an object.", "response_format")
-    kind = wanted.get("type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return json.dumps({"type": "object"})
-    inner = wanted.get("json_schema")
-    if kind == "json_schema" and isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
-        try:
-            return json.dumps(inner["schema"], allow_nan=False)
-        except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
-            raise BadRequest(
-                "The schema is not valid JSON, or it is nested too deeply.", "response_format"
-            ) from None
-    raise BadRequest(
-        "response_format must be of type text, json_object, or json_schema with a schema.",
-        "response_format",
+class _SchemaFormat(BaseModel):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: _WantedSchema
+
+
+Tokens = Annotated[
+    Annotated[StrictInt, Field(ge=1)] | None,
+    Must("a whole number of at least 1"),
+    _schema(maximum=MAX_TOKENS),
+]
+Bias = dict[Annotated[StrictStr, Field(pattern="^[0-9]{1,9}$")], Number]
+
+
+class _Body(_Given, SamplingFields):
+    """What both routes take; what is not here is refused by its name, unless it is null."""
+
+    model: Annotated[
+        StrictStr,
+        Must("text"),
+        Field(description="A model or another name for one, as /v1/models lists them."),
+    ]
+    max_tokens: Tokens = None
+    stream: Annotated[StrictBool | None, Must("true or false")] = None
+    stream_options: Annotated[
+        StreamOptions | None, Refused("may only contain include_usage", inside=True)
+    ] = None
+    stop: Annotated[Any, _by_desk(Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)])] = None
+    logit_bias: Annotated[
+        Bias | None,
+        Refused("must map token numbers to numbers"),
+        _schema(propertyNames={"pattern": "^[0-9]{1,9}$"}),
+    ] = None
+    response_format: Annotated[
+        Annotated[_AnyText | _AnyObject | _SchemaFormat, Field(discriminator="type")] | None,
+        Must("of type text, json_object, or json_schema with a schema"),
+        BeforeValidator(_object),
+    ] = None
+    user: Annotated[StrictStr | None, Must("text"), _schema(maxLength=MAX_REFERENCE_CHARS)] = None
+    # Not OpenAI's; in its package they go into `extra_body`.
+    fee: Annotated[
+        Any,
+        _by_desk(Winston),
+        Field(description="The fee in whole winston; automatic if left out."),
+    ] = None
+    max_fee: Annotated[Any, _by_desk(Winston)] = None
+    multiplier: Annotated[Any, _by_desk(float | str)] = None
+    quote: Annotated[
+        Any,
+        _by_desk(str),
+        Field(description="The signed text of a quote from /v1/quotes that has not expired."),
+    ] = None
+    reference: Annotated[Any, _by_desk(Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)])] = (
+        None
     )
+    start_by: Annotated[
+        Any,
+        _by_desk(str),
+        Field(description="The time, with its zone (RFC 3339), by which the order must start."),
+    ] = None
+    run_limit_s: Annotated[Any, _by_desk(Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)])] = None
+    on_disconnect: Annotated[
+        OnDisconnect | None,
+        Must("cancel or continue"),
+        Field(
+            description="What happens to the order when the caller disconnects; cancelled by "
+            "default."
+        ),
+    ] = None
+    # These are taken where they ask for what happens anyway.
+    n: Annotated[Literal[1] | None, _Same] = None
+    best_of: Annotated[Literal[1] | None, _Same] = None
+    logprobs: Annotated[Literal[False] | None, _Same] = None
+    top_logprobs: Annotated[Literal[0] | None, _Same] = None
+    echo: Annotated[Literal[False] | None, _Same] = None
+    suffix: Annotated[Literal[""] | None, _Same] = None
+    store: Annotated[Literal[False] | None, _Same] = None
+    tools: Annotated[Annotated[list[Any], Field(max_length=0)] | None, _Same] = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, _Same] = None
+    parallel_tool_calls: Annotated[StrictBool | None, _Same] = None
+    functions: Annotated[Annotated[list[Any], Field(max_length=0)] | None, _Same] = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, _Same
+    ] = None
+    metadata: Annotated[Annotated[dict[str, Any], Field(max_length=0)] | None, _Same] = None
+
+    def tokens(self, default: int) -> int:
+        """Return the most tokens to generate; `default` where the call gives no number."""
+        return self.max_tokens or default
+
+    def call(self) -> dict[str, Any]:
+        """Return what the herd is asked beside prompt and tokens."""
+        call = {name: one for name in _SENT_ON if (one := getattr(self, name)) is not None}
+        if self.user is not None:
+            call.setdefault("reference", self.user)
+        return call | {"model": self.model, "sampling": self._sampling()}
+
+    def _sampling(self) -> dict[str, Any]:
+        found = self.model_dump(include=set(SAMPLING_NAMES), exclude_none=True)
+        if self.logit_bias is not None:
+            found["logit_bias"] = {int(token): value for token, value in self.logit_bias.items()}
+        schema = self._json_schema()
+        return found if schema is None else {**found, "json_schema": schema}
+
+    def _json_schema(self) -> str | None:
+        """Return the JSON schema that the answer has to follow, as text."""
+        match self.response_format:
+            case _AnyObject():
+                return json.dumps({"type": "object"})
+            case _SchemaFormat(json_schema=wanted):
+                try:
+                    return json.dumps(wanted.json_schema_, allow_nan=False)
+                except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
+                    raise BadRequest(
+                        "The schema is not valid JSON, or it is nested too deeply.",
+                        "response_format",
+                    ) from None
+        return None
+
+
+class ChatBody(_Body):
+    """A chat completion."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "smollm2-135m-instruct",
+                    "messages": [{"role": "user", "content": "What is a llama?"}],
+                    "max_completion_tokens": 20,
+                }
+            ]
+        }
+    )
+
+    messages: Annotated[
+        list[ChatTurn],
+        Field(min_length=1),
+        Must("a list of at least one message", inside=True),
+        _schema(maxItems=MAX_MESSAGES),
+    ]
+    max_completion_tokens: Tokens = None
+
+    def tokens(self, default: int) -> int:
+        """Return the most tokens to generate, by either name."""
+        both = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(both) > 1:
+            raise BadRequest(
+                "max_tokens and max_completion_tokens differ; give only one.", "max_tokens"
+            )
+        return self.max_completion_tokens or super().tokens(default)
+
+    def call(self) -> dict[str, Any]:
+        """Return what the herd is asked beside tokens."""
+        return super().call() | {"messages": [turn.turn() for turn in self.messages]}
+
+
+class CompletionBody(_Body):
+    """A completion."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "smollm2-135m-instruct", "prompt": "A llama is", "max_tokens": 20}
+            ]
+        }
+    )
+
+    prompt: Annotated[
+        StrictStr,
+        BeforeValidator(
+            _one_text,
+            json_schema_input_type=Annotated[str, Field(min_length=1)]
+            | Annotated[list[str], Field(min_length=1, max_length=1)],
+        ),
+        Must("a single string"),
+    ]
+
+    def call(self) -> dict[str, Any]:
+        """Return what the herd is asked beside prompt and tokens."""
+        return super().call() | {"raw": True}

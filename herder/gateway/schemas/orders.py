@@ -14,17 +14,22 @@ from pydantic.config import JsonDict
 from herder.domain.parsing import MAX_REFERENCE_CHARS
 from herder.interface import OrderCall, QuoteCall
 from herder.types import Place, Receipt, Usage
+from herder.web.shapes import Must, Refused
 from workers.wire import (
-    MAX_GRAMMAR_CHARS,
     MAX_MESSAGES,
     MAX_RUN_LIMIT_S,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TOKENS,
+    Sampling,
 )
 
 Winston = Annotated[StrictInt, Field(ge=1, description="Whole winston.")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Real = Annotated[Number | None, Must("a number")]
+Whole = Annotated[StrictInt | None, Must("a whole number")]
+Text = Annotated[StrictStr | None, Must("text")]
+Multiplier = Annotated[Number | StrictStr | None, Must("a number")]
 
 
 def _shown(**schema: Any) -> Any:
@@ -52,22 +57,37 @@ _PROMPTED: JsonDict = {
 }
 
 
-class SamplingBody(_Body):
+_BOUNDS = Sampling.model_json_schema()["properties"]
+_KEPT = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "maxLength", "maxProperties")
+
+
+def _bounded(name: str, **schema: Any) -> Any:
+    """Show the bounds that workers hold a sampling parameter to."""
+    told = {**_BOUNDS[name], **_BOUNDS[name].get("anyOf", [{}])[0]}
+    return _shown(**{one: told[one] for one in _KEPT if one in told}, **schema)
+
+
+class SamplingFields(BaseModel):
+    """The sampling parameters that every route takes by these names."""
+
+    temperature: Real = _bounded("temperature")
+    top_p: Real = _bounded("top_p")
+    top_k: Whole = _bounded("top_k")
+    min_p: Real = _bounded("min_p")
+    repeat_penalty: Real = _bounded("repeat_penalty")
+    frequency_penalty: Real = _bounded("frequency_penalty")
+    presence_penalty: Real = _bounded("presence_penalty")
+    seed: Whole = _bounded("seed")
+    grammar: Text = _bounded("grammar")
+
+
+class SamplingBody(_Body, SamplingFields):
     """The sampling parameters; the herd's defaults apply to those left out."""
 
-    temperature: Number | None = _shown(minimum=0, maximum=10)
-    top_p: Number | None = _shown(exclusiveMinimum=0, maximum=1)
-    top_k: StrictInt | None = _shown(minimum=0, maximum=1_000_000)
-    min_p: Number | None = _shown(minimum=0, maximum=1)
-    repeat_penalty: Number | None = _shown(exclusiveMinimum=0, maximum=10)
-    frequency_penalty: Number | None = _shown(minimum=-2, maximum=2)
-    presence_penalty: Number | None = _shown(minimum=-2, maximum=2)
-    seed: StrictInt | None = _shown(minimum=0, maximum=2**32 - 1)
-    logit_bias: dict[str, Number] | None = _shown(
-        propertyNames={"pattern": "^[0-9]{1,9}$"}, maxProperties=1024
-    )
-    grammar: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
-    json_schema: StrictStr | None = _shown(maxLength=MAX_GRAMMAR_CHARS)
+    logit_bias: Annotated[
+        dict[str, Number] | None, Refused("must map token numbers to numbers")
+    ] = _bounded("logit_bias", propertyNames={"pattern": "^[0-9]{1,9}$"})
+    json_schema: Text = _bounded("json_schema")
 
 
 class _AskedBody(_Body):
@@ -79,7 +99,7 @@ class _AskedBody(_Body):
     messages: list[Message] | None = _shown(minItems=1, maxItems=MAX_MESSAGES)
     tokens: Annotated[StrictInt, Field(json_schema_extra={"minimum": 1, "maximum": MAX_TOKENS})]
     fee: Winston | None = None
-    multiplier: Number | StrictStr | None = None
+    multiplier: Multiplier = None
     max_fee: Winston | None = None
     model: StrictStr | None = None
 
@@ -91,7 +111,7 @@ class BidBody(_Body):
     """A bid to be compared: a fee, or a multiplier of what the order needs."""
 
     fee: Winston | None = None
-    multiplier: Number | StrictStr | None = None
+    multiplier: Multiplier = None
 
 
 class QuoteBody(_AskedBody):
@@ -113,7 +133,7 @@ class OrderBody(_AskedBody):
     raw: StrictBool = Field(
         False, description="Send the prompt to the model as it is, without its chat template."
     )
-    stop: StrictStr | list[StrictStr] | None = _shown(
+    stop: Annotated[StrictStr | list[StrictStr] | None, Must("text or a list of texts")] = _shown(
         minLength=1, maxLength=MAX_STOP_CHARS, maxItems=MAX_STOPS
     )
     sampling: SamplingBody | None = None

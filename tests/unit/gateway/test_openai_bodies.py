@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import jsonschema_rs
 import pytest
+from pydantic import TypeAdapter
 
-from herder.gateway.schemas import openai_requests as openai_bodies
-from herder.gateway.schemas.openai import ChatBody, CompletionBody
-from herder.gateway.schemas.openai_requests import read
+from herder.gateway.schemas.openai_call import read
+from herder.gateway.schemas.openai_requests import ChatBody, CompletionBody
+from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -24,10 +26,11 @@ def completion(**body):
 
 def test_the_least_that_a_call_says():
     asked = chat()
-    assert asked.call == {"model": "m", "tokens": 256, "messages": HI}
-    assert (asked.stream, asked.include_usage, asked.sampling) == (False, False, {})
-    assert completion().call == {"model": "m", "tokens": 256, "prompt": "Once", "raw": True}
-    assert completion(prompt=["Once"]).call["prompt"] == "Once"
+    assert asked.call == {"model": "m", "messages": HI, "sampling": {}}
+    assert (asked.prompt, asked.tokens) == (None, 256)
+    assert (asked.stream, asked.include_usage) == (False, False)
+    assert completion().call == {"model": "m", "raw": True, "sampling": {}}
+    assert completion(prompt=["Once"]).prompt == completion().prompt == "Once"
 
 
 def test_all_that_is_honoured_reaches_the_desk():
@@ -47,9 +50,10 @@ def test_all_that_is_honoured_reaches_the_desk():
         max_fee=100,
         run_limit_s=9,
     )
+    assert asked.tokens == 5
+    sampling = asked.call.pop("sampling")
     assert asked.call == {
         "model": "m",
-        "tokens": 5,
         "messages": HI,
         "stop": ["END"],
         "reference": "u-1",
@@ -57,7 +61,7 @@ def test_all_that_is_honoured_reaches_the_desk():
         "max_fee": 100,
         "run_limit_s": 9,
     }
-    assert asked.sampling == {
+    assert sampling == {
         "temperature": 0.5,
         "top_p": 0.9,
         "seed": 7,
@@ -72,10 +76,10 @@ def test_all_that_is_honoured_reaches_the_desk():
 def test_a_schema_becomes_the_grammar_of_the_answer():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    assert json.loads(chat(response_format=wanted).sampling["json_schema"]) == schema
-    anything = chat(response_format={"type": "json_object"}).sampling["json_schema"]
+    assert json.loads(chat(response_format=wanted).call["sampling"]["json_schema"]) == schema
+    anything = chat(response_format={"type": "json_object"}).call["sampling"]["json_schema"]
     assert json.loads(anything) == {"type": "object"}
-    assert chat(response_format={"type": "text"}).sampling == {}
+    assert chat(response_format={"type": "text"}).call["sampling"] == {}
 
 
 def test_the_price_may_come_in_headers():
@@ -99,53 +103,53 @@ def test_texts_in_parts_are_one_text_and_developers_are_the_system():
     ]
 
 
-@pytest.mark.parametrize(
-    ("param", "value"),
-    [
-        ("n", 2),
-        ("n", True),
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
-        ("logprobs", True),
-        ("top_logprobs", 2),
-        ("functions", [{}]),
-        ("audio", {}),
-        ("modalities", ["audio"]),
-        ("reasoning_effort", "high"),
-        ("service_tier", "flex"),
-        ("prediction", {}),
-        ("invented", 1),
-        ("prompt", "for the other route"),
-        ("max_tokens", 0),
-        ("max_tokens", 1.5),
-        ("max_tokens", "5"),
-        ("stream", "yes"),
-        ("stream_options", {"what": 1}),
-        ("stream_options", []),
-        ("model", 5),
-        ("user", 5),
-        ("logit_bias", {"a": 1}),
-        ("logit_bias", [1]),
-        ("logit_bias", {"1": "1"}),
-        ("temperature", "0.5"),
-        ("temperature", True),
-        ("seed", 1.0),
-        ("top_k", "5"),
-        ("grammar", 5),
-        ("response_format", {"type": "xml"}),
-        ("response_format", {"type": "json_schema"}),
-        ("response_format", "json"),
-        ("messages", []),
-        ("messages", "Hi"),
-        ("messages.0", ["Hi"]),
-        ("messages.0.role", [{"role": "tool", "content": "x"}]),
-        ("messages.0.content", [{"role": "user", "content": None}]),
-        ("messages.0.content.0", [{"role": "user", "content": [{"type": "image_url"}]}]),
-        ("messages.0.content.0.text", [{"role": "user", "content": [{"type": "text"}]}]),
-        ("messages.0.content.0.x", [{"role": "user", "content": [{"type": "text", "x": 1}]}]),
-        ("messages.0.tool_calls", [{"role": "assistant", "content": "", "tool_calls": [1]}]),
-    ],
-)
+REFUSED = [
+    ("n", 2),
+    ("n", True),
+    ("tools", [{"type": "function"}]),
+    ("tool_choice", "required"),
+    ("logprobs", True),
+    ("top_logprobs", 2),
+    ("functions", [{}]),
+    ("audio", {}),
+    ("modalities", ["audio"]),
+    ("reasoning_effort", "high"),
+    ("service_tier", "flex"),
+    ("prediction", {}),
+    ("invented", 1),
+    ("prompt", "for the other route"),
+    ("max_tokens", 0),
+    ("max_tokens", 1.5),
+    ("max_tokens", "5"),
+    ("stream", "yes"),
+    ("stream_options", {"what": 1}),
+    ("stream_options", []),
+    ("model", 5),
+    ("user", 5),
+    ("logit_bias", {"a": 1}),
+    ("logit_bias", [1]),
+    ("logit_bias", {"1": "1"}),
+    ("temperature", "0.5"),
+    ("temperature", True),
+    ("seed", 1.0),
+    ("top_k", "5"),
+    ("grammar", 5),
+    ("response_format", {"type": "xml"}),
+    ("response_format", {"type": "json_schema"}),
+    ("response_format", "json"),
+    ("messages", []),
+    ("messages", "Hi"),
+    ("messages.0", ["Hi"]),
+    ("messages.0.role", [{"role": "tool", "content": "x"}]),
+    ("messages.0.content", [{"role": "user", "content": None}]),
+    ("messages.0.content.0", [{"role": "user", "content": [{"type": "image_url"}]}]),
+    ("messages.0.content.0.text", [{"role": "user", "content": [{"type": "text"}]}]),
+    ("messages.0.content.0.x", [{"role": "user", "content": [{"type": "text", "x": 1}]}]),
+    ("messages.0.tool_calls", [{"role": "assistant", "content": "", "tool_calls": [1]}]),
+]
+
+
+@pytest.mark.parametrize(("param", "value"), REFUSED)
 def test_what_is_not_honoured_is_refused_by_its_name(param, value):
     with pytest.raises(BadRequest) as refused:
         chat(**{param.partition(".")[0]: value})
@@ -160,23 +164,23 @@ def test_a_body_that_is_no_object_is_refused(body):
 
 
 def test_two_limits_must_agree():
-    assert chat(max_tokens=5, max_completion_tokens=5).call["tokens"] == 5
+    assert chat(max_tokens=5, max_completion_tokens=5).tokens == 5
     with pytest.raises(BadRequest, match="differ"):
         chat(max_tokens=5, max_completion_tokens=6)
 
 
-@pytest.mark.parametrize(
-    "same",
-    [
-        {"n": 1},
-        {"logprobs": False},
-        {"tools": []},
-        {"tool_choice": "none"},
-        {"store": False},
-        {"modalities": ["text"]},
-        {"tools": None, "logprobs": None, "invented": None},
-    ],
-)
+TAKEN = [
+    {"n": 1},
+    {"logprobs": False},
+    {"tools": []},
+    {"tool_choice": "none"},
+    {"store": False},
+    {"modalities": ["text"]},
+    {"tools": None, "logprobs": None, "invented": None},
+]
+
+
+@pytest.mark.parametrize("same", TAKEN)
 def test_what_asks_for_what_happens_anyway_is_taken(same):
     assert chat(**same).call == chat().call
 
@@ -190,8 +194,31 @@ def test_completions_have_their_own(param):
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("chat", ChatBody), ("completion", CompletionBody)])
-def test_the_document_shows_what_is_read(kind, shape):
-    assert set(shape.model_fields) == openai_bodies._KNOWN[kind] | set(openai_bodies._SAME)
+def test_what_reads_a_body_is_what_the_document_shows(kind, shape):
+    told = TypeAdapter(shape).json_schema(mode="validation")
+    judge = jsonschema_rs.validator_for(told)
+    least = {"model": "m"} | ({"messages": HI} if kind == "chat" else {"prompt": "Once"})
+    bodies = [
+        *({name: wrong} for name, wrong in REFUSED if "." not in name),
+        *({name: None} for name in shape.model_fields),
+        *TAKEN,
+    ]
+    for given in bodies:
+        body = {**least, **given}
+        try:
+            read(kind, body, {}, 256)
+        except BadRequest:
+            is_taken = False
+        else:
+            is_taken = True
+        # JSON Schema takes 1.0 for an integer, and has no word for "null is as good as left out".
+        if given != {"seed": 1.0} and given.get("invented", 0) is not None:
+            assert judge.is_valid(body) == is_taken, given
+
+
+def test_every_sampling_parameter_can_be_asked_for():
+    # A schema comes in `response_format`.
+    assert ChatBody.model_fields.keys() >= SAMPLING_NAMES - {"json_schema"}
 
 
 def test_a_schema_that_is_no_json_is_refused():

@@ -1,0 +1,111 @@
+"""Sentences about bodies and parameters that have the wrong shape.
+
+pydantic says which part of a body is wrong and of what kind the fault is; how that is told is
+written here, or beside the field (`Must`, `Refused`). Its own sentences reach nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+SAID = "said"
+"""The type of a fault whose sentence stands beside the field."""
+
+_TOLD = {
+    "missing": "is missing",
+    "extra_forbidden": "is not supported here; leave it out",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "has the wrong form",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "date_type": "must be a date such as 2026-11-25",
+    "date_parsing": "must be a date such as 2026-11-25",
+    "date_from_datetime_parsing": "must be a date such as 2026-11-25",
+    "list_type": "must be a list",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+}
+"""What is said of each kind of fault, after the name of what is wrong."""
+
+
+def said(what: str) -> PydanticCustomError:
+    """Return a fault with its own sentence: `what` stands in it after the name of what is wrong."""
+    return PydanticCustomError(SAID, "{what}", {"what": what})
+
+
+def Refused(what: str, *, inside: bool = False) -> WrapValidator:  # noqa: N802 (an annotation)
+    """Have a field refused with one sentence, whatever is wrong with its value.
+
+    A value that is equal to an allowed one and of another type, as `true` is to 1, is refused too.
+
+    Args:
+        what: stands in the sentence after the field's name.
+        inside: whether a fault of a part of the value is told as that part's.
+    """
+
+    def judge(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found = handler(value)
+        except ValidationError as error:
+            if inside and error.errors(include_url=False)[0]["loc"]:
+                raise
+        else:
+            if isinstance(value, bool) == isinstance(found, bool):
+                return found
+        raise said(what)
+
+    return WrapValidator(judge)
+
+
+def Must(be: str, *, inside: bool = False) -> WrapValidator:  # noqa: N802 (an annotation)
+    """Have a field refused as what it must be; arguments as `Refused`."""
+    return Refused(f"must be {be}", inside=inside)
+
+
+def sentence_of(
+    errors: Iterable[ErrorDetails | Mapping[str, Any]], skip: int = 0
+) -> tuple[str, str | None]:
+    """Return the sentence of a fault, and the name of what is wrong, if it has one.
+
+    Args:
+        errors: the faults, as pydantic tells them.
+        skip: how many steps of their places are no part of the name.
+    """
+    # A name that is not known here may be why another is missing.
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    if first["type"] == "json_invalid":
+        return "The body is not valid JSON.", None
+    place = [str(step)[:60] for step in first["loc"]]
+    told = first.get("ctx") or {}
+    what = str(told["what"]) if first["type"] == SAID else _told(first["type"], told)
+    if not place:
+        return f"The body {what}.", None
+    name = ".".join(place[skip:] or place[:1])[:100]
+    return f"{name} {what}.", name
+
+
+def _told(kind: str, told: Mapping[str, Any]) -> str:
+    return _TOLD.get(kind, "is invalid").format_map(told)
