@@ -98,14 +98,14 @@ def what_lapsed_cannot_answer(monkeypatch):
 
 
 def old_attempts_may_answer(monkeypatch):
-    judge = settlement_module.judge
+    judge = settlement_module.judge_attempt
 
-    def forgiving(order, outcome, instance):
+    def forgiving(order, held, instance):
         if order is not None and order.nonce is not None and order.attempt_open:
-            outcome = outcome.model_copy(update={"attempt": order.attempt, "nonce": order.nonce})
-        return judge(order, outcome, instance)
+            held = held.model_copy(update={"attempt": order.attempt, "nonce": order.nonce})
+        return judge(order, held, instance)
 
-    monkeypatch.setattr(settlement_module, "judge", forgiving)
+    monkeypatch.setattr(settlement_module, "judge_attempt", forgiving)
 
 
 def what_was_handed_back_counts_as_tried(monkeypatch):
@@ -152,8 +152,8 @@ def a_claim_does_not_renew(monkeypatch):
 
 
 def what_is_out_is_not_ranked_anew(monkeypatch):
-    queued = book_sql._OPEN_PAGE.where(orders.c.state == State.QUEUED.value)
-    monkeypatch.setattr(book_sql, "_OPEN_PAGE", queued)
+    queued = tuple(one.where(orders.c.state == State.QUEUED.value) for one in book_sql._OPEN)
+    monkeypatch.setattr(book_sql, "_OPEN", queued)
 
 
 def waiting_weighs_nothing(monkeypatch):
