@@ -14,7 +14,6 @@ with the reason, and tried again when a herder starts and each hour: what it owe
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -44,8 +43,9 @@ from herder.store import accounts as account_sql
 from herder.store import grants as grant_sql
 from herder.store.grants import Grant
 from ledger import Ledger, NewTransfer
+from workers.transport.event_log import EventLog
 
-_log = logging.getLogger("herder.accounts.grants")
+_log = EventLog("herder.accounts.grants")
 
 POSTED_AT_ONCE = 100
 """Periods that one step posts at most: some milliseconds, so that a herder's other work is not held
@@ -205,7 +205,7 @@ class Grants:
             raise
         except Exception as error:  # noqa: BLE001 (each is tried again alone, and logged then)
             # One of them must not keep the others from theirs: each alone.
-            _log.warning("grants are posted one by one: %s", type(error).__name__)
+            _log.warning("grants_posted_alone", count=len(due), reason=type(error).__name__)
         return posted + sum(self._post_alone(one, now_us) for one in due)
 
     def _retry_aside(self, now_us: int, limit: int) -> int:
@@ -229,13 +229,13 @@ class Grants:
         except HerdError as error:
             # The ledger would refuse it for ever: an account can be given so much and no more.
             why, ended = error.message, True
-            _log.error("grant %s ends, since it cannot be posted: %s", grant_id, why)
+            _log.error("grant_ended", grant=grant_id, reason=why)
         except _NotPosted as error:
             why, ended = str(error), False
-            _log.error("grant %s is set aside: %s", grant_id, why)
+            _log.error("grant_set_aside", grant=grant_id, reason=why)
         except Exception:  # noqa: BLE001 (logged with its trace, and shown to operators)
             why, ended = _BROKEN, False
-            _log.exception("grant %s is set aside", grant_id)
+            _log.exception("grant_set_aside", grant=grant_id)
         self._database.transact(
             partial(grant_sql.end, grant_id=grant_id, now_us=now_us, why=why[:1000])
             if ended

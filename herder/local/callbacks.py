@@ -8,7 +8,6 @@ ends when nothing is left to wait for, and a later submission starts it anew.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from typing import Protocol, TypeVar
 
 from herder.errors import HerdError, HerdUnavailable
 from herder.types import Result
+from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
-from workers.transport.program_log import ProgramLog
 
-_log = logging.getLogger("herder.local.callbacks")
+_log = EventLog("herder.local.callbacks", lowered=True)
 
 _T = TypeVar("_T")
 TextCallback = Callable[[str], object]
@@ -81,7 +80,7 @@ class CallbackRunner:
             daemon=False,
             outages=(HerdUnavailable,),
             retry_s=(0.1, 1.0),
-            log=ProgramLog("herder.local.callbacks"),
+            log=_log,
         )
 
     def add(
@@ -137,7 +136,7 @@ class CallbackRunner:
             self._fail(call, error)
         except Exception:  # noqa: BLE001
             # Whatever it is, this one is told, and the others are called.
-            _log.exception("the answer of order %s cannot be read", call.order_id)
+            _log.exception("answer_unreadable", order=call.order_id)
             self._done(call)
             what = (
                 f"The answer of order {call.order_id} cannot be read here; the reason was logged."
@@ -155,7 +154,7 @@ class CallbackRunner:
 
     def _fail(self, call: _Call, error: HerdError) -> None:
         if call.on_error is None:
-            _log.error("%s", error)
+            _log.error("error_unheard", order=call.order_id, code=error.code, reason=error.message)
         else:
             self._guard(call.order_id, call.on_error, error)
 
@@ -164,4 +163,4 @@ class CallbackRunner:
             function(value)
         except Exception:  # noqa: BLE001
             # The program's own error: it is shown, and the other callbacks are still called.
-            _log.exception("the callback of order %s failed", order_id)
+            _log.exception("callback_failed", order=order_id)

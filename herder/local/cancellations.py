@@ -6,7 +6,6 @@ long as the program runs; whoever asked is told so, and what to type if the prog
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from contextlib import suppress
@@ -19,12 +18,12 @@ from herder.errors import HerdError, HerdUnavailable
 from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
 from herder.service.nudge import Nudger
+from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
-from workers.transport.program_log import ProgramLog
 from workers.transport.streams import Streams
 from workers.wire import PrivateKey, StopAttempt, control_stream, seal
 
-_log = logging.getLogger("herder.local.cancellations")
+_log = EventLog("herder.local.cancellations", lowered=True)
 
 PATIENCE_S = 5.0
 """How long a caller waits for a database that is away, before the cancellation is remembered."""
@@ -50,7 +49,7 @@ class Cancellations:
             every_s=LOOK_S,
             outages=(HerdUnavailable,),
             retry_s=(0.1, LOOK_S),
-            log=ProgramLog("herder.local.cancellations"),
+            log=_log,
         )
 
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:
@@ -89,7 +88,7 @@ class Cancellations:
         """
         with self._lock:
             if len(self._remembered) >= MAX_REMEMBERED and order_id not in self._remembered:
-                _log.error("too many cancellations wait; order %s is not cancelled", order_id)
+                _log.error("order_not_cancelled", order=order_id, reason="too many wait")
                 return False
             self._remembered[order_id] = account
             self._loop.start()
@@ -116,12 +115,12 @@ class Cancellations:
             except HerdUnavailable:
                 raise
             except HerdError as error:
-                _log.info("order %s was not to be cancelled: %s", order_id, error.code)
+                _log.warning("order_not_cancelled", order=order_id, reason=error.code)
             except Exception:  # noqa: BLE001
                 # One that cannot be cancelled keeps no other from it.
-                _log.exception("order %s could not be cancelled", order_id)
+                _log.exception("order_not_cancelled", order=order_id)
             else:
-                _log.info("order %s was cancelled when the database was back", order_id)
+                _log.warning("order_cancelled_late", order=order_id)
             with self._lock:
                 self._remembered.pop(order_id, None)
 
@@ -139,7 +138,7 @@ class Cancellations:
                 self._streams.add_controls([(order.instance, token)])
         except RedisError as error:
             # Its worker is told with its next beat, and whoever waits looks again.
-            _log.info("order %s cancelled without Redis: %s", order.id, type(error).__name__)
+            _log.warning("cancellation_not_told", order=order.id, reason=type(error).__name__)
         if order.state is State.CANCELLED and order.dispatches:
             self._nudger.nudge(order.model)
 
@@ -149,9 +148,8 @@ class Cancellations:
         with suppress(HerdUnavailable):
             self._make()
         for order_id in sorted(self._remembered):
-            _log.warning(
-                "order %s is not cancelled; `herd order cancel %s` does it", order_id, order_id
-            )
+            do = f"herd order cancel {order_id}"
+            _log.error("order_not_cancelled", order=order_id, reason="it was away", do=do)
 
     def tell_resolved(self, order: Order, settled: Settled) -> None:
         """Tell whoever waits what an operator did about an order that was set aside."""
@@ -161,6 +159,6 @@ class Cancellations:
             if settled.inboxes:
                 self._streams.announce_inboxes(sorted(settled.inboxes))
         except RedisError as error:
-            _log.info("told without Redis: %s", type(error).__name__)
+            _log.warning("end_not_told", order=order.id, reason=type(error).__name__)
         if order.state is State.QUEUED:
             self._nudger.nudge(order.model)

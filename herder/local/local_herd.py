@@ -5,7 +5,6 @@ Every rule is the desk's; this file only wires the parts and waits.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import Unpack, cast
@@ -51,10 +50,11 @@ from herder.store import orders as order_sql
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
+from workers.transport.event_log import EventLog
 from workers.transport.streams import INBOX, Streams, connect
 from workers.wire import Drain, PublicKey, control_stream, seal
 
-_log = logging.getLogger("herder.local.local_herd")
+_log = EventLog("herder.local.local_herd", lowered=True)
 
 
 class LocalHerd:
@@ -238,7 +238,7 @@ class LocalHerd:
             try:
                 self._streams.announce_inboxes(taken.told)
             except RedisError as error:
-                _log.info("a message without Redis: %s", type(error).__name__)
+                _log.warning("inboxes_not_told", order=taken.order, reason=type(error).__name__)
         return taken
 
     def inbox(self, account: str, after: int, limit: int) -> list[Message]:

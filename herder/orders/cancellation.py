@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import structlog
 from sqlalchemy import Connection
 
 from herder.db.database import Database
@@ -23,8 +22,9 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
+from workers.transport.event_log import EventLog
 
-_log = structlog.get_logger("herder.orders.cancellation")
+_log = EventLog("herder.orders.cancellation")
 
 
 class Withdrawal:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import structlog
 from redis import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
@@ -25,8 +24,9 @@ from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
 from herder.store.steps import EndedRow
 from ledger import Ledger, LedgerError, LedgerMisconfigured
+from workers.transport.event_log import EventLog
 
-_log = structlog.get_logger("herder.orders.closer")
+_log = EventLog("herder.orders.closer")
 
 PIECE = 500
 """Orders that one transaction ends at most, so that no other waits long for the lock, and the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 
@@ -17,9 +16,10 @@ from herder.interface import raise_if_not_completed
 from herder.orders.watcher import Watcher
 from herder.store import orders as order_sql
 from herder.types import Result
+from workers.transport.event_log import EventLog
 from workers.transport.streams import Streams
 
-_log = logging.getLogger("herder.orders.reader")
+_log = EventLog("herder.orders.reader", lowered=True)
 
 FOLLOW_MS = 1000
 """How long a reader waits for text before it looks into the database again."""
@@ -112,7 +112,7 @@ class Answers:
                     order = self.order(order_id)
                 except HerdUnavailable as error:
                     # What runs goes on without the database, and its text comes by Redis.
-                    _log.debug("an order was not looked at: %s", type(error).__name__)
+                    _log.info("order_not_read", order=order_id, reason=type(error).__name__)
             else:
                 order = ride_out(lambda: self.order(order_id))
             if order.state.ended:
@@ -141,7 +141,7 @@ class Answers:
         try:
             pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
         except RedisError as error:
-            _log.debug("no text from Redis: %s", type(error).__name__)
+            _log.info("text_not_read", order=order_id, reason=type(error).__name__)
             self._watcher.wait(order_id, FOLLOW_MS / 1000)
             return after, "", False
         text = ""

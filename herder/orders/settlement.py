@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
 from sqlalchemy import Connection
 
 from herder.db.database import Database
@@ -23,9 +22,10 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
+from workers.transport.event_log import EventLog
 from workers.wire import Failure, Outcome
 
-_log = structlog.get_logger("herder.orders.settlement")
+_log = EventLog("herder.orders.settlement")
 
 _STATE_OF = {
     "stop": State.COMPLETED,

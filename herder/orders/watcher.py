@@ -7,7 +7,6 @@ again, each second, until it answers.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,11 +15,11 @@ from typing import Protocol
 import redis
 
 from herder.errors import HerdUnavailable
+from workers.transport.event_log import EventLog
 from workers.transport.loops import Failures, Loop
-from workers.transport.program_log import ProgramLog
 from workers.transport.streams import ENDED_CHANNEL
 
-_log = logging.getLogger("herder.orders.watcher")
+_log = EventLog("herder.orders.watcher", lowered=True)
 
 LOOK_S = 1.0
 
@@ -48,12 +47,11 @@ class Watcher:
         self._closing = False
         self._looked_s = 0.0
         self._pubsub: redis.client.PubSub | None = None
-        log = ProgramLog("herder.orders.watcher")
         self._hearing = Failures(
-            "herd-watch-redis", outages=(redis.RedisError,), retry_s=(0.1, LOOK_S), log=log
+            "herd-watch-redis", outages=(redis.RedisError,), retry_s=(0.1, LOOK_S), log=_log
         )
         self._loop = Loop(
-            "herd-watch", self._step, outages=(HerdUnavailable,), retry_s=(0.1, LOOK_S), log=log
+            "herd-watch", self._step, outages=(HerdUnavailable,), retry_s=(0.1, LOOK_S), log=_log
         )
 
     def wait(self, order_id: str, timeout_s: float | None) -> bool:
@@ -131,7 +129,7 @@ class Watcher:
         try:
             pubsub.close()
         except (redis.RedisError, OSError) as error:
-            _log.debug("no goodbye to Redis: %s", type(error).__name__)
+            _log.info("redis_not_left", reason=type(error).__name__)
 
     def _look(self) -> None:
         with self._lock:
@@ -147,4 +145,4 @@ class Watcher:
                 waiter.set()
             except Exception:  # noqa: BLE001
                 # One that cannot be woken keeps nobody else waiting.
-                _log.exception("a waiter could not be woken")
+                _log.exception("waiter_not_woken")

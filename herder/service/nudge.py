@@ -6,13 +6,13 @@ herders look there each second anyway. Nudges are coalesced, in the process and 
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
 from redis import RedisError
 
 from herder.settings import Settings
+from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
@@ -21,7 +21,7 @@ from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, 
 if TYPE_CHECKING:
     from workers.transport.sender import CelerySender
 
-_log = logging.getLogger("herder.service.nudge")
+_log = EventLog("herder.service.nudge", lowered=True)
 
 RETRY_S = (0.1, 1.0)
 REST_S = 0.03
@@ -72,7 +72,7 @@ class Nudger:
                     self._publish(model)
             except (RedisError, OSError) as error:
                 # No reason to trouble whoever submitted.
-                _log.info("nudge_not_sent model=%s reason=%s", model, type(error).__name__)
+                _log.warning("nudge_not_sent", model=model, reason=type(error).__name__)
 
     def _publish(self, model: str) -> None:
         token = seal(Nudge(model=model), self._key, sender="herder", audience=HERDER_QUEUE)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 from sqlalchemy import (
     Connection,
@@ -26,9 +25,10 @@ from sqlalchemy import (
 from herder.db.tables import event, order_text, orders
 from herder.domain.order import ENDED, Order, Prompt, State
 from herder.domain.pricing import Rates
+from workers.transport.event_log import EventLog
 from workers.wire import ChatMessage, Sampling
 
-_log = structlog.get_logger("herder.store.orders")
+_log = EventLog("herder.store.orders")
 
 
 class UnreadableRequest(ValueError):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from herder.db.tables import orders, set_aside
 from herder.domain.order import Order, State
 from herder.store.orders import get_orders
 from herder.store.steps import EndedRow
+from workers.transport.event_log import EventLog
 
-_log = structlog.get_logger("herder.store.set_aside")
+_log = EventLog("herder.store.set_aside")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ come back, which only the end of the process can stop; `wait_idle` waits for the
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -34,8 +33,9 @@ from workers.engine.work import (
     Work,
 )
 from workers.errors import DecodeFailed, DuplicateWork, NotAccepting, PromptTooLong, WorkerError
+from workers.transport.event_log import EventLog
 
-log = logging.getLogger(__name__)
+_log = EventLog("workers.engine.engine")
 
 CalledOff = Literal["cancelled", "deadline"]
 
@@ -220,8 +220,8 @@ class Engine:
         except DecodeFailed as error:
             self._break(error)
             return False
-        except Exception as error:
-            log.exception("engine step failed", extra={"action": "step_failed"})
+        except Exception as error:  # noqa: BLE001 (logged with its trace)
+            _log.exception("engine_step_failed")
             self._break(DecodeFailed(f"The engine failed ({repr(error)[:450]})."))
             return False
         finally:

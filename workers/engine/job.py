@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from workers.engine.sequences import Seq
 from workers.engine.text import TextSettler
 from workers.engine.work import End, EndReason, Listener, Sampler, Work
 from workers.errors import WorkerError
+from workers.transport.event_log import EventLog
 
-log = logging.getLogger(__name__)
+_log = EventLog("workers.engine.job")
 
 
 class Job:
@@ -103,6 +103,5 @@ class Job:
         """Call the listener; one that fails must not end the work of all the others."""
         try:
             call()
-        except Exception:
-            extra = {"action": "listener_failed", "key": self.work.key, "call": what}
-            log.exception("listener failed", extra=extra)
+        except Exception:  # noqa: BLE001 (logged with its trace)
+            _log.exception("listener_failed", key=self.work.key, call=what)

@@ -3,21 +3,20 @@
 A loop takes its step again and again until it is stopped. It never dies in silence: whatever a step
 raises is logged and counted, the loop backs off for a while that grows with each failure in a row,
 and goes on. What another server's outage raises is one line of warning; everything else is logged
-with its trace. Nothing here needs Redis or a database, nor more than the standard library: clients
-that are installed without structlog log the same events through `logging`.
+with its trace. Nothing here needs Redis or a database, nor more than the standard library.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import logging
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+from workers.transport.event_log import EventLog
 
 LOGGER = "herd.loops"
 
@@ -41,39 +40,6 @@ class Log(Protocol):
         """Log a failure; `exc_info` is the exception whose trace is shown."""
 
 
-class _PlainLog:
-    """Logs events through the standard library, where structlog is not installed."""
-
-    def __init__(self, name: str) -> None:
-        self._log = logging.getLogger(name)
-
-    def _write(self, level: int, event: str, ids: dict[str, Any]) -> None:
-        exc_info = ids.pop("exc_info", None)
-        said = " ".join((event, *(f"{name}={value}" for name, value in ids.items())))
-        self._log.log(level, "%s", said, exc_info=exc_info)
-
-    def info(self, event: str, **ids: Any) -> None:
-        self._write(logging.INFO, event, ids)
-
-    def warning(self, event: str, **ids: Any) -> None:
-        self._write(logging.WARNING, event, ids)
-
-    def error(self, event: str, **ids: Any) -> None:
-        self._write(logging.ERROR, event, ids)
-
-
-def _default_log() -> Log:
-    """Return where a process logs that set structlog up: there; and else through `logging`.
-
-    Left alone, structlog prints to standard output, which is a program's own.
-    """
-    with suppress(ImportError):
-        structlog = importlib.import_module("structlog")
-        if structlog.is_configured():
-            return cast("Log", structlog.get_logger(LOGGER))
-    return _PlainLog(LOGGER)
-
-
 class Failures:
     """Logs and counts what a loop's steps raise, and says how long to back off.
 
@@ -85,7 +51,7 @@ class Failures:
             one, and at most the second.
         on_failure: is told of each failure; what it raises is logged.
         ids: added to each log event.
-        log: where events go; by default the logger `herd.loops`, structlog's if it was set up.
+        log: where events go; by default the logger `herd.loops`.
         clock_s: a clock that only rises, in seconds.
     """
 
@@ -107,7 +73,7 @@ class Failures:
         self._retry_s = retry_s
         self._on_failure = on_failure
         self._ids = {"loop": name, **(ids or {})}
-        self._log = log
+        self._log: Log = log or EventLog(LOGGER)
         self._clock_s = clock_s
         self._warned: tuple[type[BaseException], float] | None = None
 
@@ -140,10 +106,10 @@ class Failures:
 
     def _write(self, level: str, event: str, **more: Any) -> None:
         try:
-            getattr(self._log or _default_log(), level)(event, **self._ids, **more)
+            getattr(self._log, level)(event, **self._ids, **more)
         except Exception:  # noqa: BLE001 (a log that cannot be written ends no loop)
             # The standard library's handlers raise nothing.
-            getattr(_PlainLog(LOGGER), level)(event, **self._ids, **more)
+            getattr(EventLog(LOGGER), level)(event, **self._ids, **more)
 
     def worked(self) -> None:
         """Note a step that succeeded; the first one after failures is logged."""

@@ -11,8 +11,8 @@ from herder.client.http.calls import PAGE
 from herder.errors import HerdError, HerdUnavailable
 from herder.local.callbacks import Waiter
 from herder.types import Receipt, Result
+from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
-from workers.transport.program_log import ProgramLog
 
 LOOK_S = 1
 """How long the oldest order's end is waited for before the others are looked at."""
@@ -56,7 +56,7 @@ class RemoteEnds:
             self._step,
             outages=(HerdUnavailable,),
             retry_s=(0.5, LOOK_S),
-            log=ProgramLog("herder.client.http.ends"),
+            log=EventLog("herder.client.http.ends", lowered=True),
         )
 
     def add(self, order_id: str, waiter: Waiter) -> None:
