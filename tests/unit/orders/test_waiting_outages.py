@@ -241,6 +241,6 @@ def test_ctrl_c_cancels_once_the_database_is_back(cli, outage, monkeypatch):
     away_once_taken(monkeypatch, outage, 1)
     done = cli.run("submit", "two words", "-n", "10", stdin="y\n")
     assert done.exit_code == 130
-    assert "is cancelled as soon as it does" in done.stderr
+    assert "will be cancelled as soon as it does" in done.stderr
     (order,) = cli.json("orders")["orders"]
     assert order["state"] == "cancelled"
