@@ -17,6 +17,7 @@ from herder.errors import (
     OrderEnded,
     OrderExpired,
     OrderFailed,
+    OrderSetAside,
     sentence,
     shown,
 )
@@ -206,8 +207,16 @@ def raise_if_not_completed(result: Result) -> None:
 
     Raises:
         OrderFailed, OrderCancelled, OrderExpired: with the result.
+        OrderSetAside: it has not ended, and does not by itself.
     """
     receipt = result.receipt
+    if receipt.state == "set_aside":
+        raise OrderSetAside(
+            f"Order {result.order} could not be settled, and the herd's operators have to look at "
+            f"it. Until they have decided, its fee of {receipt.held} winston stays held and "
+            f"nothing is charged; ask for the order again later.",
+            result,
+        )
     ended = _ENDS.get(receipt.state)
     if ended is None:
         return

@@ -158,6 +158,15 @@ class Grants:
                 raise GrantNotFound(after)
             return grant_sql.page(connection, account=account, after=last, limit=limit)
 
+    def set_aside(self, *, limit: int) -> tuple[int, Sequence[Grant]]:
+        """Return how many grants are set aside, and the first of them.
+
+        Args:
+            limit: how many of them to return at most.
+        """
+        with self._database.read() as connection:
+            return grant_sql.count_aside(connection), grant_sql.all_aside(connection, limit)
+
     def end(self, grant_id: str) -> Grant:
         """Post nothing more of a grant; what was posted stays, and one that has ended too.
 

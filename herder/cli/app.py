@@ -186,17 +186,23 @@ def info(json: Json = False) -> None:
 
 @app.command(epilog="Example: herd audit && echo balanced")
 def audit(json: Json = False) -> None:
-    """Check the books by adding up all transfers, and show the orders that could not be ended.
+    """Check the books by adding up all transfers, and show what is set aside.
 
-    The exit code is 1 if the books do not balance or any order is set aside.
+    The exit code is 1 if the books do not balance, or any order or grant is set aside.
     """
     from herder.interface import MAX_PAGE
 
     with opened() as herd:
         report = herd.accounts.audit()
         stuck, count = herd.aside.list(limit=MAX_PAGE), herd.aside.count()
+        due, stuck_grants = herd.grants.set_aside(limit=MAX_PAGE)
     if json:
-        told = {"set_aside": count, "set_aside_orders": [one.to_dict() for one in stuck]}
+        told = {
+            "set_aside": count,
+            "set_aside_orders": [one.to_dict() for one in stuck],
+            "grants_set_aside": due,
+            "set_aside_grants": [asdict(one) for one in stuck_grants],
+        }
         print_json({"clean": report.clean} | asdict(report) | told)
     else:
         print_facts(
@@ -208,6 +214,7 @@ def audit(json: Json = False) -> None:
                 ("circulating", report.circulating),
                 ("outside", report.outside),
                 ("set aside", count),
+                ("grants set aside", due),
             ]
         )
         if report.clean:
@@ -218,6 +225,9 @@ def audit(json: Json = False) -> None:
             print_table(columns, rows)
         if stuck:
             print_aside(stuck)
+        if stuck_grants:
+            heads = ("!Grant", "Account", "Reason")
+            print_table(heads, ((one.id, one.account, one.failure) for one in stuck_grants))
     if not report.clean:
         complain(f"The books do not balance; discrepancies found: {len(report.drifts)}.")
     if count:
@@ -225,7 +235,12 @@ def audit(json: Json = False) -> None:
             f"Orders that are set aside, with their fees held: {count}. `herd order aside retry` "
             "ends one as intended; `herd order aside give-back` returns its whole fee."
         )
-    if count or not report.clean:
+    if due:
+        complain(
+            f"Grants that are set aside, and tried again each hour: {due}. `herd account "
+            "grant-end` ends one."
+        )
+    if count or due or not report.clean:
         raise typer.Exit(NOT_DONE)
 
 

@@ -28,6 +28,7 @@ from herder.errors import (
     InvalidKey,
     InvalidRequest,
     OrderEnded,
+    OrderSetAside,
     RateLimited,
     ResultTimeout,
     SetupError,
@@ -97,7 +98,7 @@ class HerdGroup(TyperGroup):
 
 def exit_code(error: HerdError) -> int:
     """Return the exit code that an error ends a command with."""
-    if isinstance(error, (OrderEnded, ResultTimeout, HerdUnavailable, RateLimited)):
+    if isinstance(error, (OrderEnded, OrderSetAside, ResultTimeout, HerdUnavailable, RateLimited)):
         return NOT_DONE
     return REFUSED
 

@@ -23,6 +23,7 @@ from herder.errors import (
     InvalidFee,
     InvalidRequest,
     OrderEnded,
+    OrderSetAside,
     ResultTimeout,
     StreamRestarted,
 )
@@ -270,7 +271,7 @@ class Chat:
             complain(f"Order {order_id} may continue; `herd order cancel {order_id}` cancels it.")
             return None
         try:
-            with suppress(OrderEnded):
+            with suppress(OrderEnded, OrderSetAside):
                 self._herd.result(order_id, CANCEL_WAIT_S)
             result = self._herd.answer(order_id)
         except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from herder.cli.show import complain, one_line, write_text
 from herder.cli.submit import say_who_is_away
-from herder.errors import HerdError, InvalidPrompt, OrderEnded
+from herder.errors import HerdError, InvalidPrompt, OrderEnded, OrderSetAside
 
 if TYPE_CHECKING:
     from herder.interface import Herd
@@ -119,7 +119,7 @@ class Machine:
         """Show that there is no answer."""
         told: dict[str, object] = {"code": error.code, "message": error.message}
         document: dict[str, object] = {"turn": turn, "error": told}
-        if isinstance(error, OrderEnded):
+        if isinstance(error, OrderEnded | OrderSetAside):
             document["receipt"] = error.result.receipt.to_dict()
         self._print(document)
         complain(error.message)

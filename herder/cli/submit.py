@@ -30,7 +30,7 @@ from herder.cli.show import (
     write_text,
 )
 from herder.db.outages import ride_out
-from herder.errors import HerdUnavailable, OrderEnded, ResultTimeout, StreamRestarted
+from herder.errors import HerdUnavailable, OrderEnded, OrderSetAside, ResultTimeout, StreamRestarted
 from herder.types import Result, Usage
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _interrupted(herd: Herd, order_id: str) -> None:
         complain(f"\nOrder {order_id} may continue; `herd order cancel {order_id}` cancels it.")
         return
     try:
-        with suppress(OrderEnded):
+        with suppress(OrderEnded, OrderSetAside):
             herd.result(order_id, CANCEL_WAIT_S)
         complain(receipt_line(herd.receipt(order_id)))
     except (KeyboardInterrupt, ResultTimeout, HerdUnavailable):
@@ -297,7 +297,7 @@ def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
 def _wait_for_json(herd: Herd, order_id: str) -> None:
     try:
         result = herd.result(order_id, None)
-    except OrderEnded as error:
+    except (OrderEnded, OrderSetAside) as error:
         print_json(error.result.to_dict())
         raise
     print_json(result.to_dict())

@@ -58,6 +58,8 @@ class Order:
             ResultTimeout: it did not end in time; it goes on, and may be asked again.
             OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `error.result` holds
                 the partial text and the receipt.
+            OrderSetAside: it could not be settled, and the herd's operators decide; its fee is
+                held until then. Call again later.
         """
         return self._herd.result(self.id, timeout)
 
@@ -67,6 +69,7 @@ class Order:
         Raises:
             StreamRestarted: the worker was lost after text was shown; call again for the new text.
             OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+            OrderSetAside: as for `result`.
         """
         return self._herd.stream(self.id)
 

@@ -29,8 +29,16 @@ class State(StrEnum):
         """Whether this is for ever: an order ends exactly once."""
         return self in ENDED
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more happens by itself: it has ended, or an operator has to decide."""
+        return self in STOPPED
+
 
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED})
+STOPPED = ENDED | {State.SET_ASIDE}
+"""Whoever waits for an order is told now: the next step may be days away, or never come."""
+
 OUT = frozenset({State.DISPATCHED, State.RUNNING})
 """A message about it is out: it counts against somebody's slots."""
 

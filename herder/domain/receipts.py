@@ -5,8 +5,16 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-from herder.domain.order import Order
+from herder.domain.order import Order, State
 from herder.types import Rate, Receipt, Result, Usage
+
+SET_ASIDE: dict[str, object] = {
+    "code": "order_set_aside",
+    "message": "It could not be settled, and the herd's operators have to look at it. Until they "
+    "have decided, its fee stays held and nothing is charged.",
+    "permanent": False,
+}
+"""What a receipt says of an order that is set aside; the reason itself is for operators."""
 
 
 def decimal_text(value: Fraction, places: int = 6) -> str:
@@ -43,7 +51,7 @@ def receipt_of(order: Order) -> Receipt:
         submitted_us=order.submitted_us,
         waited_ms=None if started is None else max(0, started - order.submitted_us) // 1000,
         took_ms=None if started is None or ended is None else max(0, ended - started) // 1000,
-        failure=order.failure,
+        failure=SET_ASIDE if order.state is State.SET_ASIDE else order.failure,
     )
 
 

@@ -20,6 +20,7 @@ HerdError
 ├── QuoteExpired              its minute has passed
 ├── InsufficientBalance       which command fills the account
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
+├── OrderSetAside             it cannot be settled, and an operator decides
 ├── StreamRestarted, ResultTimeout
 └── SetupError, HerdUnavailable
 
@@ -45,6 +46,7 @@ from herder.errors.ends import (
     OrderEnded,
     OrderExpired,
     OrderFailed,
+    OrderSetAside,
     ResultTimeout,
     StreamRestarted,
 )
@@ -136,6 +138,7 @@ __all__ = [
     "OrderFailed",
     "OrderCancelled",
     "OrderExpired",
+    "OrderSetAside",
     "StreamRestarted",
     "ResultTimeout",
     "SetupError",

@@ -38,6 +38,24 @@ class OrderExpired(OrderEnded):
     code = "order_expired"
 
 
+class OrderSetAside(HerdError):
+    """It could not be settled, and the herd's operators decide; until then its fee is held.
+
+    `result` holds the receipt as it stands. The order may still be completed, or given back.
+    """
+
+    code = "order_set_aside"
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(
+            message,
+            order=result.order,
+            state=result.receipt.state,
+            held=result.receipt.held,
+        )
+        self.result = result
+
+
 class StreamRestarted(HerdError):
     """The worker was lost after text was shown, and another began anew; read again for it."""
 

@@ -15,7 +15,7 @@ ASKED_AT_ONCE = 500
 def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[str]:
     """Return those of some topics of which there is news.
 
-    Orders that ended, inboxes that changed.
+    Orders that ended or are set aside, inboxes that changed.
     """
     asked = set(topics)
     inboxes = {topic for topic in asked if topic.startswith(INBOX)}
@@ -26,5 +26,5 @@ def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[s
         found |= {f"{INBOX}{account}" for account in changed}
     with database.read() as connection:
         for start in range(0, len(ids), ASKED_AT_ONCE):
-            found |= order_sql.ended_of(connection, ids[start : start + ASKED_AT_ONCE])
+            found |= order_sql.stopped_of(connection, ids[start : start + ASKED_AT_ONCE])
     return found

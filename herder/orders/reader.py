@@ -66,6 +66,7 @@ class Answers:
             ResultTimeout: it did not end in time; it goes on.
             OrderFailed, OrderCancelled, OrderExpired: it ended otherwise; `result` of the error
                 holds the partial text and the receipt.
+            OrderSetAside: an operator has to decide how it ends.
             OrderNotFound: there is no such order.
         """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -76,7 +77,7 @@ class Answers:
             except HerdUnavailable as error:
                 raise ResultTimeout(order_id, state, f"{timeout_s:g}") from error
             state = result.receipt.state
-            if State(state).ended:
+            if State(state).stopped:
                 break
             left_s = None if until_s is None else until_s - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -103,6 +104,7 @@ class Answers:
             StreamRestarted: text was shown of an attempt that was lost, or that the final answer
                 differs from.
             OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
+            OrderSetAside: an operator has to decide how it ends.
         """
         shown = ""
         reading, after = 0, "0"
@@ -115,7 +117,7 @@ class Answers:
                     _log.info("order_not_read", order=order_id, reason=type(error).__name__)
             else:
                 order = ride_out(lambda: self.order(order_id))
-            if order.state.ended:
+            if order.state.stopped:
                 break
             attempt = readable_attempt(order)
             if attempt != reading:
@@ -130,6 +132,8 @@ class Answers:
                 # All of the text is out; its settlement follows within moments.
                 self._watcher.wait(order_id, FOLLOW_MS / 1000)
         result = ride_out(lambda: self.answer(order_id))
+        if not State(result.receipt.state).ended:
+            raise_if_not_completed(result)
         if not result.text.startswith(shown):
             raise StreamRestarted(order_id, len(shown))
         if len(result.text) > len(shown):

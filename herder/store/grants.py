@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
 from herder.db.tables import grants
 from herder.store.upsert import insert_or
@@ -51,6 +51,9 @@ _ASIDE = (
     .order_by(grants.c.id)
     .limit(bindparam("limit"))
 )
+_IS_ASIDE = and_(grants.c.ended_us.is_(None), grants.c.failure.is_not(None))
+_ALL_ASIDE = select(grants).where(_IS_ASIDE).order_by(grants.c.id).limit(bindparam("limit"))
+_COUNT_ASIDE = select(func.count()).select_from(grants).where(_IS_ASIDE)
 _LOCK_BY_IDS = (
     select(grants)
     .where(grants.c.id.in_(bindparam("ids", expanding=True)))
@@ -138,6 +141,16 @@ def aside(connection: Connection, now_us: int, after: str, limit: int) -> list[s
     """Grants that are due and set aside, by id, from after one of them on."""
     rows = connection.execute(_ASIDE, {"now_us": now_us, "after": after, "limit": limit})
     return [str(grant_id) for grant_id in rows.scalars()]
+
+
+def all_aside(connection: Connection, limit: int) -> list[Grant]:
+    """Return the grants that are set aside, by id, due or not."""
+    return [_to_grant(row) for row in connection.execute(_ALL_ASIDE, {"limit": limit})]
+
+
+def count_aside(connection: Connection) -> int:
+    """Return how many grants are set aside."""
+    return int(connection.execute(_COUNT_ASIDE).scalar_one())
 
 
 def lock(connection: Connection, ids: Iterable[str]) -> list[Grant]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from herder.db.tables import event, order_text, orders
-from herder.domain.order import ENDED, Order, Prompt, State
+from herder.domain.order import ENDED, STOPPED, Order, Prompt, State
 from herder.domain.pricing import Rates
 from workers.transport.event_log import EventLog
 from workers.wire import ChatMessage, Sampling
@@ -238,14 +238,17 @@ def get_orders(
     return found
 
 
-_ENDED_OF = select(orders.c.id).where(
-    orders.c.id.in_(bindparam("ids", expanding=True)), orders.c.state.in_(sorted(ENDED))
+_STOPPED_OF = select(orders.c.id).where(
+    orders.c.id.in_(bindparam("ids", expanding=True)), orders.c.state.in_(sorted(STOPPED))
 )
 
 
-def ended_of(connection: Connection, ids: Iterable[str]) -> set[str]:
-    """Return those of some orders that have ended, in whatever form the rest of them is."""
-    return set(connection.execute(_ENDED_OF, {"ids": sorted(set(ids))}).scalars())
+def stopped_of(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Return those of some orders that have ended, or are set aside.
+
+    The rest of them may be in whatever form.
+    """
+    return set(connection.execute(_STOPPED_OF, {"ids": sorted(set(ids))}).scalars())
 
 
 def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, str] | None:

@@ -42,6 +42,8 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.RebidTooLow, 409),
     (errors.RefundRefused, 409),
     (errors.RateLimited, 429),
+    # Not 503, which says that the same call may work soon: this one waits for a person.
+    (errors.OrderSetAside, 500),
     (errors.HerdUnavailable, 503),
     (errors.InvalidRequest, 400),
 )

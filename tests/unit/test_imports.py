@@ -95,6 +95,7 @@ def test_the_exported_names_are_these():
         "OrderFailed",
         "OrderNotFound",
         "OrderNotWaiting",
+        "OrderSetAside",
         "Quote",
         "QuoteExpired",
         "QuoteMismatch",

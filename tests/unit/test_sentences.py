@@ -39,7 +39,7 @@ def names(root: type[Exception]) -> set[str]:
 
 
 ERRORS = names(herder.errors.HerdError) | names(workers.errors.WorkerError)
-ERRORS -= {"OrderEnded", "OrderFailed", "OrderCancelled", "OrderExpired"}
+ERRORS -= {"OrderEnded", "OrderFailed", "OrderCancelled", "OrderExpired", "OrderSetAside"}
 """The errors whose first argument may be a sentence."""
 
 

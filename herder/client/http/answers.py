@@ -15,7 +15,8 @@ from herder import errors
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 MAX_CURSOR_CHARS = 64
-ENDED = {"completed", "failed", "cancelled", "expired"}
+STOPPED = {"completed", "failed", "cancelled", "expired", "set_aside"}
+"""States in which nobody waits any more: `set_aside` is one that operators end."""
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ import httpx
 
 from herder.client.http.address import Address
 from herder.client.http.answers import (
-    ENDED,
+    STOPPED,
     decoded,
     info_of,
     quote_of,
@@ -83,7 +83,7 @@ class AsyncOrder:
             wait_s = held_s(None if until_s is None else until_s - asked_s)
             retries = self._client.retrying(is_awaited=has_time)
             found = await self._client.answer(self.id, wait_s, until_s=until_s, retries=retries)
-            if found.receipt.state in ENDED:
+            if found.receipt.state in STOPPED:
                 raise_if_not_completed(found)
                 return found
             if not has_time():

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Protocol
 
-from herder.client.http.answers import ENDED
+from herder.client.http.answers import STOPPED
 from herder.client.http.calls import PAGE
 from herder.errors import HerdError, HerdUnavailable
 from herder.local.callbacks import Waiter
@@ -91,7 +91,7 @@ class RemoteEnds:
     def _has_ended(self, order_id: str, wait_s: int) -> bool:
         """Return whether an order has ended, or there is something else to be told of it."""
         try:
-            return self._answer(order_id, wait_s).receipt.state in ENDED
+            return self._answer(order_id, wait_s).receipt.state in STOPPED
         except HerdUnavailable:
             raise
         except HerdError:
@@ -106,7 +106,7 @@ class RemoteEnds:
                 for one in page:
                     if one.order in unseen:
                         del unseen[one.order]
-                        if one.state in ENDED:
+                        if one.state in STOPPED:
                             ended.add(one.order)
                 if len(page) < PAGE or not unseen:
                     break

@@ -53,7 +53,7 @@ def error_of(
     if told is None:
         return _foreign(status, headers or {}, url, int(now_s * 1_000_000))
     kind = _CODES.get(told.code) or _unknown(status)
-    if issubclass(kind, errors.OrderEnded):
+    if issubclass(kind, errors.OrderEnded | errors.OrderSetAside):
         kind = errors.HerdError
     # By what it carries, whatever its `__init__` takes; what is named in its data is no attribute.
     error = kind.__new__(kind, told.message)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from herder.client.http.answers import (
-    ENDED,
+    STOPPED,
     balance_of,
     info_of,
     orders_of,
@@ -135,7 +135,7 @@ class RemoteHerd:
                 until_s=until_s,
                 retries=self._gateway.retrying(is_awaited=has_time),
             )
-            if found.receipt.state in ENDED:
+            if found.receipt.state in STOPPED:
                 raise_if_not_completed(found)
                 return found
             if not has_time():

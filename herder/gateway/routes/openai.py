@@ -166,7 +166,7 @@ async def _ended(house: House, order_id: str) -> Result | None:
         result = await run_sync(house.herd.answer, order_id)
     except errors.HerdUnavailable:
         return None
-    return result if State(result.receipt.state).ended else None
+    return result if State(result.receipt.state).stopped else None
 
 
 class _Stream:
@@ -232,6 +232,12 @@ def _failed(result: Result) -> Answer | None:
         return None
     try:
         raise_if_not_completed(result)
+    except errors.OrderSetAside as error:
+        # Its fee is held. OpenAI's clients repeat a 500 unless they are told not to, and the
+        # repeat would buy a second order.
+        told = answer_to(error)
+        told.headers.update({"X-Order": result.order, "x-should-retry": "false"})
+        return told
     except errors.OrderEnded as error:
         failure = result.receipt.failure or {}
         code = str(failure.get("code", error.code))
@@ -242,8 +248,8 @@ def _failed(result: Result) -> Answer | None:
         headers = {"X-Order": result.order}
         if status == 503:
             headers["Retry-After"] = "1"
-        told = body_of(error.message, status, code, data={"order": result.order})
-        return Answer(told, status, headers)
+        body = body_of(error.message, status, code, data={"order": result.order})
+        return Answer(body, status, headers)
     return None
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from herder.accounts.api_keys import require
-from herder.domain.order import Order
+from herder.domain.order import Order, State
 from herder.domain.receipts import receipt_of
 from herder.errors import HerdUnavailable, shown
 from herder.gateway.auth import AtHome, Buyer, House, Reader
@@ -103,7 +103,7 @@ async def order(
     until_s = time.monotonic() + wait
     read = partial(look, house.herd.database, as_it_stands)
     found = await ride_out(read, within_s=wait)
-    if wait == 0 or found.text is not None:
+    if wait == 0 or State(found.state).stopped:
         return found
     with house.follower.line(key.id):
         await house.follower.wait(order_id, until_s - time.monotonic())

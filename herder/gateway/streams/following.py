@@ -64,7 +64,8 @@ class Happened:
 
     Attributes:
         kind: `place`: it waits; `start`: a worker has it; `text`: there is more of it; `restart`:
-            the text so far counts for nothing, its attempt was lost; `end`: it has ended.
+            the text so far counts for nothing, its attempt was lost; `end`: it has ended, or is set
+            aside, and does not end by itself.
         data: what there is to say of it.
         mark: how far a caller has read with it.
         result: of an end.
@@ -215,7 +216,7 @@ class Follower:
         order: Order | None = None
         while True:
             order = await self._stand(order_id, account, order)
-            if order.state.ended:
+            if order.state.stopped:
                 break
             if (attempt := readable_attempt(order)) != reading:
                 if (lost := text.turn_to(attempt)) is not None:
@@ -240,7 +241,8 @@ class Follower:
                     yield Happened("start", {"attempt": attempt})
                 yield more
         result = await self._look(partial(self._herd.answer, order_id))
-        if order.state is not State.FAILED:  # of which nothing counts, and its end says so
+        # Of a failed one nothing counts, and its end says so; what is set aside was not paid for.
+        if order.state not in (State.FAILED, State.SET_ASIDE):
             for last in text.complete(order.attempt, result.text):
                 yield last
         yield _end(result)

@@ -124,6 +124,10 @@ class Metrics:
         self.open_orders = gauge(
             "orders", "Open orders; above 1,000 queued, an estimate.", "model", "state"
         )
+        self.orders_set_aside = gauge(
+            "orders_set_aside",
+            "Orders that could not be settled, and wait for an operator with their fees held.",
+        )
         self.queue_tokens = gauge("queue_tokens", "Tokens that queued orders ask for.", "model")
         self.workers = gauge("workers", "Workers that send heartbeats.", "model", "state")
         self.slots = gauge("slots", "Sequences that a worker decodes at once.", "model", "worker")
@@ -266,6 +270,7 @@ class Metrics:
             # Two of one name count together.
             self.slots.labels(worker.model, worker.name).inc(worker.slots)
             self.slots_in_use.labels(worker.model, worker.name).inc(worker.out + worker.strays)
+        self.orders_set_aside.set(look.set_aside)
         self.outbox.set(look.unsent)
         self.listened.set(look.heard.heard_s)
         self.behind.set(look.behind)

@@ -20,6 +20,7 @@ from herder.store import duties as duty_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import monitor as monitor_sql
+from herder.store import set_aside as set_aside_sql
 from herder.store import survey as survey_sql
 from herder.store.duties import Counts
 from herder.store.herd import Heard, Worker
@@ -60,6 +61,7 @@ class Look:
         out: orders that are out, by model and state.
         workers: those that beat.
         heard: the listening clock.
+        set_aside: orders that an operator has to end.
         unsent: messages in the outbox.
         happened: since the look before.
         behind: events that are yet to be read: there were more than one look reads.
@@ -72,6 +74,7 @@ class Look:
     out: dict[tuple[str, str], int]
     workers: list[Worker]
     heard: Heard
+    set_aside: int
     unsent: int
     happened: list[Happening]
     behind: int
@@ -150,11 +153,23 @@ class Monitor:
             out = monitor_sql.count_out(connection)
             workers = herd_sql.workers_here(connection)
             heard = herd_sql.listening(connection)
+            set_aside = set_aside_sql.count(connection)
             unsent = monitor_sql.unsent(connection)
             happened, behind = self._follow(connection)
             duties = duty_sql.counted(connection)
         return Look(
-            *(queues, out, workers, heard, unsent, happened, behind, totals, self._totals_us),
+            *(
+                queues,
+                out,
+                workers,
+                heard,
+                set_aside,
+                unsent,
+                happened,
+                behind,
+                totals,
+                self._totals_us,
+            ),
             duties=duties,
         )
 

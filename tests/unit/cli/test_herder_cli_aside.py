@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from herder.store import grants as grant_sql
 from tests.unit.cli.herder_cli_support import Cli
 
 
@@ -46,6 +47,29 @@ def test_the_audit_shows_them_and_ends_with_1(cli, stuck):
     assert (done.exit_code, document["clean"], document["set_aside"]) == (1, True, 2)
     (one, _) = document["set_aside_orders"]
     assert (one["held"], one["was"], one["ends_as"]) == (26, "queued", "cancelled")
+
+
+def test_a_buyer_is_told_and_waits_no_longer(cli, stuck):
+    order = stuck[0].id
+    assert "have to look at it" in " ".join(cli.says("order", "show", order).split())
+    receipt = cli.json("order", "show", order)
+    receipt = receipt.get("receipt", receipt)
+    assert (receipt["held"], receipt["charged"]) == (26, 0)
+    assert receipt["failure"]["code"] == "order_set_aside"
+
+
+def test_the_audit_shows_grants_that_are_set_aside(cli, house):
+    grant = house.grants.create("default", 5, "day")
+    with house.database.write() as connection:
+        grant_sql.set_aside(connection, grant.id, "Its period is not known.")
+    done = cli.run("audit")
+    assert (done.exit_code, "Its period is not known." in done.stdout) == (1, True)
+    done = cli.run("audit", "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["clean"], document["grants_set_aside"]) == (1, True, 1)
+    assert document["set_aside_grants"][0]["id"] == grant.id
+    cli.says("account", "grant-end", grant.id)
+    assert cli.json("audit")["grants_set_aside"] == 0
 
 
 def test_they_are_listed_a_page_at_a_time(cli, stuck):
