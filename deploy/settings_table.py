@@ -7,10 +7,12 @@ python -m deploy.settings_table --write    put it into README.md
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from herder.domain.receipts import decimal_text
 from herder.examples.room.settings import RoomSettings
 from herder.gateway.settings import GatewaySettings
 from herder.settings import InitialPolicy, Settings
@@ -48,7 +50,11 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, Path) or value == "":
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    if isinstance(value, Fraction):
+        value = decimal_text(value)
+    if isinstance(value, Path) or value in ("", {}):
         return ""
     return f"`{value}`"
 

@@ -87,7 +87,7 @@ def make_deliverer(settings: Settings, database: Database) -> Deliverer:
         at_once=settings.webhook_at_once,
         each=max(1, settings.webhook_at_once // 2),
         timeout_s=settings.webhook_timeout_s,
-        retries_s=settings.webhook_retries,
+        retries_s=settings.webhook_retries_s,
         keep_s=settings.webhook_keep_days * 86_400,
     )
     return Deliverer(

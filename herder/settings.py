@@ -10,21 +10,49 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from herder.domain.pricing import Policy, Rates, parse_multiplier
 from herder.errors import HerdError, SetupError
-from herder.webhooks.addresses import Rules, parse_networks
+from herder.webhooks.addresses import Network, Rules, parse_networks
+from herder.webhooks.schedule import RETRIES_S
 from workers.transport.settings import (
     MODEL_NAME,
     TransportSettings,
     WrongSetting,
+    from_text,
     read_settings,
 )
 from workers.wire import MAX_PROMPT_BYTES
+
+_Kind = TypeVar("_Kind", bound=BaseSettings)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError:
+        raise ValueError("it must be networks, separated by commas") from None
+
+
+def _waits(text: str) -> tuple[int, ...]:
+    waits = [one.strip() for one in text.split(",")]
+    if len(waits) > 50 or not all(re.fullmatch(r"[0-9]{1,7}", one) for one in waits):
+        raise ValueError("it must be whole numbers of seconds, separated by commas, at most 50")
+    return tuple(map(int, waits))
+
+
+def _factor(text: str) -> Fraction:
+    try:
+        fraction = parse_multiplier(text)
+    except HerdError:
+        fraction = Fraction(0)
+    if fraction < 1:
+        raise ValueError("it must be a finite number of at least 1")
+    return fraction
 
 
 class Settings(TransportSettings):
@@ -98,12 +126,14 @@ class Settings(TransportSettings):
         ),
     ] = 0
     webhook_allow_networks: Annotated[
-        str,
+        tuple[Network, ...],
+        NoDecode,
+        from_text(_networks),
         Field(
             description="Networks that webhooks may be sent to besides public addresses, "
             "separated by commas, such as 10.1.0.0/16, 127.0.0.1."
         ),
-    ] = ""
+    ] = ()
     webhook_allow_http: Annotated[
         bool, Field(description="Whether webhooks may be sent over plain HTTP.")
     ] = False
@@ -115,12 +145,14 @@ class Settings(TransportSettings):
         int, Field(ge=1, le=256, description="How many webhooks a herder sends at the same time.")
     ] = 16
     webhook_retries_s: Annotated[
-        str,
+        tuple[int, ...],
+        NoDecode,
+        from_text(_waits),
         Field(
             description="Seconds between the attempts to send a webhook, separated by commas; "
             "after the last it is given up until it is replayed."
         ),
-    ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
+    ] = RETRIES_S
     webhook_overlap_s: Annotated[
         int,
         Field(
@@ -138,32 +170,10 @@ class Settings(TransportSettings):
         ),
     ] = 30
 
-    @field_validator("webhook_allow_networks")
-    @classmethod
-    def _networks(cls, value: str) -> str:
-        try:
-            parse_networks(value)
-        except ValueError:
-            raise ValueError("it must be networks, separated by commas") from None
-        return value
-
-    @field_validator("webhook_retries_s")
-    @classmethod
-    def _waits(cls, value: str) -> str:
-        waits = [one.strip() for one in value.split(",")]
-        if len(waits) > 50 or not all(re.fullmatch(r"[0-9]{1,7}", one) for one in waits):
-            raise ValueError("it must be whole numbers of seconds, separated by commas, at most 50")
-        return value
-
-    @property
-    def webhook_retries(self) -> tuple[int, ...]:
-        """Seconds between the tries at a webhook."""
-        return tuple(int(one) for one in self.webhook_retries_s.split(","))
-
     @property
     def webhook_rules(self) -> Rules:
         """Where webhooks may be sent."""
-        return Rules(parse_networks(self.webhook_allow_networks), self.webhook_allow_http)
+        return Rules(self.webhook_allow_networks, self.webhook_allow_http)
 
     @property
     def database(self) -> str:
@@ -191,14 +201,17 @@ class InitialPolicy(BaseSettings):
         int, Field(ge=0, le=2**40, description="Winston per word and per token.")
     ] = 1
     fee_bump: Annotated[
-        str,
+        Fraction,
+        from_text(_factor),
         Field(
             description="The factor by which the automatic fee is raised while orders are waiting."
         ),
-    ] = "1.005"
+    ] = Fraction("1.005")
     auto_multiplier_max: Annotated[
-        str, Field(description="The automatic fee is at most this many times what the order needs.")
-    ] = "10"
+        Fraction,
+        from_text(_factor),
+        Field(description="The automatic fee is at most this many times what the order needs."),
+    ] = Fraction("10")
     auto_half_life_s: Annotated[
         int,
         Field(
@@ -250,23 +263,12 @@ class InitialPolicy(BaseSettings):
         ),
     ] = 0
 
-    @field_validator("fee_bump", "auto_multiplier_max")
-    @classmethod
-    def _at_least_one(cls, value: str) -> str:
-        try:
-            fraction = parse_multiplier(value)
-        except HerdError:
-            fraction = Fraction(0)
-        if fraction < 1:
-            raise ValueError("it must be a finite number of at least 1")
-        return value
-
     @property
     def policy(self) -> Policy:
         """The values for every model."""
         return Policy(
-            Fraction(self.fee_bump),
-            Fraction(self.auto_multiplier_max),
+            self.fee_bump,
+            self.auto_multiplier_max,
             self.auto_half_life_s,
             self.bytes_per_word,
             self.charge_unused,
@@ -279,10 +281,11 @@ class InitialPolicy(BaseSettings):
         return Rates(self.prompt_fee, self.fee_per_token)
 
 
-def load_settings(home: Path | None = None, **values: Any) -> Settings:
-    """Read the settings of a home folder.
+def load(kind: type[_Kind], home: Path | None = None, **values: Any) -> _Kind:
+    """Read settings of a home folder: a herder's, a gateway's, a room's or the first policy.
 
     Args:
+        kind: the class of settings.
         home: the folder; None for `HERD_HOME`, else `~/.llama-herder`.
         values: settings that go before environment and file.
 
@@ -290,18 +293,16 @@ def load_settings(home: Path | None = None, **values: Any) -> Settings:
         SetupError: a value is wrong; the sentence names it.
     """
     try:
-        return read_settings(Settings, home, **values)
+        return read_settings(kind, home, **values)
     except WrongSetting as error:
         raise SetupError(str(error), name=error.name) from None
+
+
+def load_settings(home: Path | None = None, **values: Any) -> Settings:
+    """Read the herder's settings; arguments and errors as `load`."""
+    return load(Settings, home, **values)
 
 
 def load_policy(home: Path | None = None) -> InitialPolicy:
-    """Read what `herd init` puts into the database.
-
-    Raises:
-        SetupError: a value is wrong; the sentence names it.
-    """
-    try:
-        return read_settings(InitialPolicy, home)
-    except WrongSetting as error:
-        raise SetupError(str(error), name=error.name) from None
+    """Read what `herd init` puts into the database; arguments and errors as `load`."""
+    return load(InitialPolicy, home)

@@ -67,13 +67,16 @@ def gateway(
     require_home()
     with needing("herder,gateway"):
         from herder.gateway.app import serve
-        from herder.gateway.settings import load_settings
+        from herder.gateway.settings import GatewaySettings
         from herder.local.local_herd import LocalHerd
+        from herder.settings import load
         from workers.transport.logs import configure_logging
     from herder.cli.show import print_json, say
 
     given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load(
+        GatewaySettings, **{name: value for name, value in given.items() if value is not None}
+    )
     configure_logging(settings.log_level)
 
     def said(url: str) -> None:
@@ -121,20 +124,23 @@ def room(
     """
     with needing("herder,gateway"):
         from herder.examples.room.app import serve
-        from herder.examples.room.settings import load_settings
+        from herder.examples.room.settings import RoomSettings
+        from herder.settings import load
     from herder.cli.show import print_json, say
     from workers.transport.logs import configure_logging
 
     given: dict[str, Any] = {"room_host": host, "room_port": port, "room_file": file}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load(
+        RoomSettings, **{name: value for name, value in given.items() if value is not None}
+    )
     configure_logging(settings.log_level)
 
     def said(url: str) -> None:
         if json:
-            print_json({"url": url, "rooms": settings.rooms})
+            print_json({"url": url, "rooms": settings.room_names})
         else:
             say(
-                f"The room server listens on {url}. Its rooms: {', '.join(settings.rooms)}. "
+                f"The room server listens on {url}. Its rooms: {', '.join(settings.room_names)}. "
                 "Ctrl-C stops it."
             )
 

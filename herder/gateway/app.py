@@ -139,6 +139,6 @@ def serve(
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,
         proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
     _log.info("gateway_ended")

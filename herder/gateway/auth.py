@@ -49,7 +49,7 @@ class House:
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""
-        return None if name is None else self.settings.aliases.get(name, name)
+        return None if name is None else self.settings.model_aliases.get(name, name)
 
 
 async def house_of(request: Request) -> House:

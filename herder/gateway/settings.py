@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
+from pydantic_settings import NoDecode
 
 from herder.domain.parsing import parse_model
-from herder.errors import SetupError
+from herder.errors import InvalidName
 from herder.settings import Settings
-from workers.transport.settings import WrongSetting, read_settings
+from workers.transport.settings import from_text
 from workers.wire import MAX_TOKENS
+
+
+def _proxies(text: str) -> tuple[str, ...]:
+    if text.strip() == "*":
+        return ("*",)
+    found = tuple(one for one in map(str.strip, text.split(",")) if one)
+    for one in found:
+        try:
+            ip_network(one)
+        except ValueError:
+            raise ValueError(
+                "it must be addresses or networks such as 10.0.0.0/8, separated by commas, or *"
+            ) from None
+    return found
+
+
+def _aliases(text: str) -> dict[str, str]:
+    found = {}
+    for pair in filter(None, map(str.strip, text.split(","))):
+        name, _, model = (part.strip() for part in pair.partition("="))
+        if not name or not model:
+            raise ValueError("it must be `name=model` pairs, separated by commas")
+        try:
+            found[name] = parse_model(model)
+        except InvalidName:
+            raise ValueError("one of its models has a name that no model can have") from None
+    return found
 
 
 class GatewaySettings(Settings):
@@ -37,12 +64,14 @@ class GatewaySettings(Settings):
         ),
     ] = 256
     model_aliases: Annotated[
-        str,
+        dict[str, str],
+        NoDecode,
+        from_text(_aliases),
         Field(
             description="Other names for models, as `name=model`, separated by commas, so that a "
             "program that asks for another provider's model runs unchanged."
         ),
-    ] = ""
+    ] = {}  # noqa: RUF012 (pydantic copies it)
     max_body_bytes: Annotated[
         int, Field(ge=1024, le=2**26, description="The longest request body, in bytes.")
     ] = 1_048_576
@@ -110,13 +139,15 @@ class GatewaySettings(Settings):
         ),
     ] = 600
     trusted_proxies: Annotated[
-        str,
+        tuple[str, ...],
+        NoDecode,
+        from_text(_proxies),
         Field(
             description="Addresses and networks of proxies, separated by commas, whose "
             "`X-Forwarded-For` is trusted; behind any other proxy, all callers count as one "
             "address. `*` for every proxy, empty for none."
         ),
-    ] = "127.0.0.1,::1"
+    ] = ("127.0.0.1", "::1")
     metrics: Annotated[
         Literal["key", "open", "off"],
         Field(
@@ -124,48 +155,3 @@ class GatewaySettings(Settings):
             "`operate`, `open` for everybody, `off` for nobody."
         ),
     ] = "key"
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: str) -> str:
-        value = value.strip()
-        for one in filter(None, map(str.strip, value.split(",")) if value != "*" else ()):
-            try:
-                ip_network(one)
-            except ValueError:
-                raise ValueError(
-                    "it must be addresses or networks such as 10.0.0.0/8, separated by commas, or *"
-                ) from None
-        return value
-
-    @field_validator("model_aliases")
-    @classmethod
-    def _pairs(cls, value: str) -> str:
-        for pair in filter(None, map(str.strip, value.split(","))):
-            name, _, model = pair.partition("=")
-            if not name.strip() or not model.strip():
-                raise ValueError("it must be `name=model` pairs, separated by commas")
-            parse_model(model.strip())
-        return value
-
-    @property
-    def aliases(self) -> dict[str, str]:
-        """Other names for models."""
-        pairs = (pair.partition("=") for pair in self.model_aliases.split(",") if pair.strip())
-        return {name.strip(): model.strip() for name, _, model in pairs}
-
-
-def load_settings(home: Path | None = None, **values: object) -> GatewaySettings:
-    """Read the settings of a gateway.
-
-    Args:
-        home: the home folder; None for `HERD_HOME`, else `~/.llama-herder`.
-        values: settings that go before environment and file.
-
-    Raises:
-        SetupError: a value is wrong; the sentence names it.
-    """
-    try:
-        return read_settings(GatewaySettings, home, **values)
-    except WrongSetting as error:
-        raise SetupError(str(error), name=error.name) from None

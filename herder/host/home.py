@@ -83,8 +83,8 @@ def _fill(
         model_sql.add_policy(
             connection,
             model_sql.PolicyRow(
-                fee_bump=initial.fee_bump,
-                auto_multiplier_max=initial.auto_multiplier_max,
+                fee_bump=str(initial.fee_bump),
+                auto_multiplier_max=str(initial.auto_multiplier_max),
                 auto_half_life_s=initial.auto_half_life_s,
                 bytes_per_word=initial.bytes_per_word,
                 charge_unused=initial.charge_unused,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from ipaddress import ip_network
 
 import pytest
 
 from herder.domain.pricing import Policy, Rates
 from herder.errors import SetupError
-from herder.gateway.settings import load_settings as load_gateway_settings
-from herder.settings import load_policy, load_settings
+from herder.gateway.settings import GatewaySettings
+from herder.settings import InitialPolicy, load, load_policy, load_settings
 from herder.webhooks.addresses import Rules
 from herder.webhooks.schedule import RETRIES_S
 from workers.errors import SettingsError
@@ -131,23 +132,32 @@ def test_a_missing_key_file_says_how_to_get_one(tmp_path):
     assert "HERD_WORKER_KEY" in str(caught.value)
 
 
-@pytest.mark.parametrize("right", ["", "*", "10.0.0.0/8, 192.0.2.1,2001:db8::/32"])
-def test_proxies_that_are_trusted_are_networks(home, right):
-    assert load_gateway_settings(trusted_proxies=right).trusted_proxies == right
+@pytest.mark.parametrize(
+    ("right", "found"),
+    [
+        ("", ()),
+        (" * ", ("*",)),
+        ("10.0.0.0/8, 192.0.2.1,2001:db8::/32", ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32")),
+    ],
+)
+def test_proxies_that_are_trusted_are_networks(home, monkeypatch, right, found):
+    assert load(GatewaySettings, trusted_proxies=right).trusted_proxies == found
+    monkeypatch.setenv("HERD_TRUSTED_PROXIES", right)
+    assert load(GatewaySettings).trusted_proxies == found
 
 
 @pytest.mark.parametrize("wrong", ["proxy.example", "10.0.0.1/8", "10.0.0.1,*"])
 def test_a_proxy_that_would_never_be_recognised_is_refused(home, wrong):
     with pytest.raises(SetupError, match="HERD_TRUSTED_PROXIES"):
-        load_gateway_settings(trusted_proxies=wrong)
+        load(GatewaySettings, trusted_proxies=wrong)
 
 
 def test_where_and_when_webhooks_are_sent_is_read_once_or_refused_by_name(home, monkeypatch):
     found = load_settings()
-    assert found.webhook_retries == RETRIES_S
+    assert found.webhook_retries_s == RETRIES_S
     assert found.webhook_rules == Rules()
     found = load_settings(webhook_allow_networks="10.1.0.0/16,::1", webhook_retries_s="1, 2")
-    assert found.webhook_retries == (1, 2)
+    assert found.webhook_retries_s == (1, 2)
     assert found.webhook_rules.may_reach("10.1.2.3")
     for name, value in (
         ("HERD_WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8"),
@@ -162,3 +172,22 @@ def test_where_and_when_webhooks_are_sent_is_read_once_or_refused_by_name(home, 
             with pytest.raises(SetupError, match=name) as refused:
                 load_settings()
             assert SECRET not in str(refused.value)
+
+
+def test_what_holds_several_values_is_parsed_once_where_it_is_read(home, monkeypatch):
+    monkeypatch.setenv("HERD_MODEL_ALIASES", " gpt-4o = stub, b=org/model:q4 ,")
+    monkeypatch.setenv("HERD_WEBHOOK_RETRIES_S", "1, 2")
+    monkeypatch.setenv("HERD_WEBHOOK_ALLOW_NETWORKS", "10.1.0.0/16, ::1")
+    (home / "herd.env").write_text('HERD_TRUSTED_PROXIES="10.0.0.1, 10.0.0.2"\n')
+    found = load(GatewaySettings)
+    assert found.model_aliases == {"gpt-4o": "stub", "b": "org/model:q4"}
+    assert found.webhook_retries_s == (1, 2)
+    assert found.webhook_allow_networks == (ip_network("10.1.0.0/16"), ip_network("::1"))
+    assert found.trusted_proxies == ("10.0.0.1", "10.0.0.2")
+    monkeypatch.setenv("HERD_FEE_BUMP", "1.5")
+    assert load(InitialPolicy).fee_bump == Fraction(3, 2)
+    for wrong in ("a", "a=", "=b", f"a=b {SECRET}"):
+        monkeypatch.setenv("HERD_MODEL_ALIASES", wrong)
+        with pytest.raises(SetupError, match="HERD_MODEL_ALIASES") as refused:
+            load(GatewaySettings)
+        assert SECRET not in str(refused.value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SETTINGS_FILE = "herd.env"
@@ -48,6 +49,18 @@ def read_settings(kind: type[_Settings], home: Path | None = None, **values: Any
         return kind(_env_file=folder / SETTINGS_FILE, home=folder, **values)
     except ValidationError as error:
         raise WrongSetting(error) from None
+
+
+def from_text(parse: Callable[[str], object]) -> BeforeValidator:
+    """Have a setting that holds more than one value parsed once, where it is read.
+
+    Beside it stands pydantic-settings' `NoDecode`: the text is no JSON. What a program gives as
+    it is, parsed, stays.
+
+    Args:
+        parse: raises ValueError with what the setting must be.
+    """
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 class TransportSettings(BaseSettings):

@@ -61,7 +61,7 @@ class Rooms:
         new_token: Callable[[], str] = lambda: f"room_{secrets.token_urlsafe(32)}",
     ) -> None:
         self._store = store
-        self._names = settings.rooms
+        self._names = settings.room_names
         self._keep = settings.room_history
         self._clock_us = clock_us
         self._new_id = new_id
@@ -71,7 +71,7 @@ class Rooms:
         self._joining = Pace(JOINS_PER_MINUTE, JOINS_AT_ONCE)
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """The rooms."""
         return self._names
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
+from pydantic_settings import NoDecode
 
-from herder.errors import InvalidName, SetupError
+from herder.errors import InvalidName
 from herder.examples.room.rules import parse_room
-from workers.transport.settings import TransportSettings, WrongSetting, read_settings
+from workers.transport.settings import TransportSettings, from_text
 
 MOST_ROOMS = 100
+
+
+def _rooms(text: str) -> tuple[str, ...]:
+    try:
+        names = tuple(parse_room(name.strip()) for name in text.split(","))
+    except InvalidName as error:
+        raise ValueError(error.message.rstrip(".")) from None
+    if len(set(names)) != len(names) or len(names) > MOST_ROOMS:
+        raise ValueError(f"it must be at most {MOST_ROOMS} different names")
+    return names
 
 
 class RoomSettings(TransportSettings):
@@ -31,8 +42,11 @@ class RoomSettings(TransportSettings):
         str, Field(description="The file that keeps the messages; empty for room.db in HERD_HOME.")
     ] = ""
     room_names: Annotated[
-        str, Field(description="The names of the rooms, separated by commas.")
-    ] = "lobby"
+        tuple[str, ...],
+        NoDecode,
+        from_text(_rooms),
+        Field(description="The names of the rooms, separated by commas."),
+    ] = ("lobby",)
     room_history: Annotated[
         int,
         Field(
@@ -45,40 +59,7 @@ class RoomSettings(TransportSettings):
         int, Field(ge=1, le=60_000, description="How many messages one name may send per minute.")
     ] = 60
 
-    @field_validator("room_names")
-    @classmethod
-    def _rooms(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        try:
-            names = [parse_room(name) for name in names]
-        except InvalidName as error:
-            raise ValueError(error.message.rstrip(".")) from None
-        if len(set(names)) != len(names) or len(names) > MOST_ROOMS:
-            raise ValueError(f"it must be at most {MOST_ROOMS} different names")
-        return value
-
-    @property
-    def rooms(self) -> list[str]:
-        """The rooms' names."""
-        return [name.strip() for name in self.room_names.split(",")]
-
     @property
     def room_path(self) -> Path:
         """The file that keeps what was said."""
         return Path(self.room_file).expanduser() if self.room_file else self.home / "room.db"
-
-
-def load_settings(home: Path | None = None, **values: object) -> RoomSettings:
-    """Read the settings of a room.
-
-    Args:
-        home: the home folder; None for `HERD_HOME`, else `~/.llama-herder`.
-        values: settings that go before environment and file.
-
-    Raises:
-        SetupError: a value is wrong; the sentence names it.
-    """
-    try:
-        return read_settings(RoomSettings, home, **values)
-    except WrongSetting as error:
-        raise SetupError(str(error), name=error.name) from None

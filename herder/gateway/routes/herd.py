@@ -59,7 +59,7 @@ async def models(house: AtHome) -> ModelsAnswer:
         for one in found.models
         for name in (
             one.name,
-            *(alias for alias, model in house.settings.aliases.items() if model == one.name),
+            *(alias for alias, model in house.settings.model_aliases.items() if model == one.name),
         )
     ]
     return ModelsAnswer(data=cards)

@@ -9,7 +9,8 @@ from redis import RedisError
 
 from herder.gateway.limits.guard import Limits, address_of
 from herder.gateway.limits.rates import MINUTE_US, NAMES, Rate, make_sharing
-from herder.gateway.settings import load_settings
+from herder.gateway.settings import GatewaySettings
+from herder.settings import load
 
 
 class Clock:
@@ -160,7 +161,7 @@ def test_an_address_is_a_customer():
 
 
 def test_keys_that_were_good_somewhere_are_heard_there(tmp_path, clean_environment):
-    limits = Limits(load_settings(tmp_path, unauthorized_per_minute=2))
+    limits = Limits(load(GatewaySettings, tmp_path, unauthorized_per_minute=2))
     limits.may_show("here", "known")
     limits.was_good("here", "known")
     for _ in range(2):
