@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from herder.db.outages import CommitUnknown
 from herder.db.psycopg_parts import connection_type, in_time, text_dumper
 from herder.errors import HerdError, HerdUnavailable, SetupError
-from ledger import LedgerBusy
+from ledger import LedgerBusy, LedgerFault
 from ledger.postgres import POSTGRES
 
 UNDONE = frozenset({"40001", "40P01", "55P03"})
@@ -198,8 +198,10 @@ class Postgres:
             raise HerdUnavailable(
                 "All of this program's database connections are in use; try again."
             ) from error
-        except DBAPIError as error:
-            meaning = self._meaning(error)
+        except (DBAPIError, LedgerFault) as error:
+            # The ledger has no word for a full disk, and hands it on as the cause of its own.
+            cause = error.__cause__ if isinstance(error, LedgerFault) else error
+            meaning = self._meaning(cause) if isinstance(cause, DBAPIError) else None
             if meaning is None:
                 raise
             raise meaning from error

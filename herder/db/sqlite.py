@@ -23,8 +23,8 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from herder.db.outages import CommitUnknown
-from herder.errors import HerdUnavailable, SetupError
-from ledger import SQLITE_PRAGMAS, LedgerBusy
+from herder.errors import HerdError, HerdUnavailable, SetupError
+from ledger import SQLITE_PRAGMAS, LedgerBusy, LedgerFault
 
 BUSY_TIMEOUT_S = 30
 POOL_TIMEOUT_S = 10
@@ -144,25 +144,34 @@ def _translated() -> Iterator[None]:
         raise HerdUnavailable(
             "All connections of this program to the database are in use; try again."
         ) from error
-    except DatabaseError as error:
-        reason = str(error.orig)
-        if "no such table" in reason or "no such column" in reason:
-            raise SetupError(
-                "The database has no tables of this version; `herd init` brings it up to date."
-            ) from error
-        if "unable to open" in reason:
-            raise SetupError("The database cannot be opened; `herd init` creates it.") from error
-        if "not a database" in reason or "malformed" in reason:
-            raise SetupError("The database file is damaged, or is not a database.") from error
-        if "readonly" in reason:
-            raise SetupError("This user cannot write to the database.") from error
-        if "locked" in reason or "busy" in reason:
-            raise HerdUnavailable("The database is busy; try again.") from error
-        if "is full" in reason:
-            raise HerdUnavailable("The disk of the database is full; make room there.") from error
-        if "I/O error" in reason:
-            raise _DiskFailed("The disk of the database answers with errors.") from error
-        raise
+    except (DatabaseError, LedgerFault) as error:
+        # The ledger has no word for a full disk, and hands it on as the cause of its own.
+        cause = error.__cause__ if isinstance(error, LedgerFault) else error
+        meaning = _meaning(str(cause.orig)) if isinstance(cause, DatabaseError) else None
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+def _meaning(reason: str) -> HerdError | None:
+    """Return what SQLite's words mean for whoever asked; None: what was asked cannot be done."""
+    if "no such table" in reason or "no such column" in reason:
+        return SetupError(
+            "The database has no tables of this version; `herd init` brings it up to date."
+        )
+    if "unable to open" in reason:
+        return SetupError("The database cannot be opened; `herd init` creates it.")
+    if "not a database" in reason or "malformed" in reason:
+        return SetupError("The database file is damaged, or is not a database.")
+    if "readonly" in reason:
+        return SetupError("This user cannot write to the database.")
+    if "locked" in reason or "busy" in reason:
+        return HerdUnavailable("The database is busy; try again.")
+    if "is full" in reason:
+        return HerdUnavailable("The disk of the database is full; make room there.")
+    if "I/O error" in reason:
+        return _DiskFailed("The disk of the database answers with errors.")
+    return None
 
 
 class _DiskFailed(HerdUnavailable):

@@ -23,7 +23,7 @@ from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
 from herder.store.steps import EndedRow
-from ledger import Ledger, LedgerError, LedgerMisconfigured
+from ledger import Ledger, LedgerError, LedgerFault, LedgerMisconfigured
 from workers.transport.event_log import EventLog
 
 _log = EventLog("herder.orders.closer")
@@ -178,6 +178,9 @@ def is_about_an_order(error: Exception) -> bool:
 
     Out of reach, busy, misconfigured or full is the database, whatever is asked of it.
     """
+    cause = error.__cause__
+    if isinstance(error, LedgerFault) and isinstance(cause, SQLAlchemyError):
+        return is_about_an_order(cause)
     if isinstance(error, LedgerError):
         return not error.retryable and not isinstance(error, LedgerMisconfigured)
     if isinstance(error, SQLAlchemyError):
