@@ -210,7 +210,7 @@ class Player(House):
         self.note("lose", self.herd.sweep)
         self.note("lapse", lambda: _ended(self.settlement.lapse()))
         self.note("expire", lambda: _ended(self.withdrawal.sweep()))
-        self.note("tidy", self.dispatcher.sweep)
+        self.note("tidy", lambda: _ended(self.dispatcher.sweep()))
 
     def _obey(self, heard: Heard) -> int:
         """Stop what is void; what was called off is answered as any other."""
