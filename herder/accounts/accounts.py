@@ -102,7 +102,12 @@ class Accounts:
                     f"{limit} must be a whole number from 0 to {MAX_LIMIT}, not {shown(value)}."
                 )
         if not self._database.transact(
-            lambda connection: account_sql.set_limits(connection, name, limits)
+            lambda connection: account_sql.set_limits(
+                connection,
+                name,
+                max_open_orders=max_open_orders,
+                tokens_per_minute=tokens_per_minute,
+            )
         ):
             raise AccountNotFound(name)
 

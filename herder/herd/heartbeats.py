@@ -22,7 +22,7 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from herder.store.steps import BoundRow, RenewedRow
+from herder.store.steps import BoundRow, RenewedRow, Subject
 from workers.wire import (
     MAX_RUN_LIMIT_S,
     Announcement,
@@ -76,7 +76,7 @@ class _Batch:
     """When the message at hand came: an order began when its claim came, not when it was read."""
     binds: list[BoundRow] = field(default_factory=list)
     renewals: list[RenewedRow] = field(default_factory=list)
-    claimed: list[tuple[str, int, str | None, str | None]] = field(default_factory=list)
+    claimed: list[Subject] = field(default_factory=list)
 
 
 class Herd:
@@ -246,7 +246,7 @@ class Herd:
                 overdue_heard_s=deadline + min(order.run_limit_s or 0, MAX_RUN_LIMIT_S),
             )
         )
-        batch.claimed.append((order.id, order.attempt, worker.instance, None))
+        batch.claimed.append(Subject(order.id, order.attempt, worker.instance))
         batch.orders[order.id] = replace(
             order, state=State.RUNNING, instance=worker.instance, begun=True
         )

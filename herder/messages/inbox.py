@@ -8,7 +8,7 @@ The text of an order is not copied here; it is read from the order, and is gone 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from herder.db.database import Database
 from herder.domain.order import Order, State
 from herder.errors import AccountNotFound, InvalidRequest, shown
 from herder.store import messages as message_sql
-from herder.store.messages import Stored
+from herder.store.messages import NewMessage, Stored
 from herder.webhooks.events import queue_messages
 
 MOST_KEPT = 100_000
@@ -90,35 +90,35 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
         last = message_sql.draw_numbers(connection, name, len(mine))
         if last is None:
             raise AccountNotFound(name)
-        rows: list[dict[str, Any]] = [
-            {
-                "account": name,
-                "number": number,
-                "at_us": now_us,
-                "in_reply_to": letter.in_reply_to,
-                "order_id": letter.order_id,
-                "tags": {"From": HERDER, **letter.tags},
-            }
+        rows = [
+            NewMessage(
+                account=name,
+                number=number,
+                at_us=now_us,
+                in_reply_to=letter.in_reply_to,
+                order_id=letter.order_id,
+                tags={"From": HERDER, **letter.tags},
+            )
             for number, letter in enumerate(mine, last - len(mine) + 1)
         ]
         message_sql.insert_messages(connection, rows)
-        told += [(name, row["number"], _told(row)) for row in rows]
+        told += [(name, row.number, _told(row)) for row in rows]
         if last > MOST_KEPT:
             message_sql.trim(connection, name, last - MOST_KEPT, len(mine) + MORE_TRIMMED)
     queue_messages(connection, told, now_us)
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+def _told(row: NewMessage) -> dict[str, Any]:
     """Return what a webhook says of a message.
 
     As the inbox shows it, but for the text of an order.
     """
     return {
-        "account": row["account"],
-        "seq": row["number"],
-        "in_reply_to": row["in_reply_to"],
-        "order": row["order_id"],
-        "tags": row["tags"],
+        "account": row.account,
+        "seq": row.number,
+        "in_reply_to": row.in_reply_to,
+        "order": row.order_id,
+        "tags": row.tags,
     }
 
 

@@ -21,6 +21,7 @@ from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
+from herder.store.steps import Subject
 from ledger import Ledger
 from workers.transport.event_log import EventLog
 
@@ -77,7 +78,7 @@ class Withdrawal:
             until_s = herd_sql.heard_s(connection) + self._settings.lease_s
             until_s = min(until_s, order.overdue_heard_s or until_s)
             book_sql.call_off(connection, order, "cancelled", until_s)
-            subject = (order.id, order.attempt, order.instance, None)
+            subject = Subject(order.id, order.attempt, order.instance, None)
             order_sql.add_events(connection, "cancel_asked", now_us, [subject])
             found = order_sql.get_order(connection, order_id)
             assert found is not None, "it is locked"

@@ -22,7 +22,7 @@ from herder.orders.closing import Plan, Settled
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
-from herder.store.steps import EndedRow
+from herder.store.steps import EndedRow, Subject
 from ledger import Ledger, LedgerError, LedgerFault, LedgerMisconfigured
 from workers.transport.event_log import EventLog
 
@@ -157,7 +157,7 @@ class Closer:
             )
             if text:
                 book_sql.write_answers(connection, [(order_id, text)])
-            subject = (order_id, order.attempt, order.instance, type(error).__name__)
+            subject = Subject(order_id, order.attempt, order.instance, type(error).__name__)
             order_sql.add_events(connection, "set_aside", now_us, [subject])
             done.models.add(order.model)
             return done

@@ -20,7 +20,7 @@ from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
-from herder.store.steps import EndedRow, RequeuedRow
+from herder.store.steps import EndedRow, RequeuedRow, Subject
 from herder.webhooks import events as webhooks
 from ledger import Ledger
 from workers.wire import Failure, Held, Outcome
@@ -86,13 +86,13 @@ class Plan:
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
     requeues: list[RequeuedRow] = field(default_factory=list)
-    events: dict[str, list[tuple[str, int, str | None, str | None]]] = field(default_factory=dict)
+    events: dict[str, list[Subject]] = field(default_factory=dict)
     accounts: Counter[str] = field(default_factory=Counter)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def note(self, kind: str, order: Order, detail: str | None = None) -> None:
         """Note an event, to be written with the rest."""
-        subject = (order.id, order.attempt, order.instance, detail)
+        subject = Subject(order.id, order.attempt, order.instance, detail)
         self.events.setdefault(kind, []).append(subject)
 
     def end(

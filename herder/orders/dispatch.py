@@ -30,7 +30,7 @@ from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store import outbox as outbox_sql
 from herder.store.outbox import Outgoing
-from herder.store.steps import DispatchedRow
+from herder.store.steps import DispatchedRow, Subject
 from ledger import Ledger
 from workers.transport.tasks import NewTask
 from workers.wire import (
@@ -161,7 +161,7 @@ class Dispatcher:
                 connection,
                 "dispatched",
                 now_us,
-                [(one, number, None, None) for one, number in attempts],
+                [Subject(one, number) for one, number in attempts],
             )
             outbox_sql.clear(connection, published)
             return outbox_sql.of_orders(connection, [order.id for order in chosen]), room

@@ -7,7 +7,6 @@ Every call is one transaction. A refused call leaves no trace, not even of its i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -36,6 +35,7 @@ from herder.store import accounts as account_sql
 from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
+from herder.store.steps import NewOrder, Subject
 from ledger import Ledger
 
 
@@ -145,34 +145,33 @@ class Desk:
                 priced.fee,
                 tags={"order": order_id},
             )
-        values: dict[str, Any] = {
-            "id": order_id,
-            "account": call.account,
-            "model": priced.model.name,
-            "state": State.QUEUED.value,
-            "rank": priced.rank(now_us),
-            "fee": priced.fee,
-            "needed": priced.needed,
-            "prompt_fee": priced.rates.prompt_fee,
-            "fee_per_token": priced.rates.fee_per_token,
-            "charge_unused": priced.charge_unused,
-            "bid_factor": str(call.bid_factor),
-            "automatic": priced.automatic,
-            "words": priced.words,
-            "tokens": call.tokens,
-            "reference": call.reference,
-            "idempotency_key": call.idempotency_key,
-            "fingerprint": fingerprint.of_call(call) if call.idempotency_key else None,
-            "api_key": call.api_key,
-            "message": call.message,
-            "hold_id": hold_id,
-            "start_by_us": call.start_by_us,
-            "run_limit_s": call.run_limit_s,
-            "submitted_us": now_us,
-        }
+        new = NewOrder(
+            id=order_id,
+            account=call.account,
+            model=priced.model.name,
+            rank=priced.rank(now_us),
+            fee=priced.fee,
+            needed=priced.needed,
+            prompt_fee=priced.rates.prompt_fee,
+            fee_per_token=priced.rates.fee_per_token,
+            charge_unused=priced.charge_unused,
+            bid_factor=str(call.bid_factor),
+            automatic=priced.automatic,
+            words=priced.words,
+            tokens=call.tokens,
+            reference=call.reference,
+            idempotency_key=call.idempotency_key,
+            fingerprint=fingerprint.of_call(call) if call.idempotency_key else None,
+            api_key=call.api_key,
+            message=call.message,
+            hold_id=hold_id,
+            start_by_us=call.start_by_us,
+            run_limit_s=call.run_limit_s,
+            submitted_us=now_us,
+        )
         request = order_sql.Request(call.prompt, call.stop, call.sampling)
-        order = order_sql.insert_order(connection, values, request)
-        order_sql.add_events(connection, "submitted", now_us, [(order_id, 0, None, None)])
+        order = order_sql.insert_order(connection, new, request)
+        order_sql.add_events(connection, "submitted", now_us, [Subject(order_id)])
         return order
 
     def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Order:
@@ -221,7 +220,7 @@ class Desk:
                 self._ledger.hold(connection, hold_id, payer, new, fee, tags={"order": order_id})
             place = rank(fee, order.needed, aging_s=policy.aging_s, submitted_us=order.submitted_us)
             book_sql.rebid(connection, order, fee, place, hold_id)
-            subject = (order_id, order.attempt, None, f"{order.fee} to {fee}")
+            subject = Subject(order_id, order.attempt, None, f"{order.fee} to {fee}")
             order_sql.add_events(connection, "rebid", now_us, [subject])
             found = order_sql.get_order(connection, order_id)
             assert found is not None, "it is locked"
@@ -271,7 +270,7 @@ class Desk:
                 ) from None
             if not given.replayed:
                 order_sql.add_refund(connection, order_id, given.amount)
-                subject = (order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
+                subject = Subject(order_id, order.attempt, None, f"{given.amount}: {reason[:1000]}")
                 order_sql.add_events(connection, "refunded", self._clock_us(), [subject])
             return given.amount
 

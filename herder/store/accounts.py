@@ -110,7 +110,17 @@ def count_out(connection: Connection, ended: Mapping[str, int]) -> None:
         connection.execute(_COUNT, rows)
 
 
-def set_limits(connection: Connection, name: str, limits: Mapping[str, int | None]) -> bool:
+def set_limits(
+    connection: Connection,
+    name: str,
+    *,
+    max_open_orders: int | None,
+    tokens_per_minute: int | None,
+) -> bool:
     """Give an account limits of its own, None for the policy's; says whether it is there."""
-    changed = connection.execute(update(account).where(account.c.name == name).values(dict(limits)))
+    changed = connection.execute(
+        update(account)
+        .where(account.c.name == name)
+        .values(max_open_orders=max_open_orders, tokens_per_minute=tokens_per_minute)
+    )
     return changed.rowcount == 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 
 from herder.db.tables import IS_PENDING, webhook_delivery, webhook_endpoint
 from herder.store.deliveries import COLUMNS, Delivery, to_delivery
+from herder.store.rows import Each, given
 from herder.store.webhooks import Endpoint, to_endpoint
 
 LOOKED_AT = 200
@@ -68,23 +69,50 @@ _DROP = (
     .where(webhook_delivery.c.seq.in_(bindparam("seqs", expanding=True)), IS_PENDING)
     .values(state="dead", claim=None, trouble="disabled")
 )
-_FINISH = (
+
+
+class FinishedRow(NamedTuple):
+    """What came of a try.
+
+    Attributes:
+        seq: the message's number.
+        claim: whose try it was; what somebody else claimed meanwhile stays as it is.
+        state: `pending`, `delivered` or `dead`.
+        due_us: when it is tried next, where it is pending.
+        failures: tries that failed since it was queued, or replayed.
+        tried_us: the time.
+        status: what the receiver answered, if it did.
+        trouble: what was wrong, if anything was.
+    """
+
+    seq: int
+    claim: str
+    state: str
+    due_us: int
+    failures: int
+    tried_us: int
+    status: int | None
+    trouble: str | None
+
+
+_FINISH = Each(
+    FinishedRow,
     update(webhook_delivery)
     .where(
-        webhook_delivery.c.seq == bindparam("which"),
-        webhook_delivery.c.claim == bindparam("by"),
+        webhook_delivery.c.seq == given("seq"),
+        webhook_delivery.c.claim == given("claim"),
         IS_PENDING,
     )
     .values(
-        state=bindparam("now_state"),
-        due_us=bindparam("now_due_us"),
-        failures=bindparam("now_failures"),
+        state=given("state"),
+        due_us=given("due_us"),
+        failures=given("failures"),
         tries=webhook_delivery.c.tries + 1,
-        tried_us=bindparam("at_us"),
-        status=bindparam("now_status"),
-        trouble=bindparam("now_trouble"),
+        tried_us=given("tried_us"),
+        status=given("status"),
+        trouble=given("trouble"),
         claim=None,
-    )
+    ),
 )
 
 
@@ -181,7 +209,6 @@ def claimed(connection: Connection, seqs: Sequence[int]) -> list[tuple[Delivery,
     return [(one, there[one.endpoint]) for one in found if one.endpoint in there]
 
 
-def finish(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def finish(connection: Connection, rows: Iterable[FinishedRow]) -> None:
     """Write down what came of tries; what somebody else claimed meanwhile stays as it is."""
-    if rows:
-        connection.execute(_FINISH, [dict(row) for row in rows])
+    _FINISH(connection, sorted(rows, key=lambda row: row.seq))  # as all locks of them go

@@ -7,9 +7,9 @@ keep the others from being read.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, select, update
 
@@ -50,6 +50,26 @@ class Delivery:
     trouble: str | None
 
 
+class NewDelivery(NamedTuple):
+    """A message that is to be sent; the fields are columns.
+
+    Attributes:
+        id: derived from what it tells, and whom, so that it is queued once.
+        type: of the event.
+        subject: what it is about: an order's id.
+        data: what it says, as JSON has it.
+        due_us: when it is sent.
+    """
+
+    id: str
+    endpoint: str
+    type: str
+    subject: str
+    data: dict[str, Any]
+    created_us: int
+    due_us: int
+
+
 COLUMNS = tuple(
     cast(column, Text).label("data") if column.name == "data" else column
     for column in webhook_delivery.c
@@ -70,12 +90,12 @@ def _parsed(text: object) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def add_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def add_deliveries(connection: Connection, rows: Sequence[NewDelivery]) -> None:
     """Queue messages. One that is there already stays as it is: ids are derived, and permanent."""
     if rows:
         add = insert_or(connection, webhook_delivery)
         connection.execute(
-            add.on_conflict_do_nothing(index_elements=["id"]), [dict(row) for row in rows]
+            add.on_conflict_do_nothing(index_elements=["id"]), [row._asdict() for row in rows]
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
@@ -28,6 +28,17 @@ class Stored:
     order_id: str | None
     tags: dict[str, str]
     characters: int | None
+
+
+class NewMessage(NamedTuple):
+    """A message that comes into an inbox; the fields are columns, and as `Stored` has them."""
+
+    account: str
+    number: int
+    at_us: int
+    in_reply_to: str | None
+    order_id: str | None
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +107,9 @@ def draw_numbers(connection: Connection, name: str, count: int) -> int | None:
     return None if last is None else int(last)
 
 
-def insert_messages(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_messages(connection: Connection, rows: Sequence[NewMessage]) -> None:
     """Put messages into inboxes, under numbers that were drawn for them."""
-    connection.execute(_INSERT, [dict(row) for row in rows])
+    connection.execute(_INSERT, [row._asdict() for row in rows])
 
 
 def trim(connection: Connection, name: str, upto: int, limit: int) -> None:

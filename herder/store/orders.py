@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
 from herder.db.tables import event, order_text, orders
 from herder.domain.order import ENDED, STOPPED, Order, Prompt, State
 from herder.domain.pricing import Rates
+from herder.store.steps import NewOrder, Subject
 from workers.transport.event_log import EventLog
 from workers.wire import ChatMessage, Sampling
 
@@ -168,35 +169,20 @@ _INSERT_TEXT = insert(order_text)
 _INSERT_EVENT = insert(event)
 
 
-def insert_order(connection: Connection, values: Mapping[str, Any], request: Request) -> Order:
+def insert_order(connection: Connection, new: NewOrder, request: Request) -> Order:
     """Write a new order and what it asks; its number says when it came."""
-    order = to_order(connection.execute(_INSERT_ORDER, dict(values)).one())
+    order = to_order(
+        connection.execute(_INSERT_ORDER, {**new._asdict(), "state": State.QUEUED.value}).one()
+    )
     connection.execute(_INSERT_TEXT, {"order_id": order.id, "request": request.to_json()})
     return order
 
 
-def add_events(
-    connection: Connection,
-    kind: str,
-    at_us: int,
-    subjects: Sequence[tuple[str, int, str | None, str | None]],
-) -> None:
-    """Write down what happened to orders: (order, attempt, instance, detail) each."""
+def add_events(connection: Connection, kind: str, at_us: int, subjects: Sequence[Subject]) -> None:
+    """Write down what happened to orders."""
     if subjects:
-        connection.execute(
-            _INSERT_EVENT,
-            [
-                {
-                    "order_id": order_id,
-                    "kind": kind,
-                    "at_us": at_us,
-                    "attempt": attempt,
-                    "instance": instance,
-                    "detail": detail,
-                }
-                for order_id, attempt, instance, detail in subjects
-            ],
-        )
+        event_of_all = {"kind": kind, "at_us": at_us}
+        connection.execute(_INSERT_EVENT, [one._asdict() | event_of_all for one in subjects])
 
 
 IDS_AT_ONCE = 5000

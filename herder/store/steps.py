@@ -9,6 +9,55 @@ from typing import Any, NamedTuple
 from herder.domain.order import Order, State
 
 
+class NewOrder(NamedTuple):
+    """An order that was taken, as it begins; the fields are columns.
+
+    Attributes:
+        rank: its place in the book.
+        prompt_fee, fee_per_token: the rates that it has for good.
+        bid_factor: a fraction as text.
+        fingerprint: of the call, where that came with an idempotency key.
+    """
+
+    id: str
+    account: str
+    model: str
+    rank: int
+    fee: int
+    needed: int
+    prompt_fee: int
+    fee_per_token: int
+    charge_unused: bool
+    bid_factor: str
+    automatic: bool
+    words: int
+    tokens: int
+    reference: str | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    api_key: str | None
+    message: str | None
+    hold_id: str
+    start_by_us: int | None
+    run_limit_s: int | None
+    submitted_us: int
+
+
+class Subject(NamedTuple):
+    """Whom an event is about.
+
+    Attributes:
+        attempt: the order's, at that time.
+        instance: the worker that had it then.
+        detail: what else is to be known.
+    """
+
+    order_id: str
+    attempt: int = 0
+    instance: str | None = None
+    detail: str | None = None
+
+
 class DispatchedRow(NamedTuple):
     """An order is sent out: a new attempt.
 

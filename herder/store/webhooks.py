@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,10 +95,33 @@ def listeners(
     return found
 
 
-def change_endpoint(connection: Connection, which: str, values: Mapping[str, Any]) -> None:
-    """Change columns of an endpoint."""
+def replace_secret(connection: Connection, changed: Endpoint) -> None:
+    """Write down an endpoint's secrets, and which key opens them."""
+    _change(
+        connection,
+        changed.id,
+        {
+            "secret": changed.secret,
+            "sealed_by": changed.sealed_by,
+            "old_secret": changed.old_secret,
+            "old_until_us": changed.old_until_us,
+        },
+    )
+
+
+def disable_endpoint(connection: Connection, which: str, why: str) -> None:
+    """Send nothing to an endpoint any more; `why` as of `Endpoint`."""
+    _change(connection, which, {"enabled": False, "why": why})
+
+
+def enable_endpoint(connection: Connection, which: str) -> None:
+    """Send to an endpoint again, as if it had never failed."""
+    _change(connection, which, {"enabled": True, "why": None, "failing_since_us": None})
+
+
+def _change(connection: Connection, which: str, columns: dict[str, object]) -> None:
     connection.execute(
-        update(webhook_endpoint).where(webhook_endpoint.c.id == which).values(dict(values))
+        update(webhook_endpoint).where(webhook_endpoint.c.id == which).values(columns)
     )
 
 

@@ -25,7 +25,7 @@ from herder.errors import HerdUnavailable, SetupError
 from herder.store import claims as claim_sql
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
-from herder.store.claims import Places
+from herder.store.claims import FinishedRow, Places
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.webhooks.messages import Request, Unreadable, data_of, make_request
@@ -236,19 +236,19 @@ class Deliverer:
             elif verdict.state == "dead" and not reply.hopeless:
                 given_up.add(one.endpoint)
             rows.append(
-                {
-                    "which": one.seq,
-                    "by": done.claim,
-                    "now_state": verdict.state,
-                    "now_due_us": verdict.due_us,
-                    "now_failures": verdict.failures,
-                    "at_us": now_us,
-                    "now_status": reply.status,
-                    "now_trouble": reply.trouble,
-                }
+                FinishedRow(
+                    seq=one.seq,
+                    claim=done.claim,
+                    state=verdict.state,
+                    due_us=verdict.due_us,
+                    failures=verdict.failures,
+                    tried_us=now_us,
+                    status=reply.status,
+                    trouble=reply.trouble,
+                )
             )
             self._tell(done, reply, verdict)
-        claim_sql.finish(connection, sorted(rows, key=lambda row: row["which"]))
+        claim_sql.finish(connection, rows)
         if reached:
             webhook_sql.mark_reached(connection, reached)
         if given_up - reached:
@@ -256,7 +256,7 @@ class Deliverer:
                 connection, given_up - reached, now_us, DISABLE_AFTER_S * 1_000_000
             )
         for endpoint in sorted(gone):
-            webhook_sql.change_endpoint(connection, endpoint, {"enabled": False, "why": "gone"})
+            webhook_sql.disable_endpoint(connection, endpoint, "gone")
 
     def _tell(self, done: _Claimed, reply: Reply, verdict: Verdict) -> None:
         """Log a failure, without address and content, which are the account's."""

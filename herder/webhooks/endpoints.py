@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -144,14 +143,15 @@ class Webhooks:
             had = endpoint_of(connection, which, account, lock=True)
             # What another key sealed, this one cannot open, nor any herder that has only this one.
             keeps = had.sealed_by == self._sealer.kid and self._overlap_us > 0
-            values: dict[str, Any] = {
-                "secret": self._sealer.seal(secret, which),
-                "sealed_by": self._sealer.kid,
-                "old_secret": had.secret if keeps else None,
-                "old_until_us": self._clock_us() + self._overlap_us if keeps else None,
-            }
-            webhook_sql.change_endpoint(connection, which, values)
-            return replace(had, **values)
+            changed = replace(
+                had,
+                secret=self._sealer.seal(secret, which),
+                sealed_by=self._sealer.kid,
+                old_secret=had.secret if keeps else None,
+                old_until_us=self._clock_us() + self._overlap_us if keeps else None,
+            )
+            webhook_sql.replace_secret(connection, changed)
+            return changed
 
         return self._database.transact(step), secret
 
@@ -161,7 +161,13 @@ class Webhooks:
         Raises:
             WebhookNotFound: as `get`.
         """
-        return self._change(which, account, {"enabled": False, "why": "asked"})
+
+        def step(connection: Connection) -> Endpoint:
+            found = endpoint_of(connection, which, account, lock=True)
+            webhook_sql.disable_endpoint(connection, which, "asked")
+            return replace(found, enabled=False, why="asked")
+
+        return self._database.transact(step)
 
     def enable(self, which: str, *, account: str | None = None) -> Endpoint:
         """Send there again.
@@ -169,14 +175,11 @@ class Webhooks:
         Raises:
             WebhookNotFound: as `get`.
         """
-        values = {"enabled": True, "why": None, "failing_since_us": None}
-        return self._change(which, account, values)
 
-    def _change(self, which: str, account: str | None, values: dict[str, Any]) -> Endpoint:
         def step(connection: Connection) -> Endpoint:
             found = endpoint_of(connection, which, account, lock=True)
-            webhook_sql.change_endpoint(connection, which, values)
-            return replace(found, **values)
+            webhook_sql.enable_endpoint(connection, which)
+            return replace(found, enabled=True, why=None, failing_since_us=None)
 
         return self._database.transact(step)
 

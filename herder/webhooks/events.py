@@ -16,6 +16,7 @@ from herder.domain.order import ENDED, Order
 from herder.domain.receipts import result_of
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
+from herder.store.deliveries import NewDelivery
 
 ORDER_TYPES = tuple(f"order.{state.value}" for state in sorted(ENDED))
 """One for each way in which an order ends."""
@@ -56,7 +57,7 @@ def queue_for(
     """Have one endpoint told of something, whatever it listens to; the message's id."""
     row = _row(endpoint, kind, data, subject, now_us)
     delivery_sql.add_deliveries(connection, [row])
-    return str(row["id"])
+    return row.id
 
 
 def queue_ends(connection: Connection, ended: Sequence[Order], now_us: int) -> None:
@@ -64,7 +65,7 @@ def queue_ends(connection: Connection, ended: Sequence[Order], now_us: int) -> N
     if not ended:
         return
     listening = webhook_sql.listeners(connection, {order.account for order in ended})
-    rows = []
+    rows: list[NewDelivery] = []
     for order in ended if listening else ():
         kind = f"order.{order.state.value}"
         told = [one for one, types in listening.get(order.account, ()) if kind in types]
@@ -108,13 +109,13 @@ def told_of(order: Order) -> dict[str, Any]:
 
 def _row(
     endpoint: str, kind: str, data: Mapping[str, Any], subject: str, now_us: int
-) -> dict[str, Any]:
-    return {
-        "id": message_id(kind, subject, endpoint),
-        "endpoint": endpoint,
-        "type": kind,
-        "subject": subject,
-        "data": dict(data),
-        "created_us": now_us,
-        "due_us": now_us,
-    }
+) -> NewDelivery:
+    return NewDelivery(
+        id=message_id(kind, subject, endpoint),
+        endpoint=endpoint,
+        type=kind,
+        subject=subject,
+        data=dict(data),
+        created_us=now_us,
+        due_us=now_us,
+    )

@@ -10,13 +10,15 @@ import pytest
 from sqlalchemy import update
 
 import herder.store
-from herder.db.tables import orders
+from herder.db.tables import event, message, orders, webhook_delivery
 from herder.db.tables import set_aside as aside_table
 from herder.domain.order import State
 from herder.orders.set_aside import SetAside
 from herder.store import set_aside as set_aside_sql
+from herder.store.deliveries import NewDelivery
+from herder.store.messages import NewMessage
 from herder.store.rows import Each, given
-from herder.store.steps import EndedRow, RenewedRow
+from herder.store.steps import EndedRow, NewOrder, RenewedRow, Subject
 
 
 def _statements() -> dict[str, Each]:
@@ -36,6 +38,25 @@ def _given(each: Each) -> set[str]:
 def test_a_statement_takes_what_its_rows_hold(name):
     each = _statements()[name]
     assert _given(each) == {f"v_{field}" for field in each.kind._fields}
+
+
+@pytest.mark.parametrize(
+    ("row", "table", "left"),
+    [
+        (NewOrder, orders, {"state"}),
+        (Subject, event, {"kind", "at_us"}),
+        (NewDelivery, webhook_delivery, set()),
+        (NewMessage, message, set()),
+    ],
+)
+def test_a_new_row_fills_every_column_that_has_no_value_of_its_own(row, table, left):
+    assert set(row._fields) <= set(table.c.keys())
+    wanted = {
+        one.name
+        for one in table.c
+        if not one.nullable and one.server_default is None and one is not table.autoincrement_column
+    }
+    assert wanted - left <= set(row._fields)
 
 
 def test_the_names_come_from_the_fields():
