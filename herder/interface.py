@@ -12,22 +12,17 @@ from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from herder.errors import (
     HerdError,
-    InvalidRequest,
     OrderCancelled,
     OrderEnded,
     OrderExpired,
     OrderFailed,
     OrderSetAside,
     sentence,
-    shown,
 )
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey
-
-MAX_PAGE = 1000
-"""The most orders or entries that one call lists."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -157,7 +152,7 @@ class Herd(Protocol):
         before: str | None = None,
         limit: int = 100,
     ) -> list[Receipt]:
-        """Orders, the newest first, at most `MAX_PAGE`."""
+        """Orders, the newest first, at most `herder.domain.paging.MAX_PAGE`."""
 
     def cancel(self, order_id: str) -> Receipt:
         """End an order."""
@@ -171,7 +166,10 @@ class Herd(Protocol):
     def statement(
         self, account: str | None = None, *, after: int = 0, limit: int = 100
     ) -> list[StatementEntry]:
-        """Return an account's statement, oldest first, at most `MAX_PAGE` entries."""
+        """Return an account's statement, oldest first.
+
+        At most `herder.domain.paging.MAX_PAGE` entries.
+        """
 
     def call_back(
         self,
@@ -183,16 +181,6 @@ class Herd(Protocol):
 
     def close(self) -> None:
         """Give the connections back."""
-
-
-def require_page(limit: object) -> None:
-    """Refuse a page that is none.
-
-    Raises:
-        InvalidRequest: it is no whole number from 1 to `MAX_PAGE`.
-    """
-    if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
-        raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
 
 
 _ENDS: dict[str, type[OrderEnded]] = {

@@ -11,6 +11,7 @@ import ledger
 from herder.accounts import api_keys
 from herder.clock import clock_us
 from herder.db.database import Database
+from herder.domain.paging import MAX_HTTP_PAGE, Page, page_of
 from herder.domain.parsing import parse_account
 from herder.errors import (
     AccountExists,
@@ -119,18 +120,20 @@ class Accounts:
                 for name in account_sql.names(connection)
             ]
 
-    def page(self, after: str = "", limit: int = 100) -> list[NamedBalance]:
-        """Accounts with their balances, by name, a page at a time.
+    def page(self, after: str = "", limit: int = MAX_HTTP_PAGE) -> Page[NamedBalance, str]:
+        """Return accounts with their balances, by name, a page at a time.
 
         Args:
             after: begin after this name.
             limit: how many at most.
         """
         with self._database.read() as connection:
-            return [
+            page = page_of(account_sql.names(connection, after, limit + 1), limit, str)
+            balances = [
                 _named(name, self._ledger.get_balance(connection, client_account(name)))
-                for name in account_sql.names(connection, after, limit)
+                for name in page.items
             ]
+        return Page(balances, page.next)
 
     def standing(self, name: str) -> Standing:
         """Return an account's limits, its own or the herd's, and where it stands against them.

@@ -13,6 +13,7 @@ from typing import Any
 
 from herder.accounts.csv_export import to_csv
 from herder.db.database import Database
+from herder.domain.paging import MAX_PAGE, page_of, require_limit
 from herder.domain.parsing import parse_account
 from herder.domain.periods import Every, day_of, parse_day, start_us
 from herder.errors import InvalidRequest, shown
@@ -21,7 +22,6 @@ from herder.store.usage import Used
 
 BY = ("account", "model")
 MOST_DAYS = 366
-MAX_PAGE = 1000
 NUMBERS = tuple(one.name for one in fields(Used))[1:]
 """What is told of each account or model, beside its name."""
 
@@ -114,8 +114,7 @@ def read_usage(
         raise InvalidRequest(f"by must be {' or '.join(BY)}, not {shown(by)!r}.")
     if account is not None:
         parse_account(account)
-    if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
-        raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
+    require_limit(limit)
     ends = day_of(now_us) if last is None else parse_day(names[1], last)
     begins = Every.MONTH.beginning(ends) if first is None else parse_day(names[0], first)
     if begins > ends:
@@ -134,6 +133,5 @@ def read_usage(
             after=after,
             limit=limit + 1,
         )
-    rows = tuple(found[:limit])
-    more = rows[-1].name if len(found) > limit else None
-    return Report(str(by), begins, ends, account, rows, more)
+    page = page_of(found, limit, lambda row: row.name)
+    return Report(str(by), begins, ends, account, tuple(page.items), page.next)

@@ -190,7 +190,7 @@ def audit(json: Json = False) -> None:
 
     The exit code is 1 if the books do not balance, or any order or grant is set aside.
     """
-    from herder.interface import MAX_PAGE
+    from herder.domain.paging import MAX_PAGE
 
     with opened() as herd:
         report = herd.accounts.audit()

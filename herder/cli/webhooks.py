@@ -96,7 +96,8 @@ def show(
     with opened() as herd:
         one = herd.webhooks.get(webhook)
         counts = herd.webhooks.deliveries.counts(webhook)
-        found = herd.webhooks.deliveries.page(webhook, state=state, before=before, limit=limit)
+        page = herd.webhooks.deliveries.page(webhook, state=state, before=before, limit=limit)
+        found = page.items
     if json:
         print_json(
             shown(one) | {"messages": counts, "deliveries": [shown_delivery(d) for d in found]}

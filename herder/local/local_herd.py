@@ -18,6 +18,7 @@ from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain.order import Order, State, Submission
+from herder.domain.paging import require_limit
 from herder.domain.parsing import parse_bids, parse_submission
 from herder.domain.quote_terms import Terms
 from herder.domain.receipts import receipt_of
@@ -30,7 +31,7 @@ from herder.errors import (
 )
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
-from herder.interface import OrderArguments, OrderCall, QuoteCall, require_page
+from herder.interface import OrderArguments, OrderCall, QuoteCall
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.cancellations import Cancellations
 from herder.local.topics import ended_topics
@@ -203,13 +204,13 @@ class LocalHerd:
         Args:
             account: whose.
             after: only what came after the entry with this `seq`.
-            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+            limit: how many at most, 1 to `herder.domain.paging.MAX_PAGE`.
 
         Raises:
             AccountNotFound: no account has that name.
             InvalidRequest: the limit or the cursor is none.
         """
-        require_page(limit)
+        require_limit(limit)
         name = self.settings.account if account is None else account
         return [shown_entry(one) for one in self.accounts.statement(name, after, limit)]
 
@@ -299,7 +300,7 @@ class LocalHerd:
             account: only this account's.
             state: only those that stand so.
             before: only those that came before this order: the last one of the page before.
-            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+            limit: how many at most, 1 to `herder.domain.paging.MAX_PAGE`.
 
         Raises:
             InvalidRequest: there is no such state, or the limit is out of its range.
@@ -307,7 +308,7 @@ class LocalHerd:
         """
         if state is not None and state not in list(State):
             raise InvalidRequest(f"state must be one of {', '.join(State)}, not {state[:40]!r}.")
-        require_page(limit)
+        require_limit(limit)
         before_seq = None if before is None else self.order(before, account=account).seq
         with self.database.read() as connection:
             found = order_sql.list_orders(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.domain.order import Order, State
+from herder.domain.paging import MAX_HTTP_PAGE, require_limit
 from herder.errors import AccountNotFound, InvalidRequest, shown
 from herder.store import messages as message_sql
 from herder.store.messages import NewMessage, Stored
@@ -30,7 +31,6 @@ MORE_TRIMMED = 100
 """Messages that one transaction forgets at most beside as many as it delivers: an inbox that is too
 long, since it was once kept longer, shrinks little by little."""
 
-MOST_ON_PAGE = 100
 MOST_CHARACTERS = 4_000_000
 """Of texts on one page, which holds at least one message however long that is."""
 
@@ -156,14 +156,13 @@ def read_inbox(database: Database, account: str, after: int, limit: int) -> list
         database: where they stand.
         account: whose.
         after: only those with a higher number.
-        limit: how many at most, 1 to `MOST_ON_PAGE`. There may be fewer though more are there, if
+        limit: how many at most, 1 to `MAX_HTTP_PAGE`. There may be fewer though more are there, if
             their texts are long, but none only if none is there.
 
     Raises:
         InvalidRequest: the limit or the number is not valid.
     """
-    if type(limit) is not int or not 1 <= limit <= MOST_ON_PAGE:
-        raise InvalidRequest(f"limit must be 1 to {MOST_ON_PAGE}, not {shown(limit)}.")
+    require_limit(limit, MAX_HTTP_PAGE)
     if type(after) is not int or not 0 <= after < 2**62:
         raise InvalidRequest(f"after must be the number of a message, not {shown(after)}.")
     with database.read() as connection:

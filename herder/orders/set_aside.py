@@ -16,9 +16,9 @@ from sqlalchemy import Connection
 import ledger
 from herder.db.database import Database
 from herder.domain.order import Order, State
+from herder.domain.paging import require_limit
 from herder.domain.receipts import receipt_of
 from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
-from herder.interface import require_page
 from herder.orders.closer import is_about_an_order, why
 from herder.orders.closing import Plan, Settled
 from herder.store import orders as order_sql
@@ -96,12 +96,12 @@ class SetAside:
 
         Args:
             after: only those with a higher id: the last one of the page before.
-            limit: how many at most, 1 to `herder.interface.MAX_PAGE`.
+            limit: how many at most, 1 to `herder.domain.paging.MAX_PAGE`.
 
         Raises:
             InvalidRequest: the limit is out of its range.
         """
-        require_page(limit)
+        require_limit(limit)
         with self._database.read() as connection:
             return [_view(one) for one in set_aside_sql.page(connection, after, limit)]
 

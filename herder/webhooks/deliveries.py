@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from herder.db.database import Database
+from herder.domain.paging import MAX_HTTP_PAGE, Page, page_of, require_limit
 from herder.errors import InvalidRequest, InvalidWebhook, WebhookNotFound, shown
 from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
@@ -15,7 +16,6 @@ from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.webhooks.events import TEST_TYPE, queue_for
 
-MAX_PAGE = 100
 AT_ONCE = 500
 """Messages that one transaction changes at most, so that no other waits long for the lock."""
 
@@ -81,8 +81,8 @@ class Deliveries:
         account: str | None = None,
         state: str | None = None,
         before: str | None = None,
-        limit: int = MAX_PAGE,
-    ) -> list[Delivery]:
+        limit: int = MAX_HTTP_PAGE,
+    ) -> Page[Delivery, str]:
         """Messages to an endpoint, the newest first, a page at a time.
 
         Args:
@@ -90,7 +90,7 @@ class Deliveries:
             account: whose it has to be; None: anybody's.
             state: only those that are `pending`, `delivered` or `dead`.
             before: only those queued before this message: the last one of the page before.
-            limit: how many at most, 1 to `MAX_PAGE`.
+            limit: how many at most, 1 to `MAX_HTTP_PAGE`.
 
         Raises:
             WebhookNotFound: as `endpoint_of`, and of the message `before`.
@@ -98,14 +98,14 @@ class Deliveries:
         """
         if state is not None and state not in STATES:
             raise InvalidRequest(f"state must be one of {', '.join(STATES)}, not {shown(state)!r}.")
-        if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit must be 1 to {MAX_PAGE}, not {shown(limit)}.")
+        require_limit(limit, MAX_HTTP_PAGE)
         with self._database.read() as connection:
             endpoint_of(connection, which, account)
             seq = None if before is None else self._of(connection, which, before).seq
-            return delivery_sql.deliveries(
-                connection, which, state=state, before_seq=seq, limit=limit
+            found = delivery_sql.deliveries(
+                connection, which, state=state, before_seq=seq, limit=limit + 1
             )
+        return page_of(found, limit, lambda one: one.id)
 
     def get(self, which: str, message: str, *, account: str | None = None) -> Delivery:
         """Return a message to an endpoint.

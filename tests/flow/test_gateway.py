@@ -118,6 +118,7 @@ def test_while_it_waits_its_place_is_told_and_it_may_be_bid_for_and_cancelled(he
     assert [one["order"] for one in page["orders"]] == [second["id"]]
     page = web.get("/v1/orders", params={"limit": 1, "before": page["next"]}).json()
     assert [one["order"] for one in page["orders"]] == [first["id"]]
+    assert page["next"] is None, "the last page is full, and the last all the same"
     assert web.get("/v1/orders", params={"state": "queued"}).json()["orders"] == []
 
 

@@ -139,6 +139,8 @@ def test_an_account_is_opened_filled_limited_and_emptied(operator):
     ]
     page = operator.get("/v1/accounts/ada/statement", params={"limit": 1}).json()
     assert page["next"] == entries[0]["seq"]
+    page = operator.get("/v1/accounts/ada/statement", params={"limit": 2}).json()
+    assert (page["entries"], page["next"]) == (entries, None)
 
 
 def test_a_deposit_that_comes_again_is_posted_once(operator, opened):

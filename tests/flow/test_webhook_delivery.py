@@ -196,6 +196,7 @@ def test_an_accounts_own_program_manages_its_webhooks_over_http(make_herd, recei
     assert [one["type"] for one in page["deliveries"]] == ["webhook.test"]
     page = reader.get(f"{path}/deliveries", params={"limit": 1, "before": page["next"]}).json()
     assert [one["subject"] for one in page["deliveries"]] == [order]
+    assert page["next"] is None
     assert reader.post(f"{path}/replay", json={}).status_code == 403
     again = buyer.post(f"{path}/replay", json={"message": page["deliveries"][0]["id"]})
     assert again.json() == {"replayed": 1}

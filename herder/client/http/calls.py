@@ -12,8 +12,6 @@ from typing import Any
 from herder import errors
 from herder.interface import OrderCall, QuoteCall, QuoteOptions
 
-PAGE = 100
-"""The most that a gateway lists in one answer."""
 ANSWER_S = 30.0
 """Seconds that an answer may take."""
 WAIT_S = 30

@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from herder.client.http.answers import STOPPED
-from herder.client.http.calls import PAGE
+from herder.domain.paging import MAX_HTTP_PAGE
 from herder.errors import HerdError, HerdUnavailable
 from herder.local.callbacks import Waiter
 from herder.types import Receipt, Result
@@ -102,13 +102,13 @@ class RemoteEnds:
         before: str | None = None
         try:
             for _ in range(MAX_PAGES):
-                page = self._orders(before=before, limit=PAGE)
+                page = self._orders(before=before, limit=MAX_HTTP_PAGE)
                 for one in page:
                     if one.order in unseen:
                         del unseen[one.order]
                         if one.state in STOPPED:
                             ended.add(one.order)
-                if len(page) < PAGE or not unseen:
+                if len(page) < MAX_HTTP_PAGE or not unseen:
                     break
                 before = page[-1].order
         except HerdUnavailable:

@@ -24,7 +24,6 @@ from herder.client.http.answers import (
 from herder.client.http.calls import (
     ANSWER_S,
     HOT_S,
-    PAGE,
     Call,
     held_s,
     of_order,
@@ -35,8 +34,9 @@ from herder.client.http.connection import Connection
 from herder.client.http.ends import RemoteEnds
 from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Retries
 from herder.client.http.sse import TextOf
+from herder.domain.paging import MAX_HTTP_PAGE, require_limit
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
-from herder.interface import OrderCall, QuoteCall, raise_if_not_completed, require_page
+from herder.interface import OrderCall, QuoteCall, raise_if_not_completed
 from herder.local.callbacks import CallbackRunner
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
@@ -180,11 +180,15 @@ class RemoteHerd:
 
         As `herder.local.local_herd.LocalHerd.orders`.
         """
-        require_page(limit)
+        require_limit(limit)
         self._require_own(account)
         found: list[Receipt] = []
         while len(found) < limit:
-            asked = {"state": state, "before": before, "limit": min(PAGE, limit - len(found))}
+            asked = {
+                "state": state,
+                "before": before,
+                "limit": min(MAX_HTTP_PAGE, limit - len(found)),
+            }
             query = {name: value for name, value in asked.items() if value is not None}
             page, before = orders_of(self._gateway.send(Call("GET", "/v1/orders", query=query)))
             found += page
@@ -216,12 +220,12 @@ class RemoteHerd:
 
         As `herder.local.local_herd.LocalHerd.statement`.
         """
-        require_page(limit)
+        require_limit(limit)
         self._require_own(account)
         found: list[StatementEntry] = []
         cursor: int | None = after
         while cursor is not None and len(found) < limit:
-            query = {"after": cursor, "limit": min(PAGE, limit - len(found))}
+            query = {"after": cursor, "limit": min(MAX_HTTP_PAGE, limit - len(found))}
             call = Call("GET", "/v1/account/statement", query=query)
             page, cursor = statement_of(self._gateway.send(call))
             found += page

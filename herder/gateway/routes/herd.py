@@ -8,9 +8,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import PlainTextResponse
 
+from herder.domain.paging import MAX_HTTP_PAGE, page_of
 from herder.domain.parsing import EPOCH
 from herder.domain.signed_tokens import to_jwks
 from herder.gateway.auth import READS, AtHome, House, Reader, scraper
@@ -23,13 +24,12 @@ from herder.gateway.schemas.answers import (
     ReadyAnswer,
 )
 from herder.gateway.schemas.orders import AccountAnswer, KeyAnswer, StatementAnswer
+from herder.gateway.schemas.paging import Limit, SeqCursor
 from herder.gateway.telemetry.readiness import OK
 from herder.types import Info
 from herder.web.errors import Answer
 
 router = APIRouter(tags=["herd"], default_response_class=Answer)
-
-MAX_PAGE = 100
 
 
 @router.get("/v1/info", dependencies=[READS])
@@ -86,8 +86,8 @@ async def account(house: AtHome, key: Reader) -> dict[str, Any]:
 async def statement(
     house: AtHome,
     key: Reader,
-    after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    after: SeqCursor = 0,
+    limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
     """Return the account's statement, oldest entries first, a page at a time."""
     return await statement_of(house, key.account, after, limit)
@@ -95,12 +95,13 @@ async def statement(
 
 async def statement_of(house: House, name: str, after: int, limit: int) -> dict[str, Any]:
     """Return a page of an account's statement, as it is answered."""
-    entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit))
+    entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit + 1))
+    page = page_of(entries, limit, lambda one: one.seq)
     return {
         "entries": [
-            asdict(one) | {"at": EPOCH + timedelta(microseconds=one.at_us)} for one in entries
+            asdict(one) | {"at": EPOCH + timedelta(microseconds=one.at_us)} for one in page.items
         ],
-        "next": entries[-1].seq if len(entries) == limit else None,
+        "next": page.next,
     }
 
 

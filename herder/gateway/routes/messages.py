@@ -18,14 +18,16 @@ from fastapi import APIRouter, Body, Header, Query
 from pydantic import WithJsonSchema
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from herder.domain.paging import MAX_HTTP_PAGE
 from herder.errors import Unauthorized
 from herder.gateway.auth import AtHome, Buyer, House, Reader
 from herder.gateway.openapi import streamed
 from herder.gateway.outages import ride_out
 from herder.gateway.routes.orders import MAX_WAIT_S, PING_S
 from herder.gateway.schemas.orders import InboxAnswer, MessageAnswer, SentAnswer
+from herder.gateway.schemas.paging import Limit
 from herder.gateway.streams.event_stream import EventStream
-from herder.messages.inbox import MOST_ON_PAGE, Message
+from herder.messages.inbox import Message
 from herder.store.api_keys import ApiKey
 from herder.web.errors import Answer, BadRequest
 
@@ -93,7 +95,7 @@ async def inbox(
     house: AtHome,
     key: Reader,
     after: After = 0,
-    limit: Annotated[int, Query(ge=1, le=MOST_ON_PAGE)] = MOST_ON_PAGE,
+    limit: Limit = MAX_HTTP_PAGE,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> InboxAnswer:
     """Return the inbox, oldest first, a page at a time.
@@ -163,7 +165,7 @@ async def events(
 
     async def happening() -> AsyncIterator[ServerSentEvent]:
         with suppress(Unauthorized):
-            async with aclosing(_pages(house, key, after, MOST_ON_PAGE)) as pages:
+            async with aclosing(_pages(house, key, after, MAX_HTTP_PAGE)) as pages:
                 async for found in pages:
                     for one in found:
                         data = _shown(one).model_dump_json()

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Response
 
 from herder.domain.ids import call_id
+from herder.domain.paging import MAX_HTTP_PAGE, page_of
 from herder.domain.parsing import parse_note
 from herder.domain.periods import parse_day
 from herder.errors import KeyReused
@@ -43,18 +44,15 @@ from herder.gateway.schemas.operators import (
     WorkersAnswer,
 )
 from herder.gateway.schemas.orders import StatementAnswer
+from herder.gateway.schemas.paging import IdCursor, Limit, SeqCursor
 from herder.herd.roster import list_workers
 from herder.web.errors import Answer
 
 router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=Answer)
 
-MAX_PAGE = 100
-
 IdempotencyKey = Annotated[
     str | None, Header(description="A call that is repeated with the same key is done only once.")
 ]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str | None, Query(max_length=64, description="The cursor.")]
 
 
 @contextmanager
@@ -81,14 +79,11 @@ async def create_account(
 
 @router.get("/accounts")
 async def list_accounts(
-    house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+    house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> AccountsAnswer:
     """Return the accounts with what they have, by name, a page at a time."""
-    found = await run_sync(house.herd.accounts.page, after or "", limit + 1)
-    return AccountsAnswer(
-        accounts=[BalanceCard.of(one) for one in found[:limit]],
-        next=found[limit - 1].account if len(found) > limit else None,
-    )
+    page = await run_sync(house.herd.accounts.page, after or "", limit)
+    return AccountsAnswer(accounts=[BalanceCard.of(one) for one in page.items], next=page.next)
 
 
 @router.get("/accounts/{name}")
@@ -109,8 +104,8 @@ async def get_statement(
     name: str,
     house: AtHome,
     _: Operator,
-    after: Annotated[int, Query(ge=0, le=2**62, description="The cursor.")] = 0,
-    limit: Limit = MAX_PAGE,
+    after: SeqCursor = 0,
+    limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
     """Return an account's statement, oldest entries first, a page at a time."""
     return await statement_of(house, name, after, limit)
@@ -202,15 +197,13 @@ async def create_grant(
 
 @router.get("/accounts/{name}/grants")
 async def list_grants(
-    name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+    name: str, house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> GrantsAnswer:
     """Return an account's grants, oldest first, a page at a time."""
     await run_sync(house.herd.accounts.balance, name)
     found = await run_sync(partial(house.herd.grants.list, name, after=after, limit=limit + 1))
-    return GrantsAnswer(
-        grants=[GrantCard.of(one) for one in found[:limit]],
-        next=found[limit - 1].id if len(found) > limit else None,
-    )
+    page = page_of(found, limit, lambda one: one.id)
+    return GrantsAnswer(grants=[GrantCard.of(one) for one in page.items], next=page.next)
 
 
 @router.delete("/grants/{grant_id}")
@@ -234,15 +227,13 @@ async def create_key(
 
 @router.get("/accounts/{name}/keys")
 async def list_keys(
-    name: str, house: AtHome, _: Operator, after: Cursor = None, limit: Limit = MAX_PAGE
+    name: str, house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> ApiKeysAnswer:
     """Return an account's API keys, oldest first, a page at a time."""
     await run_sync(house.herd.accounts.balance, name)
     found = await run_sync(partial(house.herd.api_keys.list, name, after=after, limit=limit + 1))
-    return ApiKeysAnswer(
-        keys=[ApiKeyCard.of(one) for one in found[:limit]],
-        next=found[limit - 1].id if len(found) > limit else None,
-    )
+    page = page_of(found, limit, lambda one: one.id)
+    return ApiKeysAnswer(keys=[ApiKeyCard.of(one) for one in page.items], next=page.next)
 
 
 @router.delete("/keys/{key_id}")

@@ -15,6 +15,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from herder.accounts.api_keys import require
 from herder.domain.order import Order, State
+from herder.domain.paging import page_of
 from herder.domain.receipts import receipt_of
 from herder.errors import HerdUnavailable, shown
 from herder.gateway.auth import AtHome, Buyer, House, Reader
@@ -22,6 +23,7 @@ from herder.gateway.openapi import LOCATION, streamed
 from herder.gateway.outages import accept, accepted, ride_out
 from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
 from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
+from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
 from herder.gateway.streams.following import Mark
@@ -32,7 +34,6 @@ from herder.web.errors import Answer
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
 
 MAX_WAIT_S = 60
-MAX_PAGE = 100
 PING_S = 15
 """Seconds of silence after which a stream says that it is still there."""
 
@@ -77,15 +78,15 @@ async def orders(
     house: AtHome,
     key: Reader,
     state: Annotated[str | None, Query(max_length=20)] = None,
-    before: Annotated[str | None, Query(max_length=64, description="The cursor.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    before: IdCursor = None,
+    limit: Limit = 20,
 ) -> OrdersAnswer:
     """Return the account's orders, the newest first, a page at a time."""
     found = await run_sync(
-        partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit)
+        partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit + 1)
     )
-    more = found[-1].order if len(found) == limit else None
-    return OrdersAnswer(orders=found, next=more)
+    page = page_of(found, limit, lambda one: one.order)
+    return OrdersAnswer(orders=page.items, next=page.next)
 
 
 @router.get("/orders/{order_id}")

@@ -11,10 +11,12 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from herder.accounts.usage import MAX_PAGE, Report, read_usage, to_sheet
+from herder.accounts.usage import Report, read_usage, to_sheet
 from herder.clock import clock_us
+from herder.domain.paging import MAX_PAGE
 from herder.errors import Forbidden
 from herder.gateway.auth import AtHome, ReaderOrOperator
+from herder.gateway.schemas.paging import UsageLimit
 from herder.store.api_keys import ApiKey
 from herder.web.errors import Answer
 
@@ -87,7 +89,7 @@ async def usage(
         ),
     ] = None,
     after: Annotated[str, Query(max_length=200, description="The cursor.")] = "",
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
+    limit: UsageLimit = MAX_PAGE,
 ) -> Any:
     """Return what was ordered between two days, by the day on which each order ended.
 

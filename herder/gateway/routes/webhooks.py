@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
+from herder.domain.paging import MAX_HTTP_PAGE
 from herder.gateway.auth import AtHome, Buyer, Reader
+from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.web.errors import Answer
-from herder.webhooks.deliveries import MAX_PAGE
 from herder.webhooks.views import shown, shown_delivery
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=Answer)
@@ -99,11 +100,11 @@ async def deliveries(
     house: AtHome,
     key: Reader,
     state: str | None = None,
-    before: Annotated[str | None, Query(description="The cursor.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    before: IdCursor = None,
+    limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
     """Return what was sent there, or is to be; the newest first, a page at a time."""
-    found = await run_sync(
+    page = await run_sync(
         partial(
             house.herd.webhooks.deliveries.page,
             webhook,
@@ -114,8 +115,8 @@ async def deliveries(
         )
     )
     return {
-        "deliveries": [shown_delivery(one) for one in found],
-        "next": found[-1].id if len(found) == limit else None,
+        "deliveries": [shown_delivery(one) for one in page.items],
+        "next": page.next,
     }
 
 

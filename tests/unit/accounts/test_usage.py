@@ -259,7 +259,6 @@ def test_the_command_shows_a_table_json_or_csv(cli, busy):
 
 
 def test_the_command_shows_every_page(cli, monkeypatch):
-    monkeypatch.setattr(usage_module, "MAX_PAGE", 1)
     monkeypatch.setitem(read_usage.__kwdefaults__, "limit", 1)
     assert [row["name"] for row in cli.json("usage")["rows"]] == ["ada", "default"]
 
