@@ -53,7 +53,7 @@ def giving_up(until_s: float | None) -> Iterator[None]:
 
 
 def give_up_s() -> float | None:
-    """When this thread gives up waiting for the database, by `time.monotonic`; None: never."""
+    """Return when this thread gives up on the database, by `time.monotonic`; None: never."""
     return _give_up_s.get()
 
 

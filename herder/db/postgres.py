@@ -229,7 +229,7 @@ class Postgres:
         if state in _DAMAGED:
             return SetupError(f"The database is damaged: {self._quoted(str(cause))}.")
         if state is not None and state.startswith(_SHORT_OF):
-            return HerdUnavailable(
+            return _Unreachable(
                 f"PostgreSQL at {self._server} cannot do this now: {self._quoted(str(cause))}; "
                 f"try again later."
             )
@@ -259,12 +259,12 @@ class Postgres:
                 f"{self._database}` creates it."
             )
         if said := _ITS_WORDS.search(reason):
-            return HerdUnavailable(
+            return _Unreachable(
                 f"PostgreSQL at {self._server} accepts no connections: {self._quoted(said[1])}; "
                 f"try again."
             )
         if _NO_HOST.search(reason):
-            return HerdUnavailable(
+            return _Unreachable(
                 f"The host of PostgreSQL at {self._server} cannot be looked up; is "
                 f"HERD_DATABASE_URL right?"
             )
@@ -273,7 +273,13 @@ class Postgres:
                 f"PostgreSQL at {self._server} and HERD_DATABASE_URL do not agree on encryption; "
                 f"look at its sslmode and certificates."
             )
-        return HerdUnavailable(f"PostgreSQL at {self._server} does not answer; try again.")
+        return _Unreachable(f"PostgreSQL at {self._server} does not answer; try again.")
+
+
+class _Unreachable(HerdUnavailable):
+    """The server does not do what it is asked now; the message names it."""
+
+    told_callers = "The herd's database is out of reach; try again."
 
 
 class _Lost(HerdUnavailable):

@@ -1,4 +1,4 @@
-"""What of the driver, psycopg 3, is made to our measure: who waits, and how text is sent.
+"""Adapts the driver, psycopg 3: how it waits, and how text is sent.
 
 The driver is loaded when it is first used: a herd on SQLite needs none.
 """
@@ -42,7 +42,7 @@ def connection_type() -> type[Any]:
             return super().wait(bounded, *args, **more)
 
         def _until(self, gen: Any, until_s: float) -> Any:
-            """As `gen`, which the driver also resumes, ten times a second, when nothing came."""
+            """Wrap `gen`, which the driver also resumes, ten times a second, when nothing came."""
             try:
                 wanted = next(gen)
                 while True:

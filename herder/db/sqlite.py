@@ -168,10 +168,16 @@ def _meaning(reason: str) -> HerdError | None:
     if "locked" in reason or "busy" in reason:
         return HerdUnavailable("The database is busy; try again.")
     if "is full" in reason:
-        return HerdUnavailable("The disk of the database is full; make room there.")
+        return _DiskFull("The disk of the database is full; make room there.")
     if "I/O error" in reason:
         return _DiskFailed("The disk of the database answers with errors.")
     return None
+
+
+class _DiskFull(HerdUnavailable):
+    """No room is left where the database is."""
+
+    told_callers = "The herd's database is out of reach; try again."
 
 
 class _DiskFailed(HerdUnavailable):

@@ -24,6 +24,8 @@ class HerdError(Exception):
     """The root. `code` is stable; `data` holds what the sentence is made of."""
 
     code: ClassVar[str] = "herd_error"
+    told_callers: ClassVar[str] = ""
+    """The sentence for callers over HTTP where the message is for the herd's operator."""
 
     def __init__(self, message: str, **data: Any) -> None:
         super().__init__(message)

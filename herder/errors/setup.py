@@ -9,6 +9,7 @@ class SetupError(HerdError):
     """Raised when the home folder, a key or a setting is missing or wrong."""
 
     code = "setup_error"
+    told_callers = "The herd is not set up; its operator has to look at it."
 
 
 class HerdUnavailable(HerdError):

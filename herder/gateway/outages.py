@@ -236,13 +236,13 @@ class _Taking:
 
 def _unsettled(order_id: str, *, has_key: bool) -> CommitUnknown:
     what = (
-        "the same call with the same Idempotency-Key finds it, and is charged once."
+        "the same call with the same Idempotency-Key finds it, and is charged once"
         if has_key
-        else "it is called off as soon as the database is back."
+        else "it is called off as soon as the database is back"
     )
     return CommitUnknown(
         f"The database went away while it took order {order_id}, and does not answer; if there is "
-        f"such an order, {what}",
+        f"such an order, {what}.",
         order=order_id,
     )
 

@@ -236,7 +236,7 @@ class Messages:
 
 
 def _was_taken(connection: Connection, sent: _Sent) -> bool:
-    """Whether a message was taken: each leaves an order, or a letter to its sender."""
+    """Return whether a message was taken: each leaves an order, or a letter to its sender."""
     if order_sql.get_order(connection, sent.order_id) is not None:
         return True
     return message_sql.is_answered(connection, sent.account, sent.id)

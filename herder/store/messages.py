@@ -151,7 +151,9 @@ def newest(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 
 
 def is_answered(connection: Connection, name: str, to: str) -> bool:
-    """Whether an account's inbox has an answer to a message; reads all of it, and is rarely asked.
+    """Return whether an inbox has an answer to a message.
+
+    Reads all of the inbox, and is rarely called.
 
     Args:
         connection: a transaction.

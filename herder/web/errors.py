@@ -45,6 +45,7 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     # Not 503, which says that the same call may work soon: this one waits for a person.
     (errors.OrderSetAside, 500),
     (errors.HerdUnavailable, 503),
+    (errors.SetupError, 503),
     (errors.InvalidRequest, 400),
 )
 """What each error is in HTTP; the first that fits, and 500 if none does."""
@@ -105,8 +106,13 @@ def body_of(
 
 
 def answer_to(error: errors.HerdError) -> Answer:
-    """Return the answer to a call that was refused."""
+    """Return the answer to a call that was refused.
+
+    A message that is for the operator goes to the log instead, with its data.
+    """
     status = status_of(error)
+    if status >= 500:
+        _log.warning("call_failed", code=error.code, reason=error.message)
     headers = {}
     if isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(error.retry_after_s)
@@ -118,7 +124,11 @@ def answer_to(error: errors.HerdError) -> Answer:
     elif status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="llama-herder"'
     param = getattr(error, "param", None)
-    body = body_of(error.message, status, error.code, param, error.data)
+    message, data = error.message, error.data
+    if error.told_callers:
+        message = error.told_callers
+        data = {name: data[name] for name in ("order",) if name in data}
+    body = body_of(message, status, error.code, param, data)
     return Answer(body, status, headers=headers)
 
 
@@ -141,8 +151,6 @@ def register(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> Answer:
         assert isinstance(error, errors.HerdError)
-        if status_of(error) >= 500:
-            _log.warning("call_failed", code=error.code)
         return answer_to(error)
 
     async def misshapen(_: Request, error: Exception) -> Answer:

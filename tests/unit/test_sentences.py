@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import herder.db.postgres
+import herder.db.sqlite
 import herder.errors
 import ledger.errors
 import workers.errors

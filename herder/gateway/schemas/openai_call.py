@@ -1,4 +1,4 @@
-"""What a call to one of OpenAI's routes asks of the herd: its body and its headers, read. Pure."""
+"""A call to one of OpenAI's routes, read from its body and headers. Pure."""
 
 from __future__ import annotations
 
