@@ -168,7 +168,7 @@ Bias = dict[Annotated[StrictStr, Field(pattern="^[0-9]{1,9}$")], Number]
 
 
 class _Body(_Given, SamplingFields):
-    """What both routes take; what is not here is refused by its name, unless it is null."""
+    """The parameters of both routes; any other is refused by its name, unless it is null."""
 
     model: Annotated[
         StrictStr,
