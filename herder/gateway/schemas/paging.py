@@ -1,4 +1,4 @@
-"""What every list over HTTP is asked with: how much of it, and from where on."""
+"""The page parameters of every list over HTTP: how many rows, and from where on."""
 
 from __future__ import annotations
 
