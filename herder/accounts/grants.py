@@ -137,7 +137,7 @@ class Grants:
             _require_same(found, asked, starts)
             return found
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def list(
         self, account: str | None = None, *, after: str | None = None, limit: int | None = None

@@ -196,6 +196,8 @@ class Desk:
             raise InvalidFee("fee", fee, MAX_WINSTON)
 
         def step(connection: Connection) -> Order:
+            # It is ranked by the policy, which changes before or after, and never meanwhile.
+            model_sql.share_policy(connection)
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or (account is not None and order.account != account):
                 raise OrderNotFound(order_id)

@@ -21,6 +21,7 @@ from herder.domain.receipts import receipt_of
 from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
 from herder.orders.closer import is_about_an_order, why
 from herder.orders.closing import Plan, Settled
+from herder.orders.settlement import CALLED_OFF
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
 from herder.store.set_aside import Aside
@@ -108,6 +109,8 @@ class SetAside:
     def retry(self, order_id: str) -> Receipt:
         """End an order as it was to end; where that is not known, let it wait again.
 
+        One that was called off does not wait again: it ends as that says, and costs nothing.
+
         Returns:
             Its receipt as it stands then.
 
@@ -119,6 +122,8 @@ class SetAside:
 
         def plan_it(_: Connection, aside: Aside, plan: Plan, now_us: int) -> Order:
             order = aside.order
+            if aside.ending is None and order.call_off is not None:
+                return plan.end(order, CALLED_OFF[order.call_off], now_us, None)
             if aside.ending is None:
                 return plan.requeue(replace(order, instance=None), "retried")
             ended = aside.ending._replace(ended_us=now_us).applied_to(order)
@@ -169,11 +174,16 @@ class SetAside:
         order_id: str,
         plan_it: Callable[[Connection, Aside, Plan, int], Order],
     ) -> Receipt:
+        tried: Settled | None = None
+
         def step(connection: Connection) -> tuple[Order, Settled]:
+            nonlocal tried
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None:
                 raise OrderNotFound(order_id)
             aside = set_aside_sql.find(connection, order)
+            if aside is None and tried is not None:
+                return order, tried  # it was committed, and nobody heard of it
             if aside is None:
                 raise InvalidRequest(
                     f"Order {order_id} is {order.state} and not set aside; `herd order aside list` "
@@ -188,10 +198,11 @@ class SetAside:
                 resolved = self._refund(connection, resolved)
             done.note(plan)
             done.models.add(order.model)
+            tried = done
             return resolved, done
 
         try:
-            order, done = self._database.transact(step)
+            order, done = self._database.settle(step)
         except (OrderNotFound, InvalidRequest):
             raise
         except Exception as error:

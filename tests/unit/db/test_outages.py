@@ -77,6 +77,28 @@ def test_bids_cancellations_refunds_and_deposits_that_were_cut_off_happen_once(
     assert house.accounts.balance("default").available == 100_005
 
 
+def test_a_grant_that_was_cut_off_is_one_grant(outage_house, outage):
+    """Its operator, told of a failure, would make another one."""
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    grant = outage_house.grants.create("default", 5, "month")
+    waiting.join()
+    assert [one.id for one in outage_house.grants.list()] == [grant.id]
+    assert (grant.periods, outage_house.available()) == (1, 100_005)
+
+
+def test_what_an_operator_decides_of_an_order_set_aside_is_done_and_told_once(outage_house, outage):
+    house = outage_house
+    order = house.submit(fee=50)
+    with house.database.write() as connection:
+        house.books.post(connection, order.hold_id, 20)
+    assert house.withdrawal.cancel(order.id).state == "set_aside"
+    waiting = back_after(outage, outage.at_commit(), 0.3)
+    receipt = house.aside.give_back(order.id)
+    waiting.join()
+    assert (receipt.state, receipt.charged, receipt.refunded) == ("failed", 20, 20)
+    assert (house.available(), house.aside.count()) == (100_000, 0)
+
+
 def test_a_commit_of_which_nothing_is_heard_says_which_order_it_was(
     outage_house, outage, monkeypatch
 ):

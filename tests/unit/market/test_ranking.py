@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import Engine, event, select
 
@@ -10,6 +12,7 @@ from herder.domain.pricing import rank
 from herder.errors import HerdUnavailable
 from herder.market import policy, ranking
 from herder.market.ranking import Ranker
+from herder.orders import intake
 from herder.store import models as model_sql
 
 AGING_S = 60
@@ -217,6 +220,33 @@ def test_a_fee_that_was_raised_while_its_rank_was_worked_out_counts(house, monke
         pass
     assert ranked_for(house, AGING_S)
     assert left == []
+
+
+def test_a_bid_that_is_priced_while_the_policy_changes_is_ranked_by_the_new_one(house, monkeypatch):
+    """Its rank is by the old policy, and the new one's ranking must not pass it over."""
+    first, _ = submit(house, 20, 21)
+    ranks, bid = Ranker._ranks, intake.book_sql.rebid
+    worked_out = threading.Event()
+    changing = threading.Thread(
+        target=policy.set_policy, args=(house.database,), kwargs={"aging_s": AGING_S}
+    )
+
+    def ranks_then_tell(*args):
+        found = ranks(*args)
+        worked_out.set()
+        return found
+
+    def bid_later(*args):
+        changing.start()
+        # It waits for the bid, so that this passes as time goes by; else it was ahead of it.
+        worked_out.wait(2)
+        bid(*args)
+
+    monkeypatch.setattr(Ranker, "_ranks", ranks_then_tell)
+    monkeypatch.setattr(intake.book_sql, "rebid", bid_later)
+    house.desk.rebid(first.id, 100)
+    changing.join()
+    assert ranked_for(house, AGING_S)
 
 
 def test_a_change_while_ranks_are_worked_out_is_what_counts(house, monkeypatch):

@@ -158,6 +158,20 @@ def test_an_end_that_cannot_be_worked_out_waits_again_when_it_is_retried(house, 
     assert house.order(order.id).state == "completed"
 
 
+def test_one_that_was_cancelled_never_waits_again(house, monkeypatch):
+    worker = house.worker()
+    order = house.submit()
+    job = house.dispatched()
+    worker.claim(job)
+    house.withdrawal.cancel(order.id)
+    monkeypatch.setattr(house.settlement, "_apply", lambda *_: 1 // 0)
+    worker.finish(job, finish_reason="cancelled")
+    assert aside_of(house, order).ends_as is None
+    receipt = house.aside.retry(order.id)
+    assert (receipt.state, receipt.charged, receipt.returned) == ("cancelled", 0, 13)
+    assert house.dispatch() == []
+
+
 def test_what_was_charged_already_is_given_back_as_a_refund(house):
     order = house.submit(fee=26)
     with house.database.write() as connection:
