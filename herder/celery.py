@@ -26,7 +26,7 @@ from herder.herd.trusted_keys import Keys
 from herder.orders.cancellation import Withdrawal
 from herder.orders.dispatch import Dispatcher
 from herder.orders.settlement import Settlement
-from herder.service.app import make_app
+from herder.service.app import CONNECTIONS, make_app
 from herder.service.loop import Service
 from herder.service.tasks import make_guard, register
 from herder.service.upkeep import make_upkeep
@@ -166,7 +166,7 @@ def _on_worker_init(**_: Any) -> None:
     global _process
     configure_logging(settings.log_level)  # Celery sets up logging only after this
     try:
-        database = Database(settings.database, settings.lease_s)
+        database = Database(settings.database, settings.lease_s, CONNECTIONS)
         _await(database)
         sender = CelerySender(app)
         deliverer = make_deliverer(settings, database)

@@ -26,6 +26,9 @@ PAUSES_S = (0.01, 0.05)
 SETTLE_S = 30.0
 """How long `Database.settle` tries to find out whether a commit happened."""
 
+CONNECTIONS = 15
+"""To the database, that a process uses at once, where it says nothing else."""
+
 Result = TypeVar("Result")
 
 
@@ -66,7 +69,7 @@ class Server(Protocol):
 class Database:
     """One database, as one process sees it. Safe among threads; never used after a fork."""
 
-    def __init__(self, url: str, lease_s: int = 20) -> None:
+    def __init__(self, url: str, lease_s: int = 20, connections: int = CONNECTIONS) -> None:
         """Open the engine; the first transaction connects.
 
         Args:
@@ -74,11 +77,13 @@ class Database:
             lease_s: the silence in seconds that a worker is allowed. On PostgreSQL nobody holds a
                 lock in a transaction that does nothing longer than a third of it, nor waits for
                 one longer than two thirds.
+            connections: how many may be used at once, besides those of short reads: of threads
+                that want one, so many are served, and the others wait.
 
         Raises:
             SetupError: no address of a database that is known here, or its driver is missing.
         """
-        self._server = _open(url, lease_s)
+        self._server = _open(url, lease_s, connections)
 
     @property
     def reads_at_once(self) -> bool:
@@ -171,13 +176,13 @@ class Database:
         self._server.close()
 
 
-def _open(address: str, lease_s: int) -> Server:
+def _open(address: str, lease_s: int, connections: int) -> Server:
     url = _parse(address)
     match url.get_backend_name():
         case "sqlite":
-            return Sqlite(url)
+            return Sqlite(url, connections)
         case "postgresql" | "postgres":
-            return Postgres(url, lease_s)
+            return Postgres(url, lease_s, connections)
         case other:
             raise SetupError(
                 f"HERD_DATABASE_URL names {other!r}; only sqlite and postgresql are supported."

@@ -54,6 +54,9 @@ _NO_TLS = re.compile(r"SSL|certificate|GSSAPI|channel binding", re.IGNORECASE)
 _ITS_WORDS = re.compile(r"(?:FATAL|ERROR|PANIC):\s+([^\n]+)")
 MAX_QUOTED = 200
 
+KEPT_OPEN = 5
+"""Connections of a pool that stay open; those beyond are closed after use."""
+
 # Of two who wait for each other the server undoes one, once it has looked, `deadlock_timeout` after
 # it began to wait. Were they to give up as soon, both would be undone.
 # What was committed survives a power cut: a server may be told otherwise, and is not believed.
@@ -102,7 +105,7 @@ def _limit_statements(connection: Connection) -> None:
 class Postgres:
     """A database of a PostgreSQL server, as `herder.db.database.Server` asks for it."""
 
-    def __init__(self, url: URL, lease_s: int) -> None:
+    def __init__(self, url: URL, lease_s: int, connections: int) -> None:
         """Open the engine; the first transaction connects.
 
         Raises:
@@ -117,7 +120,7 @@ class Postgres:
         self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
         self._password = str(url.password or "")
         patience_s = max(1, lease_s // 3)
-        self._writer = self._engine(url, patience_s)
+        self._writer = self._engine(url, patience_s, max_overflow=max(0, connections - KEPT_OPEN))
         # The same connections, each set as it is taken.
         reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reader = self._writer.execution_options(**reading)
@@ -134,6 +137,7 @@ class Postgres:
                 pool_pre_ping=True,
                 hide_parameters=True,  # they are prompts, answers and nonces; errors are logged
                 connect_args=_connect_args(url, patience_s),
+                pool_size=KEPT_OPEN,
                 **pool,
             )
         except ImportError:

@@ -28,15 +28,17 @@ from ledger import SQLITE_PRAGMAS, LedgerBusy, LedgerFault
 
 BUSY_TIMEOUT_S = 30
 POOL_TIMEOUT_S = 10
-"""How long a read waits for a connection: 15 reads go on at once in a process, and as many short
-ones as one event loop takes."""
+"""How long a read waits for a connection, in seconds."""
+KEPT_OPEN = 5
+"""Connections that stay open; those beyond are closed after use."""
 
 
 class Sqlite:
     """A file, or a database in memory, as `herder.db.database.Server` asks for it."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, connections: int) -> None:
         """Open the engines; the first transaction connects."""
+        self._connections = connections
         self._path = url.database if url.database not in (None, "", ":memory:") else None
         self._url = url.set(drivername="sqlite+pysqlite")
         self._mutex = threading.Lock()
@@ -53,7 +55,15 @@ class Sqlite:
 
     def _engine(self, begin: str) -> Engine:
         # What lives in memory has no pool that could wait.
-        pool: dict[str, Any] = {} if self._path is None else {"pool_timeout": POOL_TIMEOUT_S}
+        pool: dict[str, Any] = (
+            {}
+            if self._path is None
+            else {
+                "pool_timeout": POOL_TIMEOUT_S,
+                "max_overflow": max(0, self._connections - KEPT_OPEN),
+                "pool_size": min(self._connections, KEPT_OPEN),
+            }
+        )
         engine = create_engine(
             self._url,
             hide_parameters=True,  # they are prompts, answers and nonces; errors are logged

@@ -116,6 +116,18 @@ def each_alone(
     each_alone(rows[half:], do, set_aside)
 
 
+SPREAD_S = 1.0
+"""Seconds over which the first steps of duties are spread: the period of most of them."""
+
+
+def spread(runners: Sequence[Runner]) -> list[tuple[Runner, float]]:
+    """Return duties with the seconds after which each begins, always the same.
+
+    All at once they would want a connection each at the same moment, second after second.
+    """
+    return [(one, SPREAD_S * place / len(runners)) for place, one in enumerate(runners)]
+
+
 class Runner:
     """Does one duty, as its definition says. One thread at a time.
 

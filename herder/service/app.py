@@ -11,6 +11,11 @@ from workers.wire import HERDER_QUEUE
 HANDOVER_THREADS = 2
 """Celery's threads only hand over to the herder's own."""
 
+CONNECTIONS = 20
+"""Connections to the database that a herder may use at once: one for each thread that may want one,
+which are `work`, `beats`, each duty, the deliverer of webhooks and the thread that sends them, and
+Celery's two."""
+
 
 def make_app(settings: Settings) -> Celery:
     """Return a Celery app that speaks to queue `herder`."""

@@ -18,7 +18,7 @@ from redis import RedisError
 
 from herder.db.database import Database
 from herder.duties.records import Guard, Tally
-from herder.duties.runner import OUTAGES, Duty, Runner, each_alone
+from herder.duties.runner import OUTAGES, Duty, Runner, each_alone, spread
 from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
 from herder.orders.cancellation import Withdrawal
@@ -348,13 +348,16 @@ class Service:
     def start(self) -> None:
         """Begin to work, to listen and to do the duties, each on a thread of its own."""
 
-        def make(name: str, step: Callable[[Loop], object], every_s: float = 0.0) -> Loop:
+        def make(
+            name: str, step: Callable[[Loop], object], every_s: float = 0.0, first_s: float = 0.0
+        ) -> Loop:
             # Runners count for themselves.
             told = None if every_s else (lambda _error: self.tally.failed(name))
             loop = Loop(
                 name,
                 lambda: step(loop),
                 every_s=every_s,
+                first_s=first_s,
                 outages=OUTAGES,
                 retry_s=RETRY_S,
                 on_failure=told,
@@ -367,8 +370,8 @@ class Service:
             make(WORK, lambda _: self.work(1.0)),
             make(BEATS, self._listen_on),
             *(
-                make(runner.duty.name, partial(_run, runner), runner.every_s)
-                for runner in self._runners
+                make(runner.duty.name, partial(_run, runner), runner.every_s, first_s)
+                for runner, first_s in spread(self._runners)
             ),
         ]
         for loop in self._loops:

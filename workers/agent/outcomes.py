@@ -15,6 +15,7 @@ from workers.wire import (
     HERDER_QUEUE,
     MAX_OUTCOMES,
     OUTCOME_TASK,
+    Failure,
     Held,
     Outcome,
     Outcomes,
@@ -42,11 +43,30 @@ class Sender(Protocol):
         """Send messages; raises OSError when the broker is out of reach."""
 
 
+NOT_SEALED = Failure(
+    code="outcome_not_sealed",
+    message="The worker could not put its answer into a message.",
+    permanent=False,
+)
+"""Another worker may answer otherwise; how many may try is bounded as for any failure."""
+
+
 @dataclass(slots=True)
 class _Kept:
     outcome: Outcome
     due_s: float
     wait_s: float
+
+
+def _failed(outcome: Outcome) -> Outcome:
+    """Return a failure in place of an outcome that cannot be sealed."""
+    return Outcome(
+        order=outcome.order,
+        attempt=outcome.attempt,
+        nonce=outcome.nonce,
+        result="failed",
+        failure=NOT_SEALED,
+    )
 
 
 class OutcomeBox:
@@ -129,20 +149,43 @@ class OutcomeBox:
                 kept.wait_s = min(kept.wait_s * 2, RESEND_MOST_S)
         if not taken:
             return False
-        batch = tuple(kept.outcome for kept in taken)
-        token = self._seal(Outcomes(outcomes=batch))
-        label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
         try:
-            self._sender.publish_many(
-                [NewTask(HERDER_QUEUE, OUTCOME_TASK, token, attempt_id(batch[0].held), label)]
-            )
+            self._sender.publish_many(self._sealed(taken))
         except OSError as error:
-            _log.warning("outcomes_not_sent", count=len(batch), reason=str(error))
+            _log.warning("outcomes_not_sent", count=len(taken), reason=str(error))
             with self._lock:
                 for kept in taken:
                     # Nobody had a chance to confirm it: that is no reason to wait longer.
                     kept.due_s, kept.wait_s = self._clock() + self._resend_s, self._resend_s
         return True
+
+    def _sealed(self, taken: Sequence[_Kept]) -> list[NewTask]:
+        """Seal outcomes in one message; where that fails halves of them, down to each alone.
+
+        One that cannot be sealed alone never can: its attempt failed instead, which can be told.
+
+        Raises:
+            MemoryError, OSError: it cannot be done now.
+        """
+        try:
+            return [self._message(tuple(kept.outcome for kept in taken))]
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 (logged; its text could quote an answer)
+            if len(taken) > 1:
+                half = len(taken) // 2
+                return self._sealed(taken[:half]) + self._sealed(taken[half:])
+            (kept,) = taken
+            _log.error("outcome_not_sealed", order=kept.outcome.order, reason=type(error).__name__)
+        if kept.outcome.failure == NOT_SEALED:
+            return []  # not even that: it is tried again with the next one that is due
+        kept.outcome = _failed(kept.outcome)
+        return self._sealed(taken)
+
+    def _message(self, batch: tuple[Outcome, ...]) -> NewTask:
+        token = self._seal(Outcomes(outcomes=batch))
+        label = f"order={batch[0].order}" + (f" +{len(batch) - 1}" if len(batch) > 1 else "")
+        return NewTask(HERDER_QUEUE, OUTCOME_TASK, token, attempt_id(batch[0].held), label)
 
     def start(self) -> None:
         """Begin to send."""

@@ -148,6 +148,8 @@ class Loop:
             `pause` waits within a step, and `leave` ends the loop from within one.
         every_s: seconds between the end of a step and the next one, which `wake` cuts short;
             0: none, the step waits by itself.
+        first_s: seconds before the first step, which `wake` cuts short, so that many loops that
+            start together do not wake together.
         unblock: is called by `stop`, to end what a step waits for.
         last: is called on the thread after the last step: to flush, or to close.
         daemon: whether the program may end while the thread lives.
@@ -160,6 +162,7 @@ class Loop:
         step: Callable[[], object],
         *,
         every_s: float = 0.0,
+        first_s: float = 0.0,
         unblock: Callable[[], object] | None = None,
         last: Callable[[], object] | None = None,
         daemon: bool = True,
@@ -172,6 +175,7 @@ class Loop:
         self.name = name
         self._step = step
         self._every_s = every_s
+        self._first_s = first_s
         self._unblock = unblock
         self._last = last
         self._daemon = daemon
@@ -257,6 +261,8 @@ class Loop:
         return not _lives(run)
 
     def _loop(self, run: _Run) -> None:
+        if self._first_s > 0:
+            run.roused.wait(self._first_s)
         while not run.stopping.is_set() and run.pid == os.getpid():
             run.roused.clear()
             if run.stopping.is_set():

@@ -77,13 +77,50 @@ def test_a_broker_that_was_away_for_long_is_tried_as_soon_as_at_first(make_box, 
     assert box.send(), "it was sent once, and is not confirmed"
 
 
+def test_one_that_cannot_be_sealed_holds_up_no_other_and_becomes_a_failure(make_box, sender):
+    def seal(body):
+        if any(one.text == "bad" for one in body.outcomes):
+            raise ValueError("it quotes the text: bad")
+        return body
+
+    box = make_box(seal)
+    for number in range(9):
+        text = "bad" if number == 4 else "good"
+        one = Outcome(order=f"o-{number}", attempt=1, nonce="n", result="completed", text=text)
+        box.put(f"o-{number}:1", one)
+    assert box.send()
+    assert not box.send()
+    sent = [one for task in sender.sent for one in task.token.outcomes]
+    assert [one.order for one in sent] == [f"o-{number}" for number in range(9)]
+    assert [one.result for one in sent] == ["completed"] * 4 + ["failed"] + ["completed"] * 4
+    (failed,) = [one for one in sent if one.failure is not None]
+    assert (failed.failure.code, failed.text) == ("outcome_not_sealed", "")
+    assert len(box) == 9, "each is kept until it is confirmed"
+
+
+def test_one_whose_failure_cannot_be_sealed_either_holds_up_no_other(make_box, sender, clock):
+    def seal(body):
+        if any(one.order == "bad" for one in body.outcomes):
+            raise ValueError
+        return body
+
+    box = make_box(seal)
+    for order in ("bad", "good"):
+        box.put(f"{order}:1", outcome(order))
+    assert box.send()
+    assert not box.send(), "it is not tried again at once"
+    assert [task.token.outcomes[0].order for task in sender.sent] == ["good"]
+    clock.now_s += 5
+    assert box.send()
+
+
 def test_an_error_that_nobody_thought_of_does_not_end_the_sending(make_box, sender):
     broken = [True]
 
     def seal(body):
         if broken:
             broken.pop()
-            raise RuntimeError("a fault in the program")
+            raise MemoryError("for now")
         return body.outcomes[0].order
 
     box = make_box(seal)

@@ -491,3 +491,16 @@ def test_a_task_that_ends_the_process_is_logged():
     ran = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 5
     assert "ERROR step_failed loop=share" in ran.stderr
+
+
+def test_the_first_step_may_come_later_and_a_wake_or_a_stop_cuts_that_short():
+    steps = []
+    loop = Loop("later", lambda: steps.append(1), every_s=3600, first_s=3600)
+    loop.start()
+    assert not steps
+    wait_for(lambda: loop.wake() or steps, "it was woken")
+    assert loop.stop(60)
+    late = Loop("later", lambda: steps.append(2), every_s=3600, first_s=3600)
+    late.start()
+    assert late.stop(60)
+    assert 2 not in steps
