@@ -42,7 +42,7 @@ from workers.transport.streams import Streams, connect
 _log = structlog.get_logger("herder")
 
 LOOK_AGAIN_S = 1.0
-"""How often a herder that starts before its database looks for it."""
+"""The pause between looks for a database that is not up yet."""
 
 EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
 

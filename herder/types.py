@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 PLACE_COUNTED = 1000
-"""How far a queue is counted exactly: counting a million rows for each caller would make the book
-slower as it grows."""
+"""The last place in a queue that is counted exactly: counting a million rows for each caller would
+make the book slower as it grows."""
 
 PLACE_UNKNOWN = PLACE_COUNTED + 2
 """The place of an order that has more than that before it, while nobody has counted how many."""

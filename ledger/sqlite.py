@@ -20,7 +20,7 @@ PRAGMAS = (
     "PRAGMA cache_size=-16384",
     "PRAGMA wal_autocheckpoint=4000",
 )
-"""What whoever opens a connection for the ledger executes on it, outside a transaction.
+"""The statements to execute on each new connection for the ledger, outside a transaction.
 
 The first two are required. Without the first, SQLite checks no foreign key, and a transfer to an
 account that does not exist would lose money. Without the second, `INSERT OR REPLACE` deletes a

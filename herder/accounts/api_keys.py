@@ -34,7 +34,7 @@ from herder.store import api_keys as key_sql
 from herder.store.api_keys import ApiKey
 
 SCOPES = ("buy", "read", "operate")
-"""What a key may be used for: to submit and change orders; to see its account's orders and money;
+"""The uses of a key: to submit and change orders; to see its account's orders and money;
 to manage accounts, keys and workers of the herd."""
 
 MAX_NAME_CHARS = 100

@@ -52,7 +52,7 @@ POSTED_AT_ONCE = 100
 up, however many were missed."""
 
 RETRY_US = 3_600_000_000
-"""How often what was set aside is tried again."""
+"""The time between tries of what was set aside."""
 
 MAX_NOTE_CHARS = 200
 _BROKEN = "Posting it failed with an internal error; the herder's log has it."

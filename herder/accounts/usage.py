@@ -23,7 +23,7 @@ from herder.store.usage import Used
 BY = ("account", "model")
 MOST_DAYS = 366
 NUMBERS = tuple(one.name for one in fields(Used))[1:]
-"""What is told of each account or model, beside its name."""
+"""The figures of each account or model."""
 
 
 @dataclass(frozen=True, slots=True)

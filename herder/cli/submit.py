@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from herder.types import Receipt
 
 CANCEL_WAIT_S = 15
-"""How long a cancelled order's end is waited for."""
+"""The wait for a cancelled order's end."""
 
 
 def _option(name: str, metavar: str, help_text: str) -> Any:

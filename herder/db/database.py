@@ -24,7 +24,7 @@ PAUSES_S = (0.01, 0.05)
 """Before each further try of a transaction that was undone for others' sake."""
 
 SETTLE_S = 30.0
-"""How long `Database.settle` tries to find out whether a commit happened."""
+"""The time that `Database.settle` has to find out whether a commit happened."""
 
 CONNECTIONS = 15
 """To the database, that a process uses at once, where it says nothing else."""

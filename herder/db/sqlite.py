@@ -28,7 +28,7 @@ from ledger import SQLITE_PRAGMAS, LedgerBusy, LedgerFault
 
 BUSY_TIMEOUT_S = 30
 POOL_TIMEOUT_S = 10
-"""How long a read waits for a connection, in seconds."""
+"""The time that a read waits for a connection."""
 KEPT_OPEN = 5
 """Connections that stay open; those beyond are closed after use."""
 

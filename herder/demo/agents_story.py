@@ -32,7 +32,7 @@ LINES = (
     "My soup is cold, and the bread is hard.",
     "Thank you all, you are wonderful.",
 )
-"""What the guest says; of its moods the agent makes grades."""
+"""The guest's lines; the agent grades their moods."""
 _COUNT = re.compile(r"\b([a-z]+)=(\d+)")
 
 

@@ -14,8 +14,8 @@ from herder.domain.order import Order
 from workers.wire import Held
 
 Verdict = Literal["current", "settled", "void"]
-"""Whether an attempt that a worker names is the order's current one, and that worker's to end
-(`current`); over, because that worker's outcome of it was taken in (`settled`); or neither."""
+"""The state of an attempt that a worker names: it is the order's current one, which that worker may
+end (`current`); that worker's outcome of it was taken in already (`settled`); or neither."""
 
 
 def judge_attempt(order: Order | None, held: Held, instance: str) -> Verdict:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4, uuid5
 from herder.domain.parsing import parse_key
 
 _CALLS = UUID("5d1d7f39-6c4b-5a52-9d0c-0e4f3c1b2a77")
-"""What the ids of operators' calls follow from; drawn once, and the same for ever."""
+"""The namespace of the ids of operators' calls; drawn once, and the same for ever."""
 
 
 def new_uuid() -> str:

@@ -135,14 +135,14 @@ class Order:
     reference: str | None
     hold_id: str
     holds: int
-    """How many holds it has had: a re-bid places a new one."""
+    """The number of its holds so far: a re-bid places a new one."""
     start_by_us: int | None
     run_limit_s: int | None
     submitted_us: int
     attempt: int
     nonce: str | None
     attempt_open: bool
-    """Whether the current attempt may still answer."""
+    """True while the current attempt may still answer."""
     dispatched_us: int | None
     instance: str | None
     """The worker instance that the current attempt is bound to."""
@@ -150,13 +150,13 @@ class Order:
     weights: str | None
     started_us: int | None
     begun: bool
-    """Whether a worker ever began it; then `start_by_us` does not end it any more."""
+    """True once a worker has begun it; then `start_by_us` no longer ends it."""
     call_off: str | None
-    """Why the attempt that runs is to stop: `cancelled` or `deadline`."""
+    """The reason for which the running attempt is to stop: `cancelled` or `deadline`."""
     deadline_heard_s: int | None
-    """When its claim or lease runs out, on the listening clock."""
+    """The end of its claim or lease, on the listening clock."""
     overdue_heard_s: int | None
-    """When it is ended whatever its worker says, on the listening clock."""
+    """The time at which it is ended whatever its worker says, on the listening clock."""
     tries: int
     dispatches: int
     ended_us: int | None

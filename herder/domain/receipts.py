@@ -14,7 +14,7 @@ SET_ASIDE: dict[str, object] = {
     "have decided, its fee stays held and nothing is charged.",
     "permanent": False,
 }
-"""What a receipt says of an order that is set aside; the reason itself is for operators."""
+"""The failure in the receipt of an order that is set aside; the reason itself is for operators."""
 
 
 def decimal_text(value: Fraction, places: int = 6) -> str:

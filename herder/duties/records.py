@@ -10,7 +10,7 @@ from herder.store import duties as duty_sql
 from herder.store.duties import Counts
 
 LEASE_S = 60.0
-"""How long a herder has a guarded duty without a word: longer than a batch may take."""
+"""The lease of a guarded duty: longer than a batch may take."""
 
 
 class Tally:

@@ -25,14 +25,14 @@ from herder.store.duties import Counts
 _log = structlog.get_logger("herder.duties.runner")
 
 OUTAGES: tuple[type[Exception], ...] = (RedisError, HerdUnavailable, OSError)
-"""What says that something else is out of reach: no row is to blame, and all is tried again."""
+"""Errors of things that are out of reach: no row is to blame, and all is tried again."""
 
 BATCH = 500
 """Rows of one batch, where a duty says nothing else: no transaction holds its locks for long."""
 
 LIMIT_S = 10.0
 LOOK_S = 60.0
-"""How often a herder looks at least whether a guarded duty was left by who had it."""
+"""The longest pause before a herder looks whether a guarded duty has become free."""
 
 Row = TypeVar("Row")
 

@@ -37,7 +37,7 @@ _log = structlog.get_logger("herder.gateway")
 
 SPARE_READS = 8
 TRIM_S = 10.0
-"""How often connections to Redis that nobody needs are closed."""
+"""The pause between closings of connections to Redis that nobody needs."""
 
 
 def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:

@@ -22,7 +22,7 @@ from herder.store.api_keys import ApiKey
 from herder.web.single_flight import Once
 
 PATIENCE_S = 2.0
-"""How long a call waits for a database that is away before it is refused."""
+"""The time that a call waits for a database that is away before it is refused."""
 
 
 @dataclass(frozen=True, slots=True)

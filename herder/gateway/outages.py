@@ -25,12 +25,12 @@ from herder.errors import HerdError, HerdUnavailable, OrderNotFound
 from workers.transport.loops import TaskLoop
 
 LOOK_S = 1.0
-"""How often what could not be cancelled is tried again."""
+"""The pause before a failed cancellation is tried again."""
 MAX_REMEMBERED = 10_000
 APPEARS_S = 60.0
-"""How long an order may take to appear whose commit was lost on its way."""
+"""The time within which an order whose commit was lost may still appear."""
 LAST_S = 5.0
-"""How long a gateway that is told to stop goes on cancelling."""
+"""The time for which a gateway that is told to stop goes on cancelling."""
 
 _log = structlog.get_logger("herder.gateway")
 

@@ -73,7 +73,7 @@ class _Batch:
     heard_s: int
     orders: dict[str, Order]
     at_us: int = 0
-    """When the message at hand came: an order began when its claim came, not when it was read."""
+    """The arrival of the current message: orders begin when their claims come, not when read."""
     binds: list[BoundRow] = field(default_factory=list)
     renewals: list[RenewedRow] = field(default_factory=list)
     claimed: list[Subject] = field(default_factory=list)

@@ -29,7 +29,7 @@ from workers.transport.streams import connect
 REDIS_FILE = "redis.conf"
 MODEL_NAME = "smollm2-135m-instruct"
 OLDEST_REDIS = (6, 2)
-"""What the project's commands need: streams that are trimmed and read as it reads them."""
+"""The oldest Redis whose streams can be trimmed and read as this project does."""
 
 PORT_WAIT_S = 3.0
 """For the Redis of a `herd up` that was killed a moment ago: the kernel is still ending it."""

@@ -31,7 +31,7 @@ EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h: the program's settings are wrong, starting it again would not help."""
 
 EXIT_KILLED = 130
-"""What a shell calls a program that Ctrl-C ended."""
+"""The exit code that a shell gives to a program ended by Ctrl-C."""
 
 LEASH = Path(__file__).with_name("die_with_parent.py")
 LINES_KEPT = 30

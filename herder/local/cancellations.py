@@ -26,7 +26,7 @@ from workers.wire import PrivateKey, StopAttempt, control_stream, seal
 _log = EventLog("herder.local.cancellations", lowered=True)
 
 PATIENCE_S = 5.0
-"""How long a caller waits for a database that is away, before the cancellation is remembered."""
+"""The time that a caller waits for the database before the cancellation is remembered."""
 MAX_REMEMBERED = 10_000
 LOOK_S = 1.0
 

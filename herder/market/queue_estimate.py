@@ -24,15 +24,15 @@ from herder.types import PLACE_COUNTED
 
 STEP = 2_000
 STEPS_AT_ONCE = 10
-"""What one call counts: some milliseconds, so that a herder's other work is not held up."""
+"""The steps of one call: some milliseconds, so that a herder's other work is not held up."""
 
 MOST_MARKS = 256
 
 EVERY_US = 60_000_000
-"""How old a survey is before the book is counted again."""
+"""The age of a survey at which the book is counted again."""
 
 TOO_OLD_US = 15 * EVERY_US
-"""How old it is before it says nothing: no herder has counted since."""
+"""The age at which it is no longer used: no herder has counted since."""
 
 START = Mark(RANK_CAP + 1, 0, 0, 0)
 """The head of the book: nobody ranks so high."""

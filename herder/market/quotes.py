@@ -32,7 +32,7 @@ DEFAULT_BIDS = tuple(map(Fraction, ("1", "1.1", "1.25", "1.5", "2", "3", "5", "1
 """The multipliers that a quote compares beside the fee quoted, unless it is told others."""
 
 FAR_US = 1_000_000
-"""How long it is known that an order stands far down its book."""
+"""The time for which the position of an order deep in the queue is cached."""
 
 
 class Quotes:

@@ -39,7 +39,7 @@ from herder.store.messages import Keyed
 from herder.types import Info
 
 _REFUSALS = (InvalidRequest, NotFound, InsufficientBalance, KeyLimitReached, RateLimited)
-"""What is answered in the inbox: the message was understood, and is not granted."""
+"""Refusals that are answered in the inbox: the message was understood, and is not granted."""
 
 
 class OrderTaker(Protocol):

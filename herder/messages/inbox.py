@@ -23,9 +23,9 @@ from herder.store.messages import NewMessage, Stored
 from herder.webhooks.events import queue_messages
 
 MOST_KEPT = 100_000
-"""How many messages back an inbox remembers what costs nothing or little to send: a newer message
-takes the place of the oldest. Answers of orders stay as the orders do: nobody who sends an account
-much can have it lose one."""
+"""The number of messages kept per inbox of those that cost little or nothing to send: a newer one
+replaces the oldest. Answers to orders stay as long as the orders, so that nobody can push one out
+by sending many messages."""
 
 MORE_TRIMMED = 100
 """Messages that one transaction forgets at most beside as many as it delivers: an inbox that is too
@@ -35,7 +35,7 @@ MOST_CHARACTERS = 4_000_000
 """Of texts on one page, which holds at least one message however long that is."""
 
 HERDER = "herder"
-"""Who the messages are from, and whom a payment for a prompt goes to."""
+"""The sender of the messages, and the recipient of payments for prompts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ MAX_AT_ONCE = 100
 MOST_FORGOTTEN = 1000
 
 OUTBOX_GRACE_US = 5_000_000
-"""How old an outbox row is before the sweep takes it for one that its herder never published."""
+"""The age at which the sweep assumes that an outbox row was never published."""
 
 RUN_LIMIT_FACTOR = 10
 RUN_LIMIT_LEAST_S = 60

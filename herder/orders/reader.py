@@ -22,7 +22,7 @@ from workers.transport.streams import Streams
 _log = EventLog("herder.orders.reader", lowered=True)
 
 FOLLOW_MS = 1000
-"""How long a reader waits for text before it looks into the database again."""
+"""The time that a reader waits for text before it looks into the database again."""
 
 
 class Answers:

@@ -34,7 +34,7 @@ _STATE_OF = {
     "cancelled": State.CANCELLED,
 }
 CALLED_OFF = {"cancelled": State.CANCELLED, "deadline": State.EXPIRED}
-"""How an order ends whose attempt was called off."""
+"""The end of an order whose attempt was called off."""
 
 
 @dataclass(frozen=True, slots=True)

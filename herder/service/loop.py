@@ -44,7 +44,7 @@ MOST_WAITING = 10_000
 
 THICK = 3
 LINGER_S = 0.012
-"""Where the last batch held `THICK` outcomes or more, the next is gathered for so long: a
+"""After a batch of at least `THICK` outcomes, the wait to collect the next one: a
 transaction costs the same for one as for ten. A herd of long orders never waits for it."""
 NUDGES_APART_S = 0.03
 """The same for submissions to a herd with free slots, after the first."""
@@ -54,16 +54,16 @@ BEATS_APART_S = 0.1
 which then need no transaction."""
 
 COUNT_EVERY_S = 5.0
-"""How often what was counted of duties is written down."""
+"""The pause between writes of the duties' counts."""
 
 RETRY_S = (0.1, 1.0)
 """Seconds after a failure before the first further try, and at most: orders wait behind it."""
 
 STOP_S = 10.0
-"""How long a herder that ends waits for its threads, all together."""
+"""The time that a herder that stops waits for its threads, all together."""
 
 WORK, BEATS, DISPATCH = "work", "beats", "dispatch"
-"""What else is counted as a duty, though other things set its pace."""
+"""Other work that is counted as duties, though something else sets its pace."""
 
 
 class Service:

@@ -72,7 +72,7 @@ _DROP = (
 
 
 class FinishedRow(NamedTuple):
-    """What came of a try.
+    """The outcome of a try.
 
     Attributes:
         seq: the message's number.

@@ -74,7 +74,7 @@ COLUMNS = tuple(
     cast(column, Text).label("data") if column.name == "data" else column
     for column in webhook_delivery.c
 )
-"""What `to_delivery` is given."""
+"""The columns that `to_delivery` reads."""
 
 
 def to_delivery(row: Row[Any]) -> Delivery:

@@ -44,7 +44,7 @@ class NewOrder(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Whom an event is about.
+    """The subject of an event.
 
     Attributes:
         attempt: the order's, at that time.

@@ -48,7 +48,7 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.SetupError, 503),
     (errors.InvalidRequest, 400),
 )
-"""What each error is in HTTP; the first that fits, and 500 if none does."""
+"""The HTTP status of each error; the first that fits, and 500 if none does."""
 
 _ORDER_ID = re.compile(r"[0-9a-f-]{36}")
 

@@ -19,7 +19,7 @@ GRACE_S = 10
 callers come back with `Last-Event-ID`."""
 MAX_HEADER_BYTES = 65_536
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What tells a server to stop."""
+"""The signals that stop a server."""
 
 
 class BoundedBody:

@@ -48,7 +48,7 @@ _TOLD = {
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
 }
-"""What is said of each kind of fault, after the name of what is wrong."""
+"""The words for each kind of fault; they follow the name of what is wrong."""
 
 
 def said(what: str) -> PydanticCustomError:

@@ -44,9 +44,9 @@ from workers.transport.loops import Loop
 _log = structlog.get_logger("herder.webhooks")
 
 POLL_S = 0.5
-"""How often what is due is looked for: one look into an index."""
+"""The pause between looks for due deliveries: one look into an index."""
 GATHER_S = 0.02
-"""How long replies are gathered that are written together: each commit delays settlements."""
+"""The time for which replies are collected into one write: each commit delays settlements."""
 CLAIM_SPARE_S = 15
 """A claim outlives the longest try by this: by the writing of its reply, and clocks that differ."""
 FORGOTTEN_AT_ONCE = 500
@@ -54,7 +54,7 @@ DELIVER = "webhooks"
 """The thread's name, and that under which its failures are counted."""
 RETRY_S = (0.1, 1.0)
 STOP_S = 3.0
-"""How long a herder that ends waits for the tries under way."""
+"""The time that a herder that stops waits for the tries under way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ MESSAGE_TYPE = "message.created"
 """A message came into the account's inbox."""
 
 TYPES = (*ORDER_TYPES, MESSAGE_TYPE)
-"""What an endpoint may listen to."""
+"""The types that an endpoint may listen to."""
 
 TEST_TYPE = "webhook.test"
-"""What is sent when somebody asks for a test, whatever the endpoint listens to."""
+"""The type of a test message, which is sent whatever the endpoint listens to."""
 
 _MESSAGES = UUID("6f0b7a2e-0e57-4c0e-9a43-3c6a1d1f7b52")
 

@@ -14,7 +14,7 @@ RETRIES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 Source: Standard Webhooks, "Deliverability and reliability": 75 hours in all."""
 
 JITTER_PERCENT = 20
-"""How far a wait may be off, either way: what failed together does not come back together."""
+"""The random spread of a wait, either way: what failed together comes back one by one."""
 
 MAX_RETRY_AFTER_S = 86_400
 """The longest wait that a receiver may ask for."""

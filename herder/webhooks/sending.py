@@ -37,11 +37,11 @@ CONNECT_S = 5.0
 """The longest that one address of a name gets."""
 
 CLOSE_S = 3.0
-"""How long whoever closes waits for connections to be closed."""
+"""The time that closing waits for the connections to be closed."""
 
 COURTESY_BYTES = 16_384
 COURTESY_S = 1.0
-"""How much of an answer is read, and how long: the status has said everything."""
+"""The bounds, in bytes and seconds, on reading an answer's body: its status says everything."""
 
 
 class Sender(Protocol):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -191,8 +192,31 @@ def summaries() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)}:{line}", said if whole else said.split("\n")[0]
 
 
+def described_values() -> Iterator[tuple[str, str]]:
+    """The docstrings of constants and fields: a text right after an assignment."""
+    for path, module in parsed():
+        for node in ast.walk(module):
+            body = getattr(node, "body", None)
+            if not isinstance(body, list):
+                continue
+            for assigned, said in pairwise(body):
+                if (
+                    isinstance(assigned, ast.Assign | ast.AnnAssign)
+                    and isinstance(said, ast.Expr)
+                    and isinstance(said.value, ast.Constant)
+                    and isinstance(said.value.value, str)
+                ):
+                    yield f"{path.relative_to(ROOT)}:{said.lineno}", said.value.value
+
+
 def test_a_docstring_is_no_riddle():
     assert [(where, said) for where, said in summaries() if RIDDLES.search(said)] == []
+
+
+def test_the_docstring_of_a_constant_or_field_is_no_riddle():
+    values = list(described_values())
+    assert len(values) > 250
+    assert [(where, said) for where, said in values if RIDDLES.search(said)] == []
 
 
 def test_the_docstring_of_a_function_begins_with_a_verb():

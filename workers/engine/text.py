@@ -28,7 +28,7 @@ class TextSettler:
         self._stop = tuple(s for s in stop if s)
         self._held = ""
         self.stopped = False
-        """Whether a stop string was found; then nothing more comes."""
+        """True once a stop string was found; then nothing more comes."""
 
     def feed(self, piece: bytes) -> str:
         """Take the bytes of one token; return the text that they settle, often none."""

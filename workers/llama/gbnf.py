@@ -14,7 +14,7 @@ MAX_ELEMENTS: Final = 100_000
 """Characters, classes and references after repetitions are written out; about 10 MB."""
 
 Letters = tuple[bool, tuple[tuple[int, int], ...]]
-"""What takes one character: whether it is in one of these ranges; or a token: in no range."""
+"""A set of characters: whether it is negated, and its ranges. A token has no ranges."""
 
 Sequence = list[str | Letters]
 """References by name, and what takes characters."""

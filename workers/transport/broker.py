@@ -20,11 +20,11 @@ from kombu.transport import redis as kombu_redis
 _log = structlog.get_logger("workers.transport")
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""What unpacking raises; of the connection's own errors (kombu counts KeyError among them) none."""
+"""The errors of unpacking, but none of the connection's own (kombu counts KeyError among them)."""
 
 _HEADER_FRAME = 2
 _PROPERTIES_AT = 12
-"""Where a header frame's properties begin: class, weight and the body's size stand before them."""
+"""The offset of a header frame's properties, after class, weight and the body's size."""
 
 _NO_PROPERTIES = b"\0\0"
 

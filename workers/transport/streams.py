@@ -26,7 +26,7 @@ GROUP = "herders"
 Entry = tuple[str, dict[str, str]]
 ENDED_CHANNEL = "ended"
 INBOX = "@"
-"""What an account's name has before it on that channel; no order's id begins so."""
+"""The prefix of an account's name on that channel; no order's id begins so."""
 NUDGE_TTL_MS = 1000
 """After which a nudge counts as lost; the herders' sweep looks as often by itself."""
 

@@ -37,7 +37,7 @@ _INTERESTING = {
 }
 """CPU flags that llama.cpp has code for, and what its system information calls them."""
 _BUILD = {"LLAMAFILE", "OPENMP", "REPACK", "ACCELERATE", "KLEIDIAI"}
-"""What the system information lists beside the features of the CPU, and is not one."""
+"""Entries of the system information that are not features of the CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from workers.settings import WorkerSettings
 
 NOISE = 0.05
-"""What two measurements of the same may differ by: less is no difference."""
+"""The difference between two measurements that counts as noise."""
 CALMER = 0.2
 """As fast, but with pauses shorter by this part, is better too."""
 SLOTS = (8, 16, 32, 64)

@@ -36,9 +36,9 @@ from workers.tuning.search import STAGES, Changes, Search, Trial, advice, report
 from workers.wire import Sampling
 
 WARM = 2.0
-"""How many times the seconds measured may pass before, until all slots have generated."""
+"""The warm-up limit, as a multiple of the seconds measured, until all slots have generated."""
 LOAD_S = 2.0
-"""What loading a small model takes, for the time said beforehand."""
+"""The time that loading a small model takes, for the estimate given beforehand."""
 
 
 # The load

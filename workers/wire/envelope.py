@@ -22,7 +22,7 @@ MAX_ENVELOPE_BYTES = 20 * 1024 * 1024
 signed envelope a third more. What is within its bounds can be sent, or its order would be stuck."""
 MAX_HEADER_CHARS = 512
 CLOCK_LEEWAY_S = 60
-"""How far the clocks of two machines may differ before a task counts as expired."""
+"""The difference between two machines' clocks up to which a task does not count as expired."""
 
 _ALGORITHM = "EdDSA"
 _SENDER = re.compile(r"[0-9A-Za-z_-]{1,64}")

@@ -44,7 +44,7 @@ class Body(BaseModel):
     )
     kind: ClassVar[str]
     expires: ClassVar[bool] = False
-    """Whether the envelope carries `exp`: only what a worker would otherwise run too late."""
+    """True where the envelope carries `exp`: for what a worker might otherwise run too late."""
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -98,7 +98,7 @@ class Job(Body):
     rank: Annotated[int, Field(ge=-MAX_RANK, le=MAX_RANK)]
     model: Name
     multiplier: Annotated[str, Field(max_length=40)] = "1"
-    """What it offers for each winston that it needs: for people who watch; it decides nothing."""
+    """The offer per winston needed, shown to people who watch; it decides nothing."""
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
     raw: bool = False

@@ -15,7 +15,7 @@ from herder.interface import OrderCall, QuoteCall, QuoteOptions
 ANSWER_S = 30.0
 """Seconds that an answer may take."""
 WAIT_S = 30
-"""How long a line is held for an order's end before it is asked for anew."""
+"""The longest wait for an order's end in one request."""
 HOT_S = 0.1
 """A gateway that holds no lines is asked again no sooner, in seconds."""
 

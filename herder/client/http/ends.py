@@ -15,7 +15,7 @@ from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
 
 LOOK_S = 1
-"""How long the oldest order's end is waited for before the others are looked at."""
+"""The wait for the oldest order's end before the others are looked at."""
 ALONE_S = 5
 """The same where there is no other."""
 MAX_PAGES = 5

@@ -40,7 +40,7 @@ class Cut(Exception):
 
 
 Outcome = httpx.Response | httpx.RequestError | Cut
-"""What came of sending a call. A response was read to its end."""
+"""The outcome of sending a call. A response was read to its end."""
 
 Retries = Generator[float, Outcome, httpx.Response]
 

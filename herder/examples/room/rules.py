@@ -14,9 +14,9 @@ MAX_CHARS = 2000
 MAX_MEMBERS = 1000
 """Names that are held in a room at once."""
 NAME_HELD_S = 600
-"""How long a name is held for a program that shows no sign of life: then it is free again."""
+"""The time for which a silent program keeps its name; then the name is free again."""
 JOINS_PER_MINUTE, JOINS_AT_ONCE = 60, 30
-"""How fast one address may take names."""
+"""The rate at which one address may take names."""
 MESSAGES_AT_ONCE = 10
 """Messages that may come in a burst before the pace counts."""
 MINUTE_US = 60_000_000

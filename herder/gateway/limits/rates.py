@@ -63,9 +63,9 @@ class Adder(Protocol):
 @dataclass(slots=True)
 class _Bucket:
     empty_us: int
-    """When it will be empty, on this process's clock."""
+    """The time at which it will be empty, on this process's clock."""
     unshared_us: int = 0
-    """What was poured into it here and is not in Redis yet."""
+    """The amount poured in here that is not in Redis yet."""
 
 
 class Rate:

@@ -34,7 +34,7 @@ from herder.web.errors import Answer, BadRequest
 router = APIRouter(tags=["messages"], default_response_class=Answer)
 
 LOOK_S = 10.0
-"""How long a stream goes without asking whether its API key still opens anything."""
+"""The pause between checks of a stream's API key."""
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _TAG = {"type": "string"}

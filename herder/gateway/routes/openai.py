@@ -44,7 +44,7 @@ from herder.web.errors import Answer, BadRequest, answer_to, body_of
 router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=Answer)
 
 LOOK_S = 1.0
-"""How often a caller who waits for a whole answer is looked for."""
+"""The pause between looks whether the caller of a whole answer is still there."""
 
 _FINISH = {"stop": "stop", "length": "length", "deadline": "length"}
 _OBJECTS: dict[Kind, tuple[str, str]] = {

@@ -39,7 +39,7 @@ PING_S = 15
 
 
 EVENTS = (Place, StartData, TextData, RestartData, EndData, Receipt)
-"""What the data of an order's events may be."""
+"""The types that the data of an order's events may have."""
 
 
 class Signed(PlainTextResponse):

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from herder.gateway.streams.following import Line
 
 OnDisconnect = Literal["continue", "cancel"]
-"""What becomes of an order when whoever reads along goes away."""
+"""The choice of what happens to an order when its reader disconnects."""
 
 
 class EventStream(EventSourceResponse):

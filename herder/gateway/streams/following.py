@@ -28,7 +28,7 @@ from herder.web.errors import BadRequest, TooManyStreams
 from workers.transport.reading import TextReader
 
 LOOK_S = 1.0
-"""How long a line waits for text before it looks into the database again."""
+"""The time that a line waits for text before it looks into the database again."""
 
 _MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 

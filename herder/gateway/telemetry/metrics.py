@@ -40,7 +40,7 @@ QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 3
 LONG = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 """Seconds of orders, which may wait for hours."""
 KEPT_S = 1.0
-"""How long a scrape answers those that come after it."""
+"""The time for which a scrape also answers those that come after it."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NOWHERE = "none"
 """The route of a call that fits none, or that was refused before one was looked for."""

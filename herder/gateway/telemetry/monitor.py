@@ -33,7 +33,7 @@ PAGES = 10
 """Of events, that one look reads at most; the next one goes on from there."""
 
 MISSED_S = 60.0
-"""How long the number of an event is waited for: PostgreSQL draws it before the transaction is
+"""The wait for a missing event number: PostgreSQL draws it before the transaction is
 committed, perhaps after others with higher numbers, or never. None of ours takes as long."""
 MISSED = 1000
 """Numbers that are waited for at most."""
