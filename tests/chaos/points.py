@@ -22,6 +22,7 @@ from typing import Any
 
 from herder.db import database as database_module
 from herder.db.database import Database
+from herder.orders import closer as closer_module
 from herder.service.nudge import Nudger
 from workers.agent.agent import Agent
 from workers.transport.sender import CelerySender
@@ -31,6 +32,9 @@ from workers.wire import INFER_TASK, OUTCOME_TASK, Body
 
 POINTS, MARKS = "CHAOS_POINTS", "CHAOS_MARKS"
 """The environment's names: the points, and the folder in which those that were reached stand."""
+
+THROUGH = frozenset({database_module.__file__, closer_module.__file__})
+"""Modules that open a transaction for somebody else."""
 
 SIDES = ("before", "after")
 
@@ -220,9 +224,9 @@ def install() -> None:
 
 
 def _opened_by() -> str:
-    """The function outside of the database's own module that opens a transaction."""
+    """The function that has a transaction opened: by the database's module, or by the closer's."""
     frame = sys._getframe(2)
-    while frame.f_code.co_filename == database_module.__file__ and frame.f_back is not None:
+    while frame.f_code.co_filename in THROUGH and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_qualname
 
