@@ -6,7 +6,9 @@ Messages as old go with the texts; those of one order stay, without its text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 
 from herder.db.database import Database
 from herder.errors import InvalidRequest
@@ -59,22 +61,52 @@ def purge(
     return deleted
 
 
-def forget_old(database: Database, now_us: int, days: int, limit: int) -> bool:
-    """Delete some of the texts and messages that are so many days old: a herder's duty.
+class OldTexts:
+    """Deletes the texts and messages that are so many days old: a herder's duty.
+
+    It walks all orders by their numbers, so many at a time, and a text that is gone is passed over
+    once: the next walk begins with the first order that keeps its text. So where nothing is old,
+    little is read. A walk stops at the first order that is too young to have ended so long ago.
 
     Args:
         database: where they stand.
-        now_us: the time, in microseconds since the epoch.
         days: how long they are kept.
-        limit: how many at most.
-
-    Returns:
-        Whether there may be more.
+        clock_us: the time, in microseconds since the epoch.
     """
-    before_us = now_us - days * DAY_US
-    if _forget_texts(database, before_us, None, None, limit):
-        return True
-    return _forget_messages(database, before_us, None, limit) > 0
+
+    def __init__(self, database: Database, days: int, *, clock_us: Callable[[], int]) -> None:
+        self._database = database
+        self._days = days
+        self._clock_us = clock_us
+        self._after = 0
+        self._kept: int | None = None
+
+    def step(self, limit: int) -> bool:
+        """Look at some orders, or messages once all orders were looked at.
+
+        Args:
+            limit: how many at most.
+
+        Returns:
+            Whether there may be more.
+        """
+        before_us = self._clock_us() - self._days * DAY_US
+        with self._database.read() as connection:
+            found = order_sql.texts_after(connection, self._after, limit)
+        old = list(takewhile(lambda one: one.submitted_us < before_us, found))
+        gone = [one.id for one in old if one.has_text and (one.ended_us or before_us) < before_us]
+        if gone:
+            self._database.transact(partial(order_sql.delete_texts, ids=gone))
+        if self._kept is None:
+            kept = set(gone)
+            self._kept = next((one.seq for one in old if one.has_text and one.id not in kept), None)
+        if old:
+            self._after = old[-1].seq
+        if len(old) == limit:
+            return True
+        if self._kept is not None:
+            self._after, self._kept = self._kept - 1, None
+        return _forget_messages(self._database, before_us, None, limit) > 0
 
 
 def _forget_texts(

@@ -10,7 +10,7 @@ from herder.db.database import Database
 from herder.duties.runner import Duty
 from herder.market.queue_estimate import Surveyor
 from herder.market.ranking import PAUSE_S, Ranker
-from herder.orders.retention import forget_old
+from herder.orders.retention import OldTexts
 from herder.webhooks.deliverer import Deliverer
 
 SURVEY_EVERY_S = 10.0
@@ -45,9 +45,6 @@ def make_upkeep(
     purging = partial(Duty, period_s=PURGE_EVERY_S, pause_s=PURGE_PAUSE_S, alone=True)
     duties.append(purging("forget_deliveries", deliverer.forget))
     if keep_text_days:
-
-        def forget_texts(limit: int) -> bool:
-            return forget_old(database, clock_us(), keep_text_days, limit)
-
-        duties.append(purging("forget_texts", forget_texts))
+        old = OldTexts(database, keep_text_days, clock_us=clock_us)
+        duties.append(purging("forget_texts", old.step))
     return duties

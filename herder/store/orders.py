@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import (
@@ -329,6 +329,37 @@ def ended_with_text(
     if order_id is not None:
         query = query.where(orders.c.id == order_id)
     return [str(found) for found in connection.execute(query).scalars()]
+
+
+class TextOf(NamedTuple):
+    """An order as who deletes old texts looks at it; `ended_us` is None before its end."""
+
+    seq: int
+    id: str
+    submitted_us: int
+    ended_us: int | None
+    has_text: bool
+
+
+_TEXTS_AFTER = (
+    select(
+        orders.c.seq,
+        orders.c.id,
+        orders.c.submitted_us,
+        orders.c.ended_us,
+        order_text.c.order_id.is_not(None).label("has_text"),
+    )
+    .join_from(orders, order_text, order_text.c.order_id == orders.c.id, isouter=True)
+    .where(orders.c.seq > bindparam("after"))
+    .order_by(orders.c.seq)
+    .limit(bindparam("limit"))
+)
+
+
+def texts_after(connection: Connection, seq: int, limit: int) -> list[TextOf]:
+    """Return orders after one, in the order of their numbers, and whether they have a text."""
+    rows = connection.execute(_TEXTS_AFTER, {"after": seq, "limit": limit})
+    return [TextOf._make(row) for row in rows]
 
 
 def delete_texts(connection: Connection, ids: Iterable[str]) -> None:

@@ -15,7 +15,8 @@ from herder.errors import (
 )
 from herder.messages.inbox import read_inbox
 from herder.messages.tags import parse_tags
-from herder.orders.retention import forget_old, purge
+from herder.orders.retention import OldTexts, purge
+from herder.store import orders as order_sql
 from workers.wire import Failure
 
 BROKEN = Failure(code="broken", message="It went wrong.", permanent=True)
@@ -404,18 +405,64 @@ def test_old_texts_and_messages_are_forgotten_a_bounded_number_at_once(house):
         house.ask(26)
         worker.finish(house.dispatched())
         house.send(Action="Balance")
-    assert not forget_old(house.database, house.now_us, 1, 2), "nothing is old enough"
+    old = OldTexts(house.database, 1, clock_us=house.clock)
+    assert not old.step(2), "nothing is old enough"
     house.now_us += 2 * 86_400_000_000
     kept = house.ask(26)
     left = []
     more = True
     while more:
-        more = forget_old(house.database, house.now_us, 1, 2)
+        more = old.step(2)
         with house.database.read() as connection:
             texts = connection.execute(select(func.count()).select_from(order_text)).scalar_one()
         left.append((texts, len(house.inbox())))
-    assert left == [(2, 6), (1, 6), (1, 4), (1, 2), (1, 0), (1, 0)]
+    assert left == [(2, 6), (1, 4), (1, 2), (1, 0), (1, 0)]
     assert house.order(kept.order).state.value == "queued"
+
+
+def test_old_texts_are_looked_for_in_pieces_and_none_is_passed_over(house, monkeypatch):
+    day_us = 86_400_000_000
+    waits = house.ask(100)
+    worker = house.worker(slots=9)
+    (job,) = house.dispatch()
+    for _ in range(4):
+        house.submit()
+    jobs = house.dispatch()
+    for one in jobs[:2]:
+        worker.finish(one)
+    old = OldTexts(house.database, 1, clock_us=house.clock)
+    read: list[int] = []
+    look = order_sql.texts_after
+
+    def seen(connection, seq, limit):
+        found = look(connection, seq, limit)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(order_sql, "texts_after", seen)
+
+    def texts():
+        while old.step(2):
+            pass
+        with house.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(order_text)).scalar_one()
+
+    assert (texts(), read) == (5, [2]), "where nothing is old, little is read"
+    house.now_us += 2 * day_us
+    assert texts() == 3
+    assert max(read) == 2, "never more than so many at once"
+    for one in jobs[2:]:
+        worker.finish(one)
+    assert texts() == 3, "they ended only now"
+    house.now_us += 2 * day_us
+    assert texts() == 1
+    worker.finish(job)
+    house.now_us += 2 * day_us
+    assert texts() == 0
+    assert house.order(waits.order).state.value == "completed"
+    house.submit()
+    del read[:]
+    assert (texts(), read) == (1, [1]), "what is gone was passed over for good"
 
 
 def test_what_a_full_inbox_forgets_is_found_without_reading_the_answers(house):

@@ -20,6 +20,7 @@ from herder.market.policy import set_policy
 from herder.market.queue_estimate import Surveyor
 from herder.market.quotes import Quotes
 from herder.messages.inbox import News, read_inbox
+from herder.orders.retention import OldTexts
 from herder.store import claims as claim_sql
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql
@@ -122,6 +123,7 @@ def all_steps(house, monkeypatch):
     assert deliverer.step(0)
     house.now_us += 10_000_000
     assert not deliverer.forget()
+    assert not OldTexts(house.database, 1, clock_us=house.clock).step(10)
     house.webhooks.delete(webhook)
     with house.database.read() as connection:
         order_sql.get_answer(connection, first.id)
