@@ -39,9 +39,6 @@ ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED
 STOPPED = ENDED | {State.SET_ASIDE}
 """Whoever waits for an order is told now: the next step may be days away, or never come."""
 
-OUT = frozenset({State.DISPATCHED, State.RUNNING})
-"""A message about it is out: it counts against somebody's slots."""
-
 WAITING = frozenset({State.QUEUED, State.DISPATCHED})
 
 STEPS: dict[State, frozenset[State]] = {

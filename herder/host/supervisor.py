@@ -143,10 +143,6 @@ class Supervisor:
         """Return the names of the programs that are not set aside."""
         return [kept.program.name for kept in self._all if not kept.set_aside]
 
-    def last_lines(self, name: str) -> list[str]:
-        """Return the last output of a program."""
-        return list(self._named(name).last)
-
     def _named(self, name: str) -> _Kept:
         return next(kept for kept in self._all if kept.program.name == name)
 

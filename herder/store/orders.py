@@ -272,23 +272,7 @@ def list_orders(
 # As text: the database's driver would parse it, and one row that it cannot parse would be all.
 REQUEST = cast(order_text.c.request, Text).label("request")
 
-_REQUESTS = select(order_text.c.order_id, REQUEST).where(
-    order_text.c.order_id.in_(bindparam("ids", expanding=True))
-)
 _ANSWER_OF = select(order_text.c.answer).where(order_text.c.order_id == bindparam("id"))
-
-
-def get_requests(connection: Connection, ids: Iterable[str]) -> dict[str, Request]:
-    """Return what several orders ask.
-
-    Raises:
-        UnreadableRequest: one of them cannot be read.
-    """
-    wanted = sorted(ids)
-    if not wanted:
-        return {}
-    rows = connection.execute(_REQUESTS, {"ids": wanted})
-    return {row.order_id: Request.from_text(row.request) for row in rows}
 
 
 def get_answer(connection: Connection, order_id: str) -> str | None:

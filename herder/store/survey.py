@@ -74,7 +74,7 @@ def count_on(connection: Connection, model: str, after: Mark, step: int) -> Mark
 
 
 def _writing(insert: Any) -> Any:
-    """Return two herders may write the first survey of a book at once."""
+    """Write a survey in place of another; two herders may write a book's first at once."""
     new = insert(survey)
     values = {"at_us": new.excluded.at_us, "marks": new.excluded.marks}
     return new.on_conflict_do_update(index_elements=["model"], set_=values)

@@ -115,10 +115,14 @@ def test_stop_strings_and_what_the_sampling_asks_reach_the_worker(herd, client):
     assert answer.choices[0].message.content.strip() == "one two"
     order = answer.id.removeprefix("chatcmpl-")
     assert herd.client.receipt(order).reference == "me"
+    from sqlalchemy import select
+
+    from herder.db.tables import order_text
     from herder.store import orders as order_sql
 
     with herd.database.read() as connection:
-        asked = order_sql.get_requests(connection, [order])[order]
+        stored = select(order_sql.REQUEST).where(order_text.c.order_id == order)
+        asked = order_sql.Request.from_text(connection.execute(stored).scalar_one())
     assert asked.stop == ("STOP",)
     sampling = asked.sampling
     assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.5, 0.9, 1)

@@ -77,11 +77,6 @@ class CutProxy:
         self.refuse()
         self._restore_after(seconds)
 
-    def hold_for(self, seconds: float) -> None:
-        """Hold, and restore it after that time; returns at once."""
-        self.hold()
-        self._restore_after(seconds)
-
     def cut_at(
         self,
         statement: bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -32,14 +32,6 @@ class Outage(Protocol):
         Returns:
             Set once it has happened.
         """
-
-
-def lasting(outage: Outage, seconds: float) -> Callable[[], None]:
-    """Take it away for so long; what is returned waits until it is back."""
-    outage.begin()
-    timer = threading.Timer(seconds, outage.end)
-    timer.start()
-    return timer.join
 
 
 class ServerOutage:

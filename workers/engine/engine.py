@@ -7,8 +7,7 @@ engine's thread calls again and again, or a test or simulator by itself, without
 
 Beside these: `cancel` takes the reason to end with; `calibrate` measures the speed before the
 start; `broken` and `on_broken` say that the model died; `step_age_s` shows a call that does not
-come back, which only the end of the process can stop; `wait_idle` waits for the end of a drain;
-`metrics` counts.
+come back, which only the end of the process can stop; `metrics` counts.
 """
 
 from __future__ import annotations
@@ -140,11 +139,6 @@ class Engine:
                 self._draining_until_s = until
             self._wake.notify_all()
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is held; False if that took longer."""
-        with self._wake:
-            return self._wake.wait_for(lambda: not self._held, timeout_s)
-
     @property
     def idle(self) -> bool:
         """Whether nothing is held."""
@@ -210,7 +204,7 @@ class Engine:
     # -- the loop ----------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Return one turn of the loop; returns whether there was anything to compute."""
+        """Take one turn of the loop; returns whether there was anything to compute."""
         if self.broken is not None:
             self._end_all("failed", self.broken)
             return False

@@ -67,7 +67,7 @@ class Job:
         return now_s - self._submitted_s
 
     def say(self, piece: bytes) -> EndReason | None:
-        """Return one more token, of these bytes; the reason if the work ends by it."""
+        """Add one more token, of these bytes; return the reason if the work ends by it."""
         self.generated += 1
         self._show(self._settler.feed(piece))
         if self._settler.stopped:

@@ -7,8 +7,10 @@ from fractions import Fraction
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import select
 
 from herder import errors
+from herder.db.tables import order_text
 from herder.domain.order import Prompt
 from herder.domain.pricing import RANK_SCALE
 from herder.store import models as model_sql
@@ -39,7 +41,8 @@ def test_what_is_asked_is_stored_as_it_was_given(house):
     order = house.desk.submit(spoken)
 
     with house.database.read() as connection:
-        request = order_sql.get_requests(connection, [order.id])[order.id]
+        stored = select(order_sql.REQUEST).where(order_text.c.order_id == order.id)
+        request = order_sql.Request.from_text(connection.execute(stored).scalar_one())
     assert request == order_sql.Request(Prompt(None, turns), ("END", "\n"), sampling)
 
 

@@ -284,7 +284,7 @@ def test_drain_in_a_thread_ends_by_itself() -> None:
     hung = Heard()
     engine.submit(work("[[hang]]"), hung)
     engine.drain(0.05)
-    assert engine.wait_idle(10)
+    assert hung.ended.wait(10)
     assert hung.end.reason == "handed_back"
     assert engine.stop(10)
 
