@@ -101,15 +101,20 @@ def _play(folder: Path, gathering: Gathering, shown: Shown) -> None:
         herd = LocalHerd(plan.settings)
         try:
             if not wait_ready(herd, supervisor, plan.workers, since_us=0):
-                raise DemoFailed(supervisor.failure or "the herd ended before it was ready")
-            _wait(supervisor, lambda: all(map(_answers, urls)), START_S, "gateway and room answer")
+                raise DemoFailed(supervisor.failure or "The herd ended before it was ready.")
+            _wait(
+                supervisor,
+                lambda: all(map(_answers, urls)),
+                START_S,
+                "The gateway or the room did not answer",
+            )
             gathering.model = herd.info().default_model
             keys = _open_accounts(herd)
             gathering.before = _balances(herd)
             shown.opened(gathering)
             with _programs(env, urls, keys, gathering, shown) as programs:
                 _chat(urls[1], supervisor, programs, gathering, shown)
-            _wait(supervisor, lambda: _ended(herd), END_S, "what was ordered ends")
+            _wait(supervisor, lambda: _ended(herd), END_S, "Not every order ended")
             _gather(herd, gathering)
         finally:
             herd.close()
@@ -132,9 +137,9 @@ def _wait(supervisor: Supervisor, done: Callable[[], bool], limit_s: float, what
     until_s = time.monotonic() + limit_s
     while not done():
         if supervisor.stopping:
-            raise DemoFailed(supervisor.failure or "the herd ended too early")
+            raise DemoFailed(supervisor.failure or "The herd ended too early.")
         if time.monotonic() > until_s:
-            raise DemoFailed(f"waited {limit_s:g} s until {what}")
+            raise DemoFailed(f"{what} within {limit_s:g} s.")
         time.sleep(0.1)
 
 
@@ -210,7 +215,12 @@ def _chat(
     """Let the guest speak now and then, and hear everything, while the time lasts."""
     with Room(url) as room:
         # Only who is there hears.
-        _wait(herd, lambda: programs.stopping or _here(url) >= set(BOTS), START_S, "the bots join")
+        _wait(
+            herd,
+            lambda: programs.stopping or _here(url) >= set(BOTS),
+            START_S,
+            "The chatbots did not join",
+        )
         room.join(GUEST)
         began_s, spoken, heard = time.monotonic(), 0, 0
         while (passed_s := time.monotonic() - began_s) < gathering.seconds:

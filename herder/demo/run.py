@@ -210,7 +210,7 @@ def _play(plan: Plan, supervisor: Supervisor, story: Story, shown: Shown) -> Non
             shown.joined(worker)
 
         if not wait_ready(herd, supervisor, plan.workers, since_us=0, on_join=on_join):
-            raise DemoFailed(supervisor.failure or "the herd ended before it was ready")
+            raise DemoFailed(supervisor.failure or "The herd ended before it was ready.")
         story.model = herd.info().default_model
         story.ready_ms = _since_ms(began_s)
         _open_accounts(herd)
@@ -295,10 +295,10 @@ def _wait(herd: LocalHerd, supervisor: Supervisor, story: Story, done: Callable[
         if done():
             return
         if supervisor.stopping:
-            raise DemoFailed(supervisor.failure or "the herd ended before the orders did")
+            raise DemoFailed(supervisor.failure or "The herd ended before the orders did.")
         if time.monotonic() > until_s:
             open_ones = [str(one.number) for one in story.orders if not one.ended]
-            raise DemoFailed(f"orders {', '.join(open_ones)} did not end in {LIMIT_S} s")
+            raise DemoFailed(f"Orders {', '.join(open_ones)} did not end within {LIMIT_S} s.")
         time.sleep(POLL_S)
 
 

@@ -44,7 +44,7 @@ class People:
         size_mb = model.stat().st_size // 10**6
         self._head("Starting")
         self._say(f"Redis, a herder, and {WORKERS} workers that load {model.stem} ({size_mb} MB).")
-        self._wait("loading the model, twice")
+        self._wait("Loading the model, twice …")
 
     def joined(self, worker: Worker) -> None:
         """Show a worker that has its model and is known to the herder."""
@@ -164,7 +164,7 @@ class People:
     def stopping(self) -> None:
         """Show that the processes are being stopped."""
         self._done()
-        self._wait("stopping the herd")
+        self._wait("Stopping the herd …")
 
     def close(self) -> None:
         """End the display."""

@@ -42,6 +42,7 @@ def names(root: type[Exception]) -> set[str]:
 
 
 ERRORS = names(herder.errors.HerdError) | names(workers.errors.WorkerError)
+ERRORS |= {"DemoFailed"}
 ERRORS -= {"OrderEnded", "OrderFailed", "OrderCancelled", "OrderExpired", "OrderSetAside"}
 """The errors whose first argument may be a sentence."""
 
@@ -51,6 +52,8 @@ def text_of(node: ast.expr) -> str | None:
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
         return "".join(map(part_of, node.values))
+    if isinstance(node, ast.BoolOp):
+        return text_of(node.values[-1])
     return None
 
 

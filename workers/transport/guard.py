@@ -59,7 +59,7 @@ class Guard:
         headers = message.headers
         body = message.body
         if not isinstance(headers, dict) or not isinstance(body, (str, bytes, memoryview)):
-            raise WireError("malformed", "no Celery task")
+            raise WireError("malformed", "not a Celery task")
         if len(body) > MAX_ENVELOPE_BYTES + 1024:
             raise WireError("too_large", f"{len(body)} bytes")
         name, task_id = headers.get("task"), headers.get("id")

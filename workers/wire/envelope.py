@@ -87,7 +87,7 @@ def signer(token: object) -> str:
         WireError: `too_large` or `malformed`.
     """
     if not isinstance(token, str):
-        raise WireError("malformed", "the message is no text")
+        raise WireError("malformed", "the message is not text")
     if len(token) > MAX_ENVELOPE_BYTES:
         raise WireError("too_large", f"{len(token)} bytes")
     try:
@@ -95,7 +95,7 @@ def signer(token: object) -> str:
         header = json.loads(base64url_decode(token.partition(".")[0][:MAX_HEADER_CHARS]))
         kid = header.get("kid")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise WireError("malformed", "the message is no signed envelope") from error
+        raise WireError("malformed", "the message is not a signed envelope") from error
     if not isinstance(kid, str):
         raise WireError("malformed", "the envelope names no key")
     return kid
@@ -133,13 +133,13 @@ def unseal(
     except jwt.InvalidAudienceError as error:
         raise WireError("wrong_audience", f"the message was not meant for {audience!r}") from error
     except jwt.InvalidSignatureError as error:
-        raise WireError("bad_signature", f"the signature is not of {kid[:32]!r}") from error
+        raise WireError("bad_signature", f"the signature is not by {kid[:32]!r}") from error
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
         raise WireError("malformed", type(error).__name__) from error
     _require_fresh(claims, time.time() if now_s is None else now_s)
     body_type = KINDS.get(str(claims.get("kind")))
     if body_type is None:
-        raise WireError("unknown_kind", "the message is of no kind that is known here")
+        raise WireError("unknown_kind", "the kind of the message is not known here")
     if body_type.expires and "exp" not in claims:
         raise WireError("malformed", "a message of this kind must expire")
     try:
@@ -161,6 +161,6 @@ def _require_fresh(claims: Mapping[str, Any], now_s: float) -> None:
     try:
         expires_s = int(claims["exp"])
     except (ValueError, TypeError, OverflowError):
-        raise WireError("malformed", "exp is no number") from None
+        raise WireError("malformed", "exp is not a number") from None
     if expires_s <= now_s - CLOCK_LEEWAY_S:
         raise WireError("expired", "the message came too late")
