@@ -47,7 +47,7 @@ from workers.transport.event_log import EventLog
 
 _log = EventLog("herder.accounts.grants")
 
-POSTED_AT_ONCE = 100
+MAX_POSTED = 100
 """Periods that one step posts at most: some milliseconds, so that a herder's other work is not held
 up, however many were missed."""
 
@@ -185,14 +185,14 @@ class Grants:
 
         return self._database.transact(step)
 
-    def post_due(self, limit: int = POSTED_AT_ONCE) -> int:
+    def post_due(self, limit: int = MAX_POSTED) -> int:
         """Post periods that have begun, the longest overdue first.
 
         Any number of herders may do it at once, and any may die at it: whoever comes next finds
         what was not posted.
 
         Args:
-            limit: how many grants at most; never more than `POSTED_AT_ONCE` periods.
+            limit: how many grants at most; never more than `MAX_POSTED` periods.
 
         Returns:
             How many periods were posted.
@@ -202,7 +202,7 @@ class Grants:
         """
         now_us = self._clock_us()
         with self._database.read() as connection:
-            due = grant_sql.due(connection, now_us, min(limit, POSTED_AT_ONCE))
+            due = grant_sql.due(connection, now_us, min(limit, MAX_POSTED))
         posted = self._retry_aside(now_us, limit)
         if not due:
             return posted
@@ -264,7 +264,7 @@ class Grants:
         for grant in locked:
             before, first = len(transfers), day_of(grant.next_us)
             every = _period(grant)
-            while start_us(first) <= now_us and len(transfers) < POSTED_AT_ONCE:
+            while start_us(first) <= now_us and len(transfers) < MAX_POSTED:
                 transfers.append(_transfer(grant, every.label(first)))
                 first = every.following(first)
             moved.append((grant.id, start_us(first), len(transfers) - before))

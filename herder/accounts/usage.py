@@ -21,7 +21,7 @@ from herder.store import usage as usage_sql
 from herder.store.usage import Used
 
 BY = ("account", "model")
-MOST_DAYS = 366
+MAX_DAYS = 366
 NUMBERS = tuple(one.name for one in fields(Used))[1:]
 """The figures of each account or model."""
 
@@ -108,7 +108,7 @@ def read_usage(
         names: what the two days are called in a sentence that refuses them.
 
     Raises:
-        InvalidRequest: one of them is not valid, or there are more than `MOST_DAYS` days.
+        InvalidRequest: one of them is not valid, or there are more than `MAX_DAYS` days.
     """
     if by not in BY:
         raise InvalidRequest(f"by must be {' or '.join(BY)}, not {shown(by)!r}.")
@@ -119,9 +119,9 @@ def read_usage(
     begins = Every.MONTH.beginning(ends) if first is None else parse_day(names[0], first)
     if begins > ends:
         raise InvalidRequest(f"{names[0]} ({begins}) is after {names[1]} ({ends}).")
-    if (ends - begins).days >= MOST_DAYS:
+    if (ends - begins).days >= MAX_DAYS:
         raise InvalidRequest(
-            f"{begins} to {ends} is {(ends - begins).days + 1} days; ask for at most {MOST_DAYS}."
+            f"{begins} to {ends} is {(ends - begins).days + 1} days; ask for at most {MAX_DAYS}."
         )
     with database.read() as connection:
         found = usage_sql.used(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from herder.interface import Herd
     from herder.types import Receipt, Result
 
-MOST_LINE_BYTES = 4 * 2**20
+MAX_LINE_BYTES = 4 * 2**20
 """The longest line that is read; the herd's own bounds are lower."""
 PROMPT = "> "
 HELP = """\
@@ -177,13 +177,13 @@ class Pipe:
         Raises:
             InvalidPrompt: it is no text, or too long.
         """
-        content = sys.stdin.buffer.readline(MOST_LINE_BYTES + 1)
+        content = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
         if not content:
             return None
-        if len(content) > MOST_LINE_BYTES:
+        if len(content) > MAX_LINE_BYTES:
             raise InvalidPrompt(
-                f"The line has more than {MOST_LINE_BYTES} bytes, more than any herd accepts.",
-                most=MOST_LINE_BYTES,
+                f"The line has more than {MAX_LINE_BYTES} bytes, more than any herd accepts.",
+                most=MAX_LINE_BYTES,
             )
         try:
             return content.decode().rstrip("\r\n")

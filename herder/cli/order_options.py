@@ -12,7 +12,7 @@ import typer
 from herder.cli.base import read_text
 from herder.errors import InvalidPrompt
 
-MOST_FILE_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 4 * 2**20
 """The longest prompt, messages or grammar that is read; the herd's own bounds are lower."""
 
 Prompt = Annotated[
@@ -66,11 +66,11 @@ def prompt_of(prompt: str | None) -> str | None:
     """
     if prompt != "-":
         return prompt
-    content = sys.stdin.buffer.read(MOST_FILE_BYTES + 1)
-    if len(content) > MOST_FILE_BYTES:
+    content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
         raise InvalidPrompt(
-            f"The prompt has more than {MOST_FILE_BYTES} bytes, more than any herd accepts.",
-            most=MOST_FILE_BYTES,
+            f"The prompt has more than {MAX_FILE_BYTES} bytes, more than any herd accepts.",
+            most=MAX_FILE_BYTES,
         )
     try:
         return content.decode()
@@ -87,7 +87,7 @@ def messages_of(path: Path | None) -> Any:
     if path is None:
         return None
     try:
-        messages = json_lib.loads(read_text(path, "messages file", MOST_FILE_BYTES))
+        messages = json_lib.loads(read_text(path, "messages file", MAX_FILE_BYTES))
     except (ValueError, RecursionError):
         raise InvalidPrompt(f"The messages file {str(path)!r} is not valid JSON.") from None
     if messages is None:
@@ -100,4 +100,4 @@ def file_of(path: Path | None, what: str) -> str | None:
 
     `what` it is stands in the sentence that refuses it.
     """
-    return None if path is None else read_text(path, what, MOST_FILE_BYTES)
+    return None if path is None else read_text(path, what, MAX_FILE_BYTES)

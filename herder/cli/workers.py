@@ -19,8 +19,8 @@ from herder.errors import InvalidRequest
 
 app = typer.Typer(help="Show, add, drain, check and tune workers.")
 
-MOST_SLOTS = 256
-MOST_SECONDS = 3600
+MAX_SLOTS = 256
+MAX_SECONDS = 3600
 
 
 @app.command("list", epilog="Example: herd worker list --all")
@@ -126,8 +126,8 @@ def check(
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.tuning.check", "--model-path", str(file)]
     if slots is not None:
-        command += ["--slots", _within("slots", slots, MOST_SLOTS)]
-    command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
+        command += ["--slots", _within("slots", slots, MAX_SLOTS)]
+    command += ["--seconds", _within("seconds", seconds, MAX_SECONDS)]
     if json:
         command.append("--json")
     if sys.stderr.isatty():
@@ -185,7 +185,7 @@ def tune(
 
     file = model_file() if model_path is None else model_path
     command = [sys.executable, "-m", "workers.tuning.tune", "--model-path", str(file)]
-    command += ["--seconds", _within("seconds", seconds, MOST_SECONDS)]
+    command += ["--seconds", _within("seconds", seconds, MAX_SECONDS)]
     if only is not None:
         command += ["--only", only]
     if json:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from herder.errors import HerdUnavailable
 
 FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 1.0
+MAX_PAUSE_S = 1.0
 """Between two questions to a database that does not answer: it is noticed within a second."""
 
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ def pause_s(tried: int) -> float:
     Args:
         tried: how often it was asked, at least once.
     """
-    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tried - 1, 30)))
+    return float(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tried - 1, 30)))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from herder.host.supervisor import Program
 from herder.settings import Settings, load_policy, load_settings
 from workers.transport.settings import SETTINGS_FILE, WrongSetting, read_settings
 
-MOST_WORKERS = 256
+MAX_WORKERS = 256
 
 ROOT_OK = "ignore:You're running the worker with superuser privileges"
 
@@ -82,8 +82,8 @@ def make_plan(workers: int, folder: Path | None = None) -> Plan:
     Raises:
         HerdError: something is missing or wrong; the sentence says what to do.
     """
-    if not 1 <= workers <= MOST_WORKERS:
-        raise SetupError(f"The number of workers must be from 1 to {MOST_WORKERS}, not {workers}.")
+    if not 1 <= workers <= MAX_WORKERS:
+        raise SetupError(f"The number of workers must be from 1 to {MAX_WORKERS}, not {workers}.")
     settings = load_settings(folder)
     values = _worker_values(settings.home)
     model_path = _model_path(values)

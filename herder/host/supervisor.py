@@ -34,7 +34,7 @@ EXIT_KILLED = 130
 """The exit code that a shell gives to a program ended by Ctrl-C."""
 
 LEASH = Path(__file__).with_name("die_with_parent.py")
-LINES_KEPT = 30
+MAX_LINES = 30
 TICK_S = 0.05
 LAST_LINES_S = 1.0
 
@@ -90,7 +90,7 @@ class _Kept:
     kill_s: float | None = None
     deaths: int = 0
     set_aside: bool = False
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
 
 
 class Supervisor:

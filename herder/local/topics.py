@@ -9,7 +9,7 @@ from herder.messages.inbox import News
 from herder.store import orders as order_sql
 from workers.transport.streams import INBOX
 
-ASKED_AT_ONCE = 500
+MAX_ASKED = 500
 
 
 def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[str]:
@@ -25,6 +25,6 @@ def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[s
         changed = news.changed(topic.removeprefix(INBOX) for topic in inboxes)
         found |= {f"{INBOX}{account}" for account in changed}
     with database.read() as connection:
-        for start in range(0, len(ids), ASKED_AT_ONCE):
-            found |= order_sql.stopped_of(connection, ids[start : start + ASKED_AT_ONCE])
+        for start in range(0, len(ids), MAX_ASKED):
+            found |= order_sql.stopped_of(connection, ids[start : start + MAX_ASKED])
     return found

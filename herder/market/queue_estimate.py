@@ -23,10 +23,10 @@ from herder.store.survey import Mark
 from herder.types import PLACE_COUNTED
 
 STEP = 2_000
-STEPS_AT_ONCE = 10
+MAX_STEPS = 10
 """The steps of one call: some milliseconds, so that a herder's other work is not held up."""
 
-MOST_MARKS = 256
+MAX_MARKS = 256
 
 EVERY_US = 60_000_000
 """The age of a survey at which the book is counted again."""
@@ -93,7 +93,7 @@ class Surveyor:
     def _count(self, model: str) -> bool:
         """Return whether the end of the book is reached."""
         with self._database.read() as connection:
-            for _ in range(STEPS_AT_ONCE):
+            for _ in range(MAX_STEPS):
                 reached = survey_sql.count_on(connection, model, self._marks[-1], STEP)
                 if reached is None:
                     return True
@@ -102,12 +102,12 @@ class Surveyor:
 
 
 def thinned(marks: Sequence[Mark]) -> list[Mark]:
-    """Return at most `MOST_MARKS` of the marks, including the first and the last.
+    """Return at most `MAX_MARKS` of the marks, including the first and the last.
 
     One may go where little lies between its neighbours, however many orders share its rank. Of
     three that stay, more than `apart` orders lie between the first and the last.
     """
-    apart = 2 * marks[-1].ahead // (MOST_MARKS - 2)
+    apart = 2 * marks[-1].ahead // (MAX_MARKS - 2)
     kept = [marks[0]]
     for mark, following in pairwise(marks[1:]):
         if following.above - kept[-1].ahead > apart:

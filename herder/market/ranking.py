@@ -32,7 +32,7 @@ from herder.store import models as model_sql
 from herder.store import survey as survey_sql
 from herder.store.steps import RankedRow
 
-AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Orders that one transaction ranks at most: whoever submits waits for some hundredths of a
 second."""
 
@@ -63,7 +63,7 @@ class Ranker:
         self.ranked = 0
         """Orders that were ranked, so far."""
 
-    def step(self, limit: int = AT_ONCE) -> bool:
+    def step(self, limit: int = MAX_AT_ONCE) -> bool:
         """Rank a piece of a book that is to be ranked anew.
 
         Args:

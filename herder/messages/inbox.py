@@ -22,7 +22,7 @@ from herder.store import messages as message_sql
 from herder.store.messages import NewMessage, Stored
 from herder.webhooks.events import queue_messages
 
-MOST_KEPT = 100_000
+MAX_KEPT = 100_000
 """The number of messages kept per inbox of those that cost little or nothing to send: a newer one
 replaces the oldest. Answers to orders stay as long as the orders, so that nobody can push one out
 by sending many messages."""
@@ -31,7 +31,7 @@ MORE_TRIMMED = 100
 """Messages that one transaction forgets at most beside as many as it delivers: an inbox that is too
 long, since it was once kept longer, shrinks little by little."""
 
-MOST_CHARACTERS = 4_000_000
+MAX_PAGE_CHARS = 4_000_000
 """Of texts on one page, which holds at least one message however long that is."""
 
 HERDER = "herder"
@@ -103,8 +103,8 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
         ]
         message_sql.insert_messages(connection, rows)
         told += [(name, row.number, _told(row)) for row in rows]
-        if last > MOST_KEPT:
-            message_sql.trim(connection, name, last - MOST_KEPT, len(mine) + MORE_TRIMMED)
+        if last > MAX_KEPT:
+            message_sql.trim(connection, name, last - MAX_KEPT, len(mine) + MORE_TRIMMED)
     queue_messages(connection, told, now_us)
 
 
@@ -173,7 +173,7 @@ def read_inbox(database: Database, account: str, after: int, limit: int) -> list
 
 
 def _bounded(found: list[Stored]) -> list[Stored]:
-    room = MOST_CHARACTERS
+    room = MAX_PAGE_CHARS
     for place, one in enumerate(found):
         room -= one.characters or 0
         if room < 0:
@@ -195,7 +195,7 @@ class News:
     A waiter must register to be woken before reading, and reads again when woken.
     """
 
-    MOST_KNOWN = 10_000
+    MAX_KNOWN = 10_000
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -208,7 +208,7 @@ class News:
             newest = message_sql.newest(connection, accounts)
         with self._lock:
             changed = {name for name, number in newest.items() if self._known.get(name) != number}
-            if len(self._known) > self.MOST_KNOWN:
+            if len(self._known) > self.MAX_KNOWN:
                 self._known.clear()
             self._known.update(newest)
         return changed

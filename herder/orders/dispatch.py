@@ -50,13 +50,13 @@ _log = structlog.get_logger("herder.orders.dispatch")
 MAX_AT_ONCE = 100
 """Orders that one transaction sends out at most, so that no other waits long for the lock."""
 
-MOST_FORGOTTEN = 1000
+MAX_FORGOTTEN = 1000
 
 OUTBOX_GRACE_US = 5_000_000
 """The age at which the sweep assumes that an outbox row was never published."""
 
 RUN_LIMIT_FACTOR = 10
-RUN_LIMIT_LEAST_S = 60
+MIN_RUN_LIMIT_S = 60
 SLOWEST_TOKENS_PER_S = 1
 """Assumed for the run limit of a herd that has measured nothing."""
 
@@ -248,7 +248,7 @@ class Dispatcher:
         Should it not commit, or two threads clear the same ones: no harm is done.
         """
         with self._lock:
-            return sorted(self._published)[:MOST_FORGOTTEN]
+            return sorted(self._published)[:MAX_FORGOTTEN]
 
     def _forget_published(self, cleared: Sequence[int]) -> None:
         with self._lock:
@@ -282,9 +282,9 @@ class Dispatcher:
 
             def step(connection: Connection) -> int:
                 outbox_sql.clear(connection, cleared)
-                return outbox_sql.sweep(connection, MOST_FORGOTTEN)
+                return outbox_sql.sweep(connection, MAX_FORGOTTEN)
 
-            done.more |= self._database.transact(step) == MOST_FORGOTTEN
+            done.more |= self._database.transact(step) == MAX_FORGOTTEN
             self._forget_published(cleared)
         return done
 
@@ -309,7 +309,7 @@ def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
     """
     speeds = [worker.tokens_per_s for worker in workers if worker.tokens_per_s > 0]
     speed = min(speeds, default=SLOWEST_TOKENS_PER_S)
-    wanted = max(RUN_LIMIT_LEAST_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
+    wanted = max(MIN_RUN_LIMIT_S, -(-RUN_LIMIT_FACTOR * tokens // speed))
     return min(wanted, MAX_RUN_LIMIT_S)
 
 
@@ -343,5 +343,5 @@ def job_of(order: Order, request: order_sql.Request) -> Job:
         tokens=order.tokens,
         stop=request.stop,
         sampling=request.sampling,
-        run_limit_s=min(order.run_limit_s or RUN_LIMIT_LEAST_S, MAX_RUN_LIMIT_S),
+        run_limit_s=min(order.run_limit_s or MIN_RUN_LIMIT_S, MAX_RUN_LIMIT_S),
     )

@@ -15,11 +15,11 @@ from herder.errors import InvalidRequest
 from herder.store import messages as message_sql
 from herder.store import orders as order_sql
 
-AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Texts that one transaction deletes at most, so that no other waits long for the lock."""
 
 DAY_US = 86_400_000_000
-MOST_DAYS = 36_500
+MAX_DAYS = 36_500
 
 
 def purge(
@@ -48,15 +48,15 @@ def purge(
     if older_than_days is None and account is None and order_id is None:
         raise InvalidRequest("Say which texts to delete: by age, account or order.")
     days = older_than_days
-    if days is not None and (type(days) is not int or not 0 <= days <= MOST_DAYS):
+    if days is not None and (type(days) is not int or not 0 <= days <= MAX_DAYS):
         raise InvalidRequest(
-            f"older_than_days must be a whole number from 0 to {MOST_DAYS}, not {str(days)[:40]}."
+            f"older_than_days must be a whole number from 0 to {MAX_DAYS}, not {str(days)[:40]}."
         )
     before_us = None if days is None else now_us - days * DAY_US
     deleted = 0
-    while found := _forget_texts(database, before_us, account, order_id, AT_ONCE):
+    while found := _forget_texts(database, before_us, account, order_id, MAX_AT_ONCE):
         deleted += found
-    while order_id is None and _forget_messages(database, before_us, account, AT_ONCE):
+    while order_id is None and _forget_messages(database, before_us, account, MAX_AT_ONCE):
         pass
     return deleted
 

@@ -36,10 +36,10 @@ from workers.wire import (
 
 _log = structlog.get_logger("herder.service.loop")
 
-MOST_ANSWERS = 200
+MAX_ANSWERS = 200
 """Outcomes settled in one transaction at most."""
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Outcomes that may wait in a herder; the rest is dropped, and sent again by its workers."""
 
 THICK = 3
@@ -151,7 +151,7 @@ class Service:
     def answer(self, answers: Sequence[Answer]) -> None:
         """Outcomes came; they are settled with the others that wait."""
         with self._changed:
-            if len(self._answers) >= MOST_WAITING:
+            if len(self._answers) >= MAX_WAITING:
                 _log.warning("outcomes_pile_up", waiting=len(self._answers))
                 return
             self._answers.extend(answers)
@@ -175,8 +175,8 @@ class Service:
         """Settle what waits and fill free slots; False if nothing came within `wait_s`."""
         with self._changed:
             self._gather(wait_s)
-            answers = self._answers[:MOST_ANSWERS]
-            del self._answers[:MOST_ANSWERS]
+            answers = self._answers[:MAX_ANSWERS]
+            del self._answers[:MAX_ANSWERS]
             models, self._models = self._models, set()
         if not answers and not models:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from herder.accounts.grants import POSTED_AT_ONCE, Grants
+from herder.accounts.grants import MAX_POSTED, Grants
 from herder.db.database import Database
 from herder.duties.runner import Duty
 from herder.market.queue_estimate import Surveyor
@@ -39,7 +39,7 @@ def make_upkeep(
     surveyor = Surveyor(database, clock_us=clock_us)
     duties = [
         Duty("rank", Ranker(database).step, pause_s=PAUSE_S),
-        Duty("grants", lambda limit: grants.post_due(limit) > 0, batch=POSTED_AT_ONCE),
+        Duty("grants", lambda limit: grants.post_due(limit) > 0, batch=MAX_POSTED),
         Duty("survey", lambda _limit: surveyor.step(), SURVEY_EVERY_S, pause_s=1.0, alone=True),
     ]
     purging = partial(Duty, period_s=PURGE_EVERY_S, pause_s=PURGE_PAUSE_S, alone=True)

@@ -207,7 +207,7 @@ def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:
 
 # The listening clock
 
-LEAST_APART_US = 900_000
+MIN_APART_US = 900_000
 """Less than a second, so that the jitter of a herder that marks each second costs no second."""
 
 _CLOCK = select(clock)
@@ -269,7 +269,7 @@ _HEAR_MARK = (
     .where(
         clock.c.heard_s == bindparam("before"),
         or_(
-            clock.c.heard_us <= bindparam("at_us") - LEAST_APART_US,
+            clock.c.heard_us <= bindparam("at_us") - MIN_APART_US,
             clock.c.heard_us > bindparam("at_us"),  # that clock was set back
         ),
     )

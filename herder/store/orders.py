@@ -185,7 +185,7 @@ def add_events(connection: Connection, kind: str, at_us: int, subjects: Sequence
         connection.execute(_INSERT_EVENT, [one._asdict() | event_of_all for one in subjects])
 
 
-IDS_AT_ONCE = 5000
+MAX_IDS = 5000
 """Parameters of one statement at most: PostgreSQL takes 65,535, SQLite 32,766."""
 
 _BY_ID = select(orders).where(orders.c.id == bindparam("id"))
@@ -218,8 +218,8 @@ def get_orders(
         return {}
     query = _LOCK_BY_IDS if lock else _BY_IDS
     found: dict[str, Order] = {}
-    for start in range(0, len(wanted), IDS_AT_ONCE):
-        rows = connection.execute(query, {"ids": wanted[start : start + IDS_AT_ONCE]})
+    for start in range(0, len(wanted), MAX_IDS):
+        rows = connection.execute(query, {"ids": wanted[start : start + MAX_IDS]})
         found |= {row.id: to_order(row) for row in rows}
     return found
 

@@ -26,7 +26,7 @@ from herder.errors import InvalidWebhook
 Network = IPv4Network | IPv6Network
 
 MAX_URL_CHARS = 2048
-LEAST_OPEN_PORT = 1024
+MIN_OPEN_PORT = 1024
 _PORTS = {"https": 443, "http": 80}
 _LOW_PORTS = frozenset(_PORTS.values())
 MAX_HOST_CHARS = 253
@@ -155,9 +155,9 @@ class Rules:
                 "A webhook's URL must not contain a user or a zone; the signature says who sends."
             )
         port = _PORTS[parts.scheme] if port is None else port
-        if port not in _LOW_PORTS and not LEAST_OPEN_PORT <= port <= 65_535:
+        if port not in _LOW_PORTS and not MIN_OPEN_PORT <= port <= 65_535:
             raise InvalidWebhook(
-                f"A webhook's port must be 443, 80, or at least {LEAST_OPEN_PORT}, not {port}."
+                f"A webhook's port must be 443, 80, or at least {MIN_OPEN_PORT}, not {port}."
             )
         host = parts.hostname
         self._check_host(host)

@@ -49,7 +49,7 @@ GATHER_S = 0.02
 """The time for which replies are collected into one write: each commit delays settlements."""
 CLAIM_SPARE_S = 15
 """A claim outlives the longest try by this: by the writing of its reply, and clocks that differ."""
-FORGOTTEN_AT_ONCE = 500
+MAX_FORGOTTEN = 500
 DELIVER = "webhooks"
 """The thread's name, and that under which its failures are counted."""
 RETRY_S = (0.1, 1.0)
@@ -271,7 +271,7 @@ class Deliverer:
             failures=verdict.failures,
         )
 
-    def forget(self, limit: int = FORGOTTEN_AT_ONCE) -> bool:
+    def forget(self, limit: int = MAX_FORGOTTEN) -> bool:
         """Delete what was delivered or given up, and kept long enough.
 
         Args:

@@ -16,7 +16,7 @@ from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
 from herder.webhooks.events import TEST_TYPE, queue_for
 
-AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Messages that one transaction changes at most, so that no other waits long for the lock."""
 
 STATES = ("pending", "delivered", "dead")
@@ -174,7 +174,7 @@ class Deliveries:
                     since_us=since_us,
                     until_us=until_us,
                     after_seq=after,
-                    limit=AT_ONCE,
+                    limit=MAX_AT_ONCE,
                 )
             if not found:
                 return replayed

@@ -16,7 +16,7 @@ from herder.store import deliveries as delivery_sql
 from herder.store import webhooks as webhook_sql
 from herder.store.webhooks import Endpoint
 from herder.webhooks.addresses import Rules
-from herder.webhooks.deliveries import AT_ONCE, Deliveries, endpoint_of
+from herder.webhooks.deliveries import MAX_AT_ONCE, Deliveries, endpoint_of
 from herder.webhooks.events import ORDER_TYPES, TYPES
 from herder.webhooks.signing import Sealer, new_secret
 
@@ -198,7 +198,7 @@ class Webhooks:
         deleted = self._database.transact(step)
         while True:
             with self._database.read() as connection:
-                found = delivery_sql.of_endpoint(connection, which, AT_ONCE)
+                found = delivery_sql.of_endpoint(connection, which, MAX_AT_ONCE)
             if not found:
                 return deleted
 

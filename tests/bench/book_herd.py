@@ -18,7 +18,7 @@ from herder.db.tables import event, order_text, orders
 from herder.domain.order import Order
 from herder.herd.herder_key import load_herder_key
 from herder.host import home
-from herder.market.queue_estimate import STEP, STEPS_AT_ONCE, Surveyor
+from herder.market.queue_estimate import MAX_STEPS, STEP, Surveyor
 from herder.market.quotes import Quotes
 from herder.orders.cancellation import Withdrawal
 from herder.orders.dispatch import Dispatcher
@@ -101,7 +101,7 @@ class Book:
                 now_us=now_us,
             )
         surveyor = Surveyor(self.database, clock_us=clock_us)
-        for _ in range(2 + self.size // (STEP * STEPS_AT_ONCE)):
+        for _ in range(2 + self.size // (STEP * MAX_STEPS)):
             surveyor.step()  # as a herder does once a second
         say(f"{self.size:,} orders wait after {time.monotonic() - begin:.0f} s")
 

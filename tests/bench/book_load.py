@@ -268,7 +268,7 @@ def load_postgres(url: str, orders: int, now_us: int, say: Say) -> list[tuple[st
 class Sample:
     """Some of the orders, drawn evenly: a million ids would only fill the memory."""
 
-    MOST = 20_000
+    MAX = 20_000
 
     def __init__(self) -> None:
         self.kept: list[tuple[str, int]] = []
@@ -279,7 +279,7 @@ class Sample:
         """Draw from another chunk (a reservoir)."""
         for row in rows["orders"]:
             self.seen += 1
-            if len(self.kept) < self.MOST:
+            if len(self.kept) < self.MAX:
                 self.kept.append((row[1], row[6]))
-            elif (place := self._draw.randrange(self.seen)) < self.MOST:
+            elif (place := self._draw.randrange(self.seen)) < self.MAX:
                 self.kept[place] = (row[1], row[6])

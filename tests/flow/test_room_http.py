@@ -15,7 +15,7 @@ import pytest
 
 from herder.errors import InvalidName, RateLimited, Unauthorized
 from herder.examples.room.client import Room
-from herder.examples.room.rules import MAX_CHARS, MESSAGES_AT_ONCE, NameTaken
+from herder.examples.room.rules import MAX_CHARS, MAX_MESSAGES_AT_ONCE, NameTaken
 from tests.support.running import HERD, Child
 from tests.support.wait import wait_for
 
@@ -251,13 +251,13 @@ def test_who_speaks_too_fast_is_told_when_to_go_on(make_room):
         bob.join("bob")
 
         def chatter():
-            for n in range(MESSAGES_AT_ONCE + 50):
+            for n in range(MAX_MESSAGES_AT_ONCE + 50):
                 ada.say(str(n))
 
         with pytest.raises(RateLimited) as refused:
             chatter()
         assert 1 <= refused.value.retry_after_s <= 3
-        assert len(ada.last(100)) >= MESSAGES_AT_ONCE
+        assert len(ada.last(100)) >= MAX_MESSAGES_AT_ONCE
         bob.say("I may.")
 
 

@@ -26,7 +26,7 @@ examples:
 
 exit status: 0 all seeds held, 1 some seed broke a rule, 2 the command line is wrong
 """
-MOST_ORDERS = 100_000
+MAX_ORDERS = 100_000
 TOLD_EVERY_S = 5
 SHOWN_EVERY_S = 0.5
 """The same on a terminal, where a line is written over the one before."""
@@ -55,10 +55,10 @@ def parse_orders(text: str) -> int:
     """How many orders a seed has.
 
     Raises:
-        argparse.ArgumentTypeError: it is no number from 1 to `MOST_ORDERS`.
+        argparse.ArgumentTypeError: it is no number from 1 to `MAX_ORDERS`.
     """
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_ORDERS:
-        raise argparse.ArgumentTypeError(f"orders are a whole number from 1 to {MOST_ORDERS}")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_ORDERS:
+        raise argparse.ArgumentTypeError(f"orders are a whole number from 1 to {MAX_ORDERS}")
     return int(text)
 
 

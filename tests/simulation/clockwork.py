@@ -21,7 +21,7 @@ DEEPEST = 3
 """Steps within steps: who stands still while somebody stands still."""
 BUSY_US = 20_000
 """After which a thread that is in the middle of a step is looked for again."""
-KEPT = 200_000
+MAX_KEPT = 200_000
 """Lines of history at most."""
 
 
@@ -263,7 +263,7 @@ class Clockwork:
 
     def note(self, what: str, who: str | None = None) -> None:
         """A line of history."""
-        if len(self.history) < KEPT:
+        if len(self.history) < MAX_KEPT:
             self.history.append((self.now_us, who or self.who, what))
 
     def lines(self) -> list[str]:

@@ -66,7 +66,7 @@ class Weather:
 
 CALM = Weather()
 
-_MOST = {
+_MAX = {
     "crash": 0.02,
     "stall": 0.04,
     "fail_write": 0.03,
@@ -98,7 +98,7 @@ def draw_weather(rng: Random) -> Weather:
     if rng.random() < 0.05:
         return Weather()
     return Weather(
-        **{name: 0.0 if rng.random() < 0.4 else most * rng.random() for name, most in _MOST.items()}
+        **{name: 0.0 if rng.random() < 0.4 else most * rng.random() for name, most in _MAX.items()}
     )
 
 

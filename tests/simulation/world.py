@@ -32,7 +32,7 @@ from workers.wire import PrivateKey
 MACHINES = ("h1", "h2", "h3", "w1", "w2", "redis", "ada", "bob")
 HAPPENS_US = 250_000
 """How often it is drawn whether something happens."""
-CALM_MOST_US = 1_200_000_000
+MAX_CALM_US = 1_200_000_000
 """Simulated time after which an order that has not ended never will."""
 
 
@@ -84,7 +84,7 @@ class World:
             time.run(time.now_us + 1_000_000)
         time.run(time.now_us + 5_000_000)
         self._calm()
-        until_us = time.now_us + CALM_MOST_US
+        until_us = time.now_us + MAX_CALM_US
         while time.now_us < until_us and not self._over():
             time.run(time.now_us + 1_000_000)
         self._judge_all()

@@ -41,7 +41,7 @@ LOADED = (
     *("rich.console", "rich.table", "typer", "logging.config"),
 )
 """None of these starts a thread, nor looks at the environment for settings of a herd."""
-MOST_BYTES = 2**17
+MAX_BYTES = 2**17
 """A program's arguments and environment."""
 
 
@@ -87,7 +87,7 @@ def start(arguments: list[str], *, log: IO[bytes], env: dict[str, str], cwd: Pat
             cwd=cwd,
         )
     asked = json.dumps({"arguments": arguments, "env": env, "cwd": str(cwd)}).encode()
-    assert len(asked) <= MOST_BYTES
+    assert len(asked) <= MAX_BYTES
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         socket.send_fds(_server(), [asked], [theirs.fileno(), log.fileno()])
@@ -193,7 +193,7 @@ def serve(line: socket.socket) -> dict[str, Any] | None:
                     with asker, suppress(OSError):  # whoever asked may be gone
                         asker.send(str(os.waitstatus_to_exitcode(status)).encode())
                     continue
-                asked, fds, _, _ = socket.recv_fds(line, MOST_BYTES, 2)
+                asked, fds, _, _ = socket.recv_fds(line, MAX_BYTES, 2)
                 if not asked:
                     return None
                 asker = socket.socket(fileno=fds[0])

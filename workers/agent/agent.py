@@ -50,7 +50,7 @@ from workers.wire import (
 
 _log = structlog.get_logger("workers.agent.agent")
 
-ENDED_KEPT = 10_000
+MAX_ENDED = 10_000
 """Attempts that are remembered as ended, so that a message that comes twice runs once."""
 
 STUCK_S = 300.0
@@ -167,7 +167,7 @@ class Agent:
             with self._lock:
                 del self._running[key]
                 self._ended[key] = None
-                while len(self._ended) > ENDED_KEPT:
+                while len(self._ended) > MAX_ENDED:
                     self._ended.popitem(last=False)
         if outcome is None:
             return {"status": "void", "tokens": 0}

@@ -24,7 +24,7 @@ from workers.wire import (
 
 _log = structlog.get_logger("workers.agent.outcomes")
 
-RESEND_MOST_S = 60.0
+MAX_RESEND_S = 60.0
 
 RETRY_S = (0.1, 1.0)
 """Seconds after a failure before the first further try, and at most."""
@@ -32,7 +32,7 @@ RETRY_S = (0.1, 1.0)
 GATHER_S = 0.003
 """Seconds between two messages of outcomes while other orders run."""
 
-MOST_TEXT_SENT = 512 * 1024
+MAX_TEXT_SENT = 512 * 1024
 """Characters of text in one message of several outcomes."""
 
 
@@ -142,11 +142,11 @@ class OutcomeBox:
                 if kept.due_s > now_s:
                     continue
                 size += len(kept.outcome.text)
-                if taken and (len(taken) == MAX_OUTCOMES or size > MOST_TEXT_SENT):
+                if taken and (len(taken) == MAX_OUTCOMES or size > MAX_TEXT_SENT):
                     break
                 taken.append(kept)
                 kept.due_s = now_s + kept.wait_s
-                kept.wait_s = min(kept.wait_s * 2, RESEND_MOST_S)
+                kept.wait_s = min(kept.wait_s * 2, MAX_RESEND_S)
         if not taken:
             return False
         try:

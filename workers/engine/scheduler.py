@@ -27,7 +27,7 @@ from operator import attrgetter
 
 from workers.engine.sequences import Copy, Donor, Keep, Resident, Row, Seq, common_tokens
 
-SHARE_MIN = 16
+MIN_SHARE = 16
 """Shorter common beginnings are computed again: a chunk that small costs next to nothing."""
 DONOR_ADMISSIONS = 32
 """A donor that none of this many admissions used is dropped."""
@@ -125,7 +125,7 @@ class Scheduler:
         self.running.remove(seq)
         self.reserved -= seq.cells
         self._full = False
-        if self.separate and self.can_share and seq.past >= SHARE_MIN:
+        if self.separate and self.can_share and seq.past >= MIN_SHARE:
             prompt = array("i", seq.tokens[: seq.past]).tobytes()
             self.donors.append(Donor(seq.slot, seq.past, prompt, useful=seq.shared > 0))
         elif length := self._worth_keeping(seq):
@@ -259,9 +259,9 @@ class Scheduler:
                 best, source = have, other
             if earlier and isinstance(other, Seq) and other.past < common and common > pending:
                 pending, leader = common, other
-        if leader is not None and pending - best >= SHARE_MIN:
+        if leader is not None and pending - best >= MIN_SHARE:
             return leader
-        if source is not None and best >= SHARE_MIN:
+        if source is not None and best >= MIN_SHARE:
             self._ops.append(Copy(source.slot, seq.slot, best))
             seq.past = best
             if self.separate:
@@ -284,7 +284,7 @@ class Scheduler:
             # the next turn of a conversation: the turn after it will want all of this one
             seq.continues = seq.continues or common >= prompt
         for donor in tuple(self.donors):
-            if seq.common(donor) >= SHARE_MIN:
+            if seq.common(donor) >= MIN_SHARE:
                 donor.unused = 0
                 self.donors.remove(donor)
                 self.donors.append(donor)  # least recently used first
@@ -301,17 +301,17 @@ class Scheduler:
         for _, _, other in self._waiting[:LOOKAHEAD]:
             length = max(length, seq.common(other))
         length = min(length, seq.past, self.cells // DONOR_SHARE)
-        if length < SHARE_MIN:
+        if length < MIN_SHARE:
             return 0
         for resident in self._residents():
-            if min(seq.common(resident), resident.past) > min(length, seq.prompt) - SHARE_MIN:
+            if min(seq.common(resident), resident.past) > min(length, seq.prompt) - MIN_SHARE:
                 return 0  # somebody else holds it already, or all but a few of it
         return length
 
     def _keep(self, seq: Seq, length: int) -> None:
         donor = Donor(seq.slot, length, array("i", seq.tokens[:length]).tobytes())
         for old in tuple(self.donors):
-            if common_tokens(old._bytes, donor._bytes) > old.past - SHARE_MIN:
+            if common_tokens(old._bytes, donor._bytes) > old.past - MIN_SHARE:
                 self._drop(old)  # the new one holds what is worth holding of it
         self._ops.append(Keep(seq.slot, length))
         self.donors.append(donor)
@@ -337,7 +337,7 @@ class Scheduler:
 
         One that it does not share, the least recently used.
         """
-        return min(self.donors, key=lambda d: seq.common(d) >= SHARE_MIN)
+        return min(self.donors, key=lambda d: seq.common(d) >= MIN_SHARE)
 
     def _drop(self, donor: Donor) -> None:
         self.donors.remove(donor)
@@ -360,7 +360,7 @@ class Scheduler:
         last = len(seq.tokens) - 1
         best = max((min(seq.common(one), last, one.past) for one in self._residents()), default=0)
         near = max(self.donors, key=seq.common, default=None)
-        if near is not None and seq.common(near) < SHARE_MIN:
+        if near is not None and seq.common(near) < MIN_SHARE:
             near = None
         if near is not None:
             common = min(seq.common(near), last)

@@ -26,7 +26,7 @@ GRAMMAR_TOKEN_S = 0.25
 GRAMMAR_AHEAD_TOKENS = 8
 RANDOM_SEED = 0xFFFFFFFF
 """Tells llama.cpp to draw a seed (LLAMA_DEFAULT_SEED)."""
-LEAST_TEMPERATURE = 1e-3
+MIN_TEMPERATURE = 1e-3
 """Smaller ones would overflow the division by it, and give the likeliest token anyway."""
 
 
@@ -138,7 +138,7 @@ class Samplers:
             parts.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
         if sampling.min_p > 0:
             parts.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        parts.append(lib.llama_sampler_init_temp(max(sampling.temperature, LEAST_TEMPERATURE)))
+        parts.append(lib.llama_sampler_init_temp(max(sampling.temperature, MIN_TEMPERATURE)))
         seed = RANDOM_SEED if sampling.seed is None else sampling.seed
         parts.append(lib.llama_sampler_init_dist(seed))
         return parts

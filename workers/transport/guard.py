@@ -27,7 +27,7 @@ from workers.wire import MAX_ENVELOPE_BYTES, Envelope, WireError
 
 _log = structlog.get_logger("workers.transport")
 
-RETRY_MOST_S = 5
+MAX_RETRY_S = 5
 """The longest wait between two tries to reach the broker. Celery's own grows to 30 s, in which the
 orders would wait for a broker that is back."""
 
@@ -124,7 +124,7 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes."""
         conn.ensure_connection = partial(
-            conn.ensure_connection, interval_start=1, interval_step=1, interval_max=RETRY_MOST_S
+            conn.ensure_connection, interval_start=1, interval_step=1, interval_max=MAX_RETRY_S
         )
         return super().ensure_connected(conn)
 

@@ -9,7 +9,7 @@ from redis.backoff import ExponentialBackoff
 from workers.transport.streams import TextPiece, pieces_of
 from workers.wire import text_stream
 
-AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Pieces that one read takes at most; what there is beyond them the next one takes."""
 
 FEW = 16
@@ -53,7 +53,9 @@ class TextReader:
         self._reading += 1
         self._most_lately = max(self._most_lately, self._reading)
         try:
-            return pieces_of(await self._redis.xread({key: after}, count=AT_ONCE, block=block_ms))
+            return pieces_of(
+                await self._redis.xread({key: after}, count=MAX_AT_ONCE, block=block_ms)
+            )
         finally:
             self._reading -= 1
 

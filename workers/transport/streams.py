@@ -16,8 +16,8 @@ from redis.retry import Retry
 
 from workers.wire import BEATS_STREAM, control_stream, text_stream
 
-BEATS_KEPT = 20_000
-CONTROL_KEPT = 10_000
+MAX_BEATS = 20_000
+MAX_CONTROL = 10_000
 CONTROL_TTL_S = 3600
 TEXT_TTL_S = 86_400
 TEXT_AFTER_END_TTL_S = 120
@@ -92,7 +92,7 @@ class Streams:
 
     def add_beat(self, token: str) -> None:
         """Add a worker's message or a herder's marker, for whichever herder reads next."""
-        self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=BEATS_KEPT, approximate=True)
+        self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=MAX_BEATS, approximate=True)
 
     def read_beats(self, consumer: str, *, count: int, block_ms: int) -> list[tuple[int, str]]:
         """(when, token) of what no other herder has read yet; empty when none came in time.
@@ -129,7 +129,7 @@ class Streams:
         with self._redis.pipeline(transaction=False) as pipe:
             for instance, token in messages:
                 key = control_stream(instance)
-                pipe.xadd(key, {"token": token}, maxlen=CONTROL_KEPT, approximate=True)
+                pipe.xadd(key, {"token": token}, maxlen=MAX_CONTROL, approximate=True)
                 pipe.expire(key, CONTROL_TTL_S)
             pipe.execute()
 

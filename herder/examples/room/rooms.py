@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from herder.errors import NotFound, RateLimited, Unauthorized
 from herder.examples.room.rules import (
-    JOINS_AT_ONCE,
     JOINS_PER_MINUTE,
+    MAX_JOINS_AT_ONCE,
     MAX_MEMBERS,
-    MESSAGES_AT_ONCE,
+    MAX_MESSAGES_AT_ONCE,
     MINUTE_US,
     NAME_HELD_S,
     NameTaken,
@@ -66,9 +66,9 @@ class Rooms:
         self._clock_us = clock_us
         self._new_id = new_id
         self._new_token = new_token
-        at_once = min(MESSAGES_AT_ONCE, settings.room_messages_per_minute)
+        at_once = min(MAX_MESSAGES_AT_ONCE, settings.room_messages_per_minute)
         self._speaking = Pace(settings.room_messages_per_minute, at_once)
-        self._joining = Pace(JOINS_PER_MINUTE, JOINS_AT_ONCE)
+        self._joining = Pace(JOINS_PER_MINUTE, MAX_JOINS_AT_ONCE)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ MAX_MEMBERS = 1000
 """Names that are held in a room at once."""
 NAME_HELD_S = 600
 """The time for which a silent program keeps its name; then the name is free again."""
-JOINS_PER_MINUTE, JOINS_AT_ONCE = 60, 30
+JOINS_PER_MINUTE, MAX_JOINS_AT_ONCE = 60, 30
 """The rate at which one address may take names."""
-MESSAGES_AT_ONCE = 10
+MAX_MESSAGES_AT_ONCE = 10
 """Messages that may come in a burst before the pace counts."""
 MINUTE_US = 60_000_000
 

@@ -12,7 +12,7 @@ from herder.errors import InvalidName
 from herder.examples.room.rules import parse_room
 from workers.transport.settings import TransportSettings, from_text
 
-MOST_ROOMS = 100
+MAX_ROOMS = 100
 
 
 def _rooms(text: str) -> tuple[str, ...]:
@@ -20,8 +20,8 @@ def _rooms(text: str) -> tuple[str, ...]:
         names = tuple(parse_room(name.strip()) for name in text.split(","))
     except InvalidName as error:
         raise ValueError(error.message.rstrip(".")) from None
-    if len(set(names)) != len(names) or len(names) > MOST_ROOMS:
-        raise ValueError(f"it must be at most {MOST_ROOMS} different names")
+    if len(set(names)) != len(names) or len(names) > MAX_ROOMS:
+        raise ValueError(f"it must be at most {MAX_ROOMS} different names")
     return names
 
 

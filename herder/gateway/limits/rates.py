@@ -27,7 +27,7 @@ _log = structlog.get_logger("herder.gateway")
 MINUTE_US = 60_000_000
 NAMES = 100_000
 """Names that are kept at most; beyond that the oldest are forgotten first."""
-AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Names that one message to Redis is about."""
 SHARE_S = 0.2
 TIMEOUT_S = 2
@@ -137,8 +137,10 @@ class Rate:
             RedisError: it could not be, and stays to be shared.
         """
         unshared = list(self._unshared)
-        for begin in range(0, len(unshared), AT_ONCE):
-            names = [name for name in unshared[begin : begin + AT_ONCE] if name in self._buckets]
+        for begin in range(0, len(unshared), MAX_AT_ONCE):
+            names = [
+                name for name in unshared[begin : begin + MAX_AT_ONCE] if name in self._buckets
+            ]
             poured = [self._buckets[name].unshared_us for name in names]
             full = await adder.add([f"rate:{self.kind}:{name}" for name in names], poured)
             now_us = self._clock_us()

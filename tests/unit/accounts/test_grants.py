@@ -84,7 +84,7 @@ def test_days_and_weeks_come_when_they_begin(house):
 def test_periods_that_nobody_was_there_for_are_posted_on_return_a_bounded_number_at_once(
     house, monkeypatch
 ):
-    monkeypatch.setattr(grants_module, "POSTED_AT_ONCE", 5)
+    monkeypatch.setattr(grants_module, "MAX_POSTED", 5)
     house.grants.create("ada", 1, "day")
     house.grants.create("default", 10, "month")
     at(house, 2026, 12, 4)
@@ -179,7 +179,7 @@ def test_one_that_is_killed_while_it_makes_a_grant_has_made_none(house, monkeypa
 
 
 def test_many_herders_at_once_post_each_period_once(house, monkeypatch):
-    monkeypatch.setattr(grants_module, "POSTED_AT_ONCE", 20)
+    monkeypatch.setattr(grants_module, "MAX_POSTED", 20)
     names = [f"a{number}" for number in range(10)]
     for name in names:
         house.accounts.create(name)

@@ -11,9 +11,9 @@ import pytest
 from herder.errors import HerdUnavailable, InvalidName, NotFound, RateLimited, Unauthorized
 from herder.examples.room.rooms import Rooms
 from herder.examples.room.rules import (
-    JOINS_AT_ONCE,
     MAX_CHARS,
-    MESSAGES_AT_ONCE,
+    MAX_JOINS_AT_ONCE,
+    MAX_MESSAGES_AT_ONCE,
     MINUTE_US,
     NAME_HELD_S,
     InvalidText,
@@ -121,7 +121,7 @@ def test_a_token_is_for_one_room(make_rooms):
 
 def test_an_address_takes_so_many_names_and_another_is_not_hindered(make_rooms, clock):
     rooms = make_rooms()
-    for n in range(JOINS_AT_ONCE):
+    for n in range(MAX_JOINS_AT_ONCE):
         rooms.join("lobby", f"a{n}", "there")
     with pytest.raises(RateLimited) as refused:
         rooms.join("lobby", "more", "there")
@@ -164,7 +164,7 @@ def test_history_is_a_window_and_a_reader_behind_it_is_told(make_rooms, clock):
 def test_a_burst_of_messages_is_bounded(make_rooms, clock):
     rooms = make_rooms()
     ada, _ = rooms.join("lobby", "ada", "here")
-    for _ in range(MESSAGES_AT_ONCE):
+    for _ in range(MAX_MESSAGES_AT_ONCE):
         rooms.say(ada, "Hi!")
     with pytest.raises(RateLimited) as refused:
         rooms.say(ada, "Hi!")

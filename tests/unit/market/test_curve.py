@@ -125,7 +125,7 @@ def test_a_long_book_is_counted_once_for_all_bids(make_house, monkeypatch):
     assert places[50] == places[14] == places[13] == (PLACE_UNKNOWN, False)
 
     monkeypatch.setattr(queue_estimate, "STEP", 30)
-    monkeypatch.setattr(queue_estimate, "STEPS_AT_ONCE", 100)
+    monkeypatch.setattr(queue_estimate, "MAX_STEPS", 100)
     surveyor = Surveyor(house.database, clock_us=house.clock)
     for _ in range(3):
         surveyor.step()

@@ -56,7 +56,7 @@ def test_an_estimate_is_off_by_less_than_lies_between_two_marks(ranks, step, ran
 def test_fewer_marks_tell_the_same_less_exactly(ranks, step, most, rank):
     marks = walked(ranks, [7] * len(ranks), step)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue_estimate, "MOST_MARKS", most)
+        patch.setattr(queue_estimate, "MAX_MARKS", most)
         kept = thinned(marks)
     assert len(kept) <= most
     assert (kept[0], kept[-1]) == (START, marks[-1])
@@ -96,7 +96,7 @@ def test_a_place_in_a_long_book(long_book, monkeypatch):
 
     # A herder counts, a little at a time.
     monkeypatch.setattr(queue_estimate, "STEP", 50)
-    monkeypatch.setattr(queue_estimate, "STEPS_AT_ONCE", 3)
+    monkeypatch.setattr(queue_estimate, "MAX_STEPS", 3)
     surveyor = Surveyor(house.database, clock_us=house.clock)
     surveyor.step()
     with house.database.read() as connection:

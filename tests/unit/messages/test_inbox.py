@@ -361,7 +361,7 @@ def test_an_inbox_is_read_in_pages_and_by_its_account_alone(house):
 
 
 def test_long_texts_make_short_pages(house, monkeypatch):
-    monkeypatch.setattr("herder.messages.inbox.MOST_CHARACTERS", 100)
+    monkeypatch.setattr("herder.messages.inbox.MAX_PAGE_CHARS", 100)
     worker = house.worker(slots=4)
     for _ in range(4):
         house.ask(26)
@@ -375,7 +375,7 @@ def test_long_texts_make_short_pages(house, monkeypatch):
 
 
 def test_an_inbox_that_is_full_forgets_the_oldest_but_no_answer_of_an_order(house, monkeypatch):
-    monkeypatch.setattr("herder.messages.inbox.MOST_KEPT", 3)
+    monkeypatch.setattr("herder.messages.inbox.MAX_KEPT", 3)
     worker = house.worker()
     house.send(Action="Balance")
     house.ask(26)
@@ -391,7 +391,7 @@ def test_an_inbox_that_is_far_too_long_shrinks_a_bounded_number_at_once(house, m
     monkeypatch.setattr("herder.messages.inbox.MORE_TRIMMED", 2)
     for _ in range(8):
         house.send(Action="Balance")
-    monkeypatch.setattr("herder.messages.inbox.MOST_KEPT", 3)
+    monkeypatch.setattr("herder.messages.inbox.MAX_KEPT", 3)
     left = []
     for _ in range(3):
         house.send(Action="Balance")

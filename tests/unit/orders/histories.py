@@ -27,7 +27,7 @@ from workers.wire import Failure, Job, PrivateKey, StopAttempt
 SPEED = 10
 SETTINGS: dict[str, Any] = {"claim_s": 4, "lease_s": 6, "max_attempts": 3, "max_dispatches": 10}
 FUNDS = {"ada": 10**6, "bob": 10**6, "eve": 400}
-LIMITED, MOST_OPEN = "bob", 5
+LIMITED, MAX_OPEN = "bob", 5
 WORDS = 2
 KEYS = 40
 PICKED_FROM = 25

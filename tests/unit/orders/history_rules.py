@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from herder.domain.order import ENDED, Order
-from tests.unit.orders.histories import FUNDS, LIMITED, MOST_OPEN, WORDS, Did, Game
+from tests.unit.orders.histories import FUNDS, LIMITED, MAX_OPEN, WORDS, Did, Game
 
 FINAL = frozenset(state.value for state in ENDED)
 COMES_BACK = frozenset({"lapsed", "handed_back", "attempt_failed"})
@@ -37,7 +37,7 @@ class History:
     done: list[Did]
     orders: dict[str, Order]
     events: dict[str, list[tuple[str, int]]]
-    most_open: int = MOST_OPEN
+    most_open: int = MAX_OPEN
     funds: dict[str, int] = field(default_factory=lambda: dict(FUNDS))
 
     def calls(self, *names: str, failed: bool = False) -> Iterator[Did]:

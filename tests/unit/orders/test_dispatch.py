@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from herder.db.tables import orders as orders_table
 from herder.domain.pricing import priority
-from herder.orders.dispatch import MAX_AT_ONCE, RUN_LIMIT_LEAST_S
+from herder.orders.dispatch import MAX_AT_ONCE, MIN_RUN_LIMIT_S
 from tests.support.house import FakePublisher
 from workers.wire import MAX_RUN_LIMIT_S, MAX_TOKENS
 
@@ -83,7 +83,7 @@ def test_the_run_limit_is_ten_times_what_the_tokens_take_on_the_slowest(house):
     house.submit(tokens=500)
     house.submit(tokens=5)
     limits = {job.tokens: job.run_limit_s for job in house.dispatch()}
-    assert limits == {500: 500, 5: RUN_LIMIT_LEAST_S}
+    assert limits == {500: 500, 5: MIN_RUN_LIMIT_S}
 
 
 def test_the_run_limit_is_one_in_the_herder_and_in_its_worker(house):

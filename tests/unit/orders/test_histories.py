@@ -22,7 +22,7 @@ from tests.support.house import House
 from tests.unit.orders.histories import (
     FUNDS,
     LIMITED,
-    MOST_OPEN,
+    MAX_OPEN,
     SETTINGS,
     Did,
     Game,
@@ -45,7 +45,7 @@ def game(postgres_server, tmp_path, clean_environment) -> Iterator[Game]:
     house = House(tmp_path, database_url=postgres_server.url(name), **SETTINGS)
     for account, amount in FUNDS.items():
         house.fund(amount, account)
-    house.accounts.set_limits(LIMITED, max_open_orders=MOST_OPEN, tokens_per_minute=None)
+    house.accounts.set_limits(LIMITED, max_open_orders=MAX_OPEN, tokens_per_minute=None)
     shared = PrivateKey.generate().to_jwk()
     began_ns, began_us = time.monotonic_ns(), house.now_us
     yield Game(str(tmp_path), postgres_server.url(name), SEED, began_ns, began_us, shared)

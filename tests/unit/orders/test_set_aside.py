@@ -364,7 +364,7 @@ def test_what_cannot_be_sent_nor_ended_is_set_aside(house):
 def test_the_outbox_is_tidied_in_pieces(house, monkeypatch):
     from herder.orders import dispatch
 
-    monkeypatch.setattr(dispatch, "MOST_FORGOTTEN", 2)
+    monkeypatch.setattr(dispatch, "MAX_FORGOTTEN", 2)
     order = house.submit()
     with house.database.write() as connection:
         rows = [{"order_id": order.id, "attempt": 9, "created_us": 1} for _ in range(3)]
