@@ -21,7 +21,7 @@ from anyio.to_thread import run_sync
 
 from herder.db.outages import CommitUnknown, pause_s
 from herder.domain.order import Order
-from herder.errors import HerdError, HerdUnavailable, OrderNotFound
+from herder.errors import HerdError, HerdUnavailable, OrderNotFound, SetupError
 from workers.transport.loops import TaskLoop
 
 LOOK_S = 1.0
@@ -31,6 +31,9 @@ APPEARS_S = 60.0
 """The time within which an order whose commit was lost may still appear."""
 LAST_S = 5.0
 """The time for which a gateway that is told to stop goes on cancelling."""
+
+_AWAY = (HerdUnavailable, SetupError)
+"""What says nothing of an order: a database that is away, or cannot be used as it is."""
 
 _log = structlog.get_logger("herder.gateway")
 
@@ -101,7 +104,7 @@ class CallOffs:
             "gateway-call-offs",
             self._step,
             every_s=LOOK_S,
-            outages=(HerdUnavailable,),
+            outages=_AWAY,
             retry_s=(LOOK_S, LOOK_S),
         )
 
@@ -131,7 +134,7 @@ class CallOffs:
     async def cancel(self, order_id: str) -> None:
         """Cancel an order; where the database is away, once it is back."""
         self.later(order_id)
-        with suppress(HerdUnavailable):
+        with suppress(*_AWAY):
             await self._make(_Asked(order_id, None))
 
     async def _step(self) -> None:
@@ -142,12 +145,13 @@ class CallOffs:
         """Cancel one.
 
         Raises:
-            HerdUnavailable: the database is away, or busy; it stays remembered, behind the others.
+            HerdUnavailable, SetupError: the database is away, busy, or cannot be used as it is; it
+                stays remembered, behind the others.
         """
         until_s = self._asked.get(asked, 0.0)
         try:
             await run_sync(partial(self._cancel, asked.order_id, account=asked.account))
-        except HerdUnavailable:
+        except _AWAY:
             self._asked.pop(asked, None)
             self._asked[asked] = until_s
             raise
@@ -163,7 +167,7 @@ class CallOffs:
     async def close(self) -> None:
         """Cancel what can be cancelled within `LAST_S`; what is left is logged, order by order."""
         await self._loop.stop()
-        with suppress(HerdUnavailable, TimeoutError):
+        with suppress(*_AWAY, TimeoutError):
             await asyncio.wait_for(self._step(), LAST_S)
         for asked in list(self._asked):
             self._drop(asked)

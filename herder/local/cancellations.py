@@ -14,7 +14,7 @@ from redis import RedisError
 
 from herder.db.outages import ride_out
 from herder.domain.order import Order, State
-from herder.errors import HerdError, HerdUnavailable
+from herder.errors import HerdError, HerdUnavailable, OrderNotFound, SetupError
 from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
 from herder.service.nudge import Nudger
@@ -28,7 +28,12 @@ _log = EventLog("herder.local.cancellations", lowered=True)
 PATIENCE_S = 5.0
 """The time that a caller waits for the database before the cancellation is remembered."""
 MAX_REMEMBERED = 10_000
+APPEARS_S = 60.0
+"""How long an order may take to appear whose commit was lost on its way."""
 LOOK_S = 1.0
+
+_AWAY = (HerdUnavailable, SetupError)
+"""What says nothing of an order: a database that is away, or cannot be used as it is."""
 
 
 class Cancellations:
@@ -42,12 +47,13 @@ class Cancellations:
         self._nudger = nudger
         self._key = key
         self._lock = threading.Lock()
-        self._remembered: dict[str, str | None] = {}
+        # (order, whose it has to be), and until when there may yet be such an order.
+        self._remembered: dict[tuple[str, str | None], float] = {}
         self._loop = Loop(
             "herd-cancel",
             self._step,
             every_s=LOOK_S,
-            outages=(HerdUnavailable,),
+            outages=_AWAY,
             retry_s=(0.1, LOOK_S),
             log=_log,
         )
@@ -76,21 +82,24 @@ class Cancellations:
         self._tell(order)
         return order
 
-    def remember(self, order_id: str, *, account: str | None = None) -> bool:
+    def remember(self, order_id: str, *, account: str | None = None, is_taken: bool = True) -> bool:
         """Cancel an order as soon as the database is there; returns at once.
 
         Args:
             order_id: the order; if there is none, nothing happens.
             account: whose it has to be; None: anybody's.
+            is_taken: whether there is such an order; else it may still become one.
 
         Returns:
             False where `MAX_REMEMBERED` are remembered already.
         """
+        asked = (order_id, account)
+        until_s = 0.0 if is_taken else time.monotonic() + APPEARS_S
         with self._lock:
-            if len(self._remembered) >= MAX_REMEMBERED and order_id not in self._remembered:
+            if len(self._remembered) >= MAX_REMEMBERED and asked not in self._remembered:
                 _log.error("order_not_cancelled", order=order_id, reason="too many wait")
                 return False
-            self._remembered[order_id] = account
+            self._remembered[asked] = until_s
             self._loop.start()
         return True
 
@@ -105,16 +114,22 @@ class Cancellations:
         """Make those that are remembered.
 
         Raises:
-            HerdUnavailable: the database is still away; the rest stays remembered.
+            HerdUnavailable, SetupError: the database is still away, or an order's row is locked;
+                that one stays remembered, behind the others.
         """
         with self._lock:
             asked = list(self._remembered.items())
-        for order_id, account in asked:
+        for one, until_s in asked:
+            order_id, account = one
             try:
                 self._tell(self._withdrawal.cancel(order_id, account=account))
-            except HerdUnavailable:
+            except _AWAY:
+                with self._lock:
+                    self._remembered[one] = self._remembered.pop(one, until_s)
                 raise
             except HerdError as error:
+                if isinstance(error, OrderNotFound) and time.monotonic() < until_s:
+                    continue  # its commit may be on its way
                 _log.warning("order_not_cancelled", order=order_id, reason=error.code)
             except Exception:  # noqa: BLE001
                 # One that cannot be cancelled keeps no other from it.
@@ -122,7 +137,7 @@ class Cancellations:
             else:
                 _log.warning("order_cancelled_late", order=order_id)
             with self._lock:
-                self._remembered.pop(order_id, None)
+                self._remembered.pop(one, None)
 
     def _tell(self, order: Order) -> None:
         """Tell those who wait of an order that ended, or its worker that it is to stop."""
@@ -145,9 +160,9 @@ class Cancellations:
     def close(self) -> None:
         """Make those that can be made at once, and say which were not."""
         self._loop.stop(2.0)
-        with suppress(HerdUnavailable):
+        with suppress(*_AWAY):
             self._make()
-        for order_id in sorted(self._remembered):
+        for order_id in sorted({order_id for order_id, _ in self._remembered}):
             do = f"herd order cancel {order_id}"
             _log.error("order_not_cancelled", order=order_id, reason="it was away", do=do)
 

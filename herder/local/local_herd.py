@@ -139,7 +139,7 @@ class LocalHerd:
     def _given_up(self, error: CommitUnknown) -> CommitUnknown:
         """Have an order cancelled that may have been taken; called again, it would be another."""
         order_id = str(error.data["order"])
-        self._cancellations.remember(order_id)
+        self._cancellations.remember(order_id, is_taken=False)
         return CommitUnknown(
             f"The database went away while it took order {order_id}, and does not answer. If there "
             f"is such an order, it is cancelled as soon as the database is back, if this program "

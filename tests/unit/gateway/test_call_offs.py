@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from herder.db.outages import CommitUnknown
-from herder.errors import HerdUnavailable, OrderNotFound
+from herder.errors import HerdUnavailable, OrderNotFound, SetupError
 from herder.gateway import outages
 from herder.gateway.outages import CallOffs, accept, accepted, ride_out
 from herder.gateway.streams.following import Follower
@@ -52,6 +52,27 @@ def test_a_cancellation_that_cannot_be_made_is_made_once_it_can():
         herd.away = False
         await until(lambda: offs.waiting == 0, "both are cancelled")
         assert sorted(herd.cancelled) == ["a", "b"]
+        await offs.close()
+
+    asyncio.run(story())
+
+
+def test_a_database_that_cannot_be_used_as_it_is_has_cancelled_nothing():
+    async def story() -> None:
+        wrong = ["It rejected the password."]
+        herd = Herd()
+        herd.away = False
+
+        def cancel(order_id: str, *, account: str | None) -> None:
+            if wrong:
+                raise SetupError(wrong.pop())
+            herd.cancel(order_id, account=account)
+
+        offs = CallOffs(cancel)
+        offs.start()
+        await offs.cancel("a")
+        assert offs.waiting == 1
+        await until(lambda: herd.cancelled == ["a"], "it is cancelled")
         await offs.close()
 
     asyncio.run(story())

@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from herder.db import database as databases
 from herder.db.outages import CommitUnknown
-from herder.errors import HerdUnavailable, OrderCancelled, OrderNotFound, ResultTimeout
+from herder.errors import (
+    HerdUnavailable,
+    OrderCancelled,
+    OrderNotFound,
+    ResultTimeout,
+    SetupError,
+)
 from herder.local import cancellations
 from herder.local.local_herd import LocalHerd
 from herder.settings import load_settings
@@ -180,6 +187,52 @@ def test_one_cancellation_that_fails_keeps_no_other_from_being_made(herd, monkey
         herd.order("no-such-order")
     monkeypatch.setattr(cancellations, "MAX_REMEMBERED", 0)
     assert not remembered.remember(orders[0])
+
+
+@pytest.mark.parametrize("error", [HerdUnavailable("Its row is locked."), SetupError("No rights.")])
+def test_one_that_cannot_be_cancelled_now_is_remembered_behind_the_others(herd, monkeypatch, error):
+    orders = [herd.submit("two words", 10, fee=26).order for _ in range(2)]
+    remembered = herd._cancellations
+    real = remembered._withdrawal.cancel
+    stuck = {orders[0]}
+
+    def cancel(order_id: str, *, account: str | None = None) -> Any:
+        if order_id in stuck:
+            raise error
+        return real(order_id, account=account)
+
+    monkeypatch.setattr(remembered._withdrawal, "cancel", cancel)
+    for order_id in orders:
+        assert remembered.remember(order_id)
+    with pytest.raises(OrderCancelled):
+        herd.result(orders[1], 60)
+    assert herd.order(orders[0]).state == "queued"
+    stuck.clear()
+    with pytest.raises(OrderCancelled):
+        herd.result(orders[0], 60)
+
+
+def test_an_order_whose_commit_takes_long_is_cancelled_when_it_appears(herd, monkeypatch):
+    """As where a server that goes on waits for its disk, or for a standby."""
+    order_id = str(uuid4())
+    remembered = herd._cancellations
+    real, asked = remembered._withdrawal.cancel, threading.Event()
+
+    def cancel(*args: Any, **given: Any) -> Any:
+        try:
+            return real(*args, **given)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(remembered._withdrawal, "cancel", cancel)
+    # Another account has no say in it, whoever asks last.
+    assert remembered.remember(order_id, is_taken=False)
+    assert remembered.remember(order_id, account="ada")
+    assert asked.wait(60)
+    monkeypatch.setattr(herd.desk, "_new_id", lambda: order_id)
+    assert herd.submit("two words", 10, fee=26).order == order_id
+    with pytest.raises(OrderCancelled):
+        herd.result(order_id, 60)
 
 
 # The command
