@@ -252,7 +252,7 @@ def charging(when: Callable[[Any], bool]) -> type[Plan]:
                     generated=1,
                 )
                 ended = super().end(order, state, now_us, outcome, failure)
-                self.ends[-1]["v_instance"] = None  # as without an outcome
+                self.ends[-1] = self.ends[-1]._replace(instance=None)  # as without an outcome
                 return ended
             return super().end(order, state, now_us, outcome, failure)
 

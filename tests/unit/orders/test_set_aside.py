@@ -121,7 +121,7 @@ def test_what_a_webhook_refuses_is_set_aside_alone(house, monkeypatch):
     orders = [house.submit(start_by_us=house.now_us + 10**6) for _ in range(4)]
 
     def refuse(connection, rows):
-        if any(row["subject"] == orders[3].id for row in rows):
+        if any(row.subject == orders[3].id for row in rows):
             raise KeyError("types")
         add(connection, rows)
 
