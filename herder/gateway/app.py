@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from redis import RedisError
 
@@ -15,7 +16,6 @@ from herder.gateway.auth import House
 from herder.gateway.limits.guard import Guard, Limits
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
-from herder.gateway.outages import CallOffs
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
@@ -59,10 +59,10 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         )
         metrics.streams.set_function(lambda: float(follower.open))
         ready = Once(partial(check, local))
-        call_offs = CallOffs(local.cancel, metrics.dropped_cancellations.inc)
-        metrics.cancellations.set_function(lambda: float(call_offs.waiting))
-        call_offs.start()
-        app.state.house = House(local, follower, settings, limits, ready, metrics, call_offs)
+        cancellations = local.cancellations
+        cancellations.on_dropped = metrics.dropped_cancellations.inc
+        metrics.cancellations.set_function(lambda: float(cancellations.waiting))
+        app.state.house = House(local, follower, settings, limits, ready, metrics)
         adder = RedisAdder(settings.redis_url)
         beside = [
             make_sharing(limits.rates, adder),
@@ -74,7 +74,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         yield
         for one in beside:
             await one.stop()
-        await call_offs.close()
+        await run_sync(cancellations.close)
         await adder.close()
         await reader.close()
 

@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from herder.accounts.api_keys import named_id, require
 from herder.errors import Unauthorized
 from herder.gateway.limits.guard import Limits, address_of
-from herder.gateway.outages import CallOffs, ride_out
+from herder.gateway.outages import ride_out
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.short_reads import look
 from herder.gateway.streams.following import Follower
@@ -36,7 +36,6 @@ class House:
         limits: on what callers may ask of it.
         ready: what is missing, as `herder.gateway.telemetry.readiness.check` finds it.
         metrics: what is counted here.
-        call_offs: cancel orders whose callers have gone.
     """
 
     herd: LocalHerd
@@ -45,7 +44,6 @@ class House:
     limits: Limits
     ready: Once[dict[str, str]]
     metrics: Metrics
-    call_offs: CallOffs
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""

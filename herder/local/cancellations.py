@@ -2,53 +2,72 @@
 
 A cancellation that the database was away for is remembered and made as soon as it can be, for as
 long as the program runs; whoever asked is told so, and what to type if the program ends before.
+A gateway has the orders of callers who have gone cancelled here, too.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
 
-from redis import RedisError
-
-from herder.db.outages import ride_out
-from herder.domain.order import Order, State
+from herder.db.outages import giving_up, ride_out
+from herder.domain.order import Order
 from herder.errors import HerdError, HerdUnavailable, OrderNotFound, SetupError
-from herder.orders.cancellation import Withdrawal
-from herder.orders.closing import Settled
-from herder.service.nudge import Nudger
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
-from workers.transport.streams import Streams
-from workers.wire import PrivateKey, StopAttempt, control_stream, seal
 
 _log = EventLog("herder.local.cancellations", lowered=True)
 
 PATIENCE_S = 5.0
 """The time that a caller waits for the database before the cancellation is remembered."""
 MAX_REMEMBERED = 10_000
-APPEARS_S = 60.0
-"""How long an order may take to appear whose commit was lost on its way."""
 LOOK_S = 1.0
+"""The pause before a failed cancellation is tried again."""
+APPEARS_S = 60.0
+"""The time within which an order whose commit was lost may still appear."""
+LAST_S = 5.0
+"""The time for which a program that ends goes on cancelling."""
 
 _AWAY = (HerdUnavailable, SetupError)
 """What says nothing of an order: a database that is away, or cannot be used as it is."""
 
 
-class Cancellations:
-    """Cancels orders, and tells whoever has to know. Safe among threads."""
+class Cancel(Protocol):
+    """Cancels an order; `herder.local.canceller.Canceller.cancel`."""
 
-    def __init__(
-        self, withdrawal: Withdrawal, streams: Streams, nudger: Nudger, key: PrivateKey
-    ) -> None:
-        self._withdrawal = withdrawal
-        self._streams = streams
-        self._nudger = nudger
-        self._key = key
+    def __call__(self, order_id: str, *, account: str | None) -> Order:
+        """Cancel it, if it is this account's; None: anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An order that somebody asked to have cancelled, and whose it has to be."""
+
+    order_id: str
+    account: str | None
+
+
+class Cancellations:
+    """Cancels orders, and remembers those that cannot be cancelled yet. Safe among threads.
+
+    Args:
+        cancel: cancels one, and may be called more than once for it.
+        clock_s: a clock that only rises, in seconds.
+
+    Attributes:
+        on_dropped: is called for each order that is not cancelled, for want of room or time.
+    """
+
+    def __init__(self, cancel: Cancel, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.on_dropped: Callable[[], object] = lambda: None
+        self._cancel = cancel
+        self._clock_s = clock_s
         self._lock = threading.Lock()
-        # (order, whose it has to be), and until when there may yet be such an order.
-        self._remembered: dict[tuple[str, str | None], float] = {}
+        self._asked: dict[_Asked, float] = {}
         self._loop = Loop(
             "herd-cancel",
             self._step,
@@ -58,29 +77,34 @@ class Cancellations:
             log=_log,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Orders that are still to be cancelled."""
+        return len(self._asked)
+
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:
-        """End an order; as `herder.orders.cancellation.Withdrawal.cancel`, and told to its worker.
+        """End an order.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
-            HerdUnavailable: the database was away for `PATIENCE_S`; the cancellation is remembered.
+            HerdUnavailable: the database was away for `PATIENCE_S`; where `order` is in its data,
+                the cancellation is remembered.
         """
         try:
-            order = ride_out(
-                lambda: self._withdrawal.cancel(order_id, account=account),
+            return ride_out(
+                lambda: self._cancel(order_id, account=account),
                 until_s=time.monotonic() + PATIENCE_S,
             )
         except HerdUnavailable as error:
             later = "it is as soon as the database is back, if this program still runs then"
+            data = {"order": order_id}
             if not self.remember(order_id, account=account):
-                later = "it will not be"
+                later, data = "it will not be", {}
             raise HerdUnavailable(
                 f"Order {order_id} is not cancelled yet; {later}, and `herd order cancel "
                 f"{order_id}` does it too. {error.message}",
-                order=order_id,
+                **data,
             ) from error
-        self._tell(order)
-        return order
 
     def remember(self, order_id: str, *, account: str | None = None, is_taken: bool = True) -> bool:
         """Cancel an order as soon as the database is there; returns at once.
@@ -93,87 +117,85 @@ class Cancellations:
         Returns:
             False where `MAX_REMEMBERED` are remembered already.
         """
-        asked = (order_id, account)
-        until_s = 0.0 if is_taken else time.monotonic() + APPEARS_S
+        asked = _Asked(order_id, account)
         with self._lock:
-            if len(self._remembered) >= MAX_REMEMBERED and asked not in self._remembered:
-                _log.error("order_not_cancelled", order=order_id, reason="too many wait")
-                return False
-            self._remembered[asked] = until_s
-            self._loop.start()
+            has_room = len(self._asked) < MAX_REMEMBERED or asked in self._asked
+            if has_room:
+                self._asked[asked] = 0.0 if is_taken else self._clock_s() + APPEARS_S
+                self._loop.start()
+        if not has_room:
+            self._drop(asked)
+            return False
+        self._loop.wake()
         return True
 
     def _step(self) -> None:
         with self._lock:
-            if not self._remembered:
+            if not self._asked:
                 self._loop.leave()
                 return
-        self._make()
+        self._make_all(None)
 
-    def _make(self) -> None:
+    def _make_all(self, until_s: float | None) -> None:
         """Make those that are remembered.
+
+        Args:
+            until_s: by `time.monotonic`: when to stop. None: with each, `PATIENCE_S` from then.
 
         Raises:
             HerdUnavailable, SetupError: the database is still away, or an order's row is locked;
-                that one stays remembered, behind the others.
+                the rest stays remembered.
         """
         with self._lock:
-            asked = list(self._remembered.items())
-        for one, until_s in asked:
-            order_id, account = one
-            try:
-                self._tell(self._withdrawal.cancel(order_id, account=account))
-            except _AWAY:
-                with self._lock:
-                    self._remembered[one] = self._remembered.pop(one, until_s)
-                raise
-            except HerdError as error:
-                if isinstance(error, OrderNotFound) and time.monotonic() < until_s:
-                    continue  # its commit may be on its way
-                _log.warning("order_not_cancelled", order=order_id, reason=error.code)
-            except Exception:  # noqa: BLE001
-                # One that cannot be cancelled keeps no other from it.
-                _log.exception("order_not_cancelled", order=order_id)
-            else:
-                _log.warning("order_cancelled_late", order=order_id)
-            with self._lock:
-                self._remembered.pop(one, None)
+            every = list(self._asked.items())
+        for asked, appears_s in every:
+            now_s = time.monotonic()
+            if until_s is not None and now_s > until_s:
+                return
+            with giving_up(now_s + PATIENCE_S if until_s is None else until_s):
+                self._make(asked, appears_s)
 
-    def _tell(self, order: Order) -> None:
-        """Tell those who wait of an order that ended, or its worker that it is to stop."""
+    def _make(self, asked: _Asked, appears_s: float) -> None:
+        """Cancel one.
+
+        Raises:
+            HerdUnavailable, SetupError: the database is away, busy, or cannot be used as it is; it
+                stays remembered, behind the others.
+        """
+        ids = {"order": asked.order_id}
         try:
-            if order.state.ended:
-                self._streams.announce_ended([order.id])
-                if order.message is not None:
-                    self._streams.announce_inboxes([order.account])
-            elif order.instance is not None and (held := order.current) is not None:
-                stop = StopAttempt(held=held, reason="cancelled")
-                audience = control_stream(order.instance)
-                token = seal(stop, self._key, sender="herder", audience=audience)
-                self._streams.add_controls([(order.instance, token)])
-        except RedisError as error:
-            # Its worker is told with its next beat, and whoever waits looks again.
-            _log.warning("cancellation_not_told", order=order.id, reason=type(error).__name__)
-        if order.state is State.CANCELLED and order.dispatches:
-            self._nudger.nudge(order.model)
+            self._cancel(asked.order_id, account=asked.account)
+        except _AWAY:
+            with self._lock:
+                self._asked.pop(asked, None)
+                self._asked[asked] = appears_s
+            raise
+        except OrderNotFound:
+            if self._clock_s() < appears_s:
+                return
+            _log.info("order_not_found", **ids)
+        except HerdError as error:
+            _log.error("order_not_cancelled", **ids, reason=error.code)
+        except Exception:  # noqa: BLE001 (one that cannot be cancelled keeps no other)
+            _log.exception("order_not_cancelled", **ids)
+        else:
+            _log.info("order_cancelled", **ids)
+        with self._lock:
+            self._asked.pop(asked, None)
 
     def close(self) -> None:
-        """Make those that can be made at once, and say which were not."""
-        self._loop.stop(2.0)
+        """Make those that can be made within `LAST_S`; what is left is logged, order by order."""
+        until_s = time.monotonic() + LAST_S
+        self._loop.stop(LAST_S)
         with suppress(*_AWAY):
-            self._make()
-        for order_id in sorted({order_id for order_id, _ in self._remembered}):
-            do = f"herd order cancel {order_id}"
-            _log.error("order_not_cancelled", order=order_id, reason="it was away", do=do)
+            self._make_all(until_s)
+        with self._lock:
+            left = list(self._asked)
+            self._asked.clear()
+        for asked in left:
+            self._drop(asked)
 
-    def tell_resolved(self, order: Order, settled: Settled) -> None:
-        """Tell whoever waits what an operator did about an order that was set aside."""
-        try:
-            if settled.ended:
-                self._streams.announce_ended(settled.ended)
-            if settled.inboxes:
-                self._streams.announce_inboxes(sorted(settled.inboxes))
-        except RedisError as error:
-            _log.warning("end_not_told", order=order.id, reason=type(error).__name__)
-        if order.state is State.QUEUED:
-            self._nudger.nudge(order.model)
+    def _drop(self, asked: _Asked) -> None:
+        self.on_dropped()
+        do = f"herd order cancel {asked.order_id}"
+        _log.error("order_not_cancelled", order=asked.order_id, do=do)

@@ -34,6 +34,7 @@ from herder.herd.roster import serving
 from herder.interface import OrderArguments, OrderCall, QuoteCall
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.cancellations import Cancellations
+from herder.local.canceller import Canceller
 from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
@@ -103,8 +104,9 @@ class LocalHerd:
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
         withdrawal = Withdrawal(self.database, books, settings, clock_us=clock_us)
-        self._cancellations = Cancellations(withdrawal, self._streams, self._nudger, key)
-        told = self._cancellations.tell_resolved
+        canceller = Canceller(withdrawal, self._streams, self._nudger, key)
+        self.cancellations = Cancellations(canceller.cancel)
+        told = canceller.tell_resolved
         self.aside = SetAside(self.database, books, clock_us=clock_us, tell=told)
         self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
         self._answers = Answers(self.database, self._streams, self.watcher)
@@ -139,7 +141,7 @@ class LocalHerd:
     def _given_up(self, error: CommitUnknown) -> CommitUnknown:
         """Have an order cancelled that may have been taken; called again, it would be another."""
         order_id = str(error.data["order"])
-        self._cancellations.remember(order_id, is_taken=False)
+        self.cancellations.remember(order_id, is_taken=False)
         return CommitUnknown(
             f"The database went away while it took order {order_id}, and does not answer. If there "
             f"is such an order, it is cancelled as soon as the database is back, if this program "
@@ -332,7 +334,7 @@ class LocalHerd:
             HerdUnavailable: the database is away; it is cancelled when it is back, if this program
                 still runs then.
         """
-        return receipt_of(self._cancellations.cancel(order_id, account=account))
+        return receipt_of(self.cancellations.cancel(order_id, account=account))
 
     def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Receipt:
         """Raise the fee of a queued order; arguments and errors as `Desk.rebid`."""
@@ -417,7 +419,7 @@ class LocalHerd:
 
     def close(self) -> None:
         """Send the nudges that wait, make cancellations that can be made, give connections back."""
-        self._cancellations.close()
+        self.cancellations.close()
         self._nudger.close()
         self.watcher.close()
         self.database.close()

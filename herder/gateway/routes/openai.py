@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from sse_starlette import ServerSentEvent
@@ -90,7 +89,7 @@ async def _complete(
             "idempotency_key": idempotency_key,
         }
         order = await accept(
-            house.call_offs,
+            house.herd.cancellations,
             partial(
                 house.herd.take,
                 asked.prompt,
@@ -138,12 +137,11 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
         while (result := await _ended(house, order_id)) is None:
             if await request.is_disconnected():
                 if cancels:
-                    await house.call_offs.cancel(order_id)
+                    house.herd.cancellations.remember(order_id)
                 return Answer({}, 499)
     except asyncio.CancelledError:
         if cancels:
-            with CancelScope(shield=True):
-                await house.call_offs.cancel(order_id)
+            house.herd.cancellations.remember(order_id)
         raise
     if (failed := _failed(result)) is not None:
         return failed
@@ -207,7 +205,7 @@ class _Stream:
         """Cancel the order, if nobody will read what it costs, or should."""
         if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
             return
-        await self._house.call_offs.cancel(self._receipt.order)
+        self._house.herd.cancellations.remember(self._receipt.order)
 
 
 def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:

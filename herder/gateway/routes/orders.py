@@ -64,7 +64,7 @@ async def submit(
         "idempotency_key": idempotency_key,
     }
     taken = await accept(
-        house.call_offs,
+        house.herd.cancellations,
         partial(house.herd.take, body.prompt, body.tokens, call, api_key=key.id),
         has_key=idempotency_key is not None,
     )
@@ -148,7 +148,7 @@ async def events(
 
     async def after(left: bool) -> None:
         if left and cancels:
-            await house.call_offs.cancel(order_id)
+            house.herd.cancellations.remember(order_id)
 
     return EventStream(happening(), house.follower.line(key.id), after=after, ping=PING_S)
 
@@ -169,7 +169,9 @@ async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
     cancel = partial(house.herd.cancel, order_id, account=key.account)
     try:
         return await run_sync(cancel)
-    except HerdUnavailable as error:  # by now it is remembered
+    except HerdUnavailable as error:
+        if "order" not in error.data:
+            raise HerdUnavailable("The database is away, and nothing is cancelled.") from error
         raise HerdUnavailable(
             f"The database is away. If you have an order {shown(order_id)!r}, it is cancelled as "
             f"soon as the database is back.",

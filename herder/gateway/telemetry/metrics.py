@@ -106,10 +106,10 @@ class Metrics:
         self.streams = gauge("gateway_streams", "Open streams and long polls.")
         self.cancellations = gauge(
             "gateway_cancellations_waiting",
-            "Orders of disconnected callers, to be cancelled once the database is back.",
+            "Orders that are to be cancelled once the database is back.",
         )
         self.dropped_cancellations = counter(
-            "gateway_cancellations_dropped", "Cancellations of such orders that were given up."
+            "gateway_cancellations_dropped", "Orders whose cancellation was given up."
         )
         self.first_texts = histogram(
             "gateway_time_to_first_token_seconds",

@@ -170,15 +170,15 @@ def test_an_order_that_nobody_knows_of_is_cancelled(outage_house, herd, outage, 
 
 def test_one_cancellation_that_fails_keeps_no_other_from_being_made(herd, monkeypatch):
     orders = [herd.submit("two words", 10, fee=26).order for _ in range(2)]
-    remembered = herd._cancellations
-    real = remembered._withdrawal.cancel
+    remembered = herd.cancellations
+    real = remembered._cancel
 
     def cancel(order_id: str, *, account: str | None = None) -> Any:
         if order_id == orders[0]:
             raise ValueError("planted")
         return real(order_id, account=account)
 
-    monkeypatch.setattr(remembered._withdrawal, "cancel", cancel)
+    monkeypatch.setattr(remembered, "_cancel", cancel)
     for order_id in (orders[0], "no-such-order", orders[1]):
         assert remembered.remember(order_id)
     with pytest.raises(OrderCancelled):
@@ -192,8 +192,8 @@ def test_one_cancellation_that_fails_keeps_no_other_from_being_made(herd, monkey
 @pytest.mark.parametrize("error", [HerdUnavailable("Its row is locked."), SetupError("No rights.")])
 def test_one_that_cannot_be_cancelled_now_is_remembered_behind_the_others(herd, monkeypatch, error):
     orders = [herd.submit("two words", 10, fee=26).order for _ in range(2)]
-    remembered = herd._cancellations
-    real = remembered._withdrawal.cancel
+    remembered = herd.cancellations
+    real = remembered._cancel
     stuck = {orders[0]}
 
     def cancel(order_id: str, *, account: str | None = None) -> Any:
@@ -201,7 +201,7 @@ def test_one_that_cannot_be_cancelled_now_is_remembered_behind_the_others(herd, 
             raise error
         return real(order_id, account=account)
 
-    monkeypatch.setattr(remembered._withdrawal, "cancel", cancel)
+    monkeypatch.setattr(remembered, "_cancel", cancel)
     for order_id in orders:
         assert remembered.remember(order_id)
     with pytest.raises(OrderCancelled):
@@ -215,8 +215,8 @@ def test_one_that_cannot_be_cancelled_now_is_remembered_behind_the_others(herd, 
 def test_an_order_whose_commit_takes_long_is_cancelled_when_it_appears(herd, monkeypatch):
     """As where a server that goes on waits for its disk, or for a standby."""
     order_id = str(uuid4())
-    remembered = herd._cancellations
-    real, asked = remembered._withdrawal.cancel, threading.Event()
+    remembered = herd.cancellations
+    real, asked = remembered._cancel, threading.Event()
 
     def cancel(*args: Any, **given: Any) -> Any:
         try:
@@ -224,7 +224,7 @@ def test_an_order_whose_commit_takes_long_is_cancelled_when_it_appears(herd, mon
         finally:
             asked.set()
 
-    monkeypatch.setattr(remembered._withdrawal, "cancel", cancel)
+    monkeypatch.setattr(remembered, "_cancel", cancel)
     # Another account has no say in it, whoever asks last.
     assert remembered.remember(order_id, is_taken=False)
     assert remembered.remember(order_id, account="ada")

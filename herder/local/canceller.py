@@ -1,0 +1,68 @@
+"""Cancels an order, and tells whoever has to know."""
+
+from __future__ import annotations
+
+from redis import RedisError
+
+from herder.domain.order import Order, State
+from herder.orders.cancellation import Withdrawal
+from herder.orders.closing import Settled
+from herder.service.nudge import Nudger
+from workers.transport.event_log import EventLog
+from workers.transport.streams import Streams
+from workers.wire import PrivateKey, StopAttempt, control_stream, seal
+
+_log = EventLog("herder.local.canceller", lowered=True)
+
+
+class Canceller:
+    """Cancels orders, each with one call of the database. Safe among threads."""
+
+    def __init__(
+        self, withdrawal: Withdrawal, streams: Streams, nudger: Nudger, key: PrivateKey
+    ) -> None:
+        self._withdrawal = withdrawal
+        self._streams = streams
+        self._nudger = nudger
+        self._key = key
+
+    def cancel(self, order_id: str, *, account: str | None = None) -> Order:
+        """End an order; as `herder.orders.cancellation.Withdrawal.cancel`, and told to its worker.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+            HerdUnavailable: the database is away, and it is not cancelled.
+        """
+        order = self._withdrawal.cancel(order_id, account=account)
+        self._tell(order)
+        return order
+
+    def _tell(self, order: Order) -> None:
+        """Tell those who wait of an order that ended, or its worker that it is to stop."""
+        try:
+            if order.state.ended:
+                self._streams.announce_ended([order.id])
+                if order.message is not None:
+                    self._streams.announce_inboxes([order.account])
+            elif order.instance is not None and (held := order.current) is not None:
+                stop = StopAttempt(held=held, reason="cancelled")
+                audience = control_stream(order.instance)
+                token = seal(stop, self._key, sender="herder", audience=audience)
+                self._streams.add_controls([(order.instance, token)])
+        except RedisError as error:
+            # Its worker is told with its next beat, and whoever waits looks again.
+            _log.warning("cancellation_not_told", order=order.id, reason=type(error).__name__)
+        if order.state is State.CANCELLED and order.dispatches:
+            self._nudger.nudge(order.model)
+
+    def tell_resolved(self, order: Order, settled: Settled) -> None:
+        """Tell whoever waits what an operator did about an order that was set aside."""
+        try:
+            if settled.ended:
+                self._streams.announce_ended(settled.ended)
+            if settled.inboxes:
+                self._streams.announce_inboxes(sorted(settled.inboxes))
+        except RedisError as error:
+            _log.warning("end_not_told", order=order.id, reason=type(error).__name__)
+        if order.state is State.QUEUED:
+            self._nudger.nudge(order.model)
