@@ -33,7 +33,7 @@ LAST_S = 5.0
 """The time for which a program that ends goes on cancelling."""
 
 _AWAY = (HerdUnavailable, SetupError)
-"""What says nothing of an order: a database that is away, or cannot be used as it is."""
+"""Errors that say nothing of an order: the database is away, or cannot be used as it is."""
 
 
 class Cancel(Protocol):
