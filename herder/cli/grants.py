@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from herder.cli.base import MONEY, Json, Note, amount_of, opened, transfer_id_of
-from herder.cli.show import print_json, print_table, say
+from herder.cli.show import UNREADABLE, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from herder.store.grants import Grant
 
 
@@ -123,13 +125,17 @@ def grant_end(
 
 
 def _next(grant: Grant) -> str:
-    from herder.domain.periods import day_of
+    from herder.domain.periods import moment_or_none
 
     if grant.ended_us is None and grant.failure is not None:
         return "set aside"
     if grant.ended_us is None:
-        return day_of(grant.next_us).isoformat()
-    return f"ended {day_of(grant.ended_us)}"
+        return _day(moment_or_none(grant.next_us))
+    return f"ended {_day(moment_or_none(grant.ended_us))}"
+
+
+def _day(found: datetime | None) -> str:
+    return UNREADABLE if found is None else found.date().isoformat()
 
 
 def _standing(grant: Grant) -> str:

@@ -87,9 +87,15 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
         sys.stdout.write(f"{name:<{width}}  {value}\n")
 
 
+UNREADABLE = "unreadable"
+
+
 def when(at_us: int) -> str:
     """Return a moment as the clock on the wall shows it; of other years, the day alone."""
-    moment = datetime.fromtimestamp(at_us // 1_000_000, tz=UTC).astimezone()
+    try:
+        moment = datetime.fromtimestamp(at_us // 1_000_000, tz=UTC).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return UNREADABLE  # no calendar has it; the rest of the list is shown
     if moment.year != datetime.now(tz=UTC).astimezone().year:
         return f"{moment:%Y-%m-%d}"
     return f"{moment:%m-%d %H:%M:%S}"

@@ -91,6 +91,17 @@ def start_us(day: date) -> int:
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
+def moment_or_none(at_us: int | None) -> datetime | None:
+    """Return a moment; None where there is none, or none that a calendar has.
+
+    For what is shown: a row that another program wrote keeps no list from being read.
+    """
+    try:
+        return None if at_us is None else moment(at_us)
+    except OverflowError:
+        return None
+
+
 def moment(at_us: int) -> datetime:
     """Return a moment, given in microseconds since the epoch; exact, as a float would not be."""
     return _EPOCH + at_us * _MICROSECOND

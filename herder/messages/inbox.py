@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from herder.db.database import Database
@@ -36,6 +37,16 @@ MAX_PAGE_CHARS = 4_000_000
 
 HERDER = "herder"
 """The sender of the messages, and the recipient of payments for prompts."""
+
+
+_log = structlog.get_logger("herder.messages.inbox")
+
+UNREADABLE = {
+    "From": HERDER,
+    "Action": "Unreadable",
+    "X-Reason": "This message cannot be read; the herd's log has its number.",
+}
+"""The tags of a message whose own cannot be read: it keeps no other of its page from being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ def read_inbox(database: Database, account: str, after: int, limit: int) -> list
         found = _bounded(message_sql.page(connection, account, after, limit))
         ids = [one.order_id for one in found if one.order_id is not None]
         texts = message_sql.answers(connection, ids)
-    return [_shown(one, texts) for one in found]
+    return [_shown(account, one, texts) for one in found]
 
 
 def _bounded(found: list[Stored]) -> list[Stored]:
@@ -181,8 +192,11 @@ def _bounded(found: list[Stored]) -> list[Stored]:
     return found
 
 
-def _shown(stored: Stored, texts: dict[str, str]) -> Message:
+def _shown(account: str, stored: Stored, texts: dict[str, str]) -> Message:
     tags, deleted = stored.tags, False
+    if tags is None:
+        _log.error("message_unreadable", account=account, number=stored.number)
+        tags = UNREADABLE
     if stored.order_id is not None:
         deleted = stored.order_id not in texts
         tags = {**tags, "Data": texts.get(stored.order_id, "")}

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from herder.db.tables import account, message, message_key, order_text
 
@@ -19,6 +31,7 @@ class Stored:
         number: counts the account's messages, from 1.
         in_reply_to: the id of the message that it answers, or None.
         order_id: the order whose end it tells, or None.
+        tags: None where they cannot be read.
         characters: of that order's text, or None where there is none, or it was deleted.
     """
 
@@ -26,7 +39,7 @@ class Stored:
     at_us: int
     in_reply_to: str | None
     order_id: str | None
-    tags: dict[str, str]
+    tags: dict[str, str] | None
     characters: int | None
 
 
@@ -76,7 +89,8 @@ _PAGE = (
         message.c.at_us,
         message.c.in_reply_to,
         message.c.order_id,
-        message.c.tags,
+        # As text: one that is no JSON would keep the page from being read.
+        cast(message.c.tags, Text).label("tags"),
         func.length(func.coalesce(order_text.c.answer, "")).label("characters"),
         order_text.c.order_id.label("has_text"),
     )
@@ -126,11 +140,22 @@ def page(connection: Connection, name: str, after: int, limit: int) -> list[Stor
             at_us=row.at_us,
             in_reply_to=row.in_reply_to,
             order_id=row.order_id,
-            tags=dict(row.tags),
+            tags=_tags_of(row.tags),
             characters=None if row.has_text is None else int(row.characters),
         )
         for row in rows
     ]
+
+
+def _tags_of(stored: object) -> dict[str, str] | None:
+    """Return a message's tags; None if they cannot be read."""
+    try:
+        found = json.loads(str(stored))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        return None
+    return found
 
 
 def answers(connection: Connection, order_ids: Iterable[str]) -> dict[str, str]:

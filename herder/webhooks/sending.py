@@ -27,6 +27,7 @@ from herder.errors import InvalidWebhook
 from herder.webhooks.addresses import Rules
 from herder.webhooks.messages import Request
 from herder.webhooks.schedule import Reply
+from workers.transport.loops import Loop
 
 _log = structlog.get_logger("herder.webhooks")
 
@@ -150,6 +151,7 @@ async def _on_a_thread(call: Callable[[], Sequence[str]]) -> Sequence[str]:
         with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(settle, answer)
 
+    # It takes one step, and whoever waits for it has a time limit: no loop.
     threading.Thread(target=run, name="webhook-name", daemon=True).start()
     return await found
 
@@ -186,18 +188,27 @@ class HttpSender:
         self._backend = JudgedBackend(rules, resolver)
         self._tls = tls
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="webhook-sender", daemon=True
+        # What ends an event loop (a selector that fails, `SystemExit`) is logged, and it runs on:
+        # else messages that were claimed would never be answered, and hold their places.
+        self._runner = Loop(
+            "webhook-sender", self._loop.run_forever, unblock=self._interrupt, log=_log
         )
-        self._thread.start()
+        self._runner.start()
+
+    def _interrupt(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     def send(self, request: Request, done: Callable[[Reply], None]) -> None:
         """See `Sender.send`."""
         future = asyncio.run_coroutine_threadsafe(self.post(request), self._loop)
 
         def ended(one: Future[Reply]) -> None:
-            if not one.cancelled():
-                done(one.result())
+            if one.cancelled():
+                return
+            error = one.exception()
+            if error is not None:
+                _log.error("webhook_try_broke", error=type(error).__name__)
+            done(one.result() if error is None else Reply(None, "broken"))
 
         future.add_done_callback(ended)
 
@@ -253,9 +264,7 @@ class HttpSender:
         ending = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
         with suppress(TimeoutError):
             ending.result(CLOSE_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_S)
-        if not self._thread.is_alive():
+        if self._runner.stop(CLOSE_S):
             self._loop.close()
 
 

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
@@ -19,6 +18,7 @@ from pydantic import WithJsonSchema
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from herder.domain.paging import MAX_HTTP_PAGE
+from herder.domain.periods import moment_or_none
 from herder.errors import Unauthorized
 from herder.gateway.auth import AtHome, Buyer, House, Reader
 from herder.gateway.openapi import streamed
@@ -177,7 +177,7 @@ async def events(
 def _shown(one: Message) -> MessageAnswer:
     return MessageAnswer(
         seq=one.number,
-        at=datetime.fromtimestamp(one.at_us / 1e6, UTC),
+        at=moment_or_none(one.at_us),
         in_reply_to=one.in_reply_to,
         order=one.order,
         tags=one.tags,

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from herder.accounts.api_keys import MAX_EXPIRY_S
-from herder.domain.periods import Every, moment
+from herder.domain.periods import Every, moment_or_none
 from herder.gateway.schemas.orders import Winston
 from herder.store.accounts import Standing
 from herder.store.api_keys import ApiKey
@@ -146,7 +146,7 @@ class ApiKeyCard(BaseModel):
     account: str
     name: str
     scopes: list[str]
-    created: datetime
+    created: datetime | None
     expires: datetime | None
     revoked: datetime | None
     max_fee: int | None
@@ -162,9 +162,9 @@ class ApiKeyCard(BaseModel):
             account=key.account,
             name=key.name,
             scopes=list(key.scopes),
-            created=moment(key.created_us),
-            expires=_moment(key.expires_us),
-            revoked=_moment(key.revoked_us),
+            created=moment_or_none(key.created_us),
+            expires=moment_or_none(key.expires_us),
+            revoked=moment_or_none(key.revoked_us),
             max_fee=key.max_fee,
             spending_limit=key.spending_limit,
             held=key.held,
@@ -186,14 +186,17 @@ class ApiKeysAnswer(BaseModel):
 
 
 class GrantCard(BaseModel):
-    """A grant; `next` is when the period begins that is to be posted next."""
+    """A grant; `next` is when the period begins that is to be posted next.
+
+    A date that no calendar has is null.
+    """
 
     id: str
     account: str
     amount: int
     every: str = Field(description="`day`, `week` or `month`.")
     note: str
-    created: datetime
+    created: datetime | None
     next: datetime | None
     periods: int = Field(description="How many periods were posted.")
     ended: datetime | None
@@ -210,10 +213,10 @@ class GrantCard(BaseModel):
             amount=grant.amount,
             every=grant.every,
             note=grant.note,
-            created=moment(grant.created_us),
-            next=moment(grant.next_us) if grant.ended_us is None else None,
+            created=moment_or_none(grant.created_us),
+            next=moment_or_none(grant.next_us) if grant.ended_us is None else None,
             periods=grant.periods,
-            ended=_moment(grant.ended_us),
+            ended=moment_or_none(grant.ended_us),
             failure=grant.failure,
         )
 
@@ -237,8 +240,8 @@ class WorkerCard(BaseModel):
     context: int
     tokens_per_s: int = Field(description="The speed of each slot, as the worker measured it.")
     weights: str
-    joined: datetime
-    seen: datetime
+    joined: datetime | None
+    seen: datetime | None
 
     @classmethod
     def of(cls, one: Worker) -> WorkerCard:
@@ -253,8 +256,8 @@ class WorkerCard(BaseModel):
             context=one.context,
             tokens_per_s=one.tokens_per_s,
             weights=one.weights,
-            joined=moment(one.joined_us),
-            seen=moment(one.seen_us),
+            joined=moment_or_none(one.joined_us),
+            seen=moment_or_none(one.seen_us),
         )
 
 
@@ -269,7 +272,3 @@ class DrainAnswer(BaseModel):
 
     worker: str
     instances: list[str]
-
-
-def _moment(at_us: int | None) -> datetime | None:
-    return None if at_us is None else moment(at_us)

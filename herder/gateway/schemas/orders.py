@@ -232,7 +232,7 @@ class MessageAnswer(BaseModel):
     """A message in the inbox."""
 
     seq: int
-    at: datetime
+    at: datetime | None
     in_reply_to: str | None
     order: str | None
     tags: dict[str, str]

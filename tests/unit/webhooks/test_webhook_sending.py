@@ -267,6 +267,19 @@ def test_tls_asks_for_and_checks_the_name_though_an_address_is_connected_to(make
     receiver.close()
 
 
+def test_what_ends_the_event_loop_ends_no_later_message(make_sender, receiver, monkeypatch):
+    sender = make_sender()
+    post, url = sender.post, f"http://ada.test:{receiver.port}/"
+
+    async def die(_request):
+        raise SystemExit
+
+    monkeypatch.setattr(sender, "post", die)
+    assert one_try(sender, url).trouble == "broken"
+    monkeypatch.setattr(sender, "post", post)
+    assert one_try(sender, url).status == 204
+
+
 def test_closing_gives_up_what_is_under_way(make_sender, receiver):
     sender = make_sender()
     receiver.behave = holds
