@@ -41,6 +41,7 @@ from workers.wire import (
     ChatMessage,
     Sampling,
 )
+from workers.wire.faults import fault_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REFERENCE_CHARS = 256
@@ -312,11 +313,13 @@ def _parse_sampling(sampling: Mapping[str, object]) -> Sampling:
     try:
         return Sampling.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "sampling"
-        raise InvalidSampling(
-            f"{name} is invalid: {first['msg'].lower()}, not {shown(first['input'])}.", name=name
-        ) from None
+        if first["type"] == "extra_forbidden":
+            what = "is not a sampling parameter"
+        else:
+            what = f"{fault_of(first['type'], first.get('ctx', {}))}, not {shown(first['input'])}"
+        raise InvalidSampling(f"{name} {what}.", name=name) from None
 
 
 def _parse_reference(reference: object) -> str | None:

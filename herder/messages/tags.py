@@ -27,7 +27,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from herder.domain.order import Submission
 from herder.domain.parsing import parse_account, parse_amount, parse_submission
@@ -148,16 +147,17 @@ def parse_message(
             "X-Prompt.",
             "Recipient",
         )
-    given: dict[str, Any] = {
-        "prompt": _needed(tags, "X-Prompt"),
-        "tokens": _whole(tags, "X-Tokens"),
-        "fee": quantity,
-        "stop": tags.get("X-Termination") or None,
-        "reference": tags.get("X-Reference"),
-    }
+    prompt, tokens = _needed(tags, "X-Prompt"), _whole(tags, "X-Tokens")
     try:
         call = parse_submission(
-            **given, account=account, api_key=api_key, max_prompt_bytes=max_prompt_bytes
+            prompt,
+            tokens,
+            fee=quantity,
+            stop=tags.get("X-Termination") or None,
+            reference=tags.get("X-Reference"),
+            account=account,
+            api_key=api_key,
+            max_prompt_bytes=max_prompt_bytes,
         )
     except InvalidRequest as error:
         return Prompted(tags, error)

@@ -1,7 +1,7 @@
 """Sentences about bodies and parameters that have the wrong shape.
 
-pydantic says which part of a body is wrong and of what kind the fault is; how that is told is
-written here, or beside the field (`Must`, `Refused`). Its own sentences reach nobody.
+pydantic says which part of a body is wrong and of what kind the fault is; how that is told stands
+in `workers.wire.faults`, or beside the field (`Must`, `Refused`). Its own sentences reach nobody.
 """
 
 from __future__ import annotations
@@ -12,43 +12,10 @@ from typing import Any
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from workers.wire.faults import fault_of
+
 SAID = "said"
 """The type of a fault whose sentence stands beside the field."""
-
-_TOLD = {
-    "missing": "is missing",
-    "extra_forbidden": "is not supported here; leave it out",
-    "string_type": "must be text",
-    "string_unicode": "must be valid Unicode text",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "has the wrong form",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "is too large",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "date_type": "must be a date such as 2026-11-25",
-    "date_parsing": "must be a date such as 2026-11-25",
-    "date_from_datetime_parsing": "must be a date such as 2026-11-25",
-    "list_type": "must be a list",
-    "too_short": "must have at least {min_length} items",
-    "too_long": "must have at most {max_length} items",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "literal_error": "must be {expected}",
-    "enum": "must be {expected}",
-}
-"""The words for each kind of fault; they follow the name of what is wrong."""
 
 
 def said(what: str) -> PydanticCustomError:
@@ -100,12 +67,8 @@ def sentence_of(
         return "The body is not valid JSON.", None
     place = [str(step)[:60] for step in first["loc"]]
     told = first.get("ctx") or {}
-    what = str(told["what"]) if first["type"] == SAID else _told(first["type"], told)
+    what = str(told["what"]) if first["type"] == SAID else fault_of(first["type"], told)
     if not place:
         return f"The body {what}.", None
     name = ".".join(place[skip:] or place[:1])[:100]
     return f"{name} {what}.", name
-
-
-def _told(kind: str, told: Mapping[str, Any]) -> str:
-    return _TOLD.get(kind, "is invalid").format_map(told)

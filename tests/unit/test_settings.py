@@ -88,6 +88,30 @@ def test_a_wrong_setting_is_named_in_one_line_and_its_value_is_not_shown(
     assert value not in sentence or len(value) < 3
 
 
+def test_what_a_setting_must_be_is_said_in_our_words(home, monkeypatch):
+    for name, value, sentence in (
+        ("HERD_LEASE_S", "1", "The setting HERD_LEASE_S must be at least 3."),
+        ("HERD_LEASE_S", "20.5", "The setting HERD_LEASE_S must be a whole number."),
+        ("HERD_EVENTS", "maybe", "The setting HERD_EVENTS must be true or false."),
+        (
+            "HERD_LOG_LEVEL",
+            "LOUD",
+            "The setting HERD_LOG_LEVEL must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
+        ),
+        (
+            "HERD_WEBHOOK_ALLOW_NETWORKS",
+            "x",
+            "The setting HERD_WEBHOOK_ALLOW_NETWORKS is invalid: it must be networks, separated by "
+            "commas.",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            with pytest.raises(SetupError) as refused:
+                load_settings()
+            assert str(refused.value) == sentence
+
+
 def test_a_database_of_another_kind_is_refused_without_its_password():
     from herder.db.database import Database
 

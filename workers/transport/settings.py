@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workers.wire.faults import fault_of
+
 SETTINGS_FILE = "herd.env"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$"
 _REDIS = ("redis://", "rediss://", "unix://")
@@ -22,10 +24,12 @@ class WrongSetting(Exception):
     """A setting is wrong; the sentence names it, and leaves its value out: it may be a secret."""
 
     def __init__(self, error: ValidationError) -> None:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         self.name = "HERD_" + "_".join(str(part) for part in first["loc"]).upper()
-        said = first["msg"].removeprefix("Value error, ").lower()
-        super().__init__(f"The setting {self.name} is invalid: {said}.")
+        told = first.get("ctx", {})
+        # Our own validators say what a value must be, and never which it is.
+        said = f"is invalid: {told['error']}" if first["type"] == "value_error" else None
+        super().__init__(f"The setting {self.name} {said or fault_of(first['type'], told)}.")
 
 
 def default_home() -> Path:

@@ -160,6 +160,21 @@ def test_a_sampling_parameter_out_of_its_range_is_refused(name, value):
     assert data["name"].startswith(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("temperature", 11, "temperature must be at most 10, not 11."),
+        ("top_p", 0, "top_p must be more than 0, not 0."),
+        ("seed", 1.5, "seed must be a whole number, not 1.5."),
+        ("colour", "red", "colour is not a sampling parameter."),
+    ],
+)
+def test_what_sampling_must_be_is_said_in_our_words(name, value, sentence):
+    with pytest.raises(errors.InvalidSampling) as caught:
+        parse(sampling={name: value})
+    assert str(caught.value) == sentence
+
+
 @pytest.mark.parametrize("reference", [5, "x" * (MAX_REFERENCE_CHARS + 1), SURROGATE])
 def test_a_reference_that_cannot_be_given_back_is_refused(reference):
     refused(errors.InvalidReference, reference=reference)

@@ -10,8 +10,8 @@ from pydantic_core import core_schema
 
 from herder.gateway.schemas.operators import LimitsBody, NewApiKeyBody
 from herder.gateway.schemas.orders import OrderBody, QuoteBody, RebidBody
-from herder.web import shapes
 from herder.web.shapes import Must, Refused, said, sentence_of
+from workers.wire.faults import TOLD
 
 HI = {"prompt": "Hi", "tokens": 5}
 
@@ -78,7 +78,7 @@ def test_what_a_field_must_be_is_told_in_its_own_words():
 
 
 def test_every_sentence_is_about_a_fault_that_there_is():
-    assert shapes._TOLD.keys() <= set(get_args(core_schema.ErrorType))
+    assert TOLD.keys() <= set(get_args(core_schema.ErrorType))
     assert str(said("is odd")) == "is odd"
     unheard = {"type": "callable_type", "loc": ("body", "x"), "msg": "Input should be callable"}
     assert sentence_of([unheard], skip=1) == ("x is invalid.", "x")
