@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Unpack, cast
+from typing import Unpack
 
 from redis import RedisError
 
@@ -17,12 +17,11 @@ from herder.accounts.grants import Grants
 from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
-from herder.domain.order import Order, State, Submission
+from herder.domain.order import Order, State
 from herder.domain.paging import require_limit
-from herder.domain.parsing import parse_bids, parse_submission
-from herder.domain.quote_terms import Terms
+from herder.domain.parsing import parse_bids
 from herder.domain.receipts import receipt_of
-from herder.domain.signed_tokens import read_quote, sign_receipt
+from herder.domain.signed_tokens import sign_receipt
 from herder.errors import (
     HerdUnavailable,
     InvalidRequest,
@@ -31,8 +30,9 @@ from herder.errors import (
 )
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
-from herder.interface import OrderArguments, OrderCall, QuoteCall
+from herder.interface import OrderCall, QuoteCall
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
+from herder.local.calls import parse_call
 from herder.local.cancellations import Cancellations
 from herder.local.canceller import Canceller
 from herder.local.topics import ended_topics
@@ -125,9 +125,7 @@ class LocalHerd:
         api_key: str | None = None,
     ) -> Order:
         """Do as `submit`, for callers who need the order itself."""
-        quote = call.get("quote")
-        terms = None if quote is None else read_quote(quote, self.public_keys())
-        parsed = self._parse(prompt, tokens, call, api_key=api_key, quote=terms)
+        parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
         try:
             order = self.desk.submit(parsed)
         except CommitUnknown as error:
@@ -157,7 +155,8 @@ class LocalHerd:
         Arguments and errors as `herder.quote`.
         """
         bids = parse_bids(call.get("bids"))
-        return self.quotes.quote(self._parse(prompt, tokens, call), bids)
+        parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys)
+        return self.quotes.quote(parsed, bids)
 
     def info(self) -> Info:
         """Return who serves here, at what rates, and how it stands."""
@@ -166,29 +165,6 @@ class LocalHerd:
     def attended(self, model: str) -> bool:
         """Return whether a worker of this model was heard within a lease."""
         return serving(self.database, model, self.settings.lease_s)
-
-    def _parse(
-        self,
-        prompt: str | None,
-        tokens: int | None,
-        call: OrderCall | QuoteCall,
-        *,
-        api_key: str | None = None,
-        quote: Terms | None = None,
-    ) -> Submission:
-        # What is left out here is given below; a name that is wrong is a TypeError in any case.
-        apart = ("account", "bids", "quote")
-        others = {name: value for name, value in call.items() if name not in apart}
-        account = call.get("account")
-        return parse_submission(
-            prompt,
-            tokens,
-            account=self.settings.account if account is None else account,
-            max_prompt_bytes=self.settings.max_prompt_bytes,
-            api_key=api_key,
-            quote=quote,
-            **cast(OrderArguments, others),
-        )
 
     def balance(self, account: str | None = None) -> NamedBalance:
         """Return an account's balance; None: `HERD_ACCOUNT`.
