@@ -1,7 +1,7 @@
-"""Prices and places of orders: rates, policy, quotes, the length of the queue.
+"""Prices and places of orders: rates, policy, quotes, ranks made anew, the length of the queue.
 
 Rules: nothing prices or ranks from the environment: rates and policy stand in the database. Quotes
-and estimates only read.
+only read. Ranks of two kinds are never compared (`ranking`).
 
 May not enter: anything that takes or ends an order.
 """

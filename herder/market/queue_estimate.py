@@ -6,6 +6,11 @@ long book beside their other work, a few thousand orders a second by its index a
 first, and write down how many they passed: some hundred marks. A place is then looked for between
 two of them. It is off by less than what lies between them (a hundredth of the book, however many
 orders share a rank), and by what came and went since.
+
+Frozen: it changes only where it is wrong. All of it is behind one word of a receipt, "about", that
+users see beyond the thousandth place: counting from a mark, thinning and looking between two are
+each needed for its bound, and what is finer than that nobody asked for. Without it such places, and
+the wait that quotes tell there, would be unknown.
 """
 
 from __future__ import annotations

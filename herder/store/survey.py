@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, case, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from herder.db.tables import IS_QUEUED, orders, survey
+from herder.store.upsert import insert_or
 
 
 class Mark(NamedTuple):
@@ -73,20 +73,11 @@ def count_on(connection: Connection, model: str, after: Mark, step: int) -> Mark
     )
 
 
-def _writing(insert: Any) -> Any:
-    """Write a survey in place of another; two herders may write a book's first at once."""
-    new = insert(survey)
-    values = {"at_us": new.excluded.at_us, "marks": new.excluded.marks}
-    return new.on_conflict_do_update(index_elements=["model"], set_=values)
-
-
-_WRITE = {"sqlite": _writing(sqlite.insert), "postgresql": _writing(postgresql.insert)}
-
-
 def write(connection: Connection, model: str, at_us: int, marks: Sequence[Mark]) -> None:
-    """Keep a survey, in place of the one before."""
+    """Keep a survey, in place of the one before; two herders may write a book's first at once."""
     values = {"model": model, "at_us": at_us, "marks": [list(mark) for mark in marks]}
-    connection.execute(_WRITE[connection.dialect.name], values)
+    row = insert_or(connection, survey).values(**values)
+    connection.execute(row.on_conflict_do_update(index_elements=[survey.c.model], set_=values))
 
 
 def forget(connection: Connection, model: str) -> None:
