@@ -150,9 +150,7 @@ class LocalHerd:
     def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
         """Return what an order would cost and wait for, as it would stand now.
 
-        It binds for a minute.
-
-        Arguments and errors as `herder.quote`.
+        It binds for a minute. Arguments and errors as `herder.quote`.
         """
         bids = parse_bids(call.get("bids"))
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys)
