@@ -118,10 +118,10 @@ class Herd(Protocol):
         """Take an order; arguments as `herder.submit`."""
 
     def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
-        """Return what an order would cost."""
+        """Return the price of an order."""
 
     def info(self) -> Info:
-        """Return how the herd stands."""
+        """Return the state of the herd."""
 
     def attended(self, model: str) -> bool:
         """Return whether a worker of this model is there, as far as can be told."""

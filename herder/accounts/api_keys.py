@@ -45,7 +45,7 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 def digest_of(secret: str) -> str:
-    """Return what is kept of a secret."""
+    """Return the digest that is stored in place of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

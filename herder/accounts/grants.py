@@ -276,7 +276,7 @@ class Grants:
 
 
 def _transfer(grant: Grant, label: str) -> NewTransfer:
-    """Return what gives an account what a grant has for it in a period."""
+    """Return the deposit of a grant for one period."""
     tags = {"grant": grant.id, "period": label} | ({"note": grant.note} if grant.note else {})
     return NewTransfer(
         ledger.derive(grant.id, "grant", label),

@@ -94,7 +94,7 @@ def read_usage(
     limit: int = MAX_PAGE,
     names: tuple[str, str] = ("from", "to"),
 ) -> Report:
-    """Return what was used between two days, a page at a time.
+    """Return the usage between two days, a page at a time.
 
     Args:
         database: where orders stand.

@@ -148,7 +148,7 @@ class Keyboard:
         """Return the next line; None at the end.
 
         Raises:
-            InvalidPrompt: it is no text.
+            InvalidPrompt: it is not text.
         """
         try:
             if self._shows_itself:
@@ -175,7 +175,7 @@ class Pipe:
         """Return the next line; None at the end.
 
         Raises:
-            InvalidPrompt: it is no text, or too long.
+            InvalidPrompt: it is not text, or is too long.
         """
         content = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
         if not content:

@@ -79,7 +79,7 @@ def prompt_of(prompt: str | None) -> str | None:
 
 
 def messages_of(path: Path | None) -> Any:
-    """Return what a messages file holds, if one is named.
+    """Return the content of the messages file, if one is named.
 
     Raises:
         InvalidPrompt: the file is not valid JSON.

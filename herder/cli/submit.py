@@ -219,7 +219,7 @@ def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
 
 
 def _shown_at_once(herd: Herd, receipt: Receipt) -> Result:
-    """Return how an order stands that is not waited for.
+    """Return the state of an order that is not waited for.
 
     An earlier call may have brought its answer.
     """

@@ -224,7 +224,7 @@ def quote(
     messages: Messages | None = None,
     bids: Sequence[BidAsked] | None = None,
 ) -> Quote:
-    """Return what an order would need, pay and wait for, as it would stand now; nothing is held.
+    """Return the price and the expected wait of an order placed now; nothing is held.
 
     `quote` of the answer, given to `submit` within a minute, binds the herd to rates and fee.
     `curve` says what other bids would buy: those in `bids`, up to 20 of `{"fee": 100}`, in winston,

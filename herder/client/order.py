@@ -42,7 +42,7 @@ class Order:
         return self.receipt().state
 
     def receipt(self) -> Receipt:
-        """Return what it costs and why, as it stands now."""
+        """Return its receipt, as it stands now."""
         return self._herd.receipt(self.id)
 
     def result(self, timeout: float | None = None) -> Result:

@@ -104,7 +104,7 @@ def counts_in(line: str) -> dict[str, int]:
 
 
 def troubles(gathering: Gathering) -> list[str]:
-    """Return what is wrong. Pure.
+    """Return the faults of a demo. Pure.
 
     Args:
         gathering: with everything but `trouble`.

@@ -39,7 +39,7 @@ def require_limit(limit: object, most: int = MAX_PAGE) -> None:
         most: the largest number that is allowed.
 
     Raises:
-        InvalidRequest: it is no whole number from 1 to `most`.
+        InvalidRequest: it is not a whole number from 1 to `most`.
     """
     if type(limit) is not int or not 1 <= limit <= most:
         raise InvalidRequest(f"limit must be 1 to {most}, not {shown(limit)}.")

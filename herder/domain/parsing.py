@@ -377,7 +377,7 @@ def parse_note(name: str, text: str | None) -> str:
     """
     if text is None:
         return ""
-    # A lone surrogate is no character: no database takes it.
+    # A lone surrogate is not a character: no database takes it.
     surrogate = any("\ud800" <= char <= "\udfff" for char in text)
     if not text.strip() or len(text) > MAX_NOTE_CHARS or surrogate:
         raise InvalidRequest(f"{name} must be 1 to {MAX_NOTE_CHARS} characters.")

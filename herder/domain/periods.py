@@ -48,7 +48,7 @@ class Every(StrEnum):
 
 
 def parse_every(value: object) -> Every:
-    """Return how often, as a caller says it.
+    """Parse a period as callers write it.
 
     Raises:
         InvalidRequest: it is not one of the three.

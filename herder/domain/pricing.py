@@ -62,7 +62,7 @@ def count_words(prompt: str, bytes_per_word: int) -> int:
 
 
 def needed(rates: Rates, words: int, tokens: int) -> int:
-    """Return what an order must pay at least, in winston."""
+    """Return the minimum price of an order, in winston."""
     return rates.prompt_fee + rates.fee_per_token * (words + tokens)
 
 
@@ -108,7 +108,7 @@ def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fracti
 
 
 def automatic_base(need: int, last: Fraction, *, anything_waits: bool, policy: Policy) -> Fraction:
-    """Return what a client that names no fee pays, before its multiplier; exact, in winston.
+    """Return the automatic fee before the client's multiplier; exact, in winston.
 
     `needed * last_multiplier * bump`, the original's rule; what the herder chose of it, the
     multiplier with its bump, is capped.
@@ -151,7 +151,7 @@ def rank(fee: int, need: int, *, aging_s: int = 0, submitted_us: int = 0) -> int
 def charge(
     fee: int, need: int, rates: Rates, words: int, generated: int, *, whole: bool = False
 ) -> int:
-    """Return what is charged for what was delivered, in winston; never above the fee.
+    """Return the charge for what was delivered, in winston; never above the fee.
 
     Args:
         fee: the hold.

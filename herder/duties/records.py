@@ -34,7 +34,7 @@ class Tally:
         self.note(name, Counts(failures=1))
 
     def take(self) -> Mapping[str, Counts]:
-        """Return what was counted since it was taken last.
+        """Return the counts since they were taken last.
 
         Whoever cannot write it notes it again.
         """

@@ -37,14 +37,14 @@ Decision = Enum("Decision", ["BUY", "SKIP", "ERROR"])
 
 
 def prompt_of(history: Sequence[Said]) -> str:
-    """Return what the herd is asked."""
+    """Return the prompt for the herd."""
     words = " ".join(" ".join(said.text.split())[:MAX_CHARS] for said in history)
     grades = "1 (very sad), 2 (sad), 3 (neutral), 4 (happy) or 5 (very happy)?"
     return f"Grade sentiment 1 to 5: {grades}\n\n{words}\n\nAnswer with one number."
 
 
 def decide(answer: str) -> Decision:
-    """Return what follows from an answer: its first number is the grade."""
+    """Return the decision on an answer, whose first number is the grade."""
     grade = re.search(r"[0-9]+", answer)
     if grade is None:
         return Decision.ERROR

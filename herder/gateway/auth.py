@@ -51,7 +51,7 @@ class House:
 
 
 async def house_of(request: Request) -> House:
-    """Return what the app was made with."""
+    """Return the parts that the app was made with."""
     house: House = request.app.state.house
     return house
 
@@ -113,7 +113,7 @@ async def scraper(
 
 
 def _with(scope: str, *others: str) -> Any:
-    """Return what a route asks for whose callers need this scope, or one of the others."""
+    """Return the dependency of a route whose callers need this scope, or one of the others."""
 
     async def scoped(key: Annotated[ApiKey, Depends(_shown_key)]) -> ApiKey:
         return key if set(others) & set(key.scopes) else require(key, scope)

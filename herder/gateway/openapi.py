@@ -68,7 +68,7 @@ def _ref(shape: type) -> dict[str, Any]:
 
 
 def takes(body: type, headers: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return what a route takes that reads its request itself; for its `openapi_extra=`.
+    """Return the description of a body that a route reads itself; for its `openapi_extra=`.
 
     Args:
         body: the shape of its JSON.
@@ -95,7 +95,7 @@ def streamed(*events: type) -> dict[str, Any]:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route may refuse beside what its shape says.
+    """Return the refusals of a route that its shape does not tell.
 
     For `responses=` of a route or router.
 

@@ -267,7 +267,7 @@ class Herd:
     def _refusal(
         self, connection: Connection, instance: str, announced: Announcement
     ) -> str | None:
-        """Return why a worker may not join.
+        """Return the reason for which a worker may not join.
 
         Until one herd serves many models, all must be alike.
         """

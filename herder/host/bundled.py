@@ -95,7 +95,7 @@ def redis_server() -> Path:
 
 
 def _folders(package: str) -> list[Path]:
-    """Return where a package lies, without importing it."""
+    """Return the folder of a package, without importing it."""
     spec = importlib.util.find_spec(package)
     return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
 

@@ -150,7 +150,7 @@ def _model_path(values: _WorkerValues) -> str:
 
 
 def _chosen(values: _WorkerValues) -> dict[str, str]:
-    """Return what another worker of this herd must be told as well."""
+    """Return the settings that another worker of this herd needs as well."""
     chosen = {} if values.model == MODEL_NAME else {"HERD_MODEL": values.model}
     if values.context:
         chosen["HERD_CONTEXT"] = str(values.context)

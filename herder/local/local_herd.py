@@ -148,7 +148,7 @@ class LocalHerd:
         )
 
     def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
-        """Return what an order would cost and wait for, as it would stand now.
+        """Return the price and the expected wait of an order placed now.
 
         It binds for a minute. Arguments and errors as `herder.quote`.
         """
@@ -157,7 +157,7 @@ class LocalHerd:
         return self.quotes.quote(parsed, bids)
 
     def info(self) -> Info:
-        """Return who serves here, at what rates, and how it stands."""
+        """Return the models served here, their rates, and the state of the herd."""
         return self.quotes.info()
 
     def attended(self, model: str) -> bool:
@@ -184,7 +184,7 @@ class LocalHerd:
 
         Raises:
             AccountNotFound: no account has that name.
-            InvalidRequest: the limit or the cursor is none.
+            InvalidRequest: the limit or the cursor is not valid.
         """
         require_limit(limit)
         name = self.settings.account if account is None else account

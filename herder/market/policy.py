@@ -34,8 +34,8 @@ def set_rates(
         The model, and whether it is new.
 
     Raises:
-        InvalidName: it is no model's name.
-        InvalidRequest: a rate is none, or nothing is to be changed.
+        InvalidName: it is not a valid model name.
+        InvalidRequest: a rate is invalid, or nothing is to be changed.
     """
     model_name = parse_model(name)
     if prompt_fee is not None:
@@ -82,7 +82,7 @@ def set_policy(database: Database, **values: object) -> int:
 
     Raises:
         HerdUnavailable: the database is out of reach; where the policy was set before, it says so.
-        InvalidRequest: a value is none, or nothing is to be changed.
+        InvalidRequest: a value is invalid, or nothing is to be changed.
     """
     changed = {name: value for name, value in values.items() if value is not None}
     if not changed:

@@ -111,7 +111,7 @@ class Quotes:
         return places
 
     def place(self, order: Order) -> Place | None:
-        """Return where an order stands in the queue.
+        """Return the place of an order in the queue.
 
         None once it is out with the herd or has ended.
         """

@@ -243,7 +243,7 @@ def _was_taken(connection: Connection, sent: _Sent) -> bool:
 
 
 def _unknown(sent: _Sent) -> CommitUnknown:
-    """Return what is said of a message of which nobody knows whether it was taken."""
+    """Return the error of a message of which nobody knows whether it was taken."""
     order_id = sent.order_id if isinstance(sent.asked, Prompted) else None
     where = f"an answer to {sent.id} in its sender's inbox"
     if order_id is not None:

@@ -120,7 +120,7 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
 
 
 def _told(row: NewMessage) -> dict[str, Any]:
-    """Return what a webhook says of a message.
+    """Return a message as a webhook shows it.
 
     As the inbox shows it, but for the text of an order.
     """

@@ -55,7 +55,7 @@ class BalanceAsked:
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """A paid prompt; or why it is none, which its sender is told later."""
+    """A paid prompt; or the reason why it is invalid, which its sender is told later."""
 
     tags: Mapping[str, str]
     call: Submission | InvalidRequest
@@ -63,7 +63,7 @@ class Prompted:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A transfer to another account; or why it is none."""
+    """A transfer to another account; or the reason why it is invalid."""
 
     tags: Mapping[str, str]
     payee: str
@@ -217,7 +217,7 @@ def info_tags(info: Info) -> dict[str, str]:
 
 
 def balance_tags(found: NamedBalance) -> dict[str, str]:
-    """Return what an account may spend, and how much of its money is held for orders."""
+    """Return an account's available money, and how much is held for orders."""
     return {
         "Action": "Balance-Response",
         "Account": found.account,

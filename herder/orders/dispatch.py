@@ -314,7 +314,7 @@ def run_limit_s(tokens: int, workers: Sequence[herd_sql.Worker]) -> int:
 
 
 def _unsendable(error: Exception) -> Failure:
-    """Return what the buyer of an order is told that cannot be put into a message."""
+    """Return the sentence for the buyer of an order that does not fit into a message."""
     if isinstance(error, order_sql.UnreadableRequest) and error.field is None:
         code, said = "unreadable_request", "What it asks cannot be read by this herd any more."
     elif isinstance(error, order_sql.UnreadableRequest):

@@ -163,7 +163,7 @@ class SetAside:
         return self._resolve(order_id, plan_it)
 
     def _taken(self, connection: Connection, order: Order) -> int:
-        """Return what the ledger charged for an order already, in winston."""
+        """Return the amount that the ledger has charged for an order already, in winston."""
         try:
             return self._ledger.get_transfer(connection, ledger.post_id(order.hold_id)).amount
         except ledger.TransferNotFound:

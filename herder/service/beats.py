@@ -77,7 +77,7 @@ class BeatReader:
     def _open(
         self, token: str, herders: Mapping[str, PublicKey], everybody: Mapping[str, PublicKey]
     ) -> Envelope | None:
-        """Return what a message says, if it is to be believed."""
+        """Return the content of a message, if it is to be believed."""
         try:
             envelope = unseal(token, everybody, audience=BEATS_STREAM)
             right_side = isinstance(envelope.body, Marker) == (envelope.kid in herders)

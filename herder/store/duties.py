@@ -134,5 +134,5 @@ def add_counts(connection: Connection, counts: Mapping[str, Counts]) -> None:
 
 
 def counted(connection: Connection) -> dict[str, Counts]:
-    """Return what all herders counted since the herd began, by duty."""
+    """Return the counts of all herders since the herd began, by duty."""
     return {row.name: Counts(*row[1:]) for row in connection.execute(_COUNTED)}

@@ -192,7 +192,7 @@ def is_answered(connection: Connection, name: str, to: str) -> bool:
 
 
 def find_key(connection: Connection, name: str, key: str) -> Keyed | None:
-    """Return what an account sent under an idempotency key."""
+    """Return the message that an account sent under an idempotency key."""
     row = connection.execute(_BY_KEY, {"which": name, "key": key}).one_or_none()
     return None if row is None else Keyed(*row)
 

@@ -65,7 +65,7 @@ _UNSENT = select(func.count()).select_from(outbox)
 
 
 def happened_after(connection: Connection, seq: int, limit: int) -> list[Happening]:
-    """Return what happened after an event, in the order of their numbers, a page at a time."""
+    """Return the events after a given one, in the order of their numbers, a page at a time."""
     return _read(connection.execute(_AFTER, {"after": seq, "limit": limit}))
 
 

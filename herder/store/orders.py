@@ -93,7 +93,7 @@ class Request:
             raise ValueError("it asks nothing, or two things")
         stop = stored.get("stop", [])
         if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
-            raise ValueError("what stops it is no list of texts")
+            raise ValueError("the stop strings are not a list of texts")
         return cls(
             Prompt(prompt, messages, bool(stored.get("raw", False))),
             tuple(stop),

@@ -40,7 +40,7 @@ class Each(Generic[Row]):
     statement: Executable
 
     def parameters(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
-        """Return what the statement is executed with."""
+        """Return the parameters of the statement."""
         names = [f"v_{field}" for field in self.kind._fields]
         return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -133,7 +133,7 @@ def answer_to(error: errors.HerdError) -> Answer:
 
 
 def _methods_of(request: Request) -> str:
-    """Return what a path takes, of all its routes.
+    """Return the methods of a path, of all its routes.
 
     Starlette names only the methods of the first.
     """

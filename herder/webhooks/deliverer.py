@@ -202,7 +202,7 @@ class Deliverer:
     def _prepare(
         self, connection: Connection, one: Delivery, endpoint: Endpoint, now_us: int
     ) -> Request | Reply:
-        """Return what is to be sent; or, where nothing can be, what that comes to."""
+        """Return the message to send; or, where it cannot be sent, the outcome."""
         try:
             data = data_of(connection, one, endpoint)
             return make_request(one, endpoint, data, self._sealer, now_us)

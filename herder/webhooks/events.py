@@ -98,7 +98,7 @@ def queue_messages(
 
 
 def told_of(order: Order) -> dict[str, Any]:
-    """Return what an event says of an order.
+    """Return an order as an event shows it.
 
     Its result without the text, which stands elsewhere.
     """

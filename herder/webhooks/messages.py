@@ -40,7 +40,7 @@ class Unreadable(Exception):
 
 
 def data_of(connection: Connection, delivery: Delivery, endpoint: Endpoint) -> dict[str, Any]:
-    """Return what a message says, with the order's text where the endpoint asked for it.
+    """Return the body of a message, with the order's text where the endpoint asked for it.
 
     The text is looked up at each try: it stands in one place only, from which it may be deleted.
 

@@ -81,7 +81,7 @@ def judge(
     rng: random.Random,
     retries_s: tuple[int, ...] = RETRIES_S,
 ) -> Verdict:
-    """Return what a try's reply makes of a delivery.
+    """Return the next state of a delivery after a try's reply.
 
     Args:
         reply: what came.

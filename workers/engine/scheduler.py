@@ -191,7 +191,7 @@ class Scheduler:
         return rows
 
     def take_ops(self) -> list[Keep | Copy]:
-        """Return what the cache has to do before the planned rows, in order."""
+        """Return the cache operations before the planned rows, in order."""
         ops, self._ops = self._ops, []
         return ops
 

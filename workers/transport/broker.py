@@ -1,4 +1,4 @@
-"""Kombu's transports for Redis and RabbitMQ, which survive bytes that are no message.
+"""Kombu's transports for Redis and RabbitMQ, which survive bytes that are not a message.
 
 Kombu unpacks what stands in a queue before any consumer sees it, and whatever that raises ends the
 worker: one message by a stranger would stop every worker that reads it, and each that is started

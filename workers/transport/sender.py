@@ -111,7 +111,7 @@ class CelerySender:
         )
 
     def _route(self, queue: str) -> dict[str, Any]:
-        """Return how a message finds its queue.
+        """Return the routing of a message to its queue.
 
         On RabbitMQ by the queue's own exchange: a right to the default exchange, which Celery
         would use, is a right to every queue. A message that no queue would get comes back.

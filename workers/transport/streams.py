@@ -36,7 +36,7 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
-        # Anybody who may write there may write what is no text; it is read all the same.
+        # Anybody with access may write bytes that are not text; they are read all the same.
         encoding_errors="replace",
         socket_timeout=15,
         socket_connect_timeout=5,
@@ -183,7 +183,7 @@ class Streams:
 
 
 def pieces_of(answer: Any) -> list[TextPiece]:
-    """Return what was read of an attempt's stream."""
+    """Return the pieces of text read from an attempt's stream."""
     return [
         TextPiece(entry_id, int(fields["o"]), fields["t"], "end" in fields)
         for entry_id, fields in _entries(answer)

@@ -111,7 +111,7 @@ STAGES = ("threads", "cache", "slots", "step", "weights")
 
 
 def stages(settings: WorkerSettings, cores: int, *, gpu: bool) -> dict[str, list[Changes]]:
-    """Return what to try on a machine, by stage, without what is so already."""
+    """Return the settings to try on a machine, by stage, without those that are set already."""
     threads = [] if gpu or cores < 4 else [cores // 2, cores - 1, cores]
     # llama.cpp keeps q8_0 only with flash attention
     flashes = ("auto", "off") if settings.kv_type != "q8_0" else ("auto",)
@@ -144,7 +144,7 @@ def environment(changes: Changes) -> dict[str, str]:
 
 
 def advice(search: Search, settings: WorkerSettings) -> list[str]:
-    """Return what to do about it, in words."""
+    """Return the advice, in words."""
     lines = []
     best, first = search.best, search.trials[0]
     if best is first:

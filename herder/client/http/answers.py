@@ -103,7 +103,7 @@ def quote_of(found: Mapping[str, Any]) -> Quote:
 
 @shaped
 def info_of(found: Mapping[str, Any]) -> Info:
-    """Return what serves there."""
+    """Return the description of the herd that serves there."""
     return _built(Info, found)
 
 

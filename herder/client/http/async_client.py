@@ -64,11 +64,11 @@ class AsyncOrder:
         return f"<AsyncOrder {self.id} fee={self.fee} needed={self.needed}>"
 
     async def status(self) -> str:
-        """Return where it stands; as `herder.Order.status`."""
+        """Return its state; as `herder.Order.status`."""
         return (await self.receipt()).state
 
     async def receipt(self) -> Receipt:
-        """Return what it costs and why, as it stands now."""
+        """Return its receipt, as it stands now."""
         return (await self._client.answer(self.id)).receipt
 
     async def result(self, timeout: float | None = None) -> Result:
@@ -176,14 +176,14 @@ class AsyncClient:
         tokens: int | None = None,
         **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """Return what an order would need, pay and wait for.
+        """Return the price and the expected wait of an order.
 
         Arguments and errors as `herder.quote`.
         """
         return quote_of(await self.send(quote_call(prompt, tokens, options)))
 
     async def info(self) -> Info:
-        """Return who serves there, at what rates, and how the queues and the herd stand."""
+        """Return the models served there, their rates, and the state of queues and herd."""
         return info_of(await self.send(Call("GET", "/v1/info")))
 
     async def order(self, order_id: str) -> AsyncOrder:

@@ -52,14 +52,14 @@ class Client:
         tokens: int | None = None,
         **options: Unpack[QuoteOptions],
     ) -> Quote:
-        """Return what an order would need, pay and wait for.
+        """Return the price and the expected wait of an order.
 
         Arguments and errors as `herder.quote`.
         """
         return self._herd.quote(prompt, tokens, **options)
 
     def info(self) -> Info:
-        """Return who serves there, at what rates, and how the queues and the herd stand."""
+        """Return the models served there, their rates, and the state of queues and herd."""
         return self._herd.info()
 
     def order(self, order_id: str) -> Order:

@@ -74,7 +74,7 @@ class RemoteHerd:
         return taken_of(self._gateway.send(call, retries=self._gateway.retrying(key=key)))
 
     def quote(self, prompt: str | None, tokens: int | None, **given: Unpack[QuoteCall]) -> Quote:
-        """Return what an order would cost and wait for, as it would stand now."""
+        """Return the price and the expected wait of an order placed now."""
         return quote_of(self._gateway.send(quote_call(prompt, tokens, given)))
 
     def info(self) -> Info:

@@ -128,7 +128,7 @@ RoomName = Annotated[str, Path(max_length=64)]
 
 
 async def _listener(room: RoomName, rooms: AtHome, shown: Shown) -> Member | None:
-    """Return who listens, if they say so: that holds their name."""
+    """Return the listener's name, if one is given: listening keeps the name."""
     return None if shown is None else await run_sync(rooms.recognise, room, shown.credentials)
 
 

@@ -117,7 +117,7 @@ class Rooms:
         return member, token
 
     def recognise(self, room: str, token: str) -> Member:
-        """Return whose token it is; that it was shown holds the name.
+        """Return the name that a token belongs to; showing the token keeps the name.
 
         Raises:
             NotFound: there is no such room.

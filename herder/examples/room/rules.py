@@ -37,7 +37,7 @@ class NameTaken(HerdError):
 
 
 class InvalidText(InvalidRequest):
-    """A message that is empty, too long, or holds what is no text."""
+    """A message that is empty, too long, or contains characters that are not text."""
 
     code: ClassVar[str] = "invalid_text"
 

@@ -147,7 +147,7 @@ class Store:
             connection.execute("UPDATE member SET seen_us = ? WHERE id = ?", (now_us, member_id))
 
     def member(self, digest: str) -> Member | None:
-        """Return whose token this is the digest of."""
+        """Return the name whose token has this digest."""
         wanted = "SELECT id, room, name, seen_us FROM member WHERE digest = ?"
         with self._mutex, _translated():
             found = self._connection.execute(wanted, (digest,)).fetchone()

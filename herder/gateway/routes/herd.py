@@ -67,7 +67,7 @@ async def models(house: AtHome) -> ModelsAnswer:
 
 @router.get("/v1/account", response_model=AccountAnswer)
 async def account(house: AtHome, key: Reader) -> dict[str, Any]:
-    """Return what the key's account has, and what the key may still spend of it."""
+    """Return the account's balance, and how much of it the key may still spend."""
     found = await run_sync(house.herd.accounts.balance, key.account)
     return {
         **asdict(found),
@@ -140,6 +140,6 @@ async def readyz(house: AtHome) -> Answer:
 async def metrics(
     house: AtHome, accept: Annotated[str, Header(include_in_schema=False)] = ""
 ) -> Response:
-    """Return how the gateway and the herd are, in Prometheus form."""
+    """Return the metrics of the gateway and the herd, in Prometheus form."""
     page, content_type = await house.metrics.page(accept)
     return Response(page, headers={"Content-Type": content_type})

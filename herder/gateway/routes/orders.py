@@ -187,7 +187,7 @@ async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Re
 
 @router.post("/quotes")
 async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
-    """Return what an order would need, pay and wait for, as it would stand now; nothing is held.
+    """Return the price and the expected wait of an order placed now; nothing is held.
 
     `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
     fee if it names none. `curve` says what other bids would buy.

@@ -91,7 +91,7 @@ async def usage(
     after: Annotated[str, Query(max_length=200, description="The cursor.")] = "",
     limit: UsageLimit = MAX_PAGE,
 ) -> Any:
-    """Return what was ordered between two days, by the day on which each order ended.
+    """Return the usage between two days, by the day on which each order ended.
 
     With the scope `operate` for every account or the one that is named; without it for the key's
     own. `Accept: text/csv` gives CSV that is safe for spreadsheets, with the page after it in the
@@ -120,7 +120,7 @@ async def usage(
 
 
 def _whose(key: ApiKey, account: str | None) -> str | None:
-    """Return whose usage a key may see of what it asks for.
+    """Return the account whose usage a key asks for, if the key may see it.
 
     Raises:
         Forbidden: it is another account's, and the key is not an operator's.

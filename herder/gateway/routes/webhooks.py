@@ -103,7 +103,7 @@ async def deliveries(
     before: IdCursor = None,
     limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
-    """Return what was sent there, or is to be; the newest first, a page at a time."""
+    """Return the deliveries to an endpoint, sent and pending, newest first, a page at a time."""
     page = await run_sync(
         partial(
             house.herd.webhooks.deliveries.page,

@@ -244,7 +244,7 @@ class _Body(_Given, SamplingFields):
         return self.max_tokens or default
 
     def call(self) -> dict[str, Any]:
-        """Return what the herd is asked beside prompt and tokens."""
+        """Return the herd's call, without prompt and tokens."""
         call = {name: one for name in _SENT_ON if (one := getattr(self, name)) is not None}
         if self.user is not None:
             call.setdefault("reference", self.user)
@@ -306,7 +306,7 @@ class ChatBody(_Body):
         return self.max_completion_tokens or super().tokens(default)
 
     def call(self) -> dict[str, Any]:
-        """Return what the herd is asked beside tokens."""
+        """Return the herd's call, without tokens."""
         return super().call() | {"messages": [turn.turn() for turn in self.messages]}
 
 
@@ -332,5 +332,5 @@ class CompletionBody(_Body):
     ]
 
     def call(self) -> dict[str, Any]:
-        """Return what the herd is asked beside prompt and tokens."""
+        """Return the herd's call, without prompt and tokens."""
         return super().call() | {"raw": True}

@@ -120,7 +120,7 @@ class QuoteBody(_AskedBody):
     bids: list[BidBody] | None = None
 
     def call(self) -> QuoteCall:
-        """Return what it asks beside prompt and tokens."""
+        """Return the call, without prompt and tokens."""
         return cast(QuoteCall, self._others())
 
 
@@ -146,7 +146,7 @@ class OrderBody(_AskedBody):
     run_limit_s: StrictInt | None = _shown(minimum=1, maximum=MAX_RUN_LIMIT_S)
 
     def call(self) -> OrderCall:
-        """Return what it asks beside prompt and tokens."""
+        """Return the call, without prompt and tokens."""
         return cast(OrderCall, self._others())
 
 
