@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
 from herder.accounts.accounts import Accounts, open_ledger
+from herder.db.outages import CommitUnknown
 from herder.domain.order import Order, Prompt, State, Submission
 from herder.errors import (
     FeeAboveMax,
@@ -44,6 +45,8 @@ class Call:
     words: int
     order_id: str | None = None
     tries: int = 0
+    drawn: list[str] = field(default_factory=list)
+    """The ids that were drawn for its order, one a try."""
 
 
 class Clients:
@@ -160,9 +163,10 @@ class Clients:
             self._room.database,
             open_ledger(process.clock_us),
             clock_us=process.clock_us,
-            new_id=self._time.new_id,
+            new_id=lambda: self._draw_id(call),
         )
         call.tries += 1
+        drawn = len(call.drawn)
         if call.tries > 1:
             self._time.count("a call is repeated")
         before = self._shadow.commits
@@ -171,15 +175,50 @@ class Clients:
         except Crash:
             self._again(call, 1_000_000)
             raise
-        except (HerdUnavailable, OperationalError):
+        except CommitUnknown as error:
+            self._unknown(call, error)
+            return
+        except (HerdUnavailable, OperationalError) as error:
+            self._left_nothing(call.drawn[drawn:], error)
             self._again(call, 300_000)
             return
         except HerdError as error:
+            self._left_nothing(call.drawn[drawn:], error)
             self._refused(process, call, error, before)
             return
         except Exception as error:
             raise Broken("unexpected", f"submit: {error!r}"[:300]) from error
         self._accepted(call, order)
+
+    def _draw_id(self, call: Call) -> str:
+        call.drawn.append(self._time.new_id())
+        return call.drawn[-1]
+
+    def _left_nothing(self, drawn: Sequence[str], error: Exception) -> None:
+        """Who is given an error that does not say otherwise is charged nothing."""
+        for order_id in drawn:
+            if order_id in self._shadow.by_id:
+                raise Broken("one_order", f"{order_id[:8]} is there and its client got {error!r}")
+
+    def _unknown(self, call: Call, error: CommitUnknown) -> None:
+        """The database stays away: the call is made again, or the order is not to be any more."""
+        order_id = str(error.data.get("order"))
+        if order_id != call.drawn[-1]:
+            raise Broken("one_order", f"{order_id[:8]} is none of the call's: {call.drawn}")
+        if call.submission.idempotency_key:
+            self._again(call, 300_000)
+        else:
+            self._time.count("a call of which nothing is known is cancelled")
+            self._owners.give_up(call.submission.account, order_id)
+
+    def judge_all(self) -> None:
+        """At the end: no call made two orders, and no order is nobody's."""
+        for call in self.calls:
+            made = [order_id for order_id in call.drawn if order_id in self._shadow.by_id]
+            if len(made) > 1:
+                raise Broken("one_order", f"a call made {len(made)} orders")
+            if call.order_id is not None and made != [call.order_id]:
+                raise Broken("one_order", f"a call was told of {call.order_id[:8]} and made {made}")
 
     def _again(self, call: Call, mean_us: int) -> None:
         """Who has an idempotency key tries again; who has none cannot know."""

@@ -1,17 +1,23 @@
-"""The database of a seed: SQLite in memory. Its commits fail, and processes die at them."""
+"""The database of a seed: SQLite in memory.
+
+Its commits fail, and processes die at them; it is away, and connections are lost amid a commit.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
 from herder.db.database import Database
+from herder.db.outages import CommitUnknown
 from herder.db.tables import policy
 from herder.errors import HerdUnavailable
 from herder.host import home
@@ -24,6 +30,25 @@ from tests.simulation.weather import Layout
 
 MODEL = "stub"
 NOWHERE = Path("/nonexistent/herd-of-the-simulator")
+
+
+AWAY_S = (0.3, 1, 3, 10, 40)
+"""How long it is away. The longest is more than `herder.db.database.SETTLE_S`."""
+
+CALLS = {
+    "Desk.submit": "a submission",
+    "Desk.rebid": "a bid",
+    "Desk.refund": "a refund",
+    "Withdrawal.cancel": "a cancellation",
+    "Quotes.quote": "a quote",
+    "Answers.answer": "a wait",
+    "Settlement.settle": "a settlement",
+    "Dispatcher._take": "a dispatch",
+    "Herd.hear": "a batch of beats",
+    "Service.tick": "a duty",
+}
+"""Who asks the database, by the outermost of these functions that is being run."""
+SOMEBODY = "something else"
 
 
 class Deadlock(sqlite3.OperationalError):
@@ -41,6 +66,29 @@ class SimDatabase(Database):
         self.raw = driver_of(self)
         _template().backup(self.raw)
         self.rules: Rules | None = None
+        self.away_until_us = 0
+
+    def go_away(self) -> None:
+        """Be out of reach for a while."""
+        for_s = self._time.rng.choice(AWAY_S)
+        self.away_until_us = self._time.now_us + int(for_s * 1_000_000)
+        self._time.count("the database is away")
+        self._time.note(f"the database is away for {for_s} s")
+
+    def _reach(self) -> None:
+        """Fail where it is away; what stands outside of the story always reaches it."""
+        time = self._time
+        if time.mortal and time.now_us < self.away_until_us:
+            time.fault("finds no database")
+            time.count(f"{_caller()} finds no database")
+            raise HerdUnavailable("The database does not answer; try again.")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        self._reach()
+        with super().read() as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -50,7 +98,9 @@ class SimDatabase(Database):
             with super().write() as connection:
                 yield connection
             return
+        self._reach()
         before = self.raw.total_changes
+        cut = False
         try:
             with super().write() as connection:
                 rules.inside = True
@@ -58,6 +108,7 @@ class SimDatabase(Database):
                     yield connection
                     if self.raw.total_changes != before:
                         self._before_commit()
+                        cut = self._is_cut()
                 finally:
                     rules.inside = False
         except HerdUnavailable as error:
@@ -67,7 +118,29 @@ class SimDatabase(Database):
             raise
         if self.raw.total_changes != before:
             rules.committed()
+            if cut:
+                raise CommitUnknown("The connection to the database was lost; try again.")
             self._time.point("after a commit", "a process dies after a commit")
+
+    def _is_cut(self) -> bool:
+        """Whether the connection is lost after the commit.
+
+        Raises:
+            CommitUnknown: it is lost before, which looks the same.
+        """
+        time = self._time
+        if not time.mortal or not time.chance(time.weather.cut_commit):
+            return False
+        caller = _caller()
+        time.fault(f"loses the connection amid the commit of {caller}")
+        time.count(f"the commit of {caller} is cut off")
+        if time.rng.random() < 0.8:
+            self.go_away()
+        if time.rng.random() < 0.5:
+            time.count("a commit that was cut off was made")
+            return True
+        time.count("a commit that was cut off was not made")
+        raise CommitUnknown("The connection to the database was lost; try again.")
 
     def _before_commit(self) -> None:
         time = self._time
@@ -85,6 +158,19 @@ class SimDatabase(Database):
             raise HerdUnavailable("The database is busy; try again.") from cause
         time.count("a commit fails")
         raise OperationalError("COMMIT", {}, sqlite3.OperationalError("disk I/O error"))
+
+
+def _caller() -> str:
+    """On whose behalf the database is asked."""
+    found = SOMEBODY
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_qualname
+        if name == "Clockwork._take":
+            break  # whose step this one is taken in the middle of
+        found = CALLS.get(name, found)
+        frame = frame.f_back
+    return found
 
 
 def driver_of(database: Database) -> sqlite3.Connection:

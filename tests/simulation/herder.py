@@ -12,6 +12,7 @@ from typing import Any, cast
 from redis import RedisError
 
 import herder.db.database as database_module
+import herder.db.outages as outages_module
 import herder.service.loop as service_module
 from herder.accounts.accounts import open_ledger
 from herder.errors import HerdUnavailable
@@ -132,7 +133,8 @@ class SimHerder(Process):
     def _call_back(self, task: NewTask) -> None:
         try:
             self._celery.run(task)
-        except WireError as error:
+        except (WireError, HerdUnavailable) as error:
+            # As Celery's consumer behind its guard: the database may be asked for keys.
             self.time.note(f"refuses a message: {error.code}")
             return
         self._work_soon()
@@ -230,10 +232,14 @@ _WAITS: tuple[tuple[Any, str, Any], ...] = (
 
 
 @contextmanager
-def no_waits() -> Iterator[None]:
-    """What waits in real time does not: a step that is taken by hand gathers nothing."""
-    before = [(module, name, getattr(module, name)) for module, name, _ in _WAITS]
-    for module, name, value in _WAITS:
+def no_waits(time: Clockwork) -> Iterator[None]:
+    """What waits in real time does not: a step that is taken by hand gathers nothing.
+
+    Who asks a database again that is away waits in simulated time.
+    """
+    waits = (*_WAITS, (database_module, "time", time), (outages_module, "time", time))
+    before = [(module, name, getattr(module, name)) for module, name, _ in waits]
+    for module, name, value in waits:
         setattr(module, name, value)
     try:
         yield

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
 from herder.accounts.accounts import open_ledger
+from herder.db.outages import CommitUnknown
 from herder.domain.order import Order, State
 from herder.errors import (
     HerdUnavailable,
     InsufficientBalance,
+    OrderEnded,
     OrderNotFound,
     OrderNotWaiting,
     RebidTooLow,
     RefundRefused,
+    ResultTimeout,
 )
+from herder.orders.reader import Answers
 from herder.orders.retention import purge
+from herder.orders.watcher import Watcher
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
-from tests.simulation.shadow import RUNNING, WAITING, Shadow
+from tests.simulation.shadow import RUNNING, WAITING, Row, Shadow
 from tests.simulation.truth import Truth
+from workers.transport.streams import Streams
 from workers.wire import Held, StopAttempt, control_stream, seal
 
 ACCOUNTS = ("ada", "bob", "cy", "poor")
@@ -67,6 +73,9 @@ class Owners:
         if rng.random() < 0.15:
             fee = max(1, order.fee + rng.randint(-3, order.fee))
             self._soon(800_000, account, lambda p: self._rebid(p, order.id, fee))
+        if rng.random() < 0.3:
+            self._time.count("an order's end is waited for")
+            self._soon(100_000, account, lambda p: self._wait(p, order.id))
         if rng.random() < 0.05:
             self._soon(6_000_000, account, lambda p: self._refund(p, order.id))
         if rng.random() < 0.03:
@@ -88,6 +97,38 @@ class Owners:
             self._room.settings,
             clock_us=process.clock_us,
         )
+
+    def _wait(self, process: Process, order_id: str) -> None:
+        """Look for an order's end, as who waits does each second, whatever else he is told."""
+        database, redis = self._room.database, self._room.redis
+        answers = Answers(database, cast("Streams", redis), cast("Watcher", None))
+        try:
+            result = answers.result(order_id, 0)
+        except ResultTimeout:
+            self._soon(1_000_000, process.machine, lambda p: self._wait(p, order_id))
+            return
+        except OrderEnded as error:
+            result = error.result
+        row = self._shadow.by_id[order_id]
+        told, charged = result.receipt.state, result.receipt.charged
+        if (told, charged) != (row.state, row.charged):
+            raise Broken("told", f"order {row.seq} is {row.state} and its client was told {told}")
+
+    def give_up(self, account: str, order_id: str) -> None:
+        """Cancel an order that there may be, as `herder.local` does when its caller has no key."""
+        self._truth.called_off.add(order_id)
+        self._soon(100_000, account, lambda p: self._give_up(p, order_id))
+
+    def _give_up(self, process: Process, order_id: str) -> None:
+        try:
+            order = self._withdrawal(process).cancel(order_id)
+        except OrderNotFound:
+            if order_id in self._shadow.by_id:
+                raise Broken("one_order", f"{order_id[:8]} is there and was not found") from None
+        except (HerdUnavailable, OperationalError):
+            self._soon(500_000, process.machine, lambda p: self._give_up(p, order_id))
+        else:
+            self._stop(process, order)
 
     def _cancel(self, process: Process, order_id: str) -> None:
         before = self._shadow.by_id[order_id]
@@ -138,11 +179,17 @@ class Owners:
         commits = self._shadow.commits
         try:
             self._desk(process).rebid(order_id, fee, account=process.machine)
-        except (HerdUnavailable, OperationalError):
+        except CommitUnknown:
+            # The same fee again changes nothing.
+            self._soon(500_000, process.machine, lambda p: self._rebid(p, order_id, fee))
+            return
+        except (HerdUnavailable, OperationalError) as error:
+            self._keeps_fee(before, error)
             return
         except (RebidTooLow, OrderNotWaiting, InsufficientBalance) as error:
             self._time.note(f"is refused: {error.code}")
             self._time.count("a new bid is refused")
+            self._keeps_fee(before, error)
             if self._time.troubled:
                 return  # it may have been undone, and others have gone on before it was taken again
             if self._shadow.commits != commits:
@@ -155,6 +202,12 @@ class Owners:
         self._time.count("a new bid is taken")
         if fee < before.fee or (fee == before.fee and before.holds == 1):
             raise Broken("rebid", f"{fee} was taken in place of {before.fee}")
+
+    def _keeps_fee(self, before: Row, error: Exception) -> None:
+        """Whose bid was not taken offers what he offered: nobody else bids for his order."""
+        now = self._shadow.by_id[before.id]
+        if (now.fee, now.holds) != (before.fee, before.holds):
+            raise Broken("one_bid", f"order {now.seq} offers {now.fee} after {error!r}")
 
     def _refund(self, process: Process, order_id: str) -> None:
         row = self._shadow.by_id[order_id]

@@ -31,14 +31,14 @@ class Quoting:
         self._truth = truth
 
     def ask(self, process: Process, call: Submission) -> Submission | None:
-        """The same call with a quote; None where it would be refused as it stands.
+        """The same call with a quote; None where it is refused as it stands, or nobody answers.
 
         Some quotes were asked for almost a minute ago, and will not hold for long.
         """
         quotes = Quotes(self._room.database, HERDER_KEY, clock_us=process.clock_us)
         try:
             quote = quotes.quote(call)
-        except (FeeTooLow, FeeAboveMax):
+        except (FeeTooLow, FeeAboveMax, HerdUnavailable):
             return None
         self._time.count("a quote is asked for")
         terms = read_quote(quote.quote, KEYS)

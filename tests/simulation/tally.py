@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+WRITERS = (
+    *("a submission", "a bid", "a cancellation"),
+    *("a settlement", "a dispatch", "a batch of beats", "a duty"),
+)
+READERS = ("a quote", "a wait")
+"""Who asks the database, as `tests.simulation.database.CALLS` names them."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "clients": (
         "an order arrives",
@@ -24,6 +31,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "the operator refunds",
         "the operator sets rates",
         "texts are purged",
+        "an order's end is waited for",
     ),
     "crashes": (
         "a process dies before a commit",
@@ -61,6 +69,13 @@ KINDS: dict[str, tuple[str, ...]] = {
         "a worker is cut off",
         "all workers are cut off",
     ),
+    "the database": (
+        "the database is away",
+        *(f"{who} finds no database" for who in (*WRITERS, *READERS)),
+        *(f"the commit of {who} is cut off" for who in WRITERS),
+        "a commit that was cut off was made",
+        "a commit that was cut off was not made",
+    ),
     "clocks": ("a clock is set forwards", "a clock is set backwards"),
     "writes": (
         "a commit fails",
@@ -93,6 +108,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Every kind of thing that a seed may bring about."""
+
+BESIDES = (
+    "a call of which nothing is known is cancelled",
+    *(f"{who} finds no database" for who in ("a refund", "something else")),
+    *(f"the commit of {who} is cut off" for who in ("a refund", "something else")),
+)
+"""What is counted and may be missing: it is rare."""
 
 ALL = frozenset(kind for kinds in KINDS.values() for kind in kinds)
 

@@ -37,6 +37,9 @@ class Weather:
         wiped: broker and, half of the time, Redis lose all that they hold.
         clock_steps: the clock of some machine is set, forwards or backwards.
         strangers: somebody sends what is not theirs to send.
+        database_away: nobody reaches the database, for 0.3 s to more than a call waits.
+        cut_commit: chance that the connection is lost in the middle of a commit, which nobody can
+            tell from one that was not made.
     """
 
     crash: float = 0.0
@@ -62,6 +65,8 @@ class Weather:
     wiped: float = 0.0
     clock_steps: float = 0.0
     strangers: float = 0.0
+    database_away: float = 0.0
+    cut_commit: float = 0.0
 
 
 CALM = Weather()
@@ -79,7 +84,7 @@ _MAX = {
     "worker_dies": 0.04,
     "worker_stops": 0.04,
     "worker_drains": 0.08,
-    "worker_revoked": 0.01,
+    "worker_revoked": 0.03,
     "worker_cut_off": 0.05,
     "all_cut_off": 0.05,
     "herder_dies": 0.05,
@@ -90,6 +95,8 @@ _MAX = {
     "wiped": 0.04,
     "clock_steps": 0.06,
     "strangers": 0.50,
+    "database_away": 0.05,
+    "cut_commit": 0.07,
 }
 
 

@@ -189,6 +189,8 @@ class World:
                 network.away_until_us = time.now_us + away_us
                 time.count(f"{name} is away")
                 time.note(f"is away for {away_us / 1e6:.1f} s", network.thread.name)
+        if time.chance(weather.database_away * share):
+            self.database.go_away()
         if time.chance(weather.wiped * share):
             time.note("wiped", "broker")
             time.count("the broker is wiped")
@@ -258,6 +260,7 @@ class World:
         time.weather = CALM
         time.set_clocks_right()
         self.broker.away_until_us = self.redis.away_until_us = 0
+        self.database.away_until_us = 0
         for process in (*self.herders, *self.workers):
             process.cut_off_until_us = 0
 
@@ -280,6 +283,7 @@ class World:
         for order_id in sorted(self.truth.accepted):
             if self.shadow.by_id[order_id].state not in ENDED:
                 raise Broken("lost", f"{order_id[:8]} was accepted and did not end")
+        self.clients.judge_all()
         ends = ", ".join(f"'{state}'" for state in sorted(ENDED))
         twice = self.shadow.rows(
             f"SELECT order_id FROM event WHERE kind IN ({ends}) GROUP BY 1 HAVING count(*) <> 1"
@@ -312,7 +316,7 @@ def quiet(time: Clockwork) -> Iterator[None]:
     for module in modules:
         module._log = log
     try:
-        with no_waits():
+        with no_waits(time):
             yield
     finally:
         for module, logger in before:
