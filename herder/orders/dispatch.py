@@ -109,9 +109,14 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._published: set[int] = set()
 
-    def dispatch(self, model: str) -> Dispatched:
-        """Fill the free slots of a model."""
-        done = Dispatched()
+    def dispatch(self, model: str, done: Dispatched | None = None) -> Dispatched:
+        """Fill the free slots of a model.
+
+        Args:
+            model: its name.
+            done: is given what was done, and has it also where something later raises.
+        """
+        done = Dispatched() if done is None else done
         while True:
             messages, room = self._take(model)
             unsendable = self._publish(messages)

@@ -23,7 +23,7 @@ from herder.herd.heartbeats import Heard, Herd
 from herder.herd.trusted_keys import Keys
 from herder.orders.cancellation import Withdrawal
 from herder.orders.closing import Settled
-from herder.orders.dispatch import MAX_AT_ONCE, Dispatcher
+from herder.orders.dispatch import MAX_AT_ONCE, Dispatched, Dispatcher
 from herder.orders.settlement import Answer, Settlement
 from herder.service.announcer import Announcer
 from herder.service.beats import BeatReader
@@ -253,8 +253,11 @@ class Service:
 
     def _dispatch(self, model: str) -> bool:
         """Fill a model's slots; whether some stayed free."""
-        done = self._dispatcher.dispatch(model)
-        self._announcer.tell(done.settled)
+        done = Dispatched()
+        try:
+            self._dispatcher.dispatch(model, done)
+        finally:
+            self._announcer.tell(done.settled)
         return done.free
 
     def _settle(self, answers: Sequence[Answer]) -> Settled:

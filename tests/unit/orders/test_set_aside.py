@@ -11,7 +11,7 @@ import ledger
 from herder.db.tables import order_text, outbox
 from herder.db.tables import orders as orders_table
 from herder.db.tables import set_aside as aside_table
-from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
+from herder.errors import HerdUnavailable, InvalidRequest, OrderNotFound, RefundRefused
 from herder.orders import closer
 from herder.store import deliveries as delivery_sql
 
@@ -325,6 +325,27 @@ def test_it_ends_at_once_on_an_idle_herd_too(house):
     failure = house.order(order.id).failure
     assert failure["message"] == "Its prompt is beyond what can be sent to a worker."
     assert house.held() == 0
+
+
+def test_what_ended_as_it_cannot_be_sent_is_told_though_the_database_goes_away(house, monkeypatch):
+    order = house.submit()
+    house.worker(slots=3)
+    store(house, order, BROKEN["nothing"])
+    take = house.dispatcher._take
+
+    def take_once(model):
+        if house.order(order.id).state.ended:
+            raise HerdUnavailable("It is away.")
+        return take(model)
+
+    monkeypatch.setattr(house.dispatcher, "_take", take_once)
+    service = house.new_service()
+    monkeypatch.setattr(service, "_dispatcher", house.dispatcher)
+    told = []
+    monkeypatch.setattr(service._announcer, "tell", told.append)
+    service.wake(["stub"])
+    assert service.work(0)
+    assert [one for settled in told for one in settled.ended] == [order.id]
 
 
 @pytest.mark.parametrize("how", ["nothing", "gone"])

@@ -190,7 +190,7 @@ def test_a_dispatch_that_raises_keeps_nobody_from_hearing_of_what_was_settled(ho
 def test_a_model_whose_dispatch_fails_rests_and_the_other_goes_out(house):
     service, tried = house.new_service(), []
 
-    def dispatch(model):
+    def dispatch(model, _done):
         tried.append(model)
         if model == "bad":
             raise ZeroDivisionError
