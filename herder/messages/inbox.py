@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection
 
 from herder.db.database import Database
@@ -22,6 +21,7 @@ from herder.errors import AccountNotFound, InvalidRequest, shown
 from herder.store import messages as message_sql
 from herder.store.messages import NewMessage, Stored
 from herder.webhooks.events import queue_messages
+from workers.transport.event_log import EventLog
 
 MAX_KEPT = 100_000
 """The number of messages kept per inbox of those that cost little or nothing to send: a newer one
@@ -39,7 +39,7 @@ HERDER = "herder"
 """The sender of the messages, and the recipient of payments for prompts."""
 
 
-_log = structlog.get_logger("herder.messages.inbox")
+_log = EventLog("herder.messages.inbox")
 
 UNREADABLE = {
     "From": HERDER,

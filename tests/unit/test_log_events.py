@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +92,16 @@ def test_nobody_writes_through_logging_but_by_the_one_log_of_events():
         and "logging" in {getattr(node, "module", ""), *(one.name for one in node.names)}
     ]
     assert wrong == []
+
+
+def test_nothing_that_a_program_loads_logs_through_structlog():
+    """Left alone, structlog prints to standard output, which is the program's."""
+    loads = "import herder.local.local_herd, herder.client.http.remote_herd, sys; "
+    shown = "print('structlog' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", loads + shown], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_an_event_is_one_line_whatever_stands_in_it(caplog):
