@@ -20,10 +20,10 @@ from herder.accounts.grants import Grants
 from herder.clock import clock_us
 from herder.db.database import Database
 from herder.errors import HerdError, HerdUnavailable
-from herder.herd.heartbeats import Herd
+from herder.herd.heartbeats import HeartbeatProcessor
 from herder.herd.herder_key import load_herder_key
-from herder.herd.trusted_keys import Keys
-from herder.orders.cancellation import Withdrawal
+from herder.herd.trusted_keys import TrustedKeys
+from herder.orders.cancellation import Cancellation
 from herder.orders.dispatch import Dispatcher
 from herder.orders.settlement import Settlement
 from herder.service.app import CONNECTIONS, make_app
@@ -32,7 +32,7 @@ from herder.service.tasks import make_guard, register
 from herder.service.upkeep import make_upkeep
 from herder.settings import Settings, load_settings
 from herder.store import models as model_sql
-from herder.webhooks.deliverer import Deliverer, Limits
+from herder.webhooks.deliverer import Deliverer, DeliveryLimits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
 from workers.transport.logs import configure_logging
@@ -69,12 +69,12 @@ def make_service(
     return Service(
         database=database,
         settlement=Settlement(database, books, settings, clock_us=clock_us),
-        withdrawal=Withdrawal(database, books, settings, clock_us=clock_us),
+        cancellation=Cancellation(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
-        herd=Herd(database, settings, clock_us=clock_us),
+        herd=HeartbeatProcessor(database, settings, clock_us=clock_us),
         streams=Streams(connect(settings.redis_url)),
         key=key,
-        keys=Keys(database),
+        keys=TrustedKeys(database),
         name=f"h-{secrets.token_hex(4)}",
         clock_us=clock_us,
         upkeep=upkeep,
@@ -83,7 +83,7 @@ def make_service(
 
 def make_deliverer(settings: Settings, database: Database) -> Deliverer:
     """Return the sender of this herder's share of the webhooks."""
-    limits = Limits(
+    limits = DeliveryLimits(
         at_once=settings.webhook_at_once,
         each=max(1, settings.webhook_at_once // 2),
         timeout_s=settings.webhook_timeout_s,
@@ -126,7 +126,7 @@ class _Process:
     """The state of this process once it is a herder."""
 
     database: Database
-    keys: Keys
+    keys: TrustedKeys
     service: Service
     deliverer: Deliverer
     sender: CelerySender
@@ -141,7 +141,7 @@ app = make_app(settings)
 _process: _Process | None = None
 
 
-def _keys() -> Keys:
+def _keys() -> TrustedKeys:
     assert _process is not None, "no message is read before the herder is ready"
     return _process.keys
 
@@ -171,7 +171,7 @@ def _on_worker_init(**_: Any) -> None:
         sender = CelerySender(app)
         deliverer = make_deliverer(settings, database)
         service = make_service(settings, database, sender, deliverer)
-        _process = _Process(database, Keys(database), service, deliverer, sender)
+        _process = _Process(database, TrustedKeys(database), service, deliverer, sender)
     except HerdError as error:
         _die(error)
 

@@ -90,7 +90,7 @@ class OrderArguments(_Ordered, total=False):
 
 
 class OrderCall(OrderArguments, total=False):
-    """The arguments of a herd's order besides prompt and tokens, on their way to the desk.
+    """The arguments of a herd's order besides prompt and tokens, on their way to order intake.
 
     Its values are judged by `herder.domain.parsing.parse_submission`; here are its names, and the
     types that a program in Python may give.
@@ -107,7 +107,7 @@ def order_call_of(options: OrderOptions) -> OrderCall:
     return cast(OrderCall, {**others, "sampling": sampling})
 
 
-class Herd(Protocol):
+class BuyerHerd(Protocol):
     """A herd as a buyer sees it.
 
     Errors are those of `herder.errors` wherever it is. An account that is None is the buyer's

@@ -21,7 +21,7 @@ from workers.engine.work import Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.config import celery_config
-from workers.transport.guard import Guard, Repeated
+from workers.transport.guard import MessageGuard, Repeated
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams, connect
@@ -29,7 +29,7 @@ from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
     Envelope,
-    Job,
+    InferenceJob,
     WireError,
     attempt_id,
     unseal,
@@ -78,7 +78,7 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
         raise WireError("unknown_task", name[:80])
     envelope = unseal(token, _process.join.herders, audience=INFERENCE_QUEUE)
     job = envelope.body
-    if not isinstance(job, Job):
+    if not isinstance(job, InferenceJob):
         raise WireError("unknown_kind", "workers accept only jobs")
     if _process.agent.has(job.held):
         # RabbitMQ gives back what was not acked when a connection broke, while it still runs.
@@ -88,7 +88,7 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
     return envelope, attempt_id(job.held), label
 
 
-app.herd_guard = Guard(_check)
+app.herd_guard = MessageGuard(_check)
 
 
 @app.task(name=INFER_TASK, bind=True)  # type: ignore[untyped-decorator]

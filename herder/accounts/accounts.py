@@ -17,9 +17,9 @@ from herder.errors import (
     AccountExists,
     AccountNotFound,
     HerdUnavailable,
+    IdempotencyKeyReused,
     InsufficientBalance,
     InvalidRequest,
-    KeyReused,
     shown,
 )
 from herder.store import accounts as account_sql
@@ -49,7 +49,7 @@ def money_errors(name: str) -> Iterator[None]:
     except ledger.AccountNotFound as error:
         raise AccountNotFound(error.account.removeprefix("client:")) from None
     except ledger.IdempotencyConflict as error:
-        raise KeyReused(error.transfer_id, error.field) from None
+        raise IdempotencyKeyReused(error.transfer_id, error.field) from None
     except (ledger.InvalidRequest, ledger.BalanceOutOfRange) as error:
         raise InvalidRequest(str(error).replace("client:", ""), **error.data) from None
     except ledger.LedgerBusy as error:
@@ -236,7 +236,7 @@ class Accounts:
             AccountNotFound: no account has that name.
             InsufficientBalance: the payer has less available.
             InvalidRequest: the amount is not valid, or both are the same account.
-            KeyLimitReached, Unauthorized: the key may not spend that, or nothing any more.
+            ApiKeyLimitReached, Unauthorized: the key may not spend that, or nothing any more.
         """
         api_keys.spend(connection, api_key, amount, self._clock_us())
         tags = None if api_key is None else {"api_key": api_key}

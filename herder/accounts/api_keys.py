@@ -21,11 +21,11 @@ from herder.domain.parsing import parse_account
 from herder.domain.pricing import MAX_WINSTON
 from herder.errors import (
     AccountNotFound,
+    ApiKeyLimitReached,
     ApiKeyNotFound,
     Forbidden,
     InvalidFee,
     InvalidRequest,
-    KeyLimitReached,
     Unauthorized,
     shown,
 )
@@ -244,7 +244,7 @@ def count_in(connection: Connection, key_id: str | None, fee: int, more: int, no
 
     Raises:
         Unauthorized: it was revoked or has expired.
-        KeyLimitReached: the fee is above what it may offer, or it would spend more than it may.
+        ApiKeyLimitReached: the fee is above what it may offer, or it would spend more than it may.
     """
     if key_id is not None:
         _require_room(connection, key_id, fee, more, now_us)
@@ -258,7 +258,7 @@ def spend(connection: Connection, key_id: str | None, amount: int, now_us: int) 
 
     Raises:
         Unauthorized: it was revoked or has expired.
-        KeyLimitReached: the amount is above what it may offer, or it would spend more than it may.
+        ApiKeyLimitReached: the amount is above what it may offer or spend.
     """
     if key_id is not None:
         _require_room(connection, key_id, amount, amount, now_us)
@@ -270,7 +270,7 @@ def _require_room(connection: Connection, key_id: str, fee: int, more: int, now_
     if key is None or not key.lives(now_us):
         raise Unauthorized(f"API key {key_id} is no longer valid.")
     if key.max_fee is not None and fee > key.max_fee:
-        raise KeyLimitReached(
+        raise ApiKeyLimitReached(
             f"The fee of {fee} winston is above {key.max_fee}, the most that API key {key.id} may "
             "offer.",
             fee=fee,
@@ -278,7 +278,7 @@ def _require_room(connection: Connection, key_id: str, fee: int, more: int, now_
         )
     if key.spending_limit is not None and key.held + key.charged + more > key.spending_limit:
         left = max(0, key.spending_limit - key.held - key.charged)
-        raise KeyLimitReached(
+        raise ApiKeyLimitReached(
             f"API key {key.id} may spend {key.spending_limit} winston, of which {left} are left; "
             f"this order takes {more}.",
             left=left,

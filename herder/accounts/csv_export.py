@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 _FORMULA = re.compile(r"[\s\"']*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
-def defused(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula.
 
     >>> defused("=1+1"), defused("llama-3")
@@ -40,5 +40,5 @@ def to_csv(
     writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator=line_end)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([cell if isinstance(cell, int) else defused(cell) for cell in row])
+        writer.writerow([cell if isinstance(cell, int) else escape_formula(cell) for cell in row])
     return out.getvalue()

@@ -33,9 +33,9 @@ from herder.errors import (
     GrantNotFound,
     HerdError,
     HerdUnavailable,
-    InvalidKey,
+    IdempotencyKeyReused,
+    InvalidIdempotencyKey,
     InvalidRequest,
-    KeyReused,
     SetupError,
     shown,
 )
@@ -108,7 +108,7 @@ class Grants:
         Raises:
             AccountNotFound: no account has that name.
             InvalidRequest: another argument is not valid.
-            KeyReused: the id stands for another grant.
+            IdempotencyKeyReused: the id stands for another grant.
         """
         parse_account(account)
         parse_amount(amount)
@@ -119,7 +119,9 @@ class Grants:
             )
         key = grant_id or self._new_id()
         if not _UUID.fullmatch(key):
-            raise InvalidKey(f"A grant's id must be a UUID, not {shown(key)!r}.", key=shown(key))
+            raise InvalidIdempotencyKey(
+                f"A grant's id must be a UUID, not {shown(key)!r}.", key=shown(key)
+            )
         now_us = self._clock_us()
 
         def step(connection: Connection) -> Grant:
@@ -323,10 +325,10 @@ def _require_same(found: Grant, asked: Grant, starts: date | None) -> None:
     """Require that a repeated call asks for the same.
 
     Raises:
-        KeyReused: it asks for something else.
+        IdempotencyKeyReused: it asks for something else.
     """
     for field in ("account", "amount", "every", "note"):
         if getattr(found, field) != getattr(asked, field):
-            raise KeyReused(found.id, field)
+            raise IdempotencyKeyReused(found.id, field)
     if found.first_us != start_us(_first(Every(found.every), day_of(found.created_us), starts)):
-        raise KeyReused(found.id, "starts")
+        raise IdempotencyKeyReused(found.id, "starts")

@@ -1,4 +1,4 @@
-"""The `herd` command. No rule lives here: desk and accounts decide, this asks and shows.
+"""The `herd` command. No rule lives here: order intake and accounts decide, this asks and shows.
 
 Rules: thin; an API key is no argument of a command. Imports that take time stand in the commands.
 

@@ -25,7 +25,7 @@ from herder.client.optional import missing
 from herder.errors import (
     HerdError,
     HerdUnavailable,
-    InvalidKey,
+    InvalidIdempotencyKey,
     InvalidRequest,
     OrderEnded,
     OrderSetAside,
@@ -35,7 +35,7 @@ from herder.errors import (
 )
 
 if TYPE_CHECKING:
-    from herder.interface import Herd
+    from herder.interface import BuyerHerd
     from herder.local.local_herd import LocalHerd
 
 NOT_DONE = 1
@@ -168,12 +168,12 @@ def transfer_id_of(text: str | None) -> str:
     """Return an idempotency key as typed, or a fresh one.
 
     Raises:
-        InvalidKey: the key is not a UUID.
+        InvalidIdempotencyKey: the key is not a UUID.
     """
     if text is None:
         return str(uuid4())
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text.lower()):
-        raise InvalidKey(
+        raise InvalidIdempotencyKey(
             f"--id must be a UUID, such as {uuid4()}, not {text[:40]!r}.", key=text[:40]
         )
     return text.lower()
@@ -227,7 +227,7 @@ def name_herder(named: Named) -> None:
 
 
 @contextmanager
-def buying() -> Iterator[Herd]:
+def buying() -> Iterator[BuyerHerd]:
     """Open the herd to buy from: that of `--url` or `HERD_URL`, else that of `HERD_HOME`.
 
     Raises:

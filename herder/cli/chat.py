@@ -29,7 +29,7 @@ from herder.errors import (
 )
 
 if TYPE_CHECKING:
-    from herder.interface import Herd, OrderCall
+    from herder.interface import BuyerHerd, OrderCall
     from herder.types import Result
 
 TOKENS = "256"
@@ -105,7 +105,7 @@ class Chat:
 
     def __init__(
         self,
-        herd: Herd,
+        herd: BuyerHerd,
         conversation: Conversation,
         screen: People | Machine,
         tokens: int,

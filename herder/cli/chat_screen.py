@@ -13,7 +13,7 @@ from herder.cli.submit import say_who_is_away
 from herder.errors import HerdError, InvalidPrompt, OrderEnded, OrderSetAside
 
 if TYPE_CHECKING:
-    from herder.interface import Herd
+    from herder.interface import BuyerHerd
     from herder.types import Receipt, Result
 
 MAX_LINE_BYTES = 4 * 2**20
@@ -60,7 +60,7 @@ class People:
             console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
             console.print(one_line(line), style="dim", soft_wrap=True)
 
-    def begun(self, herd: Herd, receipt: Receipt) -> None:
+    def begun(self, herd: BuyerHerd, receipt: Receipt) -> None:
         """Show an order that was accepted."""
         say_who_is_away(herd, receipt)
 
@@ -90,7 +90,7 @@ class Machine:
         for line in text.split("\n"):
             complain(line)
 
-    def begun(self, herd: Herd, receipt: Receipt) -> None:
+    def begun(self, herd: BuyerHerd, receipt: Receipt) -> None:
         """Show an order that was accepted."""
         say_who_is_away(herd, receipt)
 

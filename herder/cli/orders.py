@@ -211,7 +211,7 @@ def refund(
     winston = None if amount is None else amount_of(amount)
     why, key = parse_note("--reason", reason), transfer_id_of(id_)
     with opened() as herd:
-        given = herd.desk.refund(order, winston, why, refund_id=key)
+        given = herd.intake.refund(order, winston, why, refund_id=key)
         receipt = herd.receipt(order)
     if json:
         print_json({"id": key, "amount": given, "receipt": receipt.to_dict()})

@@ -34,7 +34,7 @@ from herder.errors import HerdUnavailable, OrderEnded, OrderSetAside, ResultTime
 from herder.types import Result, Usage
 
 if TYPE_CHECKING:
-    from herder.interface import Herd, OrderCall
+    from herder.interface import BuyerHerd, OrderCall
     from herder.types import Receipt
 
 CANCEL_WAIT_S = 15
@@ -187,7 +187,7 @@ def submit(
         _after(herd, receipt, no_wait=no_wait, json=json)
 
 
-def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
+def _after(herd: BuyerHerd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
     """Show an order that was accepted: its id before anything that may fail."""
     order_id = receipt.order
     if no_wait and not json:
@@ -218,7 +218,7 @@ def _after(herd: Herd, receipt: Receipt, *, no_wait: bool, json: bool) -> None:
         raise
 
 
-def _shown_at_once(herd: Herd, receipt: Receipt) -> Result:
+def _shown_at_once(herd: BuyerHerd, receipt: Receipt) -> Result:
     """Return the state of an order that is not waited for.
 
     An earlier call may have brought its answer.
@@ -246,7 +246,7 @@ def _can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _interrupted(herd: Herd, order_id: str) -> None:
+def _interrupted(herd: BuyerHerd, order_id: str) -> None:
     """Ask whether the order is to be cancelled; a second Ctrl-C leaves it as it is."""
     try:
         if not _can_ask() or not typer.confirm(f"\nCancel order {order_id}?", err=True):
@@ -270,7 +270,7 @@ def _interrupted(herd: Herd, order_id: str) -> None:
         )
 
 
-def cancel_surely(herd: Herd, order_id: str) -> None:
+def cancel_surely(herd: BuyerHerd, order_id: str) -> None:
     """Cancel an order; while the herd does not answer, until it does, or Ctrl-C ends that."""
     ride_out(
         lambda: herd.cancel(order_id),
@@ -281,7 +281,7 @@ def cancel_surely(herd: Herd, order_id: str) -> None:
     )
 
 
-def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
+def say_who_is_away(herd: BuyerHerd, receipt: Receipt) -> None:
     """Tell whoever waits for an order that there is nobody to run it."""
     try:
         away = receipt.state == "queued" and not herd.attended(receipt.model)
@@ -294,7 +294,7 @@ def say_who_is_away(herd: Herd, receipt: Receipt) -> None:
         )
 
 
-def _wait_for_json(herd: Herd, order_id: str) -> None:
+def _wait_for_json(herd: BuyerHerd, order_id: str) -> None:
     try:
         result = herd.result(order_id, None)
     except (OrderEnded, OrderSetAside) as error:
@@ -303,7 +303,7 @@ def _wait_for_json(herd: Herd, order_id: str) -> None:
     print_json(result.to_dict())
 
 
-def _follow(herd: Herd, order_id: str) -> None:
+def _follow(herd: BuyerHerd, order_id: str) -> None:
     """Show an order's text as it comes; a text that began again is shown again."""
     last = "\n"
     while True:

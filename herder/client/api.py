@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from herder.client.optional import needing
 from herder.client.order import Order
 from herder.errors import HerdError
-from herder.interface import Herd
+from herder.interface import BuyerHerd
 from herder.types import Info, Quote
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ BidAsked = Mapping[str, int | float | str]
 
 
 _lock = threading.Lock()
-_connected: tuple[int, Herd] | None = None
+_connected: tuple[int, BuyerHerd] | None = None
 
 
-def connect() -> Herd:
+def connect() -> BuyerHerd:
     """Return the connection of this process, made at first use.
 
     Raises:
@@ -54,13 +54,13 @@ def connect() -> Herd:
         return _connected[1]
 
 
-def _connect() -> Herd:
+def _connect() -> BuyerHerd:
     from herder.client.http.address import named_address
 
     return open_herd(named_address())
 
 
-def open_herd(elsewhere: Address | None) -> Herd:
+def open_herd(elsewhere: Address | None) -> BuyerHerd:
     """Return a herd to buy from: the one at an address, or this machine's.
 
     Raises:
@@ -165,7 +165,7 @@ def submit(
         InvalidRequest: something of the call is wrong; the sentence says what.
         InsufficientBalance: the sentence says which command fills the account.
         AccountNotFound, ModelNotFound: there is no such thing.
-        KeyReused: the idempotency key stands for another call.
+        IdempotencyKeyReused: the idempotency key stands for another call.
         InvalidQuote, QuoteMismatch, QuoteExpired: the quote is invalid, for another order, or over.
         RateLimited: the account has as much open, or ordered lately, as it may;
             `error.retry_after_s` says when to try again.

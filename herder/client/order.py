@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from herder.interface import Herd
+from herder.interface import BuyerHerd
 from herder.types import Receipt, Result
 
 
@@ -20,7 +20,7 @@ class Order:
         reference: your own, given back with the answer.
     """
 
-    def __init__(self, herd: Herd, receipt: Receipt) -> None:
+    def __init__(self, herd: BuyerHerd, receipt: Receipt) -> None:
         self._herd = herd
         self.id = receipt.order
         self.account = receipt.account

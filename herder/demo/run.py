@@ -31,7 +31,7 @@ from herder.demo.story import (
 )
 from herder.errors import HerdError
 from herder.host.bundled import embedded_model
-from herder.host.programs import Plan, make_plan
+from herder.host.programs import StartPlan, make_plan
 from herder.host.supervisor import Supervisor
 from herder.host.up import only_one, wait_ready
 from herder.local.local_herd import LocalHerd
@@ -147,7 +147,7 @@ def temporary_home() -> Iterator[Path]:
 
 
 @contextmanager
-def running(plan: Plan, shown: Failing) -> Iterator[tuple[Plan, Supervisor]]:
+def running(plan: StartPlan, shown: Failing) -> Iterator[tuple[StartPlan, Supervisor]]:
     """Keep the herd running beside the block; at its end, and at any failure, stop it."""
     logs = plan.settings.home / "logs"
     logs.mkdir()
@@ -200,7 +200,7 @@ def _tail(folder: Path, names: list[str], lines: int = 5) -> list[str]:
 # The play
 
 
-def _play(plan: Plan, supervisor: Supervisor, story: Story, shown: Shown) -> None:
+def _play(plan: StartPlan, supervisor: Supervisor, story: Story, shown: Shown) -> None:
     began_s = time.monotonic()
     herd = LocalHerd(plan.settings)
     try:

@@ -11,14 +11,14 @@ import hmac
 from typing import Literal
 
 from herder.domain.order import Order
-from workers.wire import Held
+from workers.wire import AttemptRef
 
 Verdict = Literal["current", "settled", "void"]
 """The state of an attempt that a worker names: it is the order's current one, which that worker may
 end (`current`); that worker's outcome of it was taken in already (`settled`); or neither."""
 
 
-def judge_attempt(order: Order | None, held: Held, instance: str) -> Verdict:
+def judge_attempt(order: Order | None, held: AttemptRef, instance: str) -> Verdict:
     """Judge an attempt that a worker names, in a beat, a claim or an outcome.
 
     Args:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from herder.domain.order import DEFAULT_SAMPLING, Submission
+from herder.domain.order import DEFAULT_SAMPLING, OrderRequest
 from herder.domain.quote_terms import Terms
-from herder.errors import KeyReused
+from herder.errors import IdempotencyKeyReused
 from workers.wire import Sampling
 
 _FORM = 2
@@ -40,12 +40,12 @@ _FORM_1_SAMPLING: dict[str, Any] = {
 """The sampling parameters of release 0.1.0, with its defaults: never changed."""
 
 
-def of_call(call: Submission) -> str:
+def of_call(call: OrderRequest) -> str:
     """Return the fingerprint of a call, as it is stored."""
     return json.dumps({"form": _FORM, "given": _digests(_given(call))})
 
 
-def require_same(key: str, call: Submission, stored: str) -> None:
+def require_same(key: str, call: OrderRequest, stored: str) -> None:
     """Accept a call as the one that was stored under its idempotency key.
 
     Args:
@@ -54,13 +54,13 @@ def require_same(key: str, call: Submission, stored: str) -> None:
         stored: the fingerprint of the call that came under it first, in any form.
 
     Raises:
-        KeyReused: it asks for something else; the error names the argument.
+        IdempotencyKeyReused: it asks for something else; the error names the argument.
     """
     before: dict[str, Any] = json.loads(stored)
     if "form" not in before:
         _require_equal(key, before, _digests(_form_1(call)))
     elif before["form"] != _FORM:
-        raise KeyReused(key, "the version of the herd that it was sent to")
+        raise IdempotencyKeyReused(key, "the version of the herd that it was sent to")
     else:
         _require_equal(key, _filled(before["given"]), _filled(_digests(_given(call))))
 
@@ -70,7 +70,7 @@ def of_tags(tags: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(tags, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _given(call: Submission) -> dict[str, Any]:
+def _given(call: OrderRequest) -> dict[str, Any]:
     """Return the arguments that were given, in a form of their own; the others are left out."""
     given: dict[str, Any] = {
         "prompt": call.prompt.text,
@@ -129,7 +129,7 @@ def _digests(values: Mapping[str, Any]) -> dict[str, str]:
 def _require_equal(key: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     for name in (*before, *(name for name in now if name not in before)):
         if before.get(name) != now.get(name):
-            raise KeyReused(key, name.partition(".")[0])
+            raise IdempotencyKeyReused(key, name.partition(".")[0])
 
 
 # The form of release 0.1.0. It digested every argument, given or not, all sampling parameters
@@ -137,7 +137,7 @@ def _require_equal(key: str, before: Mapping[str, str], now: Mapping[str, str]) 
 # as it was whatever becomes of those classes.
 
 
-def _form_1(call: Submission) -> dict[str, Any]:
+def _form_1(call: OrderRequest) -> dict[str, Any]:
     given: dict[str, Any] = {
         "prompt": [call.prompt.text, call.prompt.raw],
         "messages": [

@@ -31,7 +31,7 @@ def call_id(operator: str, what: str, key: object) -> str:
         key: the idempotency key, or None for a call that is made for the first time.
 
     Raises:
-        InvalidKey: the key is not valid.
+        InvalidIdempotencyKey: the key is not valid.
     """
     parsed = parse_key(key)
     return str(uuid4()) if parsed is None else str(uuid5(_CALLS, f"{operator}\n{what}\n{parsed}"))

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
-from workers.wire import ChatMessage, Held, Sampling
+from workers.wire import AttemptRef, ChatMessage, Sampling
 
 
 class State(StrEnum):
@@ -73,7 +73,7 @@ DEFAULT_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class OrderRequest:
     """A client's call, parsed: whatever stands here is within its bounds.
 
     Attributes:
@@ -185,8 +185,8 @@ class Order:
         return 0 if self.state.ended else self.fee
 
     @property
-    def current(self) -> Held | None:
+    def current(self) -> AttemptRef | None:
         """The current attempt, as messages name it; None before the first."""
         if self.nonce is None:
             return None
-        return Held(order=self.id, attempt=self.attempt, nonce=self.nonce)
+        return AttemptRef(order=self.id, attempt=self.attempt, nonce=self.nonce)

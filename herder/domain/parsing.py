@@ -1,7 +1,7 @@
 """A client's call, parsed at the border: every bound on what may be asked, in one place.
 
-Whatever passes is a `Submission` that the desk trusts; whatever does not is refused by an error
-of `herder.errors` before any money moves.
+Whatever passes is an `OrderRequest` that order intake trusts; whatever does not is refused by an
+error of `herder.errors` before any money moves.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from fractions import Fraction
 
 from pydantic import ValidationError
 
-from herder.domain.order import Prompt, Submission
+from herder.domain.order import OrderRequest, Prompt
 from herder.domain.pricing import MAX_WINSTON, parse_multiplier
 from herder.domain.quote_terms import Terms
 from herder.errors import (
     InvalidAmount,
     InvalidBids,
     InvalidFee,
-    InvalidKey,
+    InvalidIdempotencyKey,
     InvalidName,
     InvalidPrompt,
     InvalidReference,
@@ -114,7 +114,7 @@ def parse_submission(
     api_key: str | None = None,
     quote: Terms | None = None,
     sampling: Mapping[str, object] | None = None,
-) -> Submission:
+) -> OrderRequest:
     """Check everything that a client may say of an order.
 
     Args:
@@ -148,7 +148,7 @@ def parse_submission(
         type(run_limit_s) is not int or not 1 <= run_limit_s <= MAX_RUN_LIMIT_S
     ):
         raise InvalidRunLimit(run_limit_s, MAX_RUN_LIMIT_S)
-    return Submission(
+    return OrderRequest(
         account=parse_account(account),
         prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
         tokens=tokens,
@@ -210,7 +210,7 @@ def parse_bids(bids: object) -> list[int | Fraction] | None:
 
 
 def _parse_start_by(start_by: object) -> int | None:
-    """Return an instant in microseconds since the epoch; the desk refuses one that has passed."""
+    """Return an instant in microseconds since the epoch; one that has passed is refused later."""
     if start_by is None:
         return None
     at = start_by
@@ -354,12 +354,12 @@ def parse_key(key: object) -> str | None:
     """Return an idempotency key as a caller gives it, or None.
 
     Raises:
-        InvalidKey: the key is not valid.
+        InvalidIdempotencyKey: the key is not valid.
     """
     if key is None:
         return None
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
-        raise InvalidKey(
+        raise InvalidIdempotencyKey(
             f"idempotency_key must be 1 to {MAX_KEY_CHARS} printable characters.",
         )
     return key

@@ -59,7 +59,7 @@ class Tally:
             raise
 
 
-class Guard:
+class DutyGuard:
     """Gives a duty to one herder at a time, in the database.
 
     A herder that dies or stands still has it no longer than a lease. Should it go on afterwards,

@@ -18,7 +18,7 @@ import structlog
 from redis import RedisError
 
 from herder.db.postgres import statement_limit
-from herder.duties.records import LEASE_S, Guard, Tally
+from herder.duties.records import LEASE_S, DutyGuard, Tally
 from herder.errors import HerdUnavailable
 from herder.store.duties import Counts
 
@@ -142,7 +142,7 @@ class Runner:
         self,
         duty: Duty,
         tally: Tally,
-        guard: Guard | None = None,
+        guard: DutyGuard | None = None,
         *,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -183,7 +183,7 @@ class Runner:
             self._tally.failed(self.duty.name)
             raise
 
-    def _run_alone(self, guard: Guard, pause: Callable[[float], bool]) -> None:
+    def _run_alone(self, guard: DutyGuard, pause: Callable[[float], bool]) -> None:
         duty = self.duty
         if not guard.take(duty.name, duty.period_s):
             return

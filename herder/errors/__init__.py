@@ -3,7 +3,7 @@
 HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
-│   ├── InvalidReference, InvalidKey, InvalidName, InvalidAmount, InvalidRunLimit
+│   ├── InvalidReference, InvalidIdempotencyKey, InvalidName, InvalidAmount, InvalidRunLimit
 │   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook, InvalidMessage
 │   ├── InvalidQuote           no quote of this herd
 │   ├── QuoteMismatch          the quote is for another order
@@ -13,8 +13,8 @@ HerdError
 ├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound,
 │   └── GrantNotFound, WebhookNotFound
 ├── Unauthorized, Forbidden   no API key, or not for this
-├── KeyLimitReached           the API key may not spend that
-├── AccountExists, KeyReused, RefundRefused
+├── ApiKeyLimitReached           the API key may not spend that
+├── AccountExists, IdempotencyKeyReused, RefundRefused
 ├── RateLimited               when to try again
 ├── RebidTooLow, OrderNotWaiting
 ├── QuoteExpired              its minute has passed
@@ -52,10 +52,10 @@ from herder.errors.ends import (
 )
 from herder.errors.refusals import (
     AccountExists,
+    ApiKeyLimitReached,
     Forbidden,
+    IdempotencyKeyReused,
     InsufficientBalance,
-    KeyLimitReached,
-    KeyReused,
     OrderNotWaiting,
     QuoteExpired,
     RateLimited,
@@ -69,7 +69,7 @@ from herder.errors.requests import (
     InvalidAmount,
     InvalidBids,
     InvalidFee,
-    InvalidKey,
+    InvalidIdempotencyKey,
     InvalidMessage,
     InvalidMultiplier,
     InvalidName,
@@ -112,7 +112,7 @@ __all__ = [
     "InvalidStop",
     "InvalidSampling",
     "InvalidReference",
-    "InvalidKey",
+    "InvalidIdempotencyKey",
     "InvalidName",
     "InvalidAmount",
     "NotFound",
@@ -124,10 +124,10 @@ __all__ = [
     "WebhookNotFound",
     "Unauthorized",
     "Forbidden",
-    "KeyLimitReached",
+    "ApiKeyLimitReached",
     "WorkerNotFound",
     "AccountExists",
-    "KeyReused",
+    "IdempotencyKeyReused",
     "RefundRefused",
     "RateLimited",
     "RebidTooLow",

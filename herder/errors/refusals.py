@@ -26,7 +26,7 @@ class Forbidden(HerdError):
         )
 
 
-class KeyLimitReached(HerdError):
+class ApiKeyLimitReached(HerdError):
     """Raised when an API key may not offer or spend that much; nothing was held."""
 
     code = "key_limit_reached"
@@ -41,7 +41,7 @@ class AccountExists(HerdError):
         super().__init__(f"Account {account!r} already exists.", account=account)
 
 
-class KeyReused(HerdError):
+class IdempotencyKeyReused(HerdError):
     """Raised when an idempotency key was used for another call."""
 
     code = "idempotency_key_reused"

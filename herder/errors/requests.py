@@ -184,7 +184,7 @@ class InvalidReference(InvalidRequest):
     code = "invalid_reference"
 
 
-class InvalidKey(InvalidRequest):
+class InvalidIdempotencyKey(InvalidRequest):
     """Raised when the idempotency key is empty, too long or not text."""
 
     code = "invalid_idempotency_key"

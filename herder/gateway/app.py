@@ -12,21 +12,21 @@ from fastapi import FastAPI
 from redis import RedisError
 
 from herder.clock import clock_us
-from herder.gateway.auth import House
-from herder.gateway.limits.guard import Guard, Limits
+from herder.gateway.auth import GatewayContext
+from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.streams.following import Follower
-from herder.gateway.telemetry.metrics import Measured, Metrics
+from herder.gateway.telemetry.metrics import GatewayMetrics, Measured
 from herder.gateway.telemetry.monitor import Monitor
 from herder.gateway.telemetry.readiness import check
 from herder.local.local_herd import LocalHerd
 from herder.version import __version__
 from herder.web import errors
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 from herder.web.protocol import make_protocol
 from herder.web.serving import BoundedBody, listen, run
 from herder.web.single_flight import Once
@@ -47,9 +47,9 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         local: the herd that it sells.
         settings: of the gateway.
     """
-    limits = Limits(settings)
+    limits = CallLimits(settings)
     monitor = Monitor(local.database, local.accounts.totals, clock_us=clock_us)
-    metrics = Metrics(monitor)
+    metrics = GatewayMetrics(monitor)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +62,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         cancellations = local.cancellations
         cancellations.on_dropped = metrics.dropped_cancellations.inc
         metrics.cancellations.set_function(lambda: float(cancellations.waiting))
-        app.state.house = House(local, follower, settings, limits, ready, metrics)
+        app.state.context = GatewayContext(local, follower, settings, limits, ready, metrics)
         adder = RedisAdder(settings.redis_url)
         beside = [
             make_sharing(limits.rates, adder),
@@ -86,7 +86,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         # Its pages would load scripts from elsewhere; /openapi.json says the same.
         docs_url=None,
         redoc_url=None,
-        default_response_class=Answer,
+        default_response_class=ApiResponse,
     )
     errors.register(app)
     for router in (
@@ -102,7 +102,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     describe(app)
     # The last is the first that a call comes to.
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)
-    app.add_middleware(Guard, limits=limits, settings=settings)
+    app.add_middleware(RequestGuard, limits=limits, settings=settings)
     app.add_middleware(Measured, metrics=metrics)
     return app
 

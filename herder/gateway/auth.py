@@ -11,12 +11,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from herder.accounts.api_keys import named_id, require
 from herder.errors import Unauthorized
-from herder.gateway.limits.guard import Limits, address_of
+from herder.gateway.limits.guard import CallLimits, address_of
 from herder.gateway.outages import ride_out
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.short_reads import look
 from herder.gateway.streams.following import Follower
-from herder.gateway.telemetry.metrics import Metrics
+from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.local.local_herd import LocalHerd
 from herder.store.api_keys import ApiKey
 from herder.web.single_flight import Once
@@ -26,7 +26,7 @@ PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class GatewayContext:
     """The context that every route works with.
 
     Attributes:
@@ -41,31 +41,31 @@ class House:
     herd: LocalHerd
     follower: Follower
     settings: GatewaySettings
-    limits: Limits
+    limits: CallLimits
     ready: Once[dict[str, str]]
-    metrics: Metrics
+    metrics: GatewayMetrics
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""
         return None if name is None else self.settings.model_aliases.get(name, name)
 
 
-async def house_of(request: Request) -> House:
+async def context_of(request: Request) -> GatewayContext:
     """Return the parts that the app was made with."""
-    house: House = request.app.state.house
-    return house
+    context: GatewayContext = request.app.state.context
+    return context
 
 
 _bearer = HTTPBearer(
     auto_error=False,
     description="An API key, from the herd's operator (`herd key create ACCOUNT`).",
 )
-AtHome = Annotated[House, Depends(house_of)]
+Context = Annotated[GatewayContext, Depends(context_of)]
 
 
 async def recognised(
     request: Request,
-    house: AtHome,
+    context: Context,
     shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> ApiKey:
     """Return the key that a caller shows; who shows none is counted as a stranger.
@@ -76,40 +76,40 @@ async def recognised(
     """
     address = address_of(request.scope)
     text = shown.credentials if shown is not None else ""
-    house.limits.may_show(address, named_id(text))
+    context.limits.may_show(address, named_id(text))
     try:
-        key = await _look_up(house, text)
+        key = await _look_up(context, text)
     except Unauthorized:
-        house.limits.was_none(address)
+        context.limits.was_none(address)
         raise
-    house.limits.was_good(address, key.id)
+    context.limits.was_good(address, key.id)
     return key
 
 
-async def _look_up(house: House, text: str) -> ApiKey:
+async def _look_up(context: GatewayContext, text: str) -> ApiKey:
     if not text:
         raise Unauthorized(
             "Send your API key as `Authorization: Bearer herd_…`; the herd's operator creates one."
         )
-    read = partial(look, house.herd.database, partial(house.herd.api_keys.recognise, text))
+    read = partial(look, context.herd.database, partial(context.herd.api_keys.recognise, text))
     return await ride_out(read, within_s=PATIENCE_S)
 
 
-async def _shown_key(house: AtHome, key: Annotated[ApiKey, Depends(recognised)]) -> ApiKey:
-    house.limits.key(key.id)
+async def _shown_key(context: Context, key: Annotated[ApiKey, Depends(recognised)]) -> ApiKey:
+    context.limits.key(key.id)
     return key
 
 
 async def scraper(
     request: Request,
-    house: AtHome,
+    context: Context,
     shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
     """Whoever may read `/metrics`, as `HERD_METRICS` says; a key is not counted for it."""
-    if house.settings.metrics == "off":
+    if context.settings.metrics == "off":
         raise HTTPException(404)
-    if house.settings.metrics == "key":
-        require(await recognised(request, house, shown), "operate")
+    if context.settings.metrics == "key":
+        require(await recognised(request, context, shown), "operate")
 
 
 def _with(scope: str, *others: str) -> Any:

@@ -26,16 +26,16 @@ from herder.store.steps import BoundRow, RenewedRow, Subject
 from workers.wire import (
     MAX_RUN_LIMIT_S,
     Announcement,
+    AttemptRef,
     Beat,
     Body,
+    CancelAttempt,
     Claim,
     Confirm,
     Envelope,
-    Farewell,
-    Held,
     Marker,
-    Refuse,
-    StopAttempt,
+    Reject,
+    WorkerStopped,
 )
 
 _log = structlog.get_logger("herder.herd.heartbeats")
@@ -48,7 +48,7 @@ CALL_OFF_REASONS: dict[str, Literal["cancelled", "deadline"]] = {
 
 
 @dataclass(slots=True)
-class Heard:
+class HeartbeatResult:
     """The outcome of a batch of beats, to be acted on once it is committed.
 
     Attributes:
@@ -59,7 +59,7 @@ class Heard:
     control: list[tuple[str, Body]] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
 
-    def add(self, other: Heard) -> None:
+    def add(self, other: HeartbeatResult) -> None:
         """Act on another batch's as well."""
         self.control += other.control
         self.models |= other.models
@@ -79,7 +79,7 @@ class _Batch:
     claimed: list[Subject] = field(default_factory=list)
 
 
-class Herd:
+class HeartbeatProcessor:
     """Hears the workers."""
 
     def __init__(
@@ -89,13 +89,13 @@ class Herd:
         self._settings = settings
         self._clock_us = clock_us
 
-    def hear(self, envelopes: Sequence[Envelope]) -> Heard:
+    def hear(self, envelopes: Sequence[Envelope]) -> HeartbeatResult:
         """Take in a batch of messages from the beats' stream, in the order in which they came."""
         if self._all_settled(envelopes):
-            return Heard()
+            return HeartbeatResult()
 
-        def step(connection: Connection) -> Heard:
-            heard = Heard()
+        def step(connection: Connection) -> HeartbeatResult:
+            heard = HeartbeatResult()
             batch = _Batch(
                 now_us=self._clock_us(),
                 heard_s=herd_sql.heard_s(connection),
@@ -138,17 +138,19 @@ class Herd:
             for held in claim.held
         )
 
-    def _hear_revoked(self, connection: Connection, envelope: Envelope, heard: Heard) -> None:
+    def _hear_revoked(
+        self, connection: Connection, envelope: Envelope, heard: HeartbeatResult
+    ) -> None:
         _log.warning("revoked_key", kid=envelope.kid, instance=envelope.sender)
         worker = herd_sql.get_worker(connection, envelope.sender)
         # Who poses as another instance must not have that one sent away.
         if worker is None or worker.kid == envelope.kid:
             heard.control.append(
-                (envelope.sender, Refuse(reason="The key of this worker has been revoked."))
+                (envelope.sender, Reject(reason="The key of this worker has been revoked."))
             )
 
     def _hear_worker(
-        self, connection: Connection, batch: _Batch, envelope: Envelope, heard: Heard
+        self, connection: Connection, batch: _Batch, envelope: Envelope, heard: HeartbeatResult
     ) -> None:
         worker = herd_sql.get_worker(connection, envelope.sender)
         if worker is not None and worker.kid != envelope.kid:
@@ -162,8 +164,8 @@ class Herd:
             _log.info("unannounced", instance=envelope.sender)
         elif isinstance(body, Claim):
             for held in body.held:
-                self._show_up(batch, worker, held, heard)
-        elif isinstance(body, Farewell):
+                self._bind_or_renew(batch, worker, held, heard)
+        elif isinstance(body, WorkerStopped):
             herd_sql.set_worker_state(connection, worker.instance, "gone")
             _log.info("worker_gone", worker=worker.name, instance=worker.instance)
 
@@ -174,7 +176,7 @@ class Herd:
         envelope: Envelope,
         beat: Beat,
         worker: herd_sql.Worker | None,
-        heard: Heard,
+        heard: HeartbeatResult,
     ) -> None:
         announced = beat.worker
         if worker is not None and beat.number <= worker.beat:
@@ -183,7 +185,7 @@ class Herd:
             refusal = self._refusal(connection, envelope.sender, announced)
             if refusal is not None:
                 _log.warning("worker_refused", worker=announced.name, reason=refusal)
-                heard.control.append((envelope.sender, Refuse(reason=refusal)))
+                heard.control.append((envelope.sender, Reject(reason=refusal)))
                 return
             self._welcome(connection, announced)
             _log.info(
@@ -195,7 +197,7 @@ class Herd:
                 context=announced.context,
             )
         known = worker or _as_worker(envelope, announced)
-        strays = sum(not self._show_up(batch, known, held, heard) for held in beat.running)
+        strays = sum(not self._bind_or_renew(batch, known, held, heard) for held in beat.running)
         for held in beat.unconfirmed:
             self._show_unconfirmed(batch, known, held, heard)
         herd_sql.put_worker(
@@ -210,7 +212,9 @@ class Herd:
         )
         heard.models.add(announced.model)
 
-    def _show_up(self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard) -> bool:
+    def _bind_or_renew(
+        self, batch: _Batch, worker: herd_sql.Worker, held: AttemptRef, heard: HeartbeatResult
+    ) -> bool:
         """Bind an attempt that a worker has, or renew its lease, or tell the worker to stop it."""
         order = batch.orders.get(held.order)
         verdict = judge_attempt(order, held, worker.instance)
@@ -218,16 +222,16 @@ class Herd:
             return True  # its outcome overtook this
         if order is None or verdict == "void":
             _log.warning("stray_attempt", order=held.order, instance=worker.instance)
-            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+            heard.control.append((worker.instance, CancelAttempt(held=held, reason="void")))
             return False
         if _too_late(order, batch.at_us):
             # It was to have begun by now: it is about to expire.
-            heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+            heard.control.append((worker.instance, CancelAttempt(held=held, reason="void")))
             return False
         if order.call_off is not None:
             # Told again with each beat until it answers: the first time may have been lost.
             heard.control.append(
-                (worker.instance, StopAttempt(held=held, reason=CALL_OFF_REASONS[order.call_off]))
+                (worker.instance, CancelAttempt(held=held, reason=CALL_OFF_REASONS[order.call_off]))
             )
         deadline = batch.heard_s + self._settings.lease_s
         if order.state is State.RUNNING:
@@ -253,16 +257,16 @@ class Herd:
         return True
 
     def _show_unconfirmed(
-        self, batch: _Batch, worker: herd_sql.Worker, held: Held, heard: Heard
+        self, batch: _Batch, worker: herd_sql.Worker, held: AttemptRef, heard: HeartbeatResult
     ) -> None:
         """Answer a worker whose outcome is unconfirmed: in flight, settled, or void."""
         match judge_attempt(batch.orders.get(held.order), held, worker.instance):
             case "current":
-                self._show_up(batch, worker, held, heard)
+                self._bind_or_renew(batch, worker, held, heard)
             case "settled":
                 heard.control.append((worker.instance, Confirm(held=(held,))))
             case "void":
-                heard.control.append((worker.instance, StopAttempt(held=held, reason="void")))
+                heard.control.append((worker.instance, CancelAttempt(held=held, reason="void")))
 
     def _refusal(
         self, connection: Connection, instance: str, announced: Announcement

@@ -15,7 +15,7 @@ KEYS_FRESH_S = 1.0
 _REVOKED = "revoked"
 
 
-class Keys:
+class TrustedKeys:
     """The keys that may be believed, read anew each second.
 
     It only saves work: a key's standing is looked up again in the transaction that believes it. A
@@ -62,9 +62,9 @@ class Keys:
 
 
 class _KeyRing(Mapping[str, PublicKey]):
-    """The keys of some roles. Who is not on it is looked for, as `Keys` says."""
+    """The keys of some roles. Who is not on it is looked for, as `TrustedKeys` says."""
 
-    def __init__(self, keys: Keys, roles: Sequence[str]) -> None:
+    def __init__(self, keys: TrustedKeys, roles: Sequence[str]) -> None:
         self._keys = keys
         self._roles = roles
 

@@ -52,7 +52,7 @@ class _WorkerValues(BaseSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StartPlan:
     """The programs that will run.
 
     Attributes:
@@ -72,7 +72,7 @@ class Plan:
         return ["herd", *(program.name for stage in self.stages for program in stage)]
 
 
-def make_plan(workers: int, folder: Path | None = None) -> Plan:
+def make_plan(workers: int, folder: Path | None = None) -> StartPlan:
     """Make or complete the home folder, and say what will run.
 
     Args:
@@ -128,7 +128,7 @@ def make_plan(workers: int, folder: Path | None = None) -> Plan:
         command = [str(redis_server()), str(redis.config)]
         stages.insert(0, [Program("redis", command, shared, REDIS_STOP_S, redis.answers)])
     join["HERD_WORKER_KEY"] = str(settings.home / "workers" / "worker.json")
-    return Plan(settings, stages, names, {**join, **_chosen(values), **model, **threads})
+    return StartPlan(settings, stages, names, {**join, **_chosen(values), **model, **threads})
 
 
 def _worker_values(folder: Path) -> _WorkerValues:

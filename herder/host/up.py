@@ -24,7 +24,7 @@ from honcho.printer import Message, Printer
 
 from herder.clock import clock_us
 from herder.errors import HerdError, SetupError
-from herder.host.programs import Plan, make_plan
+from herder.host.programs import StartPlan, make_plan
 from herder.host.supervisor import Show, Supervisor
 from herder.local.local_herd import LocalHerd
 from herder.settings import load_settings
@@ -142,7 +142,7 @@ def stop_on_signals(supervisor: Supervisor) -> None:
             signal.signal(number, on_signal)
 
 
-def _announce(plan: Plan, supervisor: Supervisor, as_json: bool) -> None:
+def _announce(plan: StartPlan, supervisor: Supervisor, as_json: bool) -> None:
     """On a thread: when the herd is ready, say how to use it."""
     since_us = clock_us()
     herd = LocalHerd(plan.settings)
@@ -159,7 +159,7 @@ def _announce(plan: Plan, supervisor: Supervisor, as_json: bool) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def _document(plan: Plan, supervisor: Supervisor, herd: LocalHerd) -> dict[str, Any]:
+def _document(plan: StartPlan, supervisor: Supervisor, herd: LocalHerd) -> dict[str, Any]:
     info = herd.info().model
     account = plan.settings.account
     return {

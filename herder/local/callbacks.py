@@ -34,7 +34,7 @@ class Waiter(Protocol):
 
 
 class Ends(Protocol):
-    """Says when orders end: `herder.orders.watcher.Watcher`, or what asks a gateway."""
+    """Says when orders end: `herder.orders.watcher.CompletionWatcher`, or what asks a gateway."""
 
     def add(self, order_id: str, waiter: Waiter) -> None:
         """Have a waiter's `set` called at an order's end, at least once."""

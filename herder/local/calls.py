@@ -1,11 +1,11 @@
-"""Calls of programs on the herder's machine, and of gateways, parsed for the desk."""
+"""Calls of programs on the herder's machine, and of gateways, parsed for order intake."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from herder.domain.order import Submission
+from herder.domain.order import OrderRequest
 from herder.domain.parsing import parse_submission
 from herder.domain.signed_tokens import read_quote
 from herder.interface import OrderArguments, OrderCall, QuoteCall
@@ -21,7 +21,7 @@ def parse_call(
     keys: Callable[[], Mapping[str, PublicKey]],
     *,
     api_key: str | None = None,
-) -> Submission:
+) -> OrderRequest:
     """Parse what an order, or a quote of one, is asked with.
 
     Args:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from redis import RedisError
 
 from herder.domain.order import Order, State
-from herder.orders.cancellation import Withdrawal
-from herder.orders.closing import Settled
+from herder.orders.cancellation import Cancellation
+from herder.orders.closing import ClosingResult
 from herder.service.nudge import Nudger
 from workers.transport.event_log import EventLog
 from workers.transport.streams import Streams
-from workers.wire import PrivateKey, StopAttempt, control_stream, seal
+from workers.wire import CancelAttempt, PrivateKey, control_stream, seal
 
 _log = EventLog("herder.local.canceller", lowered=True)
 
@@ -19,21 +19,21 @@ class Canceller:
     """Cancels orders, each with one call of the database. Safe among threads."""
 
     def __init__(
-        self, withdrawal: Withdrawal, streams: Streams, nudger: Nudger, key: PrivateKey
+        self, cancellation: Cancellation, streams: Streams, nudger: Nudger, key: PrivateKey
     ) -> None:
-        self._withdrawal = withdrawal
+        self._cancellation = cancellation
         self._streams = streams
         self._nudger = nudger
         self._key = key
 
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:
-        """End an order; as `herder.orders.cancellation.Withdrawal.cancel`, and told to its worker.
+        """End an order as `herder.orders.cancellation.Cancellation.cancel`, and tell its worker.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
             HerdUnavailable: the database is away, and it is not cancelled.
         """
-        order = self._withdrawal.cancel(order_id, account=account)
+        order = self._cancellation.cancel(order_id, account=account)
         self._tell(order)
         return order
 
@@ -45,7 +45,7 @@ class Canceller:
                 if order.message is not None:
                     self._streams.announce_inboxes([order.account])
             elif order.instance is not None and (held := order.current) is not None:
-                stop = StopAttempt(held=held, reason="cancelled")
+                stop = CancelAttempt(held=held, reason="cancelled")
                 audience = control_stream(order.instance)
                 token = seal(stop, self._key, sender="herder", audience=audience)
                 self._streams.add_controls([(order.instance, token)])
@@ -55,7 +55,7 @@ class Canceller:
         if order.state is State.CANCELLED and order.dispatches:
             self._nudger.nudge(order.model)
 
-    def tell_resolved(self, order: Order, settled: Settled) -> None:
+    def tell_resolved(self, order: Order, settled: ClosingResult) -> None:
         """Tell whoever waits what an operator did about an order that was set aside."""
         try:
             if settled.ended:

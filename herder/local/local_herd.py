@@ -1,6 +1,6 @@
 """The herd as a program on the herder's machine sees it: its database and its Redis, directly.
 
-Every rule is the desk's; this file only wires the parts and waits.
+Every rule is order intake's; this file only wires the parts and waits.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from herder.local.canceller import Canceller
 from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
-from herder.messages.inbox import Message, News, read_inbox
-from herder.orders.cancellation import Withdrawal
-from herder.orders.intake import Desk
-from herder.orders.reader import Answers
+from herder.messages.inbox import InboxChanges, InboxMessage, read_inbox
+from herder.orders.cancellation import Cancellation
+from herder.orders.intake import OrderIntake
+from herder.orders.reader import OrderReader
 from herder.orders.retention import purge
 from herder.orders.set_aside import SetAside
-from herder.orders.watcher import Watcher
+from herder.orders.watcher import CompletionWatcher
 from herder.service.nudge import Nudger
 from herder.settings import Settings
 from herder.store import herd as herd_sql
@@ -82,18 +82,18 @@ class LocalHerd:
             overlap_s=settings.webhook_overlap_s,
             clock_us=clock_us,
         )
-        self.desk = Desk(self.database, books, clock_us=clock_us)
+        self.intake = OrderIntake(self.database, books, clock_us=clock_us)
         self._key = key
         self.quotes = Quotes(self.database, key, clock_us=clock_us)
         self._messages = Messages(
             self.database,
-            self.desk,
+            self.intake,
             self.accounts,
             self.quotes,
             max_prompt_bytes=settings.max_prompt_bytes,
             clock_us=clock_us,
         )
-        self._news = News(self.database)
+        self._news = InboxChanges(self.database)
         try:
             client = connect(settings.redis_url)
         except ValueError:
@@ -103,13 +103,13 @@ class LocalHerd:
             ) from None
         self._streams = Streams(client)
         self._nudger = Nudger(settings, self._streams, key)
-        withdrawal = Withdrawal(self.database, books, settings, clock_us=clock_us)
-        canceller = Canceller(withdrawal, self._streams, self._nudger, key)
+        cancellation = Cancellation(self.database, books, settings, clock_us=clock_us)
+        canceller = Canceller(cancellation, self._streams, self._nudger, key)
         self.cancellations = Cancellations(canceller.cancel)
         told = canceller.tell_resolved
         self.aside = SetAside(self.database, books, clock_us=clock_us, tell=told)
-        self.watcher = Watcher(client, partial(ended_topics, self.database, self._news))
-        self._answers = Answers(self.database, self._streams, self.watcher)
+        self.watcher = CompletionWatcher(client, partial(ended_topics, self.database, self._news))
+        self._answers = OrderReader(self.database, self._streams, self.watcher)
         self._callbacks = CallbackRunner(self.watcher, lambda order_id: self.result(order_id, None))
 
     def submit(self, prompt: str | None, tokens: int | None, **call: Unpack[OrderCall]) -> Receipt:
@@ -127,7 +127,7 @@ class LocalHerd:
         """Do as `submit`, for callers who need the order itself."""
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
         try:
-            order = self.desk.submit(parsed)
+            order = self.intake.submit(parsed)
         except CommitUnknown as error:
             if parsed.idempotency_key is None:
                 raise self._given_up(error) from error
@@ -218,7 +218,7 @@ class LocalHerd:
                 _log.warning("inboxes_not_told", order=taken.order, reason=type(error).__name__)
         return taken
 
-    def inbox(self, account: str, after: int, limit: int) -> list[Message]:
+    def inbox(self, account: str, after: int, limit: int) -> list[InboxMessage]:
         """Messages of an account; arguments and errors as `herder.messages.inbox.read_inbox`.
 
         `watcher` tells of new ones to who waits for `inbox_topic`.
@@ -237,7 +237,7 @@ class LocalHerd:
     # Orders
 
     def order(self, order_id: str, *, account: str | None = None) -> Order:
-        """Return an order, as it stands now; arguments and errors as `Answers.order`."""
+        """Return an order, as it stands now; arguments and errors as `OrderReader.order`."""
         return self._answers.order(order_id, account=account)
 
     def receipt(self, order_id: str) -> Receipt:
@@ -311,8 +311,8 @@ class LocalHerd:
         return receipt_of(self.cancellations.cancel(order_id, account=account))
 
     def rebid(self, order_id: str, fee: int, *, account: str | None = None) -> Receipt:
-        """Raise the fee of a queued order; arguments and errors as `Desk.rebid`."""
-        return receipt_of(self.desk.rebid(order_id, fee, account=account))
+        """Raise the fee of a queued order; arguments and errors as `OrderIntake.rebid`."""
+        return receipt_of(self.intake.rebid(order_id, fee, account=account))
 
     def purge(
         self,
@@ -367,7 +367,7 @@ class LocalHerd:
         return told
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
-        """Wait for an order's end; errors as `Answers.result`."""
+        """Wait for an order's end; errors as `OrderReader.result`."""
         return self._answers.result(order_id, timeout_s)
 
     def answer(self, order_id: str) -> Result:
@@ -375,7 +375,7 @@ class LocalHerd:
         return self._answers.answer(order_id)
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """Yield an order's text as it is generated; errors as `Answers.stream`."""
+        """Yield an order's text as it is generated; errors as `OrderReader.stream`."""
         return self._answers.stream(order_id)
 
     def call_back(

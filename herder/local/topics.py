@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from herder.db.database import Database
-from herder.messages.inbox import News
+from herder.messages.inbox import InboxChanges
 from herder.store import orders as order_sql
 from workers.transport.streams import INBOX
 
 MAX_ASKED = 500
 
 
-def ended_topics(database: Database, news: News, topics: Iterable[str]) -> set[str]:
+def ended_topics(database: Database, news: InboxChanges, topics: Iterable[str]) -> set[str]:
     """Return those of some topics of which there is news.
 
     Orders that ended or are set aside, inboxes that changed.

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from sqlalchemy import Connection
 
-from herder.domain.order import Submission
+from herder.domain.order import OrderRequest
 from herder.domain.pricing import (
     MAX_WINSTON,
     Policy,
@@ -26,7 +26,7 @@ from herder.store import models as model_sql
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class OrderPrice:
     """The price of a submission, as the book stands now; amounts in winston.
 
     Attributes:
@@ -61,7 +61,7 @@ class Priced:
         return rank(fee, self.needed, aging_s=self.policy.aging_s, submitted_us=submitted_us)
 
 
-def price(connection: Connection, call: Submission, now_us: int) -> Priced:
+def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice:
     """Return an order's price.
 
     Rates and policy as they stand in the database, or were quoted.
@@ -105,7 +105,7 @@ def price(connection: Connection, call: Submission, now_us: int) -> Priced:
         raise FeeAboveMax(fee, call.max_fee)
     if fee > MAX_WINSTON:
         raise InvalidFee("fee", fee, MAX_WINSTON)
-    return Priced(
+    return OrderPrice(
         model=model,
         policy=policy,
         rates=rates,
@@ -121,7 +121,7 @@ def price(connection: Connection, call: Submission, now_us: int) -> Priced:
 
 def _base(
     connection: Connection,
-    call: Submission,
+    call: OrderRequest,
     model: model_sql.Model,
     policy: Policy,
     need: int,

@@ -43,7 +43,7 @@ START = Mark(RANK_CAP + 1, 0, 0, 0)
 """The head of the book: nobody ranks so high."""
 
 
-class Surveyor:
+class QueueSampler:
     """Walks down the long books of all models, one after the other."""
 
     def __init__(self, database: Database, *, clock_us: Callable[[], int]) -> None:

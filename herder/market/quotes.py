@@ -10,14 +10,14 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from herder.db.database import Database
-from herder.domain.order import Order, State, Submission
+from herder.domain.order import Order, OrderRequest, State
 from herder.domain.pricing import MAX_WINSTON, RANK_CAP
 from herder.domain.quote_terms import Terms, expiry_s
 from herder.domain.receipts import decimal_text
 from herder.domain.signed_tokens import sign_quote
 from herder.errors import FeeTooLow, InvalidFee
 from herder.market import queue_estimate
-from herder.market.order_price import Priced, going_multiplier, price
+from herder.market.order_price import OrderPrice, going_multiplier, price
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
@@ -42,9 +42,9 @@ class Quotes:
         self._database = database
         self._key = key
         self._clock_us = clock_us
-        self._far: dict[str, _Far] = {}
+        self._far: dict[str, _CachedTail] = {}
 
-    def quote(self, call: Submission, bids: Sequence[int | Fraction] | None = None) -> Quote:
+    def quote(self, call: OrderRequest, bids: Sequence[int | Fraction] | None = None) -> Quote:
         """Return what an order would need, pay and wait for, as it would stand now.
 
         It binds for a minute.
@@ -126,7 +126,7 @@ class Quotes:
             herd = _Herd(connection, order.model)
             if count > PLACE_COUNTED:
                 herd.look()
-                self._far[order.model] = _Far(order, now_us, herd, count, tokens)
+                self._far[order.model] = _CachedTail(order, now_us, herd, count, tokens)
             return self._place(herd, order.rank, count, tokens)
 
     def _place(self, herd: _Herd, rank: int, count: int, tokens: int) -> Place:
@@ -173,7 +173,7 @@ class Quotes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Far:
+class _CachedTail:
     """An order so deep in its book that its place is no longer counted.
 
     Who stands behind it does so too: for a second nobody counts a thousand orders again to learn
@@ -244,7 +244,7 @@ class _Herd:
         return -(-(tokens + self._running) // speed)
 
 
-def _fees(priced: Priced, bids: Sequence[int | Fraction] | None) -> list[int]:
+def _fees(priced: OrderPrice, bids: Sequence[int | Fraction] | None) -> list[int]:
     """Return the fees that are compared; a multiplier's is the least that reaches it.
 
     Raises:

@@ -18,18 +18,18 @@ from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain import fingerprint
 from herder.domain.ids import new_uuid
-from herder.domain.order import Order, Submission
+from herder.domain.order import Order, OrderRequest
 from herder.domain.parsing import parse_key
 from herder.errors import (
+    ApiKeyLimitReached,
+    IdempotencyKeyReused,
     InsufficientBalance,
     InvalidRequest,
-    KeyLimitReached,
-    KeyReused,
     NotFound,
     RateLimited,
 )
 from herder.messages import tags as words
-from herder.messages.inbox import Letter, deliver
+from herder.messages.inbox import OutgoingMessage, deliver
 from herder.messages.tags import Asked, BalanceAsked, InfoAsked, Payment, Prompted
 from herder.store import accounts as account_sql
 from herder.store import messages as message_sql
@@ -38,14 +38,14 @@ from herder.store import orders as order_sql
 from herder.store.messages import Keyed
 from herder.types import Info
 
-_REFUSALS = (InvalidRequest, NotFound, InsufficientBalance, KeyLimitReached, RateLimited)
+_REFUSALS = (InvalidRequest, NotFound, InsufficientBalance, ApiKeyLimitReached, RateLimited)
 """Refusals that are answered in the inbox: the message was understood, and is not granted."""
 
 
 class OrderTaker(Protocol):
-    """Takes orders: `herder.orders.intake.Desk`; handed in, since orders write to inboxes."""
+    """Takes orders: `herder.orders.intake.OrderIntake`, handed in as orders write to inboxes."""
 
-    def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
+    def take(self, connection: Connection, order_id: str, call: OrderRequest) -> Order:
         """Take an order in the caller's transaction."""
 
 
@@ -83,9 +83,9 @@ class _Sent:
     api_key: str | None
     asked: Asked
 
-    def answer(self, tags: dict[str, str]) -> Letter:
+    def answer(self, tags: dict[str, str]) -> OutgoingMessage:
         """Return an answer to its sender."""
-        return Letter(self.account, tags, self.id)
+        return OutgoingMessage(self.account, tags, self.id)
 
 
 class Messages:
@@ -94,7 +94,7 @@ class Messages:
     def __init__(
         self,
         database: Database,
-        desk: OrderTaker,
+        intake: OrderTaker,
         accounts: Accounts,
         quotes: Informant,
         *,
@@ -103,7 +103,7 @@ class Messages:
         new_id: Callable[[], str] = new_uuid,
     ) -> None:
         self._database = database
-        self._desk = desk
+        self._intake = intake
         self._accounts = accounts
         self._quotes = quotes
         self._max_prompt_bytes = max_prompt_bytes
@@ -129,7 +129,7 @@ class Messages:
 
         Raises:
             InvalidMessage: the message is not valid.
-            KeyReused: the idempotency key stands for another message.
+            IdempotencyKeyReused: the idempotency key stands for another message.
             Unauthorized: the API key opens nothing any more.
             AccountNotFound: no account has that name.
             CommitUnknown: the database was lost while it took the message, and stayed away: `order`
@@ -155,7 +155,7 @@ class Messages:
             before = None if key is None else message_sql.find_key(connection, account, key)
             if before is not None:
                 if before.fingerprint != mark:
-                    raise KeyReused(str(key), "tags")
+                    raise IdempotencyKeyReused(str(key), "tags")
                 return Taken(before.message, before.order_id)
             taken, letters = self._answer(connection, sent, told)
             now_us = self._clock_us()
@@ -180,15 +180,15 @@ class Messages:
             names.add(sent.asked.payee)
         account_sql.lock_all(connection, names)
 
-    def _told_info(self, sent: _Sent) -> list[Letter]:
+    def _told_info(self, sent: _Sent) -> list[OutgoingMessage]:
         """Return the answer to `Info`, which is read in a transaction of its own."""
         if not isinstance(sent.asked, InfoAsked):
             return []
         return [sent.answer(words.info_tags(self._quotes.info()))]
 
     def _answer(
-        self, connection: Connection, sent: _Sent, told: list[Letter]
-    ) -> tuple[Taken, list[Letter]]:
+        self, connection: Connection, sent: _Sent, told: list[OutgoingMessage]
+    ) -> tuple[Taken, list[OutgoingMessage]]:
         match sent.asked:
             case Prompted():
                 return self._order(connection, sent, sent.asked)
@@ -202,20 +202,20 @@ class Messages:
 
     def _order(
         self, connection: Connection, sent: _Sent, asked: Prompted
-    ) -> tuple[Taken, list[Letter]]:
+    ) -> tuple[Taken, list[OutgoingMessage]]:
         """Submit what is asked; a refusal leaves nothing but its answer."""
         try:
             if isinstance(asked.call, InvalidRequest):
                 raise asked.call
             with connection.begin_nested():
                 call = replace(asked.call, message=sent.id)
-                order = self._desk.take(connection, sent.order_id, call)
+                order = self._intake.take(connection, sent.order_id, call)
         except _REFUSALS as error:
             refused = sent.answer(words.returned_tags(asked, sent.account, error))
             return Taken(sent.id), [refused]
         return Taken(sent.id, order.id, order.model), []
 
-    def _pay(self, connection: Connection, sent: _Sent, asked: Payment) -> list[Letter]:
+    def _pay(self, connection: Connection, sent: _Sent, asked: Payment) -> list[OutgoingMessage]:
         """Move money to another account, and tell both."""
         try:
             if asked.wrong is not None:
@@ -231,7 +231,7 @@ class Messages:
                 )
         except _REFUSALS as error:
             return [sent.answer(words.error_tags(asked, sent.id, error))]
-        credit = Letter(asked.payee, words.credit_tags(asked, sent.account), None)
+        credit = OutgoingMessage(asked.payee, words.credit_tags(asked, sent.account), None)
         return [sent.answer(words.debit_tags(asked)), credit]
 
 

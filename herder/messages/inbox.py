@@ -50,7 +50,7 @@ UNREADABLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutgoingMessage:
     """A message on its way into an inbox.
 
     Attributes:
@@ -67,7 +67,7 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class InboxMessage:
     """A message as the account reads it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Message:
     text_deleted: bool
 
 
-def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> None:
+def deliver(connection: Connection, letters: Sequence[OutgoingMessage], now_us: int) -> None:
     """Put messages into inboxes: the one way in, in the transaction that they tell of.
 
     Webhooks that carry messages are queued here. Accounts' rows are locked by name, as
@@ -93,7 +93,7 @@ def deliver(connection: Connection, letters: Sequence[Letter], now_us: int) -> N
     Raises:
         AccountNotFound: no account has that name.
     """
-    by_account: dict[str, list[Letter]] = {}
+    by_account: dict[str, list[OutgoingMessage]] = {}
     told: list[tuple[str, int, dict[str, Any]]] = []
     for letter in letters:
         by_account.setdefault(letter.account, []).append(letter)
@@ -133,7 +133,7 @@ def _told(row: NewMessage) -> dict[str, Any]:
     }
 
 
-def told_end(order: Order) -> Letter:
+def told_end(order: Order) -> OutgoingMessage:
     """Return the message that tells an order's sender of its end.
 
     `Inference-Response` and `X-Reference` are the original's (its answer had them and the text,
@@ -147,7 +147,7 @@ def told_end(order: Order) -> Letter:
     if not done:
         tags["X-Reason"] = _why(order)
     tags |= {"Charged": str(order.charged), "Returned": str(order.returned)}
-    return Letter(order.account, tags, order.message, order.id)
+    return OutgoingMessage(order.account, tags, order.message, order.id)
 
 
 def _why(order: Order) -> str:
@@ -160,7 +160,7 @@ def _why(order: Order) -> str:
     return "It did not start in time."
 
 
-def read_inbox(database: Database, account: str, after: int, limit: int) -> list[Message]:
+def read_inbox(database: Database, account: str, after: int, limit: int) -> list[InboxMessage]:
     """Messages of an account, oldest first, a page at a time.
 
     Args:
@@ -192,7 +192,7 @@ def _bounded(found: list[Stored]) -> list[Stored]:
     return found
 
 
-def _shown(account: str, stored: Stored, texts: dict[str, str]) -> Message:
+def _shown(account: str, stored: Stored, texts: dict[str, str]) -> InboxMessage:
     tags, deleted = stored.tags, False
     if tags is None:
         _log.error("message_unreadable", account=account, number=stored.number)
@@ -200,10 +200,12 @@ def _shown(account: str, stored: Stored, texts: dict[str, str]) -> Message:
     if stored.order_id is not None:
         deleted = stored.order_id not in texts
         tags = {**tags, "Data": texts.get(stored.order_id, "")}
-    return Message(stored.number, stored.at_us, stored.in_reply_to, stored.order_id, tags, deleted)
+    return InboxMessage(
+        stored.number, stored.at_us, stored.in_reply_to, stored.order_id, tags, deleted
+    )
 
 
-class News:
+class InboxChanges:
     """Says which inboxes changed since they were last asked for, so that who waits looks again.
 
     A waiter must register to be woken before reading, and reads again when woken.

@@ -28,7 +28,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from herder.domain.order import Submission
+from herder.domain.order import OrderRequest
 from herder.domain.parsing import parse_account, parse_amount, parse_submission
 from herder.errors import FeeTooLow, HerdError, InvalidMessage, InvalidRequest, shown
 from herder.messages.inbox import HERDER
@@ -58,7 +58,7 @@ class Prompted:
     """A paid prompt; or the reason why it is invalid, which its sender is told later."""
 
     tags: Mapping[str, str]
-    call: Submission | InvalidRequest
+    call: OrderRequest | InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from herder.db.database import Database
 from herder.domain.order import Order, State
 from herder.errors import OrderNotFound
 from herder.orders.closer import PIECE, Closer, is_about_an_order
-from herder.orders.closing import Plan, Settled
+from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.orders.settlement import CALLED_OFF
 from herder.settings import Settings
 from herder.store import book as book_sql
@@ -28,7 +28,7 @@ from workers.transport.event_log import EventLog
 _log = EventLog("herder.orders.cancellation")
 
 
-class Withdrawal:
+class Cancellation:
     """Cancels orders, and ends those whose time is up."""
 
     def __init__(
@@ -60,11 +60,11 @@ class Withdrawal:
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
         """
-        plan = Plan()
+        plan = ClosingBatch()
 
         def step(connection: Connection) -> Order:
             nonlocal plan
-            plan = Plan()
+            plan = ClosingBatch()
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or (account is not None and order.account != account):
                 raise OrderNotFound(order_id)
@@ -97,7 +97,7 @@ class Withdrawal:
         assert found is not None, "orders are never deleted"
         return found
 
-    def sweep(self, limit: int = PIECE) -> Settled:
+    def sweep(self, limit: int = PIECE) -> ClosingResult:
         """End what did not begin in time, and what runs on beyond its limit or its cancellation.
 
         Args:
@@ -112,7 +112,12 @@ class Withdrawal:
         return done
 
     def _sweep(
-        self, connection: Connection, ids: Sequence[str], plan: Plan, done: Settled, now_us: int
+        self,
+        connection: Connection,
+        ids: Sequence[str],
+        plan: ClosingBatch,
+        done: ClosingResult,
+        now_us: int,
     ) -> None:
         heard_s = herd_sql.heard_s(connection)
         for order in order_sql.get_orders(connection, ids, lock=True).values():

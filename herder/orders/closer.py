@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, Statement
 from herder.db.database import Database
 from herder.domain.order import State
 from herder.errors import HerdUnavailable, SetupError
-from herder.orders.closing import Plan, Settled
+from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
@@ -33,7 +33,7 @@ PIECE = 500
 ledger, which refuses more than 1,000, takes them all."""
 
 Row = TypeVar("Row")
-Step = Callable[[Connection, Sequence[Row], Plan, Settled, int], None]
+Step = Callable[[Connection, Sequence[Row], ClosingBatch, ClosingResult, int], None]
 """Looks at rows within a transaction and plans what becomes of their orders; the last argument is
 the time in microseconds since the epoch."""
 
@@ -54,7 +54,7 @@ class Closer:
 
     def close(
         self, rows: Sequence[Row], order_of: Callable[[Row], str], step: Step[Row]
-    ) -> Settled:
+    ) -> ClosingResult:
         """Take a step for all rows that can take it; the orders of the others are set aside.
 
         Args:
@@ -70,7 +70,7 @@ class Closer:
         Raises:
             HerdUnavailable, SQLAlchemyError, OSError: out of reach, and nothing was done.
         """
-        done = Settled()
+        done = ClosingResult()
         for start in range(0, len(rows), PIECE):
             try:
                 done.add(self._close(rows[start : start + PIECE], order_of, step))
@@ -84,12 +84,12 @@ class Closer:
 
     def _close(
         self, rows: Sequence[Row], order_of: Callable[[Row], str], step: Step[Row]
-    ) -> Settled:
-        plan = Plan()
+    ) -> ClosingResult:
+        plan = ClosingBatch()
 
-        def once(connection: Connection) -> Settled:
+        def once(connection: Connection) -> ClosingResult:
             nonlocal plan
-            plan, done = Plan(), Settled()
+            plan, done = ClosingBatch(), ClosingResult()
             now_us = self._clock_us()
             step(connection, rows, plan, done, now_us)
             plan.write(connection, self._ledger, now_us)
@@ -117,16 +117,18 @@ class Closer:
             done.more = True
         return done
 
-    def _take_again(self, once: Callable[[Connection], Settled], order_id: str) -> Settled:
+    def _take_again(
+        self, once: Callable[[Connection], ClosingResult], order_id: str
+    ) -> ClosingResult:
         try:
             return self._database.transact(once)
         except Exception as error:
             if not is_about_an_order(error):
                 raise
             _log.error("order_refused_again", order=order_id, reason=why(error))
-            return Settled()
+            return ClosingResult()
 
-    def set_aside(self, order_id: str, plan: Plan, error: Exception) -> Settled:
+    def set_aside(self, order_id: str, plan: ClosingBatch, error: Exception) -> ClosingResult:
         """Set an order aside whose end was refused, unless it has ended since.
 
         Args:
@@ -137,8 +139,8 @@ class Closer:
         ended = next((one for one in plan.told if one.id == order_id), None)
         text = dict(plan.answers).get(order_id)
 
-        def step(connection: Connection) -> Settled:
-            done = Settled()
+        def step(connection: Connection) -> ClosingResult:
+            done = ClosingResult()
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None or order.state.ended or order.state is State.SET_ASIDE:
                 return done
@@ -168,7 +170,7 @@ class Closer:
             if not is_about_an_order(another):
                 raise
             _log.error("order_not_set_aside", order=order_id, reason=why(another))
-            return Settled()
+            return ClosingResult()
         _log.error("order_set_aside", order=order_id, reason=why(error))
         return done
 

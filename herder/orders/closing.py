@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from herder.domain.order import STEPS, Order, State
 from herder.domain.pricing import charge
-from herder.messages.inbox import Letter, deliver, told_end
+from herder.messages.inbox import OutgoingMessage, deliver, told_end
 from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
@@ -23,13 +23,13 @@ from herder.store import orders as order_sql
 from herder.store.steps import EndedRow, RequeuedRow, Subject
 from herder.webhooks import events as webhooks
 from ledger import Ledger
-from workers.wire import Failure, Held, Outcome
+from workers.wire import AttemptRef, Failure, Outcome
 
 WhyStop = Literal["void", "cancelled", "deadline"]
 
 
 @dataclass(slots=True)
-class Settled:
+class ClosingResult:
     """The outcome of a transaction, to be acted on once it is committed.
 
     Attributes:
@@ -41,19 +41,19 @@ class Settled:
         more: whether there was more to do than one piece of it.
     """
 
-    confirmed: list[tuple[str, Held]] = field(default_factory=list)
-    stops: list[tuple[str, Held, WhyStop]] = field(default_factory=list)
+    confirmed: list[tuple[str, AttemptRef]] = field(default_factory=list)
+    stops: list[tuple[str, AttemptRef, WhyStop]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     inboxes: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
     more: bool = False
 
     @property
-    def void(self) -> list[tuple[str, Held]]:
+    def void(self) -> list[tuple[str, AttemptRef]]:
         """(instance, attempt) whose outcome counts for nothing."""
         return [(instance, held) for instance, held, why in self.stops if why == "void"]
 
-    def add(self, other: Settled) -> None:
+    def add(self, other: ClosingResult) -> None:
         """Act on another transaction's doings as well."""
         self.confirmed += other.confirmed
         self.stops += other.stops
@@ -62,14 +62,14 @@ class Settled:
         self.models |= other.models
         self.more |= other.more
 
-    def note(self, plan: Plan) -> None:
+    def note(self, plan: ClosingBatch) -> None:
         """Note what a plan ended, and whom it told."""
         self.ended += plan.ended
         self.inboxes |= {letter.account for letter in plan.letters}
 
 
 @dataclass(slots=True)
-class Plan:
+class ClosingBatch:
     """The writes of a transaction, gathered so that few statements are needed.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
     ends: list[EndedRow] = field(default_factory=list)
     told: list[Order] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[OutgoingMessage] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
     requeues: list[RequeuedRow] = field(default_factory=list)
@@ -219,9 +219,9 @@ class Plan:
         books.void_many(connection, self.voids)
 
 
-def instances(pairs: Iterable[tuple[str, Held]]) -> dict[str, list[Held]]:
+def instances(pairs: Iterable[tuple[str, AttemptRef]]) -> dict[str, list[AttemptRef]]:
     """Group attempts by the worker instance that is to hear of them."""
-    by_instance: dict[str, list[Held]] = {}
+    by_instance: dict[str, list[AttemptRef]] = {}
     for instance, held in pairs:
         by_instance.setdefault(instance, []).append(held)
     return by_instance

@@ -22,7 +22,7 @@ from herder.domain.order import Order, State
 from herder.domain.pricing import priority
 from herder.domain.receipts import decimal_text
 from herder.orders.closer import Closer
-from herder.orders.closing import Plan, Settled
+from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -38,7 +38,7 @@ from workers.wire import (
     INFERENCE_QUEUE,
     MAX_RUN_LIMIT_S,
     Failure,
-    Job,
+    InferenceJob,
     PrivateKey,
     WireError,
     attempt_id,
@@ -82,7 +82,7 @@ class Dispatched:
     """
 
     free: bool = False
-    settled: Settled = field(default_factory=Settled)
+    settled: ClosingResult = field(default_factory=ClosingResult)
 
 
 class Dispatcher:
@@ -192,7 +192,7 @@ class Dispatcher:
         unsendable: list[Unsendable] = []
         for message in messages:
             try:
-                request = order_sql.Request.from_text(message.stored)
+                request = order_sql.StoredRequest.from_text(message.stored)
                 tasks[message.row] = self._task(message.order, request)
             except (WireError, ValueError, TypeError) as error:
                 failure = _unsendable(error)
@@ -209,14 +209,14 @@ class Dispatcher:
             self._published.update(tasks)
         return unsendable
 
-    def _give_up(self, unsendable: Sequence[Unsendable]) -> Settled:
+    def _give_up(self, unsendable: Sequence[Unsendable]) -> ClosingResult:
         """End orders that cannot be sent to anybody: all of their money goes back."""
 
         def step(
             connection: Connection,
             rows: Sequence[Unsendable],
-            plan: Plan,
-            done: Settled,
+            plan: ClosingBatch,
+            done: ClosingResult,
             now_us: int,
         ) -> None:
             locked = order_sql.get_orders(connection, (order.id for order, _ in rows), lock=True)
@@ -228,7 +228,7 @@ class Dispatcher:
 
         return self._closer.close(unsendable, lambda one: one[0].id, step)
 
-    def _task(self, order: Order, request: order_sql.Request) -> NewTask:
+    def _task(self, order: Order, request: order_sql.StoredRequest) -> NewTask:
         job = job_of(order, request)
         token = seal(
             job,
@@ -259,7 +259,7 @@ class Dispatcher:
         with self._lock:
             self._published.difference_update(cleared)
 
-    def sweep(self, limit: int = MAX_AT_ONCE) -> Settled:
+    def sweep(self, limit: int = MAX_AT_ONCE) -> ClosingResult:
         """Publish what some herder committed and did not publish, and tidy the outbox.
 
         A message that goes out twice does no harm: its attempt is bound to one worker.
@@ -332,10 +332,10 @@ def _unsendable(error: Exception) -> Failure:
     return Failure(code=code, message=said, permanent=True)
 
 
-def job_of(order: Order, request: order_sql.Request) -> Job:
+def job_of(order: Order, request: order_sql.StoredRequest) -> InferenceJob:
     """Return the message about an order that was dispatched."""
     assert order.nonce is not None
-    return Job(
+    return InferenceJob(
         order=order.id,
         attempt=order.attempt,
         nonce=order.nonce,

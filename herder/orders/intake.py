@@ -1,4 +1,4 @@
-"""The desk: where orders are taken, priced and bid for again, and an operator's refunds are given.
+"""Order intake: orders are taken, priced and bid for again, and operators give refunds.
 
 Every call is one transaction. A refused call leaves no trace, not even of its idempotency key.
 `herder/orders/closing.py` is the other half: how orders end, and what they are charged.
@@ -17,7 +17,7 @@ from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain import fingerprint, ids
 from herder.domain.ids import new_uuid
-from herder.domain.order import Order, State, Submission
+from herder.domain.order import Order, OrderRequest, State
 from herder.domain.pricing import (
     MAX_WINSTON,
     rank,
@@ -30,7 +30,7 @@ from herder.errors import (
     RebidTooLow,
     RefundRefused,
 )
-from herder.market.order_price import Priced, price
+from herder.market.order_price import OrderPrice, price
 from herder.store import accounts as account_sql
 from herder.store import book as book_sql
 from herder.store import models as model_sql
@@ -39,7 +39,7 @@ from herder.store.steps import NewOrder, Subject
 from ledger import Ledger
 
 
-class Desk:
+class OrderIntake:
     """Takes orders. Safe among threads and among processes on one database."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Desk:
         self._clock_us = clock_us
         self._new_id = new_id
 
-    def submit(self, call: Submission) -> Order:
+    def submit(self, call: OrderRequest) -> Order:
         """Take an order: its hold, the order itself and its event in one transaction.
 
         Args:
@@ -69,9 +69,9 @@ class Desk:
             QuoteMismatch, QuoteExpired: the quote that it names is for another order, or over.
             ModelNotFound, AccountNotFound: there is no such thing.
             InsufficientBalance: the account has less than the fee.
-            KeyReused: the idempotency key stands for another call.
+            IdempotencyKeyReused: the idempotency key stands for another call.
             RateLimited: the account has as much open, or ordered lately, as it may.
-            KeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
+            ApiKeyLimitReached, Unauthorized: its API key may not spend that, or nothing any more.
             CommitUnknown: the database was lost while it took the order, and stayed away: `order`
                 of its data is the id that the order has, if there is one.
             HerdUnavailable: the database is busy or out of reach; nothing was held.
@@ -100,7 +100,7 @@ class Desk:
                 order=order_id,
             ) from error
 
-    def take(self, connection: Connection, order_id: str, call: Submission) -> Order:
+    def take(self, connection: Connection, order_id: str, call: OrderRequest) -> Order:
         """Take an order in the caller's transaction: `submit`, with what else belongs to it.
 
         Args:
@@ -127,8 +127,8 @@ class Desk:
         self,
         connection: Connection,
         order_id: str,
-        call: Submission,
-        priced: Priced,
+        call: OrderRequest,
+        priced: OrderPrice,
     ) -> Order:
         now_us = self._clock_us()
         if call.start_by_us is not None and call.start_by_us <= now_us:
@@ -169,7 +169,7 @@ class Desk:
             run_limit_s=call.run_limit_s,
             submitted_us=now_us,
         )
-        request = order_sql.Request(call.prompt, call.stop, call.sampling)
+        request = order_sql.StoredRequest(call.prompt, call.stop, call.sampling)
         order = order_sql.insert_order(connection, new, request)
         order_sql.add_events(connection, "submitted", now_us, [Subject(order_id)])
         return order
@@ -190,7 +190,7 @@ class Desk:
             OrderNotWaiting: it is out with the herd, or has ended.
             RebidTooLow: the fee is below what it offers already.
             InsufficientBalance: the account has less than the difference.
-            KeyLimitReached, Unauthorized: the API key that it was bought with may not spend that.
+            ApiKeyLimitReached, Unauthorized: its API key may not spend that.
         """
         if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
             raise InvalidFee("fee", fee, MAX_WINSTON)
@@ -247,7 +247,7 @@ class Desk:
         Raises:
             OrderNotFound: there is no such order.
             RefundRefused: it was not charged, or not as much.
-            KeyReused: the id stands for another transfer.
+            IdempotencyKeyReused: the id stands for another transfer.
             InvalidRequest: the amount or the id is not valid.
         """
         transfer_id = refund_id or self._new_id()

@@ -13,7 +13,7 @@ from herder.domain.order import Order, State
 from herder.domain.receipts import result_of
 from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamRestarted
 from herder.interface import raise_if_not_completed
-from herder.orders.watcher import Watcher
+from herder.orders.watcher import CompletionWatcher
 from herder.store import orders as order_sql
 from herder.types import Result
 from workers.transport.event_log import EventLog
@@ -25,7 +25,7 @@ FOLLOW_MS = 1000
 """The time that a reader waits for text before it looks into the database again."""
 
 
-class Answers:
+class OrderReader:
     """Reads orders of one herd. Safe among threads.
 
     Args:
@@ -34,7 +34,7 @@ class Answers:
         watcher: tells of their ends.
     """
 
-    def __init__(self, database: Database, streams: Streams, watcher: Watcher) -> None:
+    def __init__(self, database: Database, streams: Streams, watcher: CompletionWatcher) -> None:
         self._database = database
         self._streams = streams
         self._watcher = watcher

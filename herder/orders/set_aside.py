@@ -20,7 +20,7 @@ from herder.domain.paging import require_limit
 from herder.domain.receipts import receipt_of
 from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
 from herder.orders.closer import is_about_an_order, why
-from herder.orders.closing import Plan, Settled
+from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.orders.settlement import CALLED_OFF
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
@@ -80,7 +80,7 @@ class SetAside:
         books: ledger.Ledger,
         *,
         clock_us: Callable[[], int],
-        tell: Callable[[Order, Settled], None] | None = None,
+        tell: Callable[[Order, ClosingResult], None] | None = None,
     ) -> None:
         self._database = database
         self._ledger = books
@@ -120,7 +120,7 @@ class SetAside:
             RefundRefused: it is refused again, and stays as it is.
         """
 
-        def plan_it(_: Connection, aside: Aside, plan: Plan, now_us: int) -> Order:
+        def plan_it(_: Connection, aside: Aside, plan: ClosingBatch, now_us: int) -> Order:
             order = aside.order
             if aside.ending is None and order.call_off is not None:
                 return plan.end(order, CALLED_OFF[order.call_off], now_us, None)
@@ -145,7 +145,7 @@ class SetAside:
             RefundRefused: the ledger refuses that too, and it stays as it is.
         """
 
-        def plan_it(connection: Connection, aside: Aside, plan: Plan, now_us: int) -> Order:
+        def plan_it(connection: Connection, aside: Aside, plan: ClosingBatch, now_us: int) -> Order:
             order = aside.order
             taken = self._taken(connection, order)
             ended = replace(
@@ -172,11 +172,11 @@ class SetAside:
     def _resolve(
         self,
         order_id: str,
-        plan_it: Callable[[Connection, Aside, Plan, int], Order],
+        plan_it: Callable[[Connection, Aside, ClosingBatch, int], Order],
     ) -> Receipt:
-        tried: Settled | None = None
+        tried: ClosingResult | None = None
 
-        def step(connection: Connection) -> tuple[Order, Settled]:
+        def step(connection: Connection) -> tuple[Order, ClosingResult]:
             nonlocal tried
             order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
             if order is None:
@@ -190,7 +190,7 @@ class SetAside:
                     "shows those that are.",
                     state=order.state.value,
                 )
-            plan, done, now_us = Plan(), Settled(), self._clock_us()
+            plan, done, now_us = ClosingBatch(), ClosingResult(), self._clock_us()
             resolved = plan_it(connection, aside, plan, now_us)
             set_aside_sql.remove(connection, order_id)
             plan.write(connection, self._ledger, now_us)

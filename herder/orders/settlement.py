@@ -16,7 +16,7 @@ from herder.db.database import Database
 from herder.domain.binding import judge_attempt
 from herder.domain.order import Order, State
 from herder.orders.closer import PIECE, Closer
-from herder.orders.closing import Plan, Settled
+from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -38,7 +38,7 @@ CALLED_OFF = {"cancelled": State.CANCELLED, "deadline": State.EXPIRED}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceivedOutcome:
     """An outcome whose signature was checked, and who signed it."""
 
     outcome: Outcome
@@ -61,7 +61,7 @@ class Settlement:
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
 
-    def settle(self, answers: Sequence[Answer]) -> Settled:
+    def settle(self, answers: Sequence[ReceivedOutcome]) -> ClosingResult:
         """Settle all the outcomes that wait, in one transaction as a rule.
 
         Args:
@@ -72,9 +72,9 @@ class Settlement:
     def _settle(
         self,
         connection: Connection,
-        answers: Sequence[Answer],
-        plan: Plan,
-        done: Settled,
+        answers: Sequence[ReceivedOutcome],
+        plan: ClosingBatch,
+        done: ClosingResult,
         now_us: int,
     ) -> None:
         named = (one.outcome.order for one in answers)
@@ -104,7 +104,7 @@ class Settlement:
                 orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
                 done.models.add(order.model)
 
-    def _apply(self, plan: Plan, order: Order, outcome: Outcome, now_us: int) -> Order:
+    def _apply(self, plan: ClosingBatch, order: Order, outcome: Outcome, now_us: int) -> Order:
         """Return the order after an outcome that counts."""
         limits = self._settings
         failure = outcome.failure
@@ -132,7 +132,7 @@ class Settlement:
             return plan.requeue(order, "attempt_failed", failure.message)
         return plan.end(order, State.FAILED, now_us, outcome, failure)
 
-    def lapse(self, limit: int = PIECE) -> Settled:
+    def lapse(self, limit: int = PIECE) -> ClosingResult:
         """Take back what nobody claimed, and what fell silent for a lease.
 
         The order goes back to its old place, or fails once it was tried often enough. Its last
@@ -151,8 +151,8 @@ class Settlement:
         self,
         connection: Connection,
         found: Sequence[Order],
-        plan: Plan,
-        done: Settled,
+        plan: ClosingBatch,
+        done: ClosingResult,
         now_us: int,
     ) -> None:
         locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
@@ -168,7 +168,9 @@ class Settlement:
             self._give_up(connection, plan, order, now_us)
             _log.warning("lapsed", order=order.id, attempt=order.attempt, instance=order.instance)
 
-    def _give_up(self, connection: Connection, plan: Plan, order: Order, now_us: int) -> None:
+    def _give_up(
+        self, connection: Connection, plan: ClosingBatch, order: Order, now_us: int
+    ) -> None:
         limits = self._settings
         failure: Failure | None = None
         if order.call_off is not None:

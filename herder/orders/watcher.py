@@ -31,7 +31,7 @@ class Waiter(Protocol):
         """Wake the waiter of an order that ended. Called on another thread: be quick."""
 
 
-class Watcher:
+class CompletionWatcher:
     """Wakes whoever waits for an order.
 
     Args:

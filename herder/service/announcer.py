@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 import structlog
 from redis import RedisError
 
-from herder.orders.closing import Settled, instances
+from herder.orders.closing import ClosingResult, instances
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
     MAX_HELD,
     Body,
+    CancelAttempt,
     Confirm,
     Marker,
     PrivateKey,
-    StopAttempt,
     WireError,
     control_stream,
     seal,
@@ -43,14 +43,15 @@ class Announcer:
         self._key = key
         self._clock_us = clock_us
 
-    def tell(self, settled: Settled) -> None:
+    def tell(self, settled: ClosingResult) -> None:
         """Tell workers what is settled and what to stop, and clients what has ended."""
         messages: list[tuple[str, Body]] = []
         for instance, held in instances(settled.confirmed).items():
             for start in range(0, len(held), MAX_HELD):
                 messages.append((instance, Confirm(held=tuple(held[start : start + MAX_HELD]))))
         messages += [
-            (instance, StopAttempt(held=held, reason=why)) for instance, held, why in settled.stops
+            (instance, CancelAttempt(held=held, reason=why))
+            for instance, held, why in settled.stops
         ]
         self.control(messages)
         if settled.ended:

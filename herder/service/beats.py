@@ -8,8 +8,8 @@ from dataclasses import replace
 import structlog
 
 from herder.duties.runner import OUTAGES, each_alone
-from herder.herd.heartbeats import Heard, Herd
-from herder.herd.trusted_keys import Keys
+from herder.herd.heartbeats import HeartbeatProcessor, HeartbeatResult
+from herder.herd.trusted_keys import TrustedKeys
 from herder.store import herd as herd_sql
 from workers.transport.streams import Streams
 from workers.wire import BEATS_STREAM, Envelope, Marker, PublicKey, WireError, unseal
@@ -35,11 +35,11 @@ class BeatReader:
     def __init__(
         self,
         streams: Streams,
-        herd: Herd,
-        keys: Keys,
+        herd: HeartbeatProcessor,
+        keys: TrustedKeys,
         name: str,
         *,
-        act: Callable[[Heard], object],
+        act: Callable[[HeartbeatResult], object],
         failed: Callable[[Exception], object],
     ) -> None:
         self._streams = streams
@@ -67,7 +67,7 @@ class BeatReader:
             envelope = self._open(token, herders, everybody)
             if envelope is not None:
                 envelopes.append(replace(envelope, at_us=at_us))
-        heard = Heard()
+        heard = HeartbeatResult()
         try:
             each_alone(envelopes, lambda batch: heard.add(self._herd.hear(batch)), self._drop)
         finally:

@@ -17,14 +17,14 @@ import structlog
 from redis import RedisError
 
 from herder.db.database import Database
-from herder.duties.records import Guard, Tally
+from herder.duties.records import DutyGuard, Tally
 from herder.duties.runner import OUTAGES, Duty, Runner, each_alone, spread
-from herder.herd.heartbeats import Heard, Herd
-from herder.herd.trusted_keys import Keys
-from herder.orders.cancellation import Withdrawal
-from herder.orders.closing import Settled
+from herder.herd.heartbeats import HeartbeatProcessor, HeartbeatResult
+from herder.herd.trusted_keys import TrustedKeys
+from herder.orders.cancellation import Cancellation
+from herder.orders.closing import ClosingResult
 from herder.orders.dispatch import MAX_AT_ONCE, Dispatched, Dispatcher
-from herder.orders.settlement import Answer, Settlement
+from herder.orders.settlement import ReceivedOutcome, Settlement
 from herder.service.announcer import Announcer
 from herder.service.beats import BeatReader
 from herder.store.duties import Counts
@@ -74,12 +74,12 @@ class Service:
         *,
         database: Database,
         settlement: Settlement,
-        withdrawal: Withdrawal,
+        cancellation: Cancellation,
         dispatcher: Dispatcher,
-        herd: Herd,
+        herd: HeartbeatProcessor,
         streams: Streams,
         key: PrivateKey,
-        keys: Keys,
+        keys: TrustedKeys,
         name: str,
         clock_us: Callable[[], int],
         clock_s: Callable[[], float] = time.monotonic,
@@ -91,7 +91,7 @@ class Service:
         Args:
             database: where guards and counts stand.
             settlement: of what comes back from workers.
-            withdrawal: of orders whose time is up.
+            cancellation: of orders whose time is up.
             dispatcher: sends orders out.
             herd: hears the workers.
             streams: of beats, control and ends.
@@ -104,7 +104,7 @@ class Service:
             on_failure: is told what failed behind a wall, and how.
         """
         self._settlement = settlement
-        self._withdrawal = withdrawal
+        self._cancellation = cancellation
         self._clock_s = clock_s
         self._dispatcher = dispatcher
         self._herd = herd
@@ -112,7 +112,7 @@ class Service:
         self._name = name
         self._on_failure = on_failure
         self._changed = threading.Condition()
-        self._answers: list[Answer] = []
+        self._answers: list[ReceivedOutcome] = []
         self._models: set[str] = set()
         self._nudged: set[str] = set()
         self._resting: dict[str, tuple[Failures, float]] = {}
@@ -126,7 +126,7 @@ class Service:
         self._beats = BeatReader(
             streams, herd, keys, name, act=self._act_on, failed=partial(self._failed, BEATS)
         )
-        guard = Guard(database, name, clock_us)
+        guard = DutyGuard(database, name, clock_us)
         self._runners = [Runner(duty, self.tally, guard, clock_s=clock_s) for duty in self.duties]
 
     def _duties(self, database: Database) -> list[Duty]:
@@ -148,7 +148,7 @@ class Service:
 
     # What comes in, on any thread
 
-    def answer(self, answers: Sequence[Answer]) -> None:
+    def answer(self, answers: Sequence[ReceivedOutcome]) -> None:
         """Outcomes came; they are settled with the others that wait."""
         with self._changed:
             if len(self._answers) >= MAX_WAITING:
@@ -181,7 +181,7 @@ class Service:
         if not answers and not models:
             return False
         self._last_batch, begin_s = len(answers), self._clock_s()
-        settled = self._settle(answers) if answers else Settled()
+        settled = self._settle(answers) if answers else ClosingResult()
         # The free slots first: what the workers and clients are told can wait for a moment.
         for model in sorted(models | settled.models):
             self._try_to_fill(model)
@@ -260,13 +260,13 @@ class Service:
             self._announcer.tell(done.settled)
         return done.free
 
-    def _settle(self, answers: Sequence[Answer]) -> Settled:
-        done = Settled()
+    def _settle(self, answers: Sequence[ReceivedOutcome]) -> ClosingResult:
+        done = ClosingResult()
 
-        def settle(batch: Sequence[Answer]) -> None:
+        def settle(batch: Sequence[ReceivedOutcome]) -> None:
             done.add(self._settlement.settle(batch))
 
-        def pass_over(answer: Answer, error: Exception) -> None:
+        def pass_over(answer: ReceivedOutcome, error: Exception) -> None:
             # Not confirmed: its worker sends it again.
             _log.error("outcome_not_settled", order=answer.outcome.order, exc_info=error)
             self.tally.failed(WORK)
@@ -293,7 +293,7 @@ class Service:
         took_s = max(0.0, self._clock_s() - begin_s)
         self.tally.note(name, Counts(runs=1, busy_us=int(1e6 * took_s)))
 
-    def _act_on(self, heard: Heard) -> None:
+    def _act_on(self, heard: HeartbeatResult) -> None:
         self._announcer.control(heard.control)
         self.wake(heard.models)
 
@@ -327,7 +327,7 @@ class Service:
         """Take back attempts that nobody claimed, or whose worker fell silent."""
         return self._act_on_ends(self._settlement.lapse(limit))
 
-    def _act_on_ends(self, settled: Settled) -> bool:
+    def _act_on_ends(self, settled: ClosingResult) -> bool:
         """Tell of what a duty ended, and fill the slots that came free; whether there is more."""
         self._announcer.tell(settled)
         self.wake(settled.models)
@@ -335,7 +335,7 @@ class Service:
 
     def _expire(self, limit: int) -> bool:
         """End orders whose time is up."""
-        return self._act_on_ends(self._withdrawal.sweep(limit))
+        return self._act_on_ends(self._cancellation.sweep(limit))
 
     def _sweep_outbox(self, limit: int) -> bool:
         """Publish what was committed and not published."""

@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 from celery import Celery
 
-from herder.herd.trusted_keys import Keys
-from herder.orders.settlement import Answer
+from herder.herd.trusted_keys import TrustedKeys
+from herder.orders.settlement import ReceivedOutcome
 from herder.service.loop import Service
 from herder.store.herd import HERDER, WORKER
-from workers.transport.guard import Guard
+from workers.transport.guard import MessageGuard
 from workers.wire import (
     HERDER_QUEUE,
     NUDGE_ID,
@@ -33,7 +33,7 @@ from workers.wire import (
 _log = structlog.get_logger("herder.service.tasks")
 
 
-def make_guard(keys: Callable[[], Keys]) -> Guard:
+def make_guard(keys: Callable[[], TrustedKeys]) -> MessageGuard:
     """Return the guard of queue `herder`: outcomes signed by workers, nudges signed by herders."""
 
     def check(name: str, token: str) -> tuple[Envelope, str, str]:
@@ -49,7 +49,7 @@ def make_guard(keys: Callable[[], Keys]) -> Guard:
                 return envelope, NUDGE_ID, f"model={envelope.body.model}"
         raise WireError("unknown_task", name[:80])
 
-    return Guard(check)
+    return MessageGuard(check)
 
 
 def register(app: Celery, service: Callable[[], Service | None]) -> None:
@@ -66,7 +66,10 @@ def register(app: Celery, service: Callable[[], Service | None]) -> None:
         herder = service()
         if envelope is not None and herder is not None:
             herder.answer(
-                [Answer(one, envelope.sender, envelope.kid) for one in envelope.body.outcomes]
+                [
+                    ReceivedOutcome(one, envelope.sender, envelope.kid)
+                    for one in envelope.body.outcomes
+                ]
             )
 
     @app.task(name=NUDGE_TASK, bind=True)  # type: ignore[untyped-decorator]

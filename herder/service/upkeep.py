@@ -8,7 +8,7 @@ from functools import partial
 from herder.accounts.grants import MAX_POSTED, Grants
 from herder.db.database import Database
 from herder.duties.runner import Duty
-from herder.market.queue_estimate import Surveyor
+from herder.market.queue_estimate import QueueSampler
 from herder.market.ranking import PAUSE_S, Ranker
 from herder.orders.retention import OldTexts
 from herder.webhooks.deliverer import Deliverer
@@ -36,7 +36,7 @@ def make_upkeep(
         keep_text_days: days after which the texts of ended orders are forgotten; 0: never.
         clock_us: the time, in microseconds since the epoch.
     """
-    surveyor = Surveyor(database, clock_us=clock_us)
+    surveyor = QueueSampler(database, clock_us=clock_us)
     duties = [
         Duty("rank", Ranker(database).step, pause_s=PAUSE_S),
         Duty("grants", lambda limit: grants.post_due(limit) > 0, batch=MAX_POSTED),

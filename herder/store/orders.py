@@ -45,7 +45,7 @@ class UnreadableRequest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class StoredRequest:
     """The model's input, kept apart from the order, whose row is rewritten at each step."""
 
     prompt: Prompt
@@ -63,7 +63,7 @@ class Request:
         return stored
 
     @classmethod
-    def from_text(cls, stored: str | None) -> Request:
+    def from_text(cls, stored: str | None) -> StoredRequest:
         """Read a request as it was stored, be it by a newer or an older herder.
 
         What this one does not know is left out, and what it could leave out may be missing.
@@ -83,7 +83,7 @@ class Request:
             raise UnreadableRequest(None) from None
 
     @classmethod
-    def _from_json(cls, stored: dict[str, Any]) -> Request:
+    def _from_json(cls, stored: dict[str, Any]) -> StoredRequest:
         turns = stored.get("messages")
         messages = None
         if turns is not None:
@@ -169,7 +169,7 @@ _INSERT_TEXT = insert(order_text)
 _INSERT_EVENT = insert(event)
 
 
-def insert_order(connection: Connection, new: NewOrder, request: Request) -> Order:
+def insert_order(connection: Connection, new: NewOrder, request: StoredRequest) -> Order:
     """Write a new order and what it asks; its number says when it came."""
     order = to_order(
         connection.execute(_INSERT_ORDER, {**new._asdict(), "state": State.QUEUED.value}).one()

@@ -31,11 +31,11 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.FeeTooLow, 402),
     (errors.FeeAboveMax, 402),
     (errors.InsufficientBalance, 402),
-    (errors.KeyLimitReached, 402),
+    (errors.ApiKeyLimitReached, 402),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.AccountExists, 409),
-    (errors.KeyReused, 409),
+    (errors.IdempotencyKeyReused, 409),
     (errors.OrderEnded, 409),
     (errors.OrderNotWaiting, 409),
     (errors.QuoteExpired, 409),
@@ -61,7 +61,7 @@ _TYPES = {
 }
 
 
-class Answer(JSONResponse):
+class ApiResponse(JSONResponse):
     """JSON that any text can be put into: a lone surrogate, which no UTF-8 holds, is escaped."""
 
     def render(self, content: Any) -> bytes:
@@ -70,7 +70,7 @@ class Answer(JSONResponse):
 
 
 class BadRequest(errors.InvalidRequest):
-    """A request that the desk never saw; `param` is the field that is wrong."""
+    """A request that order intake never saw; `param` is the field that is wrong."""
 
     code = "invalid_request"
 
@@ -105,7 +105,7 @@ def body_of(
     return {"error": error}
 
 
-def answer_to(error: errors.HerdError) -> Answer:
+def answer_to(error: errors.HerdError) -> ApiResponse:
     """Return the answer to a call that was refused.
 
     A message that is for the operator goes to the log instead, with its data.
@@ -129,7 +129,7 @@ def answer_to(error: errors.HerdError) -> Answer:
         message = error.told_callers
         data = {name: data[name] for name in ("order",) if name in data}
     body = body_of(message, status, error.code, param, data)
-    return Answer(body, status, headers=headers)
+    return ApiResponse(body, status, headers=headers)
 
 
 def _methods_of(request: Request) -> str:
@@ -149,27 +149,29 @@ def _methods_of(request: Request) -> str:
 def register(app: FastAPI) -> None:
     """Have every error of the app answered so."""
 
-    async def refused(_: Request, error: Exception) -> Answer:
+    async def refused(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, errors.HerdError)
         return answer_to(error)
 
-    async def misshapen(_: Request, error: Exception) -> Answer:
+    async def misshapen(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, RequestValidationError)
         message, param = sentence_of(error.errors(), skip=1)
-        return Answer(body_of(message, 400, "invalid_request", param), 400)
+        return ApiResponse(body_of(message, 400, "invalid_request", param), 400)
 
-    async def http(request: Request, error: Exception) -> Answer:
+    async def http(request: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         message = f"{str(error.detail).rstrip('.')}."
         headers = dict(error.headers or {})
         if error.status_code == 405 and (takes := _methods_of(request)):
             headers["Allow"] = takes
-        return Answer(body_of(message, error.status_code, code), error.status_code, headers=headers)
+        return ApiResponse(
+            body_of(message, error.status_code, code), error.status_code, headers=headers
+        )
 
-    async def broken(_: Request, error: Exception) -> Answer:
+    async def broken(_: Request, error: Exception) -> ApiResponse:
         _log.error("call_broke", error=type(error).__name__)
-        return Answer(body_of("Internal error; it has been logged.", 500, "broken"), 500)
+        return ApiResponse(body_of("Internal error; it has been logged.", 500, "broken"), 500)
 
     app.add_exception_handler(errors.HerdError, refused)
     app.add_exception_handler(RequestValidationError, misshapen)

@@ -28,7 +28,7 @@ from herder.store import webhooks as webhook_sql
 from herder.store.claims import FinishedRow, Places
 from herder.store.deliveries import Delivery
 from herder.store.webhooks import Endpoint
-from herder.webhooks.messages import Request, Unreadable, data_of, make_request
+from herder.webhooks.messages import Unreadable, WebhookRequest, data_of, make_request
 from herder.webhooks.schedule import (
     DISABLE_AFTER_S,
     RETRIES_S,
@@ -37,7 +37,7 @@ from herder.webhooks.schedule import (
     Verdict,
     judge,
 )
-from herder.webhooks.sending import Sender
+from herder.webhooks.sending import WebhookSender
 from herder.webhooks.signing import Sealer
 from workers.transport.loops import Loop
 
@@ -58,7 +58,7 @@ STOP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DeliveryLimits:
     """The limits of a deliverer.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Claimed:
     delivery: Delivery
     endpoint: Endpoint
     claim: str
-    request: Request | Reply
+    request: WebhookRequest | Reply
 
 
 class Deliverer:
@@ -91,8 +91,8 @@ class Deliverer:
         self,
         database: Database,
         sealer: Sealer,
-        sender: Sender,
-        limits: Limits,
+        sender: WebhookSender,
+        limits: DeliveryLimits,
         *,
         clock_us: Callable[[], int],
         rng: random.Random | None = None,
@@ -201,7 +201,7 @@ class Deliverer:
 
     def _prepare(
         self, connection: Connection, one: Delivery, endpoint: Endpoint, now_us: int
-    ) -> Request | Reply:
+    ) -> WebhookRequest | Reply:
         """Return the message to send; or, where it cannot be sent, the outcome."""
         try:
             data = data_of(connection, one, endpoint)

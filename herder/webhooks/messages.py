@@ -21,7 +21,7 @@ MAX_TEXT_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WebhookRequest:
     """One try at a message.
 
     Attributes:
@@ -80,7 +80,7 @@ def _cut(text: str) -> str:
 
 def make_request(
     delivery: Delivery, endpoint: Endpoint, data: dict[str, Any], sealer: Sealer, now_us: int
-) -> Request:
+) -> WebhookRequest:
     """Return a message as it is sent now.
 
     Args:
@@ -119,4 +119,4 @@ def make_request(
         "webhook-timestamp": str(now_s),
         "webhook-signature": sign(delivery.id, now_s, body, keys),
     }
-    return Request(endpoint.url, headers, body)
+    return WebhookRequest(endpoint.url, headers, body)

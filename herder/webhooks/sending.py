@@ -25,7 +25,7 @@ import structlog
 
 from herder.errors import InvalidWebhook
 from herder.webhooks.addresses import Rules
-from herder.webhooks.messages import Request
+from herder.webhooks.messages import WebhookRequest
 from herder.webhooks.schedule import Reply
 from workers.transport.loops import Loop
 
@@ -45,10 +45,10 @@ COURTESY_S = 1.0
 """The bounds, in bytes and seconds, on reading an answer's body: its status says everything."""
 
 
-class Sender(Protocol):
+class WebhookSender(Protocol):
     """Sends messages."""
 
-    def send(self, request: Request, done: Callable[[Reply], None]) -> None:
+    def send(self, request: WebhookRequest, done: Callable[[Reply], None]) -> None:
         """Try once, without waiting; `done` is called once, on any thread."""
 
     def close(self) -> None:
@@ -198,8 +198,8 @@ class HttpSender:
     def _interrupt(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def send(self, request: Request, done: Callable[[Reply], None]) -> None:
-        """See `Sender.send`."""
+    def send(self, request: WebhookRequest, done: Callable[[Reply], None]) -> None:
+        """See `WebhookSender.send`."""
         future = asyncio.run_coroutine_threadsafe(self.post(request), self._loop)
 
         def ended(one: Future[Reply]) -> None:
@@ -212,7 +212,7 @@ class HttpSender:
 
         future.add_done_callback(ended)
 
-    async def post(self, request: Request) -> Reply:
+    async def post(self, request: WebhookRequest) -> Reply:
         """Return one try, whatever comes of it."""
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -225,7 +225,7 @@ class HttpSender:
                 _log.error("webhook_try_broke", error=type(error).__name__)
             return Reply(None, trouble)
 
-    async def _post(self, request: Request) -> Reply:
+    async def _post(self, request: WebhookRequest) -> Reply:
         target = self._rules.parse(request.url)
         url = httpcore.URL(
             scheme=target.scheme.encode(),
@@ -258,7 +258,7 @@ class HttpSender:
                 return Reply(response.status, None, _retry_after(response))
 
     def close(self) -> None:
-        """See `Sender.close`."""
+        """See `WebhookSender.close`."""
         if self._loop.is_closed():
             return
         ending = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)

@@ -1,4 +1,4 @@
-"""What the desk does with 1,000, 100,000 and 1,000,000 orders waiting, in microseconds.
+"""What order intake does with 1,000, 100,000 and 1,000,000 orders waiting, in microseconds.
 
     make bench-book
 

@@ -18,12 +18,12 @@ from herder.db.tables import event, order_text, orders
 from herder.domain.order import Order
 from herder.herd.herder_key import load_herder_key
 from herder.host import home
-from herder.market.queue_estimate import MAX_STEPS, STEP, Surveyor
+from herder.market.queue_estimate import MAX_STEPS, STEP, QueueSampler
 from herder.market.quotes import Quotes
-from herder.orders.cancellation import Withdrawal
+from herder.orders.cancellation import Cancellation
 from herder.orders.dispatch import Dispatcher
-from herder.orders.intake import Desk
-from herder.orders.settlement import Answer, Settlement
+from herder.orders.intake import OrderIntake
+from herder.orders.settlement import ReceivedOutcome, Settlement
 from herder.settings import InitialPolicy, Settings
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
@@ -62,8 +62,8 @@ class Book:
         home.init(settings, InitialPolicy(model=MODEL, max_open_orders=0))
         self.database = Database(settings.database)
         self.books = open_ledger()
-        self.desk = Desk(self.database, self.books, clock_us=clock_us)
-        self.withdrawal = Withdrawal(self.database, self.books, settings, clock_us=clock_us)
+        self.intake = OrderIntake(self.database, self.books, clock_us=clock_us)
+        self.cancellation = Cancellation(self.database, self.books, settings, clock_us=clock_us)
         self.settlement = Settlement(self.database, self.books, settings, clock_us=clock_us)
         key = load_herder_key(settings)
         self.quotes = Quotes(self.database, key, clock_us=clock_us)
@@ -100,7 +100,7 @@ class Book:
                 heard_s=0,
                 now_us=now_us,
             )
-        surveyor = Surveyor(self.database, clock_us=clock_us)
+        surveyor = QueueSampler(self.database, clock_us=clock_us)
         for _ in range(2 + self.size // (STEP * MAX_STEPS)):
             surveyor.step()  # as a herder does once a second
         say(f"{self.size:,} orders wait after {time.monotonic() - begin:.0f} s")
@@ -129,7 +129,7 @@ class Book:
         asked = call(self._draw, self.clients.one(self._draw), clock_us())
 
         def step() -> None:
-            order = self.desk.submit(asked)
+            order = self.intake.submit(asked)
             self._pool.append((order.id, order.fee))
 
         return step
@@ -143,14 +143,14 @@ class Book:
         place, (order_id, fee) = self._one()
         more = fee + 1 + fee // 10
         self._pool[place] = (order_id, more)
-        return lambda: self.desk.rebid(order_id, more)
+        return lambda: self.intake.rebid(order_id, more)
 
     def cancel(self) -> Callable[[], Any]:
         """A client cancels an order that waits."""
         place, (order_id, _) = self._one()
         self._pool[place] = self._pool[-1]
         self._pool.pop()
-        return lambda: self.withdrawal.cancel(order_id)
+        return lambda: self.cancellation.cancel(order_id)
 
     def place(self) -> Callable[[], Any]:
         """A client asks what an order would cost, and where it would stand."""
@@ -171,7 +171,7 @@ class Book:
         with self.database.read() as connection:
             out = order_sql.get_order(connection, self.broker.last)
         assert out is not None
-        answer = Answer(_outcome(out), "bench", self._worker.kid)
+        answer = ReceivedOutcome(_outcome(out), "bench", self._worker.kid)
         assert self.settlement.settle([answer]).ended == [out.id]
         self.submit()()
 

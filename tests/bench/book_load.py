@@ -1,4 +1,4 @@
-"""A book of many waiting orders, made in bulk: as the desk would have written it, row for row.
+"""A book of many waiting orders, made in bulk: as order intake would have written it, row for row.
 
 Accounts with a deposit each, and for each order its hold, its row, its request and its event. On
 SQLite the ledger's triggers apply the balances as ever. PostgreSQL's do some three thousand a
@@ -22,11 +22,11 @@ from uuid import UUID, uuid4
 import ledger
 from herder.accounts.accounts import OUTSIDE, client_account
 from herder.db.database import Database
-from herder.domain.order import Prompt, Submission
+from herder.domain.order import OrderRequest, Prompt
 from herder.domain.pricing import Rates, count_words, needed, rank
 from herder.host.home import REVENUE_STRIPES
 from herder.store import accounts as account_sql
-from herder.store.orders import Request
+from herder.store.orders import StoredRequest
 from ledger.ids import derive
 from ledger.model import NewTransfer
 from ledger.requests import draft_transfer
@@ -63,14 +63,14 @@ TABLES = {
 
 @cache
 def words_of(prompt: Prompt) -> int:
-    """As the desk counts them; a million times is too often for a thousand prompts."""
+    """As order intake counts them; a million times is too often for a thousand prompts."""
     return count_words(prompt.counted, BYTES_PER_WORD)
 
 
 @cache
 def request_of(prompt: Prompt) -> str:
     """As it is stored."""
-    return json.dumps(Request(prompt, (), Sampling()).to_json())
+    return json.dumps(StoredRequest(prompt, (), Sampling()).to_json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Clients:
         return [f"client{number}" for number in range(self.count)]
 
 
-def call(draw: random.Random, account: str, now_us: int) -> Submission:
+def call(draw: random.Random, account: str, now_us: int) -> OrderRequest:
     """An order as somebody might submit it, for the least fee or a few times that.
 
     One in ten has to begin within the day.
@@ -102,7 +102,7 @@ def call(draw: random.Random, account: str, now_us: int) -> Submission:
     prompt = draw.choice(PROMPTS)
     tokens = draw.randint(16, 512)
     need = needed(RATES, words_of(prompt), tokens)
-    return Submission(
+    return OrderRequest(
         account=account,
         prompt=prompt,
         tokens=tokens,

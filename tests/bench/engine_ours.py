@@ -13,7 +13,7 @@ from typing import Any
 from tests.bench.engine_loads import Request, Timing
 from workers.engine.engine import Engine
 from workers.engine.stub import StubModel
-from workers.engine.work import End, Work
+from workers.engine.work import Completion, GenerationRequest
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -27,7 +27,7 @@ class Heard:
     def __init__(self) -> None:
         self.first_s = 0.0
         self.end_s = 0.0
-        self.end: End | None = None
+        self.end: Completion | None = None
         self.done = threading.Event()
 
     def on_start(self, _prompt_tokens: int) -> None:
@@ -36,7 +36,7 @@ class Heard:
     def on_text(self, _text: str) -> None:
         self.first_s = self.first_s or time.perf_counter()
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         self.end_s = time.perf_counter()
         self.end = end
         self.done.set()
@@ -78,10 +78,10 @@ def load(setup: dict[str, Any], slots: int) -> tuple[Engine, Clock]:
     return Engine(Endless(options)), llama.lib.llama_decode
 
 
-def as_work(request: Request) -> Work:
+def as_work(request: Request) -> GenerationRequest:
     """A request as the agent hands it to the engine."""
     key = f"o{next(_keys)}:1"
-    return Work(key, request.text, None, True, request.new, (), GREEDY, 0, 3600.0)
+    return GenerationRequest(key, request.text, None, True, request.new, (), GREEDY, 0, 3600.0)
 
 
 class Ours:

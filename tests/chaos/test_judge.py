@@ -51,11 +51,11 @@ def seen(house):
     plain = acknowledged(house.submit(tokens=2, fee=30))
     best = acknowledged(house.submit(tokens=2, fee=20))
     gone = acknowledged(house.submit(tokens=2, fee=25))
-    house.desk.rebid(best.id, 40)
+    house.intake.rebid(best.id, 40)
     house.now_us += 10
     told[best.id].bids.append((house.now_us, 40))
     house.now_us += 10
-    house.withdrawal.cancel(gone.id)
+    house.cancellation.cancel(gone.id)
     for order in (best, plain):
         job = house.dispatched()
         assert job.order == order.id
@@ -220,7 +220,7 @@ def test_an_order_that_came_too_late_to_be_chosen_is_no_inversion(house):
 def test_each_commit_that_moves_an_order_has_its_points():
     """Whoever adds one adds its points, or says here why it does not matter."""
     elsewhere = {
-        "Desk.refund",  # an operator's
+        "OrderIntake.refund",  # an operator's
         "Dispatcher._give_up",  # ends what cannot be sent, of which these herds have none
         "Dispatcher.sweep",  # forgets messages
         "Herd.mark",  # a second of the clock
@@ -244,4 +244,4 @@ def test_each_commit_that_moves_an_order_has_its_points():
     points = {point.rpartition("/")[0] for point in (*HERDERS, *CLIENTS) if "KILL" in point}
     for commit in commits - elsewhere:
         assert {f"{commit}/before", f"{commit}/after"} <= points, f"{commit} has no points"
-    assert {"Desk.submit", "Dispatcher._take", "Settlement.settle"} <= commits
+    assert {"OrderIntake.submit", "Dispatcher._take", "Settlement.settle"} <= commits

@@ -28,7 +28,7 @@ def calls(house):
     worker.finish(job, text="so is")
     gone = house.submit("The second of all.", tokens=2, fee=40)
     house.now_us += 10
-    house.withdrawal.cancel(gone.id)
+    house.cancellation.cancel(gone.id)
     return [
         Asked("The first of all.", answered.id, house.now_us, text="so is"),
         Asked("The second of all.", error="it went away"),

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 HERDERS = [
     *both("Dispatcher._take", "dispatch sends"),
     *both("Settlement.settle", "settle tells", "settle announces"),
-    *both("Herd.hear", "Settlement.lapse", "Withdrawal.sweep"),
+    *both("Herd.hear", "Settlement.lapse", "Cancellation.sweep"),
     "Dispatcher._take/after/TERM",
     "dispatch sends/after/TERM",
     *both("Settlement.settle", how="TERM"),
@@ -28,9 +28,9 @@ WORKERS = [
     "worker answers/before/TERM",
 ]
 CLIENTS = [
-    *both("Desk.submit", "submit nudges"),
-    *both("Desk.rebid", "Messages.send"),
-    *both("Withdrawal.cancel", "cancel tells", "cancel announces", "cancel nudges"),
+    *both("OrderIntake.submit", "submit nudges"),
+    *both("OrderIntake.rebid", "Messages.send"),
+    *both("Cancellation.cancel", "cancel tells", "cancel announces", "cancel nudges"),
 ]
 
 KILL_EACH_S = 4.0

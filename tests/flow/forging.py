@@ -19,7 +19,7 @@ from workers.wire import (
     INFERENCE_QUEUE,
     OUTCOME_TASK,
     Body,
-    Job,
+    InferenceJob,
     PrivateKey,
     seal,
 )
@@ -32,9 +32,9 @@ HEADERS_ONLY = 0x2000
 """The flags of AMQP's properties where there is nothing but the table of headers."""
 
 
-def job(**fields: Any) -> Job:
+def job(**fields: Any) -> InferenceJob:
     given = {"order": "forged", "attempt": 1, "nonce": "n", "rank": 0, "model": "stub"}
-    return Job(**{**given, "prompt": "Hi", "tokens": 5, "run_limit_s": 60, **fields})
+    return InferenceJob(**{**given, "prompt": "Hi", "tokens": 5, "run_limit_s": 60, **fields})
 
 
 def sealed(

@@ -122,7 +122,7 @@ def test_stop_strings_and_what_the_sampling_asks_reach_the_worker(herd, client):
 
     with herd.database.read() as connection:
         stored = select(order_sql.REQUEST).where(order_text.c.order_id == order)
-        asked = order_sql.Request.from_text(connection.execute(stored).scalar_one())
+        asked = order_sql.StoredRequest.from_text(connection.execute(stored).scalar_one())
     assert asked.stop == ("STOP",)
     sampling = asked.sampling
     assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.5, 0.9, 1)

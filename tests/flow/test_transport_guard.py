@@ -13,7 +13,7 @@ from workers.wire import (
     INFERENCE_QUEUE,
     NUDGE_TASK,
     OUTCOME_TASK,
-    Held,
+    AttemptRef,
     Nudge,
     Outcome,
     Outcomes,
@@ -87,7 +87,7 @@ def test_a_real_message_in_another_wrapping_runs_as_it_was_signed_and_once(herd,
     """Replayed, re-addressed, or with headers and callbacks of somebody's own."""
     worker = herd.start_worker(HERD_SLOTS="1")
     post = Post(herd, broker)
-    held = Held(order="o-1", attempt=1, nonce="n-1")
+    held = AttemptRef(order="o-1", attempt=1, nonce="n-1")
     token = herders(herd, job(order="o-1", nonce="n-1"))
     signature = {"task": INFER_TASK, "args": ["x"], "kwargs": {}, "options": {}}
     wrong_id = message([token], task_id="o-2.1")

@@ -6,7 +6,7 @@ import itertools
 import threading
 
 from workers.engine.engine import Engine
-from workers.engine.work import End, Work
+from workers.engine.work import Completion, GenerationRequest
 from workers.wire import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -19,7 +19,7 @@ class Heard:
         self.pieces: list[str] = []
         self.tokens: list[int] = []
         self.done = threading.Event()
-        self.ends: list[End] = []
+        self.ends: list[Completion] = []
 
     def on_start(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
@@ -27,18 +27,18 @@ class Heard:
     def on_text(self, text: str) -> None:
         self.pieces.append(text)
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         self.ends.append(end)
         self.done.set()
 
     @property
-    def end(self) -> End:
+    def end(self) -> Completion:
         (end,) = self.ends
         assert end.text == "".join(self.pieces)
         return end
 
 
-def work(prompt: str | None, tokens: int = 16, **changes: object) -> Work:
+def work(prompt: str | None, tokens: int = 16, **changes: object) -> GenerationRequest:
     values: dict[str, object] = {
         "key": f"o{next(_keys)}:1",
         "prompt": prompt,
@@ -50,10 +50,10 @@ def work(prompt: str | None, tokens: int = 16, **changes: object) -> Work:
         "rank": 0,
         "run_limit_s": 600.0,
     }
-    return Work(**(values | changes))  # type: ignore[arg-type]
+    return GenerationRequest(**(values | changes))  # type: ignore[arg-type]
 
 
-def run(engine: Engine, *works: Work) -> list[Heard]:
+def run(engine: Engine, *works: GenerationRequest) -> list[Heard]:
     heard = [Heard() for _ in works]
     for one, listener in zip(works, heard, strict=True):
         engine.submit(one, listener)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.live_support import Heard, run, work
 from workers.engine.engine import Engine
-from workers.engine.sequences import Row, Seq
+from workers.engine.sequences import BatchRow, Seq
 
 pytestmark = pytest.mark.live
 
@@ -44,7 +44,7 @@ def model(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
         LlamaOptions(
             path=model_path,
             slots=36,
-            donors=0,
+            prefixes=0,
             context=512,
             cells=36 * 512,
             batch_tokens=1024,
@@ -76,10 +76,10 @@ def test_copied_cells_give_the_same_logits_bit_for_bit(model: Any) -> None:
     found = []
     for slot in (0, 2):
         # the same cells in the same places: where a cell lies decides in which order sums are made
-        assert model.decode([Row(0, 0, prefix, False, NOBODY)])
+        assert model.decode([BatchRow(0, 0, prefix, False, NOBODY)])
         if slot:
             model.copy(0, slot, length)
-        assert model.decode([Row(slot, length, tail, True, NOBODY)])
+        assert model.decode([BatchRow(slot, length, tail, True, NOBODY)])
         found.append(logits(model, 1))
         for used in {0, slot}:
             model.keep(used, 0)
@@ -96,15 +96,18 @@ def test_cells_copied_between_separate_streams_are_those_computed(model_path: Pa
     prefix = model.tokenize("All about llamas, from wool to manners. " * 12, template=False)
     tail = model.tokenize("And what do llamas eat?", template=False)
     length = len(prefix)
-    assert model.decode([Row(0, 0, prefix, False, NOBODY)])
+    assert model.decode([BatchRow(0, 0, prefix, False, NOBODY)])
     model.copy(0, 1, length)
     model.copy(1, 2, length - 20)  # a copy of a copy, and of a part of it, in the same step
-    rows = [Row(1, length, tail, True, NOBODY), Row(2, length - 20, prefix[-20:], False, NOBODY)]
+    rows = [
+        BatchRow(1, length, tail, True, NOBODY),
+        BatchRow(2, length - 20, prefix[-20:], False, NOBODY),
+    ]
     assert model.decode(rows)
     copied = logits(model, 1)
-    assert model.decode([Row(2, length, tail, True, NOBODY)])
+    assert model.decode([BatchRow(2, length, tail, True, NOBODY)])
     partly = logits(model, 1)
-    assert model.decode([Row(0, length, tail, True, NOBODY)])
+    assert model.decode([BatchRow(0, length, tail, True, NOBODY)])
     computed = logits(model, 1)
     model.close()
     assert np.array_equal(copied, computed)
@@ -114,13 +117,15 @@ def test_cells_copied_between_separate_streams_are_those_computed(model_path: Pa
 def test_a_batched_rows_logits_agree_with_those_of_the_prompt_alone(model: Any) -> None:
     assert len(PROMPTS) == 32
     prompts = [model.tokenize(prompt, template=False) for prompt in PROMPTS]
-    assert model.decode([Row(slot, 0, tokens, True, NOBODY) for slot, tokens in enumerate(prompts)])
+    assert model.decode(
+        [BatchRow(slot, 0, tokens, True, NOBODY) for slot, tokens in enumerate(prompts)]
+    )
     together = logits(model, len(prompts))
     firsts = model.sample([None] * len(prompts))
     clear = 0
     for slot, tokens in enumerate(prompts):
         model.keep(slot, 0)
-        assert model.decode([Row(slot, 0, tokens, True, NOBODY)])
+        assert model.decode([BatchRow(slot, 0, tokens, True, NOBODY)])
         alone = logits(model, 1)[0]
         model.keep(slot, 0)
         assert np.abs(centred(together[slot]) - centred(alone)).max() < TOLERANCE
@@ -146,12 +151,12 @@ def test_a_shared_system_prompt_is_computed_once(model_path: Path) -> None:
     assert engine.metrics.prefilled + engine.metrics.reused == sum(
         one.prompt_tokens for one in heard
     )
-    (donor,) = engine._scheduler.donors
-    assert length - 16 < donor.past <= length
+    (prefix,) = engine._scheduler.prefixes
+    assert length - 16 < prefix.computed <= length
     later = run(engine, *(work(f"Nothing of that, {i}", 2) for i in range(40)))
     assert all(one.end.generated for one in later)
     assert system not in later[0].end.text
-    assert donor not in engine._scheduler.donors, "nobody wanted it any more"
+    assert prefix not in engine._scheduler.prefixes, "nobody wanted it any more"
     assert engine.stop()
 
 
@@ -200,8 +205,8 @@ def test_a_thousand_random_submissions_and_stops_leave_no_cell_in_use(engine: En
     assert all(len(one.ends) == 1 for one in heard)
     assert {one.end.reason for one in heard} == {"stop", "length", "cancelled"}
     assert engine.idle
-    donors = {donor.slot: donor.past for donor in engine._scheduler.donors}
+    prefixes = {prefix.slot: prefix.computed for prefix in engine._scheduler.prefixes}
     for slot in range(model._sequences):
         held = lib.llama_memory_seq_pos_max(model._memory, slot) + 1
-        assert held == model._past[slot] == donors.get(slot, 0)
-    assert engine._scheduler.reserved == (0 if model.facts.separate else sum(donors.values()))
+        assert held == model._past[slot] == prefixes.get(slot, 0)
+    assert engine._scheduler.reserved == (0 if model.facts.separate else sum(prefixes.values()))

@@ -168,7 +168,7 @@ def test_the_same_schedule_gives_the_same_text(model_path: Path) -> None:
     from workers.llama.options import LlamaOptions
 
     def texts() -> list[str]:
-        # a fresh one: donors that stay from earlier work would cut the prompts elsewhere, and
+        # a fresh one: prefixes that stay from earlier work would cut the prompts elsewhere, and
         # near-ties would fall the other way
         engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=8, cells=2048)))
         works = [work(f"Once, {i} llamas", 24, raw=False) for i in range(12)]

@@ -63,7 +63,7 @@ def child(model_path: Path):
 def test_batches_that_llama_cpp_refuses_or_dies_of_do_not_reach_it(child) -> None:
     child(
         """
-        model = load(slots=3, donors=1, cells=512, batch_tokens=64, unified=True)
+        model = load(slots=3, prefixes=1, cells=512, batch_tokens=64, unified=True)
         for rows in (
             [],
             [row(4, 0, [1])],
@@ -97,7 +97,7 @@ def test_batches_that_llama_cpp_refuses_or_dies_of_do_not_reach_it(child) -> Non
 def test_a_full_cache_changes_nothing_and_passes_when_there_is_room(child) -> None:
     child(
         """
-        model = load(slots=2, donors=0, cells=256, batch_tokens=256, unified=True)
+        model = load(slots=2, prefixes=0, cells=256, batch_tokens=256, unified=True)
         assert model.facts.cells == 256
         assert model.decode([row(0, 0, [504] * 200)])
         assert not model.decode([row(1, 0, [504] * 100, True)])
@@ -115,7 +115,7 @@ def test_preempted_work_ends_as_it_would_have(child) -> None:
     child(
         """
         from workers.engine.scheduler import Scheduler
-        engine = Engine(load(slots=4, donors=0, cells=256, batch_tokens=128, unified=True))
+        engine = Engine(load(slots=4, prefixes=0, cells=256, batch_tokens=128, unified=True))
         # a scheduler that believes in more cells than there are
         engine._scheduler = Scheduler(slots=4, cells=4000, batch_tokens=128, can_share=True)
         works = [work(f"The alphabet: a b c d e f g h i j k", 60, rank=i) for i in range(4)]
@@ -141,7 +141,7 @@ def test_sizes_that_llama_cpp_rounds_cuts_or_refuses(child) -> None:
             dict(cells=1000, unified=True),
             dict(cells=10, unified=True),
             dict(cells=300, batch_tokens=2048, step_tokens=2048),
-            dict(slots=64, batch_tokens=8, donors=16),
+            dict(slots=64, batch_tokens=8, prefixes=16),
             dict(context=300),
             dict(context=10**9),
             dict(unified=False, slots=3, context=1000),
@@ -171,7 +171,7 @@ def test_separate_streams_copy_whole_and_cut(child) -> None:
     child(
         """
         engine = Engine(load(unified=False, slots=4, context=512))
-        assert engine.facts.can_share and engine.facts.donors == 0
+        assert engine.facts.can_share and engine.facts.prefixes == 0
         system = "You know all about llamas and alpacas and tell it to everybody. " * 4
         heard = run(engine, *(work(system + str(i), 6) for i in range(9)))
         assert all(one.end.generated for one in heard)

@@ -48,7 +48,7 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
         return found
 
     unset = facts()
-    expected = {"slots": 16, "cells": 32768, "donors": 0, "batch_tokens": 512, "step_tokens": 512}
+    expected = {"slots": 16, "cells": 32768, "prefixes": 0, "batch_tokens": 512, "step_tokens": 512}
     expected |= {"context": 2048, "can_share": True, "weights": "as in the file"}
     expected |= {"separate": True}
     assert expected.items() <= unset.items()
@@ -63,11 +63,11 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
         HERD_KV_TYPE="f32",
         HERD_REQUANTIZE="q8_0",
     )
-    expected = {"slots": 3, "cells": 1024, "donors": 2, "batch_tokens": 128, "step_tokens": 64}
+    expected = {"slots": 3, "cells": 1024, "prefixes": 2, "batch_tokens": 128, "step_tokens": 64}
     expected |= {"context": 1024, "threads": 1, "weights": "q8_0"}
     assert expected.items() <= changed.items()
     separate = facts(HERD_SHARE_PREFIXES="no", HERD_SLOTS="4", HERD_FLASH_ATTENTION="off")
-    expected = {"slots": 4, "cells": 32768, "context": 8192, "donors": 0, "can_share": False}
+    expected = {"slots": 4, "cells": 32768, "context": 8192, "prefixes": 0, "can_share": False}
     assert expected.items() <= separate.items()
     most = facts(
         HERD_KV_LAYOUT="unified",
@@ -76,7 +76,7 @@ def test_every_setting_of_the_engine_reaches_it(model_path: Path, tmp_path: Path
         HERD_CONTEXT="512",
         HERD_CELLS="256",
     )
-    expected = {"slots": 255, "cells": 512, "context": 512, "donors": 1}
+    expected = {"slots": 255, "cells": 512, "context": 512, "prefixes": 1}
     assert expected.items() <= most.items(), "an order of the context that was asked for fits"
 
 

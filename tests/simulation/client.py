@@ -11,14 +11,14 @@ from sqlalchemy.exc import OperationalError
 
 from herder.accounts.accounts import Accounts, open_ledger
 from herder.db.outages import CommitUnknown
-from herder.domain.order import Order, Prompt, State, Submission
+from herder.domain.order import Order, OrderRequest, Prompt, State
 from herder.errors import (
     FeeAboveMax,
     FeeTooLow,
     HerdError,
     HerdUnavailable,
+    IdempotencyKeyReused,
     InsufficientBalance,
-    KeyReused,
     QuoteExpired,
     RateLimited,
 )
@@ -41,7 +41,7 @@ RETRIES = 6
 class Call:
     """A submission, and what came of it."""
 
-    submission: Submission
+    submission: OrderRequest
     words: int
     order_id: str | None = None
     tries: int = 0
@@ -140,7 +140,7 @@ class Clients:
         if rng.random() < 0.1:
             prompt = Prompt(None, (ChatMessage(role="user", content=text),))
         now_us = process.clock_us()
-        submission = Submission(
+        submission = OrderRequest(
             account=process.machine,
             prompt=prompt,
             tokens=tokens,
@@ -159,7 +159,7 @@ class Clients:
     # Submissions
 
     def _submit(self, process: Process, call: Call) -> None:
-        desk = self._room.parts.desk(
+        intake = self._room.parts.intake(
             self._room.database,
             open_ledger(process.clock_us),
             clock_us=process.clock_us,
@@ -171,7 +171,7 @@ class Clients:
             self._time.count("a call is repeated")
         before = self._shadow.commits
         try:
-            order = desk.submit(call.submission)
+            order = intake.submit(call.submission)
         except Crash:
             self._again(call, 1_000_000)
             raise
@@ -329,11 +329,11 @@ class Clients:
     def _reuse_key(self, process: Process, call: Call) -> None:
         self._time.count("a key is used for another call")
         other = replace(call.submission, tokens=call.submission.tokens + 1)
-        desk = self._room.parts.desk(
+        intake = self._room.parts.intake(
             self._room.database, open_ledger(process.clock_us), clock_us=process.clock_us
         )
         try:
-            desk.submit(other)
-        except (KeyReused, HerdUnavailable, OperationalError):
+            intake.submit(other)
+        except (IdempotencyKeyReused, HerdUnavailable, OperationalError):
             return
         raise Broken("accepted", "a key stands for two calls")

@@ -36,10 +36,10 @@ AWAY_S = (0.3, 1, 3, 10, 40)
 """How long it is away. The longest is more than `herder.db.database.SETTLE_S`."""
 
 CALLS = {
-    "Desk.submit": "a submission",
-    "Desk.rebid": "a bid",
-    "Desk.refund": "a refund",
-    "Withdrawal.cancel": "a cancellation",
+    "OrderIntake.submit": "a submission",
+    "OrderIntake.rebid": "a bid",
+    "OrderIntake.refund": "a refund",
+    "Cancellation.cancel": "a cancellation",
     "Quotes.quote": "a quote",
     "Answers.answer": "a wait",
     "Settlement.settle": "a settlement",

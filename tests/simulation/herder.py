@@ -16,11 +16,11 @@ import herder.db.outages as outages_module
 import herder.service.loop as service_module
 from herder.accounts.accounts import open_ledger
 from herder.errors import HerdUnavailable
-from herder.herd.heartbeats import Herd
-from herder.herd.trusted_keys import Keys
-from herder.orders.cancellation import Withdrawal
+from herder.herd.heartbeats import HeartbeatProcessor
+from herder.herd.trusted_keys import TrustedKeys
+from herder.orders.cancellation import Cancellation
 from herder.orders.dispatch import Dispatcher
-from herder.orders.intake import Desk
+from herder.orders.intake import OrderIntake
 from herder.orders.settlement import Settlement
 from herder.service.loop import Service
 from herder.service.tasks import make_guard, register
@@ -43,11 +43,11 @@ REST_US = 1_000_000
 class Parts:
     """The classes that a herder and a client are made of; a planted fault replaces one."""
 
-    desk: type[Desk] = Desk
-    withdrawal: type[Withdrawal] = Withdrawal
+    intake: type[OrderIntake] = OrderIntake
+    cancellation: type[Cancellation] = Cancellation
     settlement: type[Settlement] = Settlement
     dispatcher: type[Dispatcher] = Dispatcher
-    herd: type[Herd] = Herd
+    herd: type[HeartbeatProcessor] = HeartbeatProcessor
     service: type[Service] = Service
 
 
@@ -72,13 +72,13 @@ class SimHerder(Process):
         self._on_death = on_death
         parts, clock_us = room.parts, self.clock_us
         books = open_ledger(clock_us)
-        keys = Keys(room.database, clock_s=room.time.clock_s)
+        keys = TrustedKeys(room.database, clock_s=room.time.clock_s)
         common: Any = {"clock_us": clock_us}
         self._failures: list[Exception] = []
         self.service = parts.service(
             database=room.database,
             settlement=parts.settlement(room.database, books, room.settings, **common),
-            withdrawal=parts.withdrawal(room.database, books, room.settings, **common),
+            cancellation=parts.cancellation(room.database, books, room.settings, **common),
             dispatcher=parts.dispatcher(
                 room.database,
                 books,
@@ -198,7 +198,7 @@ class SimHerder(Process):
 class _CelerySide:
     """The tasks of `herder.service.tasks` behind their guard, without Celery."""
 
-    def __init__(self, service: Service, keys: Keys) -> None:
+    def __init__(self, service: Service, keys: TrustedKeys) -> None:
         self.herd_guard = make_guard(lambda: keys)
         self._tasks: dict[str, Callable[[Any, str], None]] = {}
         register(cast("Any", self), lambda: service)

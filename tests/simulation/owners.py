@@ -21,16 +21,16 @@ from herder.errors import (
     RefundRefused,
     ResultTimeout,
 )
-from herder.orders.reader import Answers
+from herder.orders.reader import OrderReader
 from herder.orders.retention import purge
-from herder.orders.watcher import Watcher
+from herder.orders.watcher import CompletionWatcher
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.shadow import RUNNING, WAITING, Row, Shadow
 from tests.simulation.truth import Truth
 from workers.transport.streams import Streams
-from workers.wire import Held, StopAttempt, control_stream, seal
+from workers.wire import AttemptRef, CancelAttempt, control_stream, seal
 
 ACCOUNTS = ("ada", "bob", "cy", "poor")
 LIMITED = "cy"
@@ -86,12 +86,12 @@ class Owners:
         if rng.random() < 0.03:
             self._soon(1_000_000, account, self._set_rates)
 
-    def _desk(self, process: Process) -> Any:
+    def _intake(self, process: Process) -> Any:
         books = open_ledger(process.clock_us)
-        return self._room.parts.desk(self._room.database, books, clock_us=process.clock_us)
+        return self._room.parts.intake(self._room.database, books, clock_us=process.clock_us)
 
-    def _withdrawal(self, process: Process) -> Any:
-        return self._room.parts.withdrawal(
+    def _cancellation(self, process: Process) -> Any:
+        return self._room.parts.cancellation(
             self._room.database,
             open_ledger(process.clock_us),
             self._room.settings,
@@ -101,7 +101,7 @@ class Owners:
     def _wait(self, process: Process, order_id: str) -> None:
         """Look for an order's end, as who waits does each second, whatever else he is told."""
         database, redis = self._room.database, self._room.redis
-        answers = Answers(database, cast("Streams", redis), cast("Watcher", None))
+        answers = OrderReader(database, cast("Streams", redis), cast("CompletionWatcher", None))
         try:
             result = answers.result(order_id, 0)
         except ResultTimeout:
@@ -121,7 +121,7 @@ class Owners:
 
     def _give_up(self, process: Process, order_id: str) -> None:
         try:
-            order = self._withdrawal(process).cancel(order_id)
+            order = self._cancellation(process).cancel(order_id)
         except OrderNotFound:
             if order_id in self._shadow.by_id:
                 raise Broken("one_order", f"{order_id[:8]} is there and was not found") from None
@@ -134,7 +134,7 @@ class Owners:
         before = self._shadow.by_id[order_id]
         self._truth.called_off.add(order_id)
         try:
-            order = self._withdrawal(process).cancel(order_id, account=process.machine)
+            order = self._cancellation(process).cancel(order_id, account=process.machine)
         except (HerdUnavailable, OperationalError):
             self._soon(500_000, process.machine, lambda p: self._cancel(p, order_id))
             return
@@ -161,9 +161,9 @@ class Owners:
         """Tell the worker that has it, as whoever calls `cancel` does."""
         if order.state is not State.RUNNING or not order.instance or not order.nonce:
             return
-        held = Held(order=order.id, attempt=order.attempt, nonce=order.nonce)
+        held = AttemptRef(order=order.id, attempt=order.attempt, nonce=order.nonce)
         token = seal(
-            StopAttempt(held=held, reason="cancelled"),
+            CancelAttempt(held=held, reason="cancelled"),
             HERDER_KEY,
             sender="herder",
             audience=control_stream(order.instance),
@@ -178,7 +178,7 @@ class Owners:
         before = self._shadow.by_id[order_id]
         commits = self._shadow.commits
         try:
-            self._desk(process).rebid(order_id, fee, account=process.machine)
+            self._intake(process).rebid(order_id, fee, account=process.machine)
         except CommitUnknown:
             # The same fee again changes nothing.
             self._soon(500_000, process.machine, lambda p: self._rebid(p, order_id, fee))
@@ -213,7 +213,7 @@ class Owners:
         row = self._shadow.by_id[order_id]
         amount = max(1, row.charged // 2) if self._time.rng.random() < 0.5 else None
         try:
-            self._desk(process).refund(
+            self._intake(process).refund(
                 order_id, amount, "the operator's", refund_id=self._time.new_id()
             )
         except (RefundRefused, HerdUnavailable, OperationalError):
@@ -231,10 +231,10 @@ class Owners:
     def _meddle(self, process: Process, order_id: str) -> None:
         """Another account's owner cancels it, and bids for it: there is no such order."""
         self._time.count("another's order is asked for")
-        desk, withdrawal = self._desk(process), self._withdrawal(process)
+        intake, cancellation = self._intake(process), self._cancellation(process)
         for meddle in (
-            lambda: withdrawal.cancel(order_id, account=process.machine),
-            lambda: desk.rebid(order_id, RICH, account=process.machine),
+            lambda: cancellation.cancel(order_id, account=process.machine),
+            lambda: intake.rebid(order_id, RICH, account=process.machine),
         ):
             try:
                 meddle()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy.exc import OperationalError
 
-from herder.domain.order import Order, Submission
+from herder.domain.order import Order, OrderRequest
 from herder.domain.pricing import Rates, needed
 from herder.domain.quote_terms import QUOTE_S, Terms
 from herder.domain.signed_tokens import read_quote, sign_quote
@@ -30,7 +30,7 @@ class Quoting:
         self._time = room.time
         self._truth = truth
 
-    def ask(self, process: Process, call: Submission) -> Submission | None:
+    def ask(self, process: Process, call: OrderRequest) -> OrderRequest | None:
         """The same call with a quote; None where it is refused as it stands, or nobody answers.
 
         Some quotes were asked for almost a minute ago, and will not hold for long.
@@ -51,7 +51,7 @@ class Quoting:
         self._truth.quotes.append(terms)
         return replace(call, quote=terms)
 
-    def accepted(self, call: Submission, order: Order, *, first_bid: bool) -> None:
+    def accepted(self, call: OrderRequest, order: Order, *, first_bid: bool) -> None:
         """Judge an order whose client was told that it was taken."""
         quote = call.quote
         if quote is None:
@@ -71,7 +71,7 @@ class Quoting:
         self._time.count("a call is refused for its quote's age")
         return quote is not None and process.clock_us() >= quote.expires_s * 1_000_000
 
-    def needs(self, call: Submission, words: int, told: int) -> bool:
+    def needs(self, call: OrderRequest, words: int, told: int) -> bool:
         """Whether an order may need as much as its client was told."""
         if call.quote is not None:
             return told == call.quote.needed

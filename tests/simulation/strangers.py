@@ -16,8 +16,8 @@ from workers.wire import (
     HERDER_QUEUE,
     INFERENCE_QUEUE,
     OUTCOME_TASK,
+    AttemptRef,
     Claim,
-    Held,
     Marker,
     Outcome,
     Outcomes,
@@ -109,7 +109,7 @@ class Strangers:
 
     def _mark(self, row: Row) -> None:
         """A worker turns the listening clock forwards, and claims for another."""
-        held = Held(order=row.id, attempt=row.attempt, nonce=self._time.new_nonce())
+        held = AttemptRef(order=row.id, attempt=row.attempt, nonce=self._time.new_nonce())
         for body in (Marker(number=10**6), Claim(held=(held,))):
             token = seal(
                 body,

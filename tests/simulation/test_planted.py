@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from herder.domain.order import State
-from herder.herd.heartbeats import Herd
-from herder.market import order_price as priced_module
-from herder.orders import cancellation as withdrawal_module
-from herder.orders import closing as endings_module
-from herder.orders import intake as desk_module
+from herder.herd.heartbeats import HeartbeatProcessor
+from herder.market import order_price as order_price_module
+from herder.orders import cancellation as cancellation_module
+from herder.orders import closing as closing_module
+from herder.orders import intake as intake_module
 from herder.orders import settlement as settlement_module
-from herder.orders.cancellation import Withdrawal
-from herder.orders.closing import Plan
+from herder.orders.cancellation import Cancellation
+from herder.orders.closing import ClosingBatch
 from herder.orders.dispatch import Dispatcher
-from herder.orders.intake import Desk
+from herder.orders.intake import OrderIntake
 from herder.orders.settlement import Settlement
 from herder.service.loop import Service
 from herder.store import book as book_sql
@@ -88,7 +88,7 @@ class _LaterHold(Ledger):
         self.waiting.append((asked, more))
 
 
-class HoldsLater(Desk):
+class HoldsLater(OrderIntake):
     def submit(self, call):
         books = self._ledger
         self._ledger = later = _LaterHold(books)
@@ -101,7 +101,7 @@ class HoldsLater(Desk):
 
 
 def test_a_hold_outside_of_the_transaction():
-    assert found(Parts(desk=HoldsLater)) == "hold"
+    assert found(Parts(intake=HoldsLater)) == "hold"
 
 
 class PublishesFirst(Dispatcher):
@@ -156,7 +156,7 @@ class _KeepsHolds(Ledger):
         return None
 
 
-class KeepsOldHold(Desk):
+class KeepsOldHold(OrderIntake):
     def rebid(self, *asked, **more):
         books = self._ledger
         self._ledger = _KeepsHolds(books)
@@ -167,7 +167,7 @@ class KeepsOldHold(Desk):
 
 
 def test_a_rebid_that_keeps_the_old_hold():
-    assert found(Parts(desk=KeepsOldHold)) == "rebid"
+    assert found(Parts(intake=KeepsOldHold)) == "rebid"
 
 
 class ConfirmsFirst(Service):
@@ -182,7 +182,7 @@ def test_a_confirm_before_the_commit():
     assert found(Parts(service=ConfirmsFirst)) == "confirm"
 
 
-class CountsWithoutListening(Herd):
+class CountsWithoutListening(HeartbeatProcessor):
     """A second is added when it has passed, and not when its marker was read among the beats."""
 
     time: Clockwork
@@ -233,13 +233,13 @@ def test_a_better_order_that_is_skipped(monkeypatch):
     assert found() == "order"
 
 
-# Withdrawal
+# Cancellation
 
 
-def charging(when: Callable[[Any], bool]) -> type[Plan]:
+def charging(when: Callable[[Any], bool]) -> type[ClosingBatch]:
     """A plan that charges for a token that nobody delivered."""
 
-    class Charges(Plan):
+    class Charges(ClosingBatch):
         def end(self, order, state, now_us, outcome, failure=None):
             if outcome is None and when(order):
                 outcome = Outcome.model_construct(
@@ -260,12 +260,14 @@ def charging(when: Callable[[Any], bool]) -> type[Plan]:
 
 
 def test_a_cancel_of_a_waiting_order_that_charges(monkeypatch):
-    monkeypatch.setattr(withdrawal_module, "Plan", charging(lambda order: order.waits))
+    monkeypatch.setattr(cancellation_module, "ClosingBatch", charging(lambda order: order.waits))
     assert found() == "charge"
 
 
 def test_an_overdue_end_that_charges(monkeypatch):
-    monkeypatch.setattr(withdrawal_module, "Plan", charging(lambda order: not order.waits))
+    monkeypatch.setattr(
+        cancellation_module, "ClosingBatch", charging(lambda order: not order.waits)
+    )
     assert found(prepare=often(hangs=0.9)) == "charge"
 
 
@@ -281,7 +283,7 @@ def test_an_expiry_that_ends_an_order_that_was_begun(monkeypatch):
         found = order_sql.get_orders(connection, [row.id for row in rows])
         return list(found.values())[:limit]
 
-    monkeypatch.setattr(withdrawal_module, "_is_late", late)
+    monkeypatch.setattr(cancellation_module, "_is_late", late)
     monkeypatch.setattr(book_sql, "late", all_late)
     assert found() == "start_by"
 
@@ -301,30 +303,30 @@ def test_a_call_off_that_a_lapse_forgets(monkeypatch):
     assert found(prepare=often(worker_dies=0.1)) == "cancel"
 
 
-class EndsTooEarly(Withdrawal):
+class EndsTooEarly(Cancellation):
     """Waits for no worker: a cancelled order that runs is over at once."""
 
     def cancel(self, order_id, *, account=None):
         order = super().cancel(order_id, account=account)
         if order.state is State.RUNNING:
             with self._database.write() as connection:
-                plan = Plan()
+                plan = ClosingBatch()
                 order = plan.end(order, State.CANCELLED, self._clock_us(), None)
                 plan.write(connection, self._ledger, self._clock_us())
         return order
 
 
 def test_a_cancelled_order_that_does_not_wait_for_its_worker():
-    assert found(Parts(withdrawal=EndsTooEarly)) == "lease"
+    assert found(Parts(cancellation=EndsTooEarly)) == "lease"
 
 
-class Anybodys(Withdrawal):
+class Anybodys(Cancellation):
     def cancel(self, order_id, *, account=None):  # noqa: ARG002 (the fault)
         return super().cancel(order_id)
 
 
 def test_a_cancel_by_another_account():
-    assert found(Parts(withdrawal=Anybodys)) == "others"
+    assert found(Parts(cancellation=Anybodys)) == "others"
 
 
 # Late answers
@@ -370,22 +372,22 @@ def test_a_purge_of_what_still_runs(monkeypatch):
 
 
 def test_a_quote_whose_rates_are_forgotten(monkeypatch):
-    price = priced_module.price
+    price = order_price_module.price
 
     def forgetful(connection, call, now_us):
         return price(connection, replace(call, quote=None), now_us)
 
-    monkeypatch.setattr(desk_module, "price", forgetful)
+    monkeypatch.setattr(intake_module, "price", forgetful)
     assert found() == "quote"
 
 
 def test_a_quote_that_holds_for_ever(monkeypatch):
-    require = priced_module.require_quoted
+    require = order_price_module.require_quoted
 
     def patient(terms, *, now_us, **order):
         require(terms, now_us=0, **order)
 
-    monkeypatch.setattr(priced_module, "require_quoted", patient)
+    monkeypatch.setattr(order_price_module, "require_quoted", patient)
     assert found() in ("price", "quote")
 
 
@@ -405,16 +407,16 @@ def test_a_plan_that_tells_of_failures_and_cancellations_alone(monkeypatch):
 
 
 def test_an_answer_that_is_forgotten(monkeypatch):
-    monkeypatch.setattr(endings_module, "deliver", lambda *_: None)
+    monkeypatch.setattr(closing_module, "deliver", lambda *_: None)
     assert found() == "answer"
 
 
 def test_an_answer_in_a_transaction_of_its_own(monkeypatch):
-    deliver, late = endings_module.deliver, []
+    deliver, late = closing_module.deliver, []
 
     def later(connection, letters, now_us):
         deliver(connection, late, now_us)
         late[:] = letters
 
-    monkeypatch.setattr(endings_module, "deliver", later)
+    monkeypatch.setattr(closing_module, "deliver", later)
     assert found() == "answer"

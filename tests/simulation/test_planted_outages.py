@@ -9,8 +9,8 @@ import pytest
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.errors import HerdUnavailable
-from herder.orders.intake import Desk
-from herder.orders.reader import Answers
+from herder.orders.intake import OrderIntake
+from herder.orders.reader import OrderReader
 from tests.simulation.herder import Parts
 from tests.simulation.test_planted import found, often
 
@@ -20,7 +20,7 @@ def _clean(clean_environment):
     """No settings of whoever runs the tests."""
 
 
-class TakesAnew(Desk):
+class TakesAnew(OrderIntake):
     """Draws another id for each try: one that was made and not heard of is there as well."""
 
     def submit(self, call):
@@ -28,7 +28,7 @@ class TakesAnew(Desk):
 
 
 def test_a_call_that_is_taken_anew_when_its_commit_was_cut_off():
-    assert found(Parts(desk=TakesAnew), often(cut_commit=0.1)) == "one_order"
+    assert found(Parts(intake=TakesAnew), often(cut_commit=0.1)) == "one_order"
 
 
 def test_a_cut_off_commit_that_counts_as_not_made(monkeypatch):
@@ -44,11 +44,11 @@ def test_a_cut_off_commit_that_counts_as_not_made(monkeypatch):
 
 
 def test_a_wait_that_tells_another_charge(monkeypatch):
-    answer = Answers.answer
+    answer = OrderReader.answer
 
     def wrong(answers, order_id):
         result = answer(answers, order_id)
         return replace(result, receipt=replace(result.receipt, charged=result.receipt.charged + 1))
 
-    monkeypatch.setattr(Answers, "answer", wrong)
+    monkeypatch.setattr(OrderReader, "answer", wrong)
     assert found() == "told"

@@ -21,21 +21,21 @@ from workers.wire import (
     INFERENCE_QUEUE,
     MAX_HELD,
     Announcement,
+    AttemptRef,
     Beat,
     Body,
+    CancelAttempt,
     Claim,
     Confirm,
     Drain,
     Failure,
-    Farewell,
     FinishReason,
-    Held,
-    Job,
+    InferenceJob,
     Outcome,
     PrivateKey,
-    Refuse,
-    StopAttempt,
+    Reject,
     WireError,
+    WorkerStopped,
     control_stream,
     seal,
     unseal,
@@ -54,7 +54,7 @@ HERDERS = {HERDER_KEY.kid: HERDER_KEY.public}
 class Run:
     """An attempt that this worker has."""
 
-    job: Job
+    job: InferenceJob
     began_us: int
     token_us: int
     called_off: Literal["cancelled", "deadline"] | None = None
@@ -155,7 +155,7 @@ class SimWorker(Process):
             self._read_on()
             return
         job = envelope.body
-        assert isinstance(job, Job)
+        assert isinstance(job, InferenceJob)
         key = _key(job.held)
         if key in self._running or key in self._ended or key in self.box:
             self._read_on()
@@ -312,15 +312,15 @@ class SimWorker(Process):
         if isinstance(body, Confirm):
             for held in body.held:
                 self.box.forget(_key(held))
-        elif isinstance(body, StopAttempt):
+        elif isinstance(body, CancelAttempt):
             self._stop(body)
-        elif isinstance(body, Refuse):
+        elif isinstance(body, Reject):
             self.time.note(f"is refused: {body.reason[:50]}")
             self.die()
         elif isinstance(body, Drain):
             self.drain()
 
-    def _stop(self, stop: StopAttempt) -> None:
+    def _stop(self, stop: CancelAttempt) -> None:
         key = _key(stop.held)
         run = self._running.get(key)
         if stop.reason == "void":
@@ -360,7 +360,7 @@ class SimWorker(Process):
             self.time.after(100_000, self._engine, lambda: self._close(until_us))
             return
         try:
-            self._say(Farewell())
+            self._say(WorkerStopped())
         except RedisError:
             self.time.note("says no farewell")
         self.die()
@@ -371,5 +371,5 @@ class SimWorker(Process):
         return not (len(self.box) or self._running or self._coming)
 
 
-def _key(held: Held) -> str:
+def _key(held: AttemptRef) -> str:
     return f"{held.order}:{held.attempt}"

@@ -28,21 +28,21 @@ from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import event, order_text, orders, outbox
 from herder.db.tables import message as message_rows
-from herder.domain.order import Order, Prompt, Submission
+from herder.domain.order import Order, OrderRequest, Prompt
 from herder.errors import AccountExists
-from herder.herd.heartbeats import Heard, Herd
+from herder.herd.heartbeats import HeartbeatProcessor, HeartbeatResult
 from herder.herd.herder_key import load_herder_key
-from herder.herd.trusted_keys import Keys
+from herder.herd.trusted_keys import TrustedKeys
 from herder.host import home
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
 from herder.messages.inbox import read_inbox
-from herder.orders.cancellation import Withdrawal
-from herder.orders.closing import Settled
+from herder.orders.cancellation import Cancellation
+from herder.orders.closing import ClosingResult
 from herder.orders.dispatch import Dispatcher
-from herder.orders.intake import Desk
+from herder.orders.intake import OrderIntake
 from herder.orders.set_aside import SetAside
-from herder.orders.settlement import Answer, Settlement
+from herder.orders.settlement import ReceivedOutcome, Settlement
 from herder.service.loop import Service
 from herder.service.upkeep import make_upkeep
 from herder.settings import InitialPolicy, load_settings
@@ -50,9 +50,9 @@ from herder.store import api_keys as key_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
-from herder.webhooks.deliverer import Deliverer, Limits
+from herder.webhooks.deliverer import Deliverer, DeliveryLimits
 from herder.webhooks.endpoints import Webhooks
-from herder.webhooks.messages import Request
+from herder.webhooks.messages import WebhookRequest
 from herder.webhooks.schedule import Reply
 from herder.webhooks.signing import Sealer
 from tests.support.sqlite_file import prepare
@@ -61,19 +61,19 @@ from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
     Announcement,
+    AttemptRef,
     Beat,
     Body,
+    CancelAttempt,
     Claim,
     Confirm,
     Envelope,
     Failure,
-    Farewell,
-    Held,
-    Job,
+    InferenceJob,
     Marker,
     Outcome,
     PrivateKey,
-    StopAttempt,
+    WorkerStopped,
     unseal,
 )
 
@@ -102,13 +102,13 @@ class FakeReceiver:
     """Takes what a deliverer sends: each try is answered as the test says, at once or later."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[WebhookRequest] = []
         self.replies: list[Reply] = []
         self.reply = Reply(200)
         self.later: list[Callable[[], None]] | None = None
         """Where set, what answers each try, to be called by the test."""
 
-    def send(self, request: Request, done: Callable[[Reply], None]) -> None:
+    def send(self, request: WebhookRequest, done: Callable[[Reply], None]) -> None:
         self.requests.append(request)
         reply = self.replies.pop(0) if self.replies else self.reply
         if self.later is None:
@@ -137,16 +137,16 @@ class FakeWorker:
     model: str = MODEL
     tokens_per_s: int = 0
     number: int = 0
-    held: list[Held] = field(default_factory=list)
+    held: list[AttemptRef] = field(default_factory=list)
 
     def beat(
         self,
-        running: Sequence[Held] | None = None,
-        unconfirmed: Sequence[Held] = (),
+        running: Sequence[AttemptRef] | None = None,
+        unconfirmed: Sequence[AttemptRef] = (),
         *,
         draining: bool = False,
         number: int | None = None,
-    ) -> Heard:
+    ) -> HeartbeatResult:
         """One beat; it names what the worker holds unless the test says otherwise."""
         self.number = self.number + 1 if number is None else number
         body = Beat(
@@ -164,7 +164,7 @@ class FakeWorker:
         )
         return self.says(body)
 
-    def says(self, *bodies: Body) -> Heard:
+    def says(self, *bodies: Body) -> HeartbeatResult:
         """What it says, taken in as one batch."""
         return self.house.herd.hear([self.envelope(body) for body in bodies])
 
@@ -172,16 +172,16 @@ class FakeWorker:
         """A message of this worker whose signature was checked."""
         return Envelope(self.key.kid, self.instance, body)
 
-    def claim(self, job: Job) -> Heard:
+    def claim(self, job: InferenceJob) -> HeartbeatResult:
         """Show up with an attempt."""
         self.held.append(job.held)
         return self.says(Claim(held=(job.held,)))
 
     def leave(self) -> None:
         """Say farewell."""
-        self.says(Farewell())
+        self.says(WorkerStopped())
 
-    def outcome(self, job: Job, **fields: Any) -> Outcome:
+    def outcome(self, job: InferenceJob, **fields: Any) -> Outcome:
         """How an attempt ended: completed with all its tokens, unless the test says otherwise."""
         if job.held in self.held:
             self.held.remove(job.held)
@@ -192,21 +192,21 @@ class FakeWorker:
             given = {"generated": 0}
         return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, **{**given, **fields})
 
-    def answer(self, job: Job, **fields: Any) -> Answer:
+    def answer(self, job: InferenceJob, **fields: Any) -> ReceivedOutcome:
         """An outcome as it reaches the settlement."""
-        return Answer(self.outcome(job, **fields), self.instance, self.key.kid)
+        return ReceivedOutcome(self.outcome(job, **fields), self.instance, self.key.kid)
 
-    def finish(self, job: Job, **fields: Any) -> Settled:
+    def finish(self, job: InferenceJob, **fields: Any) -> ClosingResult:
         """Send an outcome, and have it settled."""
         return self.house.settlement.settle([self.answer(job, **fields)])
 
-    def fail(self, job: Job, *, permanent: bool, **more: Any) -> Settled:
+    def fail(self, job: InferenceJob, *, permanent: bool, **more: Any) -> ClosingResult:
         """Send an outcome that failed."""
         said = {"code": "stub_trouble", "message": "It went wrong.", **more}
         failure = Failure(permanent=permanent, **said)
         return self.finish(job, result="failed", failure=failure)
 
-    def hand_back(self, job: Job) -> Settled:
+    def hand_back(self, job: InferenceJob) -> ClosingResult:
         """Send an attempt back as it came."""
         return self.finish(job, result="handed_back")
 
@@ -237,13 +237,15 @@ class House:
         self.accounts = Accounts(self.database, self.books, clock_us=self.clock)
         self.grants = Grants(self.database, self.books, clock_us=self.clock)
         self.api_keys = ApiKeys(self.database, clock_us=self.clock)
-        self.desk = Desk(self.database, self.books, clock_us=self.clock)
+        self.intake = OrderIntake(self.database, self.books, clock_us=self.clock)
         self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
-        self.withdrawal = Withdrawal(self.database, self.books, self.settings, clock_us=self.clock)
+        self.cancellation = Cancellation(
+            self.database, self.books, self.settings, clock_us=self.clock
+        )
         self.aside = SetAside(self.database, self.books, clock_us=self.clock)
         self.publisher = FakePublisher()
         self.dispatcher = self.new_dispatcher(self.publisher)
-        self.herd = Herd(self.database, self.settings, clock_us=self.clock)
+        self.herd = HeartbeatProcessor(self.database, self.settings, clock_us=self.clock)
         self.sealer = Sealer(self.key)
         self.webhooks = Webhooks(
             self.database,
@@ -254,7 +256,7 @@ class House:
         )
         self.messages = Messages(
             self.database,
-            self.desk,
+            self.intake,
             self.accounts,
             Quotes(self.database, self.key, clock_us=self.clock),
             max_prompt_bytes=self.settings.max_prompt_bytes,
@@ -283,7 +285,7 @@ class House:
             self.database,
             self.sealer,
             receiver,
-            Limits(**limits),
+            DeliveryLimits(**limits),
             clock_us=self.clock,
             rng=random.Random(1),
         )
@@ -304,12 +306,12 @@ class House:
         given = {
             "database": self.database,
             "settlement": self.settlement,
-            "withdrawal": self.withdrawal,
+            "cancellation": self.cancellation,
             "dispatcher": self.dispatcher,
             "herd": self.herd,
             "streams": Mock() if streams is None else streams,
             "key": self.key,
-            "keys": Keys(self.database, clock_s=lambda: self.now_us / 1e6),
+            "keys": TrustedKeys(self.database, clock_s=lambda: self.now_us / 1e6),
             "name": "h-1",
             "clock_us": self.clock,
             "clock_s": lambda: self.now_us / 1e6,
@@ -337,14 +339,14 @@ class House:
             assert not heard.control
         return one
 
-    def call(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> Submission:
-        """A call as the desk gets it."""
+    def call(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> OrderRequest:
+        """A call as order intake gets it."""
         given = {"account": "default", **fields}
-        return Submission(prompt=Prompt(prompt), tokens=tokens, **given)
+        return OrderRequest(prompt=Prompt(prompt), tokens=tokens, **given)
 
     def submit(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> Order:
         """Take an order."""
-        return self.desk.submit(self.call(prompt, tokens, **fields))
+        return self.intake.submit(self.call(prompt, tokens, **fields))
 
     def send(self, *, account: str = "default", key: str | None = None, **tags: str) -> Taken:
         """Send a message; `X_Prompt` stands for `X-Prompt`."""
@@ -358,24 +360,24 @@ class House:
 
     # When
 
-    def dispatch(self, model: str = MODEL) -> list[Job]:
+    def dispatch(self, model: str = MODEL) -> list[InferenceJob]:
         """Fill the free slots; the jobs that went out, their signatures checked."""
         before = len(self.publisher.tokens)
         self.dispatcher.dispatch(model)
         return self.jobs(self.publisher.tokens[before:])
 
-    def jobs(self, tokens: Sequence[str]) -> list[Job]:
+    def jobs(self, tokens: Sequence[str]) -> list[InferenceJob]:
         """Messages as a worker reads them."""
         keys = {self.key.kid: self.key.public}
         found = []
         for token in tokens:
             now_s = self.now_us / 1_000_000
             body = unseal(token, keys, audience=INFERENCE_QUEUE, now_s=now_s).body
-            assert isinstance(body, Job)
+            assert isinstance(body, InferenceJob)
             found.append(body)
         return found
 
-    def dispatched(self) -> Job:
+    def dispatched(self) -> InferenceJob:
         """Fill the free slots with what must be one job."""
         jobs = self.dispatch()
         assert len(jobs) == 1, f"{len(jobs)} jobs went out"
@@ -395,7 +397,7 @@ class House:
         """A marker came round on the beats' stream."""
         self.herd.hear([Envelope(self.key.kid, "herder", Marker(number=number))])
 
-    def lapse(self, seconds: int, *workers: FakeWorker) -> Settled:
+    def lapse(self, seconds: int, *workers: FakeWorker) -> ClosingResult:
         """Seconds of the listening clock, then what lapsed is taken back."""
         self.pass_s(seconds, *workers)
         return self.settlement.lapse()
@@ -535,16 +537,16 @@ def _check_hold(connection: Any, books: ledger.Ledger, order: Order) -> None:
     assert (one.kind, one.amount) == expected
 
 
-def stops(heard: Heard, worker: FakeWorker) -> list[Held]:
+def stops(heard: HeartbeatResult, worker: FakeWorker) -> list[AttemptRef]:
     """The attempts that a worker was told to stop."""
     return [
         body.held
         for instance, body in heard.control
-        if instance == worker.instance and isinstance(body, StopAttempt)
+        if instance == worker.instance and isinstance(body, CancelAttempt)
     ]
 
 
-def confirms(heard: Heard, worker: FakeWorker) -> list[Held]:
+def confirms(heard: HeartbeatResult, worker: FakeWorker) -> list[AttemptRef]:
     """The outcomes that a worker was told are settled."""
     return [
         held

@@ -40,7 +40,7 @@ from workers.wire import (
     Announcement,
     Beat,
     Claim,
-    Job,
+    InferenceJob,
     Outcomes,
     PrivateKey,
     seal,
@@ -156,7 +156,7 @@ class _Frozen:
         self.calls: dict[str, dict[str, Any]] = {}
         self.messages: dict[str, dict[str, Any]] = {}
         self.signed: dict[str, Any] = {"quotes": {}, "receipts": {}, "envelopes": {}}
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, InferenceJob] = {}
 
     def work(self) -> None:
         """Everything that leaves something behind."""
@@ -208,7 +208,7 @@ class _Frozen:
             del call["quote"]
             call["quote"] = self._quote("with a multiplier", **call, multiplier="1.25")
         bought = {} if name in ("plain", "chat") else {"api_key": self.api_key.id}
-        order = self.house.desk.submit(parsed(call, self.house, idempotency_key=name, **bought))
+        order = self.house.intake.submit(parsed(call, self.house, idempotency_key=name, **bought))
         self.calls[name] = {"call": call, "order": order.id}
         return order.id
 
@@ -229,16 +229,16 @@ class _Frozen:
         worker.finish(self.jobs["completed"], text="so it is 🦙", generated=7, prompt_tokens=5)
         worker.fail(self.jobs["failed"], permanent=True)
         given_back = "00000000-0000-4000-8000-000000000030"
-        house.desk.refund(self.calls["completed"]["order"], 100, "was slow", refund_id=given_back)
-        house.withdrawal.cancel(self._take("cancelled"))
-        expired = house.desk.submit(
+        house.intake.refund(self.calls["completed"]["order"], 100, "was slow", refund_id=given_back)
+        house.cancellation.cancel(self._take("cancelled"))
+        expired = house.intake.submit(
             parsed({"prompt": "too late", "tokens": 2, "start_by": "2026-11-20T12:00:02Z"}, house)
         )
         house.now_us += 1_000_000
-        house.withdrawal.sweep()
+        house.cancellation.sweep()
         self.calls["expired"] = {"order": expired.id}
         self._start("running", "answered", "called off")
-        house.withdrawal.cancel(self.calls["called off"]["order"])
+        house.cancellation.cancel(self.calls["called off"]["order"])
         house.pass_s(2, worker)
         self._start("dispatched", claimed=False)
         token = house.publisher.tokens[-1]
@@ -251,7 +251,7 @@ class _Frozen:
         for name in CALLS:
             if name not in self.calls:
                 self._take(name)
-        house.desk.rebid(self.calls["rebid"]["order"], 45)
+        house.intake.rebid(self.calls["rebid"]["order"], 45)
 
     def _messages(self) -> None:
         for name, tags in MESSAGES.items():

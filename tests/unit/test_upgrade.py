@@ -17,8 +17,8 @@ from standardwebhooks import Webhook
 from herder.db.tables import orders
 from herder.domain.order import State
 from herder.domain.signed_tokens import from_jwks, read_receipt, to_jwks
-from herder.errors import KeyReused, QuoteExpired, Unauthorized
-from herder.orders.settlement import Answer
+from herder.errors import IdempotencyKeyReused, QuoteExpired, Unauthorized
+from herder.orders.settlement import ReceivedOutcome
 from herder.store import deliveries as delivery_sql
 from tests.support.house import FakeReceiver, FakeWorker
 from tests.support.release import INSTANCE, RELEASES, freeze, frozen, parsed, thaw
@@ -69,7 +69,7 @@ def opened(house, told, name):
 def settle(house, told, name):
     envelope = opened(house, told, name)
     assert isinstance(envelope.body, Outcomes)
-    given = [Answer(one, envelope.sender, envelope.kid) for one in envelope.body.outcomes]
+    given = [ReceivedOutcome(one, envelope.sender, envelope.kid) for one in envelope.body.outcomes]
     return house.settlement.settle(given)
 
 
@@ -95,7 +95,7 @@ def test_a_call_that_is_repeated_is_its_order(house, told):
     before = count(house)
     for name, one in told["orders"].items():
         if "call" in one:
-            again = house.desk.submit(parsed(one["call"], house, idempotency_key=name))
+            again = house.intake.submit(parsed(one["call"], house, idempotency_key=name))
             assert again.id == one["order"], name
     for name, sent in told["messages"].items():
         taken = house.messages.send(sent["tags"], account="alice", idempotency_key=name)
@@ -123,8 +123,8 @@ CHANGES = {
 def test_another_call_under_its_key_is_refused(house, told):
     for field, change in CHANGES.items():
         call = {**told["orders"]["everything"]["call"], **change}
-        with pytest.raises(KeyReused) as caught:
-            house.desk.submit(parsed(call, house, idempotency_key="everything"))
+        with pytest.raises(IdempotencyKeyReused) as caught:
+            house.intake.submit(parsed(call, house, idempotency_key="everything"))
         assert caught.value.data["field"] == ("prompt" if field == "messages" else field)
 
 
@@ -134,12 +134,12 @@ def test_money_that_moved_under_an_id_moves_once(house, told):
     house.accounts.transfer("bob", "alice", 40, "00000000-0000-4000-8000-000000000011")
     completed = told["orders"]["completed"]["order"]
     refund_id = "00000000-0000-4000-8000-000000000030"
-    assert house.desk.refund(completed, 100, "was slow", refund_id=refund_id) == 100
+    assert house.intake.refund(completed, 100, "was slow", refund_id=refund_id) == 100
     house.grants.create(
         "bob", 100, "day", note="each day", grant_id="00000000-0000-4000-8000-000000000020"
     )
     assert {one.account: asdict(one) for one in house.accounts.balances()} == told["balances"]
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         house.accounts.deposit("alice", 49, "00000000-0000-4000-8000-000000000000", "for alice ⚖")
 
 
@@ -227,11 +227,11 @@ def test_signed_receipts_are_still_proof(house, told):
 
 def test_a_quote_holds_for_its_minute(house, told):
     call = {"prompt": "ask first", "tokens": 9, "quote": told["signed"]["quotes"]["plain"]}
-    taken = house.desk.submit(parsed(call, house))
+    taken = house.intake.submit(parsed(call, house))
     assert (taken.needed, taken.automatic) == (12, True)
     house.now_us += 120_000_000
     with pytest.raises(QuoteExpired):
-        house.desk.submit(parsed(call, house))
+        house.intake.submit(parsed(call, house))
 
 
 def test_api_keys_open_what_they_opened(house, told):

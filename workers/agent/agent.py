@@ -18,10 +18,10 @@ from redis import RedisError
 
 from workers.agent.claims import Claims
 from workers.agent.conversion import bare_outcome, outcome_of, work_of
-from workers.agent.outcomes import OutcomeBox, Sender
+from workers.agent.outcomes import OutcomeBox, OutcomeSender
 from workers.agent.texts import TextFlusher
 from workers.engine.engine import Engine
-from workers.engine.work import End
+from workers.engine.work import Completion
 from workers.errors import NotAccepting
 from workers.settings import JoinFile, WorkerSettings
 from workers.transport.loops import Loop
@@ -31,18 +31,18 @@ from workers.wire import (
     HERDER_QUEUE,
     MAX_HELD,
     Announcement,
+    AttemptRef,
     Beat,
     Body,
+    CancelAttempt,
     Claim,
     Confirm,
     Drain,
-    Farewell,
-    Held,
-    Job,
+    InferenceJob,
     Outcome,
-    Refuse,
-    StopAttempt,
+    Reject,
     WireError,
+    WorkerStopped,
     control_stream,
     seal,
     unseal,
@@ -62,9 +62,9 @@ chunk was seen to take on a loaded machine was seconds."""
 class _Running:
     """An attempt that this worker has; the engine's listener for it."""
 
-    held: Held
+    held: AttemptRef
     add_text: Callable[[str, bool], None]
-    end: End | None = None
+    end: Completion | None = None
     void: bool = False
     called_off: Literal["cancelled", "deadline"] | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -76,7 +76,7 @@ class _Running:
         """Take more text from the engine."""
         self.add_text(text, False)
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         """Take the end of its work from the engine."""
         self.end = end
         self.add_text("", True)
@@ -90,7 +90,7 @@ class Agent:
         self,
         engine: Engine,
         streams: Streams,
-        sender: Sender,
+        sender: OutcomeSender,
         join: JoinFile,
         settings: WorkerSettings,
         *,
@@ -153,7 +153,7 @@ class Agent:
 
     # Jobs, on Celery's threads
 
-    def run(self, job: Job) -> dict[str, str | int]:
+    def run(self, job: InferenceJob) -> dict[str, str | int]:
         """Run an attempt to its end; what it returns may be shown to anybody."""
         key = _key(job.held)
         running = _Running(job.held, self._texts.open(job.order, job.attempt, job.tokens))
@@ -173,7 +173,7 @@ class Agent:
             return {"status": "void", "tokens": 0}
         return {"status": outcome.result, "tokens": outcome.generated}
 
-    def has(self, held: Held) -> bool:
+    def has(self, held: AttemptRef) -> bool:
         """Return whether an attempt runs here, or has ended here."""
         with self._lock:
             return self._has(_key(held))
@@ -181,7 +181,7 @@ class Agent:
     def _has(self, key: str) -> bool:
         return key in self._running or key in self._ended or key in self._outcomes
 
-    def _outcome_of(self, job: Job, running: _Running) -> Outcome | None:
+    def _outcome_of(self, job: InferenceJob, running: _Running) -> Outcome | None:
         if job.model != self._settings.model:
             # Not ours to run: another worker of this herd may have it.
             return self._answer(bare_outcome(job, "handed_back"))
@@ -257,16 +257,16 @@ class Agent:
         if isinstance(body, Confirm):
             for held in body.held:
                 self._outcomes.forget(f"{held.order}:{held.attempt}")
-        elif isinstance(body, StopAttempt):
+        elif isinstance(body, CancelAttempt):
             self._stop_attempt(body)
-        elif isinstance(body, Refuse):
+        elif isinstance(body, Reject):
             if not self._refused:
                 self._refused = True
                 self._on_refused(body.reason)
         elif isinstance(body, Drain):
             self._on_drain()
 
-    def _stop_attempt(self, stop: StopAttempt) -> None:
+    def _stop_attempt(self, stop: CancelAttempt) -> None:
         key = f"{stop.held.order}:{stop.held.attempt}"
         with self._lock:
             running = self._running.get(key)
@@ -338,11 +338,11 @@ class Agent:
         for loop in loops:
             loop.stop(5)
         try:
-            self._say(Farewell())
+            self._say(WorkerStopped())
         except RedisError as error:
             _log.warning("farewell_not_sent", reason=type(error).__name__)
         return self._engine.stop()
 
 
-def _key(held: Held) -> str:
+def _key(held: AttemptRef) -> str:
     return f"{held.order}:{held.attempt}"

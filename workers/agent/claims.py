@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from workers.wire import MAX_HELD, Held
+from workers.wire import MAX_HELD, AttemptRef
 
 
 class Claims:
@@ -15,13 +15,13 @@ class Claims:
     bring them take turns at sending for all.
     """
 
-    def __init__(self, send: Callable[[tuple[Held, ...]], None]) -> None:
+    def __init__(self, send: Callable[[tuple[AttemptRef, ...]], None]) -> None:
         self._send = send
         self._sending = threading.Lock()
         self._lock = threading.Lock()
-        self._waiting: list[Held] = []
+        self._waiting: list[AttemptRef] = []
 
-    def put(self, held: Held) -> None:
+    def put(self, held: AttemptRef) -> None:
         """Send a claim.
 
         Raises:

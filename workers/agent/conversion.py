@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from workers.engine.work import End, Work
+from workers.engine.work import Completion, GenerationRequest
 from workers.errors import WorkerError
-from workers.wire import MAX_TEXT_CHARS, Failure, Job, Outcome
+from workers.wire import MAX_TEXT_CHARS, Failure, InferenceJob, Outcome
 
 
-def work_of(job: Job) -> Work:
+def work_of(job: InferenceJob) -> GenerationRequest:
     """Give the engine's side of a job."""
-    return Work(
+    return GenerationRequest(
         key=f"{job.order}:{job.attempt}",
         prompt=job.prompt,
         messages=job.messages,
@@ -27,12 +27,12 @@ def work_of(job: Job) -> Work:
 Result = Literal["completed", "failed", "handed_back"]
 
 
-def bare_outcome(job: Job, result: Result) -> Outcome:
+def bare_outcome(job: InferenceJob, result: Result) -> Outcome:
     """Say of an attempt no more than its result."""
     return Outcome(order=job.order, attempt=job.attempt, nonce=job.nonce, result=result)
 
 
-def outcome_of(job: Job, end: End, took_ms: int) -> Outcome:
+def outcome_of(job: InferenceJob, end: Completion, took_ms: int) -> Outcome:
     """Say how the engine ended an attempt."""
     if end.reason == "handed_back":
         return bare_outcome(job, "handed_back")

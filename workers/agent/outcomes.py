@@ -15,8 +15,8 @@ from workers.wire import (
     HERDER_QUEUE,
     MAX_OUTCOMES,
     OUTCOME_TASK,
+    AttemptRef,
     Failure,
-    Held,
     Outcome,
     Outcomes,
     attempt_id,
@@ -36,7 +36,7 @@ MAX_TEXT_SENT = 512 * 1024
 """Characters of text in one message of several outcomes."""
 
 
-class Sender(Protocol):
+class OutcomeSender(Protocol):
     """Whatever puts signed messages on queues."""
 
     def publish_many(self, tasks: Sequence[NewTask]) -> None:
@@ -82,7 +82,7 @@ class OutcomeBox:
 
     def __init__(
         self,
-        sender: Sender,
+        sender: OutcomeSender,
         seal: Callable[[Outcomes], str],
         *,
         resend_s: float,
@@ -123,7 +123,7 @@ class OutcomeBox:
         with self._lock:
             self._kept.pop(key, None)
 
-    def held(self, most: int) -> tuple[Held, ...]:
+    def held(self, most: int) -> tuple[AttemptRef, ...]:
         """Return the attempts whose outcomes wait to be confirmed."""
         with self._lock:
             return tuple(kept.outcome.held for kept in self._kept.values())[:most]

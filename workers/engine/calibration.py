@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from workers.engine.sequences import Row, Seq
+from workers.engine.sequences import BatchRow, Seq
 from workers.engine.work import Model
 from workers.errors import DecodeFailed
 
@@ -21,7 +21,9 @@ def calibrate(model: Model, clock: Callable[[], float], seconds: float) -> float
         DecodeFailed: the model does not work on this machine.
     """
     slots = range(model.facts.slots)
-    rows = [Row(slot, 0, [slot % model.facts.vocab], True, Seq("", [0], 1, 0, 0)) for slot in slots]
+    rows = [
+        BatchRow(slot, 0, [slot % model.facts.vocab], True, Seq("", [0], 1, 0, 0)) for slot in slots
+    ]
     longest = min(model.facts.context, model.facts.cells // model.facts.slots)
     steps = 0
     begin = now = clock()

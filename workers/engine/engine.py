@@ -20,16 +20,16 @@ from collections.abc import Callable
 from typing import Literal
 
 from workers.engine.calibration import calibrate
-from workers.engine.job import Job
+from workers.engine.job import Generation
 from workers.engine.scheduler import Scheduler
-from workers.engine.sequences import Keep, Row, Seq
+from workers.engine.sequences import BatchRow, Seq, Truncate
 from workers.engine.work import (
     EndReason,
+    EngineMetrics,
+    GenerationRequest,
     Listener,
-    Metrics,
     Model,
     ModelFacts,
-    Work,
 )
 from workers.errors import DecodeFailed, DuplicateWork, NotAccepting, PromptTooLong, WorkerError
 from workers.transport.event_log import EventLog
@@ -63,32 +63,32 @@ class Engine:
         self._scheduler = Scheduler(
             slots=self.facts.slots,
             cells=self.facts.cells,
-            donors=self.facts.donors,
+            prefixes=self.facts.prefixes,
             batch_tokens=self.facts.batch_tokens,
             step_tokens=self.facts.step_tokens,
             can_share=self.facts.can_share,
             separate=self.facts.separate,
         )
-        self.metrics = Metrics()
+        self.metrics = EngineMetrics()
         self.broken: WorkerError | None = None
         self._pid = os.getpid()
         self._wake = threading.Condition()
         # all below is guarded by _wake where other threads touch it
-        self._held: dict[str, Job | None] = {}  # None: still being prepared
-        self._inbox: deque[Job] = deque()
+        self._held: dict[str, Generation | None] = {}  # None: still being prepared
+        self._inbox: deque[Generation] = deque()
         self._off: dict[str, CalledOff] = {}
         self._draining_until_s: float | None = None
         self._stopping = False
         self._closed = False
         self._thread: threading.Thread | None = None
         # the engine's thread alone
-        self._by_seq: dict[Seq, Job] = {}
+        self._by_seq: dict[Seq, Generation] = {}
         self._arrivals = 0
         self._step_began_s: float | None = None
 
     # -- from any thread ---------------------------------------------------------------------
 
-    def submit(self, work: Work, listener: Listener) -> None:
+    def submit(self, work: GenerationRequest, listener: Listener) -> None:
         """Take a piece of work; its listener will hear of its end exactly once.
 
         Prompt and sampling parameters are made ready here, on the caller's thread, so that a
@@ -106,7 +106,7 @@ class Engine:
             if work.key in self._held:
                 raise DuplicateWork(f"The engine already holds {work.key}.", key=work.key)
             self._held[work.key] = None
-        job = Job(work, listener, self._clock())
+        job = Generation(work, listener, self._clock())
         try:
             self._prepare(job)
         except BaseException:
@@ -233,7 +233,7 @@ class Engine:
             job.begin(now_s)
         rows = self._scheduler.plan()
         for op in self._scheduler.take_ops():
-            if isinstance(op, Keep):
+            if isinstance(op, Truncate):
                 self._model.keep(op.slot, op.length)
             else:
                 self._model.copy(op.source, op.target, op.length)
@@ -289,7 +289,7 @@ class Engine:
         left_s = self._draining_until_s - self._clock()
         return left_s if left_s > 0 else None
 
-    def _prepare(self, job: Job) -> None:
+    def _prepare(self, job: Generation) -> None:
         work = job.work
         try:
             prepared = self._model.prepare(work)
@@ -337,15 +337,15 @@ class Engine:
             elif drained:
                 self._end(job, "handed_back", now_s)
 
-    def _take_token(self, job: Job, token: int | WorkerError | None, now_s: float) -> None:
+    def _take_token(self, job: Generation, token: int | WorkerError | None, now_s: float) -> None:
         assert job.seq is not None
         if isinstance(token, WorkerError):
             self._end(job, "failed", now_s, token)
             return
         if token is None:
             # nothing sampled: the last token is computed once more in the next step
-            job.seq.past -= 1
-            self._model.keep(job.seq.slot, job.seq.past)
+            job.seq.computed -= 1
+            self._model.keep(job.seq.slot, job.seq.computed)
             return
         if (waited_s := job.first(now_s)) is not None:
             self.metrics.first_tokens += 1
@@ -359,7 +359,7 @@ class Engine:
             self._end(job, reason, now_s)
 
     def _end(
-        self, job: Job, reason: EndReason, now_s: float, error: WorkerError | None = None
+        self, job: Generation, reason: EndReason, now_s: float, error: WorkerError | None = None
     ) -> None:
         if job.seq is not None and self._by_seq.pop(job.seq, None) is not None:
             self._scheduler.remove(job.seq)
@@ -384,7 +384,7 @@ class Engine:
         if self._on_broken is not None:
             self._on_broken(error)
 
-    def _count(self, rows: list[Row]) -> None:
+    def _count(self, rows: list[BatchRow]) -> None:
         self.metrics.steps += 1
         self.metrics.rows += len(rows)
         self.metrics.prefilled += sum(len(row.tokens) for row in rows if row.start < row.seq.prompt)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from workers.engine.sequences import Seq
 from workers.engine.text import TextSettler
-from workers.engine.work import End, EndReason, Listener, Sampler, Work
+from workers.engine.work import Completion, EndReason, GenerationRequest, Listener, Sampler
 from workers.errors import WorkerError
 from workers.transport.event_log import EventLog
 
 _log = EventLog("workers.engine.job")
 
 
-class Job:
+class Generation:
     """A piece of work, its sequence, and the text so far.
 
     Attributes:
@@ -39,7 +39,7 @@ class Job:
         "work",
     )
 
-    def __init__(self, work: Work, listener: Listener, now_s: float) -> None:
+    def __init__(self, work: GenerationRequest, listener: Listener, now_s: float) -> None:
         self.work = work
         self.seq: Seq | None = None
         self.sampler: Sampler | None = None
@@ -82,7 +82,7 @@ class Job:
         self._show(self._settler.finish())
         started_s = now_s if self.started_s is None else self.started_s
         first_s = now_s if self._first_s is None else self._first_s
-        end = End(
+        end = Completion(
             reason=reason,
             text="".join(self._text),
             prompt_tokens=self.prompt_tokens,

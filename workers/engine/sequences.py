@@ -18,7 +18,7 @@ class Seq:
         rank: higher goes first.
         arrival: a number that rises; earlier goes first among equals.
         slot: its number in the model's cache while it runs.
-        past: tokens whose cells are computed.
+        computed: tokens whose cells are computed.
         shared: the longest beginning that it had in common with another.
         continues: whether it is the next turn of a conversation that ended a turn lately.
     """
@@ -30,7 +30,7 @@ class Seq:
     arrival: int
     prompt: int = field(init=False)
     slot: int = -1
-    past: int = 0
+    computed: int = 0
     shared: int = 0
     continues: bool = False
     _bytes: bytes = b""
@@ -48,7 +48,7 @@ class Seq:
     @property
     def remaining(self) -> int:
         """Tokens still to be computed before the next one can be sampled."""
-        return len(self.tokens) - self.past
+        return len(self.tokens) - self.computed
 
     @property
     def decoding(self) -> bool:
@@ -71,20 +71,20 @@ class Seq:
 
 
 @dataclass(slots=True, eq=False)
-class Donor:
+class CachedPrefix:
     """The beginning of an ended sequence whose cells stay for others."""
 
     slot: int
-    past: int
+    computed: int
     _bytes: bytes
     unused: int = 0
     useful: bool = False
 
 
-Resident = Seq | Donor
+Resident = Seq | CachedPrefix
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """Consecutive tokens of one sequence that go through the model in this step.
 
     Attributes:
@@ -102,7 +102,7 @@ class Row(NamedTuple):
     seq: Seq
 
 
-class Keep(NamedTuple):
+class Truncate(NamedTuple):
     """Drop the cells of `slot` from position `length` on."""
 
     slot: int

@@ -29,8 +29,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from workers.engine.sequences import Row
-from workers.engine.work import ModelFacts, Prepared, Sampler, Work
+from workers.engine.sequences import BatchRow
+from workers.engine.work import GenerationRequest, ModelFacts, Prepared, Sampler
 from workers.errors import DecodeFailed, EmptyPrompt, StubFailure, StubTrouble, WorkerError
 
 _PIECES = re.compile(r"\s?\S{1,8}|\s")
@@ -93,7 +93,7 @@ class StubModel:
         context: int = 4096,
         slots: int = 4,
         cells: int | None = None,
-        donors: int = 4,
+        prefixes: int = 4,
         batch_tokens: int = 512,
         step_tokens: int = 512,
         step_s: float = 0.0,
@@ -106,7 +106,7 @@ class StubModel:
             slots=slots,
             vocab=_END + 1,
             cells=cells if cells is not None else slots * context,
-            donors=donors,
+            prefixes=prefixes,
             batch_tokens=batch_tokens,
             step_tokens=step_tokens,
             can_share=True,
@@ -125,7 +125,7 @@ class StubModel:
         """What it pretends to be."""
         return self._facts
 
-    def prepare(self, work: Work) -> Prepared:
+    def prepare(self, work: GenerationRequest) -> Prepared:
         """Cut the prompt into tokens and see what it tells the model to do."""
         contents = (
             [work.prompt or ""] if work.messages is None else [m.content for m in work.messages]
@@ -140,11 +140,11 @@ class StubModel:
             raise EmptyPrompt("The prompt has no tokens.")
         return Prepared(tokens, self._script(text))
 
-    def decode(self, rows: Sequence[Row]) -> bool:
+    def decode(self, rows: Sequence[BatchRow]) -> bool:
         """Pretend to compute; checks what llama.cpp would abort for."""
         assert not self.closed, "decode after close"
         assert 0 < sum(len(row.tokens) for row in rows) <= self._facts.batch_tokens
-        slots = self._facts.slots + self._facts.donors
+        slots = self._facts.slots + self._facts.prefixes
         for row in rows:
             assert 0 <= row.slot < slots, f"there is no sequence {row.slot}"
             assert self._past.get(row.slot, 0) == row.start, "a gap or a repeat of positions"

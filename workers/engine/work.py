@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from workers.engine.sequences import Row
+from workers.engine.sequences import BatchRow
 from workers.errors import WorkerError
 from workers.wire import ChatMessage, Sampling
 
@@ -18,7 +18,7 @@ EndReason = Literal["stop", "length", "deadline", "cancelled", "handed_back", "f
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class GenerationRequest:
     """One attempt at an order, as the engine sees it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Completion:
     """The end of a piece of work.
 
     Attributes:
@@ -81,7 +81,7 @@ class Listener(Protocol):
     def on_text(self, text: str) -> None:
         """More text: whole characters, never part of a stop string, never taken back."""
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         """Hear of the end, exactly once, and of nothing after it."""
 
 
@@ -95,7 +95,7 @@ class ModelFacts:
         slots: orders decoded at once.
         vocab: number of tokens in the vocabulary.
         cells: tokens of all orders together that the cache holds.
-        donors: further sequences of the cache that may keep shared prefixes.
+        prefixes: further sequences of the cache that may keep shared prefixes.
         batch_tokens: the most tokens in one decode call.
         step_tokens: the most prompt tokens computed beside running streams in one step.
         can_share: whether cells of one sequence can be given to another.
@@ -113,7 +113,7 @@ class ModelFacts:
     slots: int
     vocab: int
     cells: int
-    donors: int = 0
+    prefixes: int = 0
     batch_tokens: int = 512
     step_tokens: int = 512
     can_share: bool = False
@@ -127,7 +127,7 @@ class ModelFacts:
 
 
 @dataclass(slots=True)
-class Metrics:
+class EngineMetrics:
     """The engine's counters since its start, to be turned into rates.
 
     Attributes:
@@ -177,7 +177,7 @@ class Model(Protocol):
     def facts(self) -> ModelFacts:
         """What was loaded."""
 
-    def prepare(self, work: Work) -> Prepared:
+    def prepare(self, work: GenerationRequest) -> Prepared:
         """Format and tokenise a prompt and make its sampler; any thread may call this.
 
         Raises:
@@ -185,7 +185,7 @@ class Model(Protocol):
             SamplingError: the parameters cannot be used.
         """
 
-    def decode(self, rows: Sequence[Row]) -> bool:
+    def decode(self, rows: Sequence[BatchRow]) -> bool:
         """Compute the cells of these rows.
 
         Returns:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from workers.engine.sequences import Row
-from workers.engine.work import ModelFacts, Prepared, Sampler, Work
+from workers.engine.sequences import BatchRow
+from workers.engine.work import GenerationRequest, ModelFacts, Prepared, Sampler
 from workers.errors import DecodeFailed, EmptyPrompt, ModelError, WorkerError
 from workers.llama.gguf import load
 from workers.llama.options import KvType, LlamaOptions, cores
@@ -111,7 +111,7 @@ class LlamaModel:
         most = int(lib.llama_max_parallel_sequences())
         if not 1 <= options.slots <= most:
             raise ModelError(f"llama.cpp supports at most {most} slots, not {options.slots}.")
-        sequences = options.slots + _donors(options)
+        sequences = options.slots + _prefixes(options)
         params = lib.llama_context_default_params()
         # in a unified cache an order may be as long as all cells together, but no longer
         if options.unified:
@@ -148,7 +148,7 @@ class LlamaModel:
             slots=options.slots,
             vocab=self._vocab.size,
             cells=cells,
-            donors=0 if stateful else _donors(options),
+            prefixes=0 if stateful else _prefixes(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
             can_share=options.share and not stateful,
@@ -189,7 +189,7 @@ class LlamaModel:
 
     # -- prompts -----------------------------------------------------------------------------
 
-    def prepare(self, work: Work) -> Prepared:
+    def prepare(self, work: GenerationRequest) -> Prepared:
         """Format and tokenise a prompt and make its sampler; any thread may call this."""
         tokens = self._vocab.encode(work)
         if not tokens:
@@ -202,7 +202,7 @@ class LlamaModel:
 
     # -- the step ----------------------------------------------------------------------------
 
-    def decode(self, rows: Sequence[Row]) -> bool:
+    def decode(self, rows: Sequence[BatchRow]) -> bool:
         """Compute the cells of these rows; False if the cache has no room for them."""
         count = 0
         outputs = 0
@@ -305,11 +305,11 @@ class LlamaModel:
             lib.llama_model_free(model)
 
 
-def _donors(options: LlamaOptions) -> int:
+def _prefixes(options: LlamaOptions) -> int:
     """Sequences of the cache beside the slots."""
     if not (options.unified and options.share):
         return 0
-    return max(0, min(options.donors, int(lib.llama_max_parallel_sequences()) - options.slots))
+    return max(0, min(options.prefixes, int(lib.llama_max_parallel_sequences()) - options.slots))
 
 
 def gpu_name() -> str | None:

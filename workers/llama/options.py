@@ -26,7 +26,7 @@ class LlamaOptions:
             cells costs more than the fuller batch gives.
         context: tokens of one order, at most; None: what the model was trained for.
         cells: tokens of all orders together; more if one of `context` would not fit.
-        donors: sequences more, for shared prefixes that outlive their order; as many of them as
+        prefixes: sequences more, for shared prefixes that outlive their order; as many of them as
             llama.cpp has beside the slots.
         unified: one cache for all sequences, whose cells can be shared, or a part for each, of
             `context` tokens if that is given, else its part of `cells`.
@@ -46,7 +46,7 @@ class LlamaOptions:
     slots: int = 16
     context: int | None = None
     cells: int = 32768
-    donors: int = 4
+    prefixes: int = 4
     unified: bool = False
     threads: int | None = None
     gpu_layers: int | None = None
@@ -66,7 +66,7 @@ def llama_options(settings: WorkerSettings) -> LlamaOptions:
         slots=settings.slots,
         context=settings.context or None,
         cells=settings.cells,
-        donors=settings.prefixes,
+        prefixes=settings.prefixes,
         unified=settings.kv_layout == "unified",
         threads=settings.threads or None,
         gpu_layers=None if settings.gpu_layers < 0 else settings.gpu_layers,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.engine.work import Work
+from workers.engine.work import GenerationRequest
 from workers.errors import DecodeFailed, ModelError, TemplateError, WorkerError
 from workers.llama import chat
 
@@ -72,7 +72,7 @@ class Vocabulary:
         text = self._lib.llama_vocab_get_text(self.handle, token)
         return text.decode("utf-8", "replace") if text else ""
 
-    def encode(self, work: Work) -> list[int]:
+    def encode(self, work: GenerationRequest) -> list[int]:
         """Return the tokens of a prompt, formatted as the model wants it unless it is raw.
 
         Raises:

@@ -40,7 +40,7 @@ class Repeated(Exception):
     """It is ours, and was taken before: it is dropped, and takes no thread."""
 
 
-class Guard:
+class MessageGuard:
     """Checks messages and keeps their envelopes for the tasks, so that each is verified once."""
 
     def __init__(self, check: Check) -> None:
@@ -136,7 +136,7 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
     def create_task_handler(self, promise: Any = new_promise) -> Callable[[Any], None]:
         """Celery's handler of messages, behind the guard."""
         handle = super().create_task_handler(promise)
-        guard: Guard = self.app.herd_guard
+        guard: MessageGuard = self.app.herd_guard
 
         def on_message(message: Any) -> None:
             try:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from workers.engine.engine import Engine
-from workers.engine.work import End, Work
+from workers.engine.work import Completion, GenerationRequest
 from workers.errors import WorkerError
 from workers.llama.options import cores, llama_options
 from workers.settings import WorkerSettings, load_settings
@@ -53,7 +53,7 @@ class _Order:
         self._last_s = 0.0
         self.first_s: float | None = None
         self.gaps_s: list[float] = []
-        self.end: End | None = None
+        self.end: Completion | None = None
 
     def on_start(self, _prompt_tokens: int) -> None:
         """Note that it has a slot."""
@@ -66,7 +66,7 @@ class _Order:
             self.gaps_s.append(now_s - self._last_s)
         self._last_s = now_s
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         self.end = end
 
 
@@ -113,7 +113,7 @@ def put_load(
         order = _Order(clock)
         key = f"t{len(orders)}:1"
         sampling = Sampling(temperature=0)
-        work = Work(key, next(prompts), None, True, tokens, (), sampling, 0, 3600.0)
+        work = GenerationRequest(key, next(prompts), None, True, tokens, (), sampling, 0, 3600.0)
         orders.append(order)
         held.append(order)
         engine.submit(work, order)

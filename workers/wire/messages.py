@@ -78,7 +78,7 @@ class Sampling(BaseModel):
     json_schema: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
 
 
-class Held(BaseModel):
+class AttemptRef(BaseModel):
     """One attempt at one order, and the secret that proves who was given it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -87,7 +87,7 @@ class Held(BaseModel):
     nonce: Id
 
 
-class Job(Body):
+class InferenceJob(Body):
     """Herder to worker: run this attempt at this order."""
 
     kind = "job"
@@ -115,9 +115,9 @@ class Job(Body):
         return self
 
     @property
-    def held(self) -> Held:
+    def held(self) -> AttemptRef:
         """The attempt that this job is."""
-        return Held(order=self.order, attempt=self.attempt, nonce=self.nonce)
+        return AttemptRef(order=self.order, attempt=self.attempt, nonce=self.nonce)
 
 
 class Failure(BaseModel):
@@ -148,9 +148,9 @@ class Outcome(BaseModel):
     took_ms: Count = 0
 
     @property
-    def held(self) -> Held:
+    def held(self) -> AttemptRef:
         """The attempt that ended."""
-        return Held(order=self.order, attempt=self.attempt, nonce=self.nonce)
+        return AttemptRef(order=self.order, attempt=self.attempt, nonce=self.nonce)
 
 
 class Outcomes(Body):
@@ -181,18 +181,18 @@ class Beat(Body):
     number: Count
     """Rises by one with each beat of an instance, so that an old one is known as old."""
     worker: Announcement
-    running: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)] = ()
-    unconfirmed: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)] = ()
+    running: Annotated[tuple[AttemptRef, ...], Field(max_length=MAX_HELD)] = ()
+    unconfirmed: Annotated[tuple[AttemptRef, ...], Field(max_length=MAX_HELD)] = ()
 
 
 class Claim(Body):
     """Worker to herder: these attempts are mine; sent before their prompts reach the engine."""
 
     kind = "claim"
-    held: Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_HELD)]
+    held: Annotated[tuple[AttemptRef, ...], Field(min_length=1, max_length=MAX_HELD)]
 
 
-class Farewell(Body):
+class WorkerStopped(Body):
     """Worker to herder: this instance ends and holds nothing any more."""
 
     kind = "farewell"
@@ -212,11 +212,11 @@ class Nudge(Body):
     model: Name
 
 
-class StopAttempt(Body):
+class CancelAttempt(Body):
     """Herder to worker: stop this attempt between two tokens."""
 
     kind = "stop"
-    held: Held
+    held: AttemptRef
     reason: Literal["cancelled", "deadline", "void"]
 
 
@@ -224,10 +224,10 @@ class Confirm(Body):
     """Herder to worker: these outcomes are settled; forget them."""
 
     kind = "confirm"
-    held: Annotated[tuple[Held, ...], Field(max_length=MAX_HELD)]
+    held: Annotated[tuple[AttemptRef, ...], Field(max_length=MAX_HELD)]
 
 
-class Refuse(Body):
+class Reject(Body):
     """Herder to worker: this instance may not join; say why and end."""
 
     kind = "refuse"
@@ -243,22 +243,22 @@ class Drain(Body):
 KINDS: dict[str, type[Body]] = {
     body.kind: body
     for body in (
-        Job,
+        InferenceJob,
         Outcomes,
         Beat,
         Claim,
-        Farewell,
+        WorkerStopped,
         Marker,
         Nudge,
-        StopAttempt,
+        CancelAttempt,
         Confirm,
-        Refuse,
+        Reject,
         Drain,
     )
 }
 
 
-def attempt_id(held: Held) -> str:
+def attempt_id(held: AttemptRef) -> str:
     """Return the Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
 

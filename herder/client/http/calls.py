@@ -41,10 +41,12 @@ def order_call(prompt: str | None, tokens: int | None, given: OrderCall, key: ob
         key: the idempotency key.
 
     Raises:
-        InvalidKey: the key cannot travel in a header.
+        InvalidIdempotencyKey: the key cannot travel in a header.
     """
     if not isinstance(key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
-        raise errors.InvalidKey("Over HTTP an idempotency_key must be printable ASCII characters.")
+        raise errors.InvalidIdempotencyKey(
+            "Over HTTP an idempotency_key must be printable ASCII characters."
+        )
     body = _asked(prompt, tokens, given)
     asked = given.get("sampling", {})
     sampling = {name: value for name, value in asked.items() if value is not None}

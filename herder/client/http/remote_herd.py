@@ -119,7 +119,7 @@ class RemoteHerd:
 
         Raises:
             HerdUnavailable: it was away when the time was over, and for some seconds before.
-            HerdError: as `herder.orders.reader.Answers.result`.
+            HerdError: as `herder.orders.reader.OrderReader.result`.
         """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
 

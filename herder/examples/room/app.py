@@ -24,7 +24,7 @@ from herder.examples.room.settings import RoomSettings
 from herder.examples.room.store import Member, Store
 from herder.version import __version__
 from herder.web import errors
-from herder.web.errors import Answer, BadRequest, TooManyStreams, body_of
+from herder.web.errors import ApiResponse, BadRequest, TooManyStreams, body_of
 from herder.web.serving import BoundedBody, listen, run
 
 _log = structlog.get_logger("herder.examples.room")
@@ -121,13 +121,13 @@ async def _bell(request: Request) -> Bell:
 
 
 _bearer = HTTPBearer(auto_error=False, description="The token that you got when joining.")
-AtHome = Annotated[Rooms, Depends(_rooms)]
+Context = Annotated[Rooms, Depends(_rooms)]
 TheBell = Annotated[Bell, Depends(_bell)]
 Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 RoomName = Annotated[str, Path(max_length=64)]
 
 
-async def _listener(room: RoomName, rooms: AtHome, shown: Shown) -> Member | None:
+async def _listener(room: RoomName, rooms: Context, shown: Shown) -> Member | None:
     """Return the listener's name, if one is given: listening keeps the name."""
     return None if shown is None else await run_sync(rooms.recognise, room, shown.credentials)
 
@@ -142,24 +142,24 @@ async def _speaker(member: Annotated[Member | None, Depends(_listener)]) -> Memb
 
 Listener = Annotated[Member | None, Depends(_listener)]
 Speaker = Annotated[Member, Depends(_speaker)]
-router = APIRouter(prefix="/v1/rooms", tags=["rooms"], default_response_class=Answer)
+router = APIRouter(prefix="/v1/rooms", tags=["rooms"], default_response_class=ApiResponse)
 
 
 @router.get("")
-async def rooms_(rooms: AtHome) -> dict[str, Any]:
+async def rooms_(rooms: Context) -> dict[str, Any]:
     """Return the rooms that there are, and how much is kept of each."""
     counted = [(name, await run_sync(rooms.count, name)) for name in rooms.names]
     return {"rooms": [{"room": name, "messages": count} for name, count in counted]}
 
 
 @router.get("/{room}/members")
-async def members(room: RoomName, rooms: AtHome) -> dict[str, Any]:
+async def members(room: RoomName, rooms: Context) -> dict[str, Any]:
     """Return the names that are taken."""
     return {"members": await run_sync(rooms.members, room)}
 
 
 @router.post("/{room}/members", status_code=201)
-async def join(room: RoomName, body: JoinBody, rooms: AtHome, request: Request) -> dict[str, str]:
+async def join(room: RoomName, body: JoinBody, rooms: Context, request: Request) -> dict[str, str]:
     """Take a name. The token that comes back is shown once; who has it speaks under the name."""
     address = request.client.host if request.client else ""
     member, token = await run_sync(rooms.join, room, body.name, address)
@@ -167,14 +167,14 @@ async def join(room: RoomName, body: JoinBody, rooms: AtHome, request: Request) 
 
 
 @router.delete("/{room}/members/me", status_code=204)
-async def leave(rooms: AtHome, speaker: Speaker) -> Response:
+async def leave(rooms: Context, speaker: Speaker) -> Response:
     """Give the name back."""
     await run_sync(rooms.leave, speaker)
     return Response(status_code=204)
 
 
 @router.post("/{room}/messages", status_code=201)
-async def say(body: SayBody, rooms: AtHome, bell: TheBell, speaker: Speaker) -> dict[str, Any]:
+async def say(body: SayBody, rooms: Context, bell: TheBell, speaker: Speaker) -> dict[str, Any]:
     """Say something."""
     said = await run_sync(rooms.say, speaker, body.text)
     bell.ring(speaker.room)
@@ -184,7 +184,7 @@ async def say(body: SayBody, rooms: AtHome, bell: TheBell, speaker: Speaker) -> 
 @router.get("/{room}/messages")
 async def messages(
     room: RoomName,
-    rooms: AtHome,
+    rooms: Context,
     bell: TheBell,
     _: Listener,
     after: Annotated[int | None, Query(ge=0, le=MAX_ID, description="The cursor.")] = None,
@@ -211,7 +211,7 @@ async def messages(
 @router.get("/{room}/events", response_class=EventSourceResponse)
 async def events(
     room: RoomName,
-    rooms: AtHome,
+    rooms: Context,
     bell: TheBell,
     listener: Listener,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -276,13 +276,13 @@ def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
         # Its pages would load scripts from elsewhere; /openapi.json says the same.
         docs_url=None,
         redoc_url=None,
-        default_response_class=Answer,
+        default_response_class=ApiResponse,
     )
     errors.register(app)
 
-    async def taken(_: Request, error: Exception) -> Answer:
+    async def taken(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, HerdError)
-        return Answer(body_of(error.message, 409, error.code, "name", error.data), 409)
+        return ApiResponse(body_of(error.message, 409, error.code, "name", error.data), 409)
 
     async def healthz() -> dict[str, str]:
         """Return whether this process answers."""
@@ -290,7 +290,7 @@ def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
 
     app.add_exception_handler(NameTaken, taken)
     app.include_router(router)
-    app.add_api_route("/healthz", healthz, response_class=Answer)
+    app.add_api_route("/healthz", healthz, response_class=ApiResponse)
     app.add_middleware(BoundedBody, most=MAX_BODY_BYTES)
     return app
 

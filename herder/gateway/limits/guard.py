@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from herder.errors import RateLimited
-from herder.gateway.limits.rates import Rate
+from herder.gateway.limits.rates import CallRate
 from herder.gateway.settings import GatewaySettings
-from herder.web.errors import Answer, answer_to, body_of
+from herder.web.errors import ApiResponse, answer_to, body_of
 
 UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that look after this one, which must not be turned away."""
@@ -42,17 +42,17 @@ def address_of(scope: Scope) -> str:
     return str(address)
 
 
-class Limits:
+class CallLimits:
     """Counts the callers of one gateway."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._keys = Rate("key", settings.requests_per_minute_per_key)
-        self._addresses = Rate("address", settings.requests_per_minute_per_address)
-        self._strangers = Rate("stranger", settings.unauthorized_per_minute)
+        self._keys = CallRate("key", settings.requests_per_minute_per_key)
+        self._addresses = CallRate("address", settings.requests_per_minute_per_address)
+        self._strangers = CallRate("stranger", settings.unauthorized_per_minute)
         self._known: dict[tuple[str, str], None] = {}
 
     @property
-    def rates(self) -> Sequence[Rate]:
+    def rates(self) -> Sequence[CallRate]:
         """Those that gateways share."""
         return self._keys, self._addresses, self._strangers
 
@@ -116,10 +116,10 @@ class Limits:
             )
 
 
-class Guard:
+class RequestGuard:
     """Stands before the app: refuses long heads, and addresses that call too often."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, limits: CallLimits, settings: GatewaySettings) -> None:
         self._app = app
         self._limits = limits
         self._most = settings.max_header_bytes
@@ -153,7 +153,7 @@ def head_bytes(scope: Scope) -> int:
     return len(scope["raw_path"]) + len(scope["query_string"]) + lines
 
 
-def head_too_long(most: int) -> Answer:
+def head_too_long(most: int) -> ApiResponse:
     """Return the answer to a head that is too long."""
     message = f"The request's headers are longer than {most} bytes."
-    return Answer(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})
+    return ApiResponse(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

@@ -68,7 +68,7 @@ class _Bucket:
     """The amount poured in here that is not in Redis yet."""
 
 
-class Rate:
+class CallRate:
     """So many calls a minute for each of any number of names.
 
     Args:
@@ -179,7 +179,7 @@ class RedisAdder:
         await self._redis.aclose()
 
 
-def make_sharing(rates: Sequence[Rate], adder: Adder) -> TaskLoop:
+def make_sharing(rates: Sequence[CallRate], adder: Adder) -> TaskLoop:
     """Return the task that shares these rates several times a second, once started."""
 
     async def share() -> None:

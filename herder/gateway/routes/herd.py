@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 from herder.domain.paging import MAX_HTTP_PAGE, page_of
 from herder.domain.parsing import EPOCH
 from herder.domain.signed_tokens import to_jwks
-from herder.gateway.auth import READS, AtHome, House, Reader, scraper
+from herder.gateway.auth import READS, Context, GatewayContext, Reader, scraper
 from herder.gateway.openapi import refusals
 from herder.gateway.schemas.answers import (
     HealthAnswer,
@@ -27,21 +27,21 @@ from herder.gateway.schemas.orders import AccountAnswer, KeyAnswer, StatementAns
 from herder.gateway.schemas.paging import Limit, SeqCursor
 from herder.gateway.telemetry.readiness import OK
 from herder.types import Info
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 
-router = APIRouter(tags=["herd"], default_response_class=Answer)
+router = APIRouter(tags=["herd"], default_response_class=ApiResponse)
 
 
 @router.get("/v1/info", dependencies=[READS])
-async def info(house: AtHome) -> Info:
+async def info(context: Context) -> Info:
     """Return the herd's name, rates, queues and workers."""
-    return await run_sync(house.herd.info)
+    return await run_sync(context.herd.info)
 
 
 @router.get("/v1/models", dependencies=[READS])
-async def models(house: AtHome) -> ModelsAnswer:
+async def models(context: Context) -> ModelsAnswer:
     """Return the models, in OpenAI's form, with their rates; other names for them too."""
-    found = await run_sync(house.herd.info)
+    found = await run_sync(context.herd.info)
     cards = [
         ModelCard(
             id=name,
@@ -49,7 +49,7 @@ async def models(house: AtHome) -> ModelsAnswer:
             alias_of=one.name if name != one.name else None,
             default=name == found.default_model,
             context=one.context,
-            default_tokens=house.settings.default_tokens,
+            default_tokens=context.settings.default_tokens,
             rates=one.rates,
             weights=one.weights,
             queue_length=one.queue_length,
@@ -59,16 +59,20 @@ async def models(house: AtHome) -> ModelsAnswer:
         for one in found.models
         for name in (
             one.name,
-            *(alias for alias, model in house.settings.model_aliases.items() if model == one.name),
+            *(
+                alias
+                for alias, model in context.settings.model_aliases.items()
+                if model == one.name
+            ),
         )
     ]
     return ModelsAnswer(data=cards)
 
 
 @router.get("/v1/account", response_model=AccountAnswer)
-async def account(house: AtHome, key: Reader) -> dict[str, Any]:
+async def account(context: Context, key: Reader) -> dict[str, Any]:
     """Return the account's balance, and how much of it the key may still spend."""
-    found = await run_sync(house.herd.accounts.balance, key.account)
+    found = await run_sync(context.herd.accounts.balance, key.account)
     return {
         **asdict(found),
         "key": KeyAnswer(
@@ -84,18 +88,20 @@ async def account(house: AtHome, key: Reader) -> dict[str, Any]:
 
 @router.get("/v1/account/statement", response_model=StatementAnswer)
 async def statement(
-    house: AtHome,
+    context: Context,
     key: Reader,
     after: SeqCursor = 0,
     limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
     """Return the account's statement, oldest entries first, a page at a time."""
-    return await statement_of(house, key.account, after, limit)
+    return await statement_of(context, key.account, after, limit)
 
 
-async def statement_of(house: House, name: str, after: int, limit: int) -> dict[str, Any]:
+async def statement_of(
+    context: GatewayContext, name: str, after: int, limit: int
+) -> dict[str, Any]:
     """Return a page of an account's statement, as it is answered."""
-    entries = await run_sync(partial(house.herd.statement, name, after=after, limit=limit + 1))
+    entries = await run_sync(partial(context.herd.statement, name, after=after, limit=limit + 1))
     page = page_of(entries, limit, lambda one: one.seq)
     return {
         "entries": [
@@ -106,9 +112,9 @@ async def statement_of(house: House, name: str, after: int, limit: int) -> dict[
 
 
 @router.get("/.well-known/jwks.json", response_model=KeysAnswer, responses=refusals(429, 503))
-async def keys(house: AtHome) -> dict[str, Any]:
+async def keys(context: Context) -> dict[str, Any]:
     """Return the public keys that verify signed receipts."""
-    return to_jwks((await run_sync(house.herd.public_keys)).values())
+    return to_jwks((await run_sync(context.herd.public_keys)).values())
 
 
 @router.get("/healthz")
@@ -124,11 +130,11 @@ async def healthz() -> HealthAnswer:
         503: {"model": ReadyAnswer, "description": "Something that an order needs is missing."}
     },
 )
-async def readyz(house: AtHome) -> Answer:
+async def readyz(context: Context) -> ApiResponse:
     """Return whether orders that come in now would be run: 503 with what is missing, else 200."""
-    checks = await house.ready()
+    checks = await context.ready()
     ready = all(found == OK for found in checks.values())
-    return Answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+    return ApiResponse({"ready": ready, "checks": checks}, 200 if ready else 503)
 
 
 @router.get(
@@ -138,8 +144,8 @@ async def readyz(house: AtHome) -> Answer:
     responses=refusals(404),
 )
 async def metrics(
-    house: AtHome, accept: Annotated[str, Header(include_in_schema=False)] = ""
+    context: Context, accept: Annotated[str, Header(include_in_schema=False)] = ""
 ) -> Response:
     """Return the metrics of the gateway and the herd, in Prometheus form."""
-    page, content_type = await house.metrics.page(accept)
+    page, content_type = await context.metrics.page(accept)
     return Response(page, headers={"Content-Type": content_type})

@@ -20,18 +20,18 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from herder.domain.paging import MAX_HTTP_PAGE
 from herder.domain.periods import moment_or_none
 from herder.errors import Unauthorized
-from herder.gateway.auth import AtHome, Buyer, House, Reader
+from herder.gateway.auth import Buyer, Context, GatewayContext, Reader
 from herder.gateway.openapi import streamed
 from herder.gateway.outages import ride_out
 from herder.gateway.routes.orders import MAX_WAIT_S, PING_S
 from herder.gateway.schemas.orders import InboxAnswer, MessageAnswer, SentAnswer
 from herder.gateway.schemas.paging import Limit
 from herder.gateway.streams.event_stream import EventStream
-from herder.messages.inbox import Message
+from herder.messages.inbox import InboxMessage
 from herder.store.api_keys import ApiKey
-from herder.web.errors import Answer, BadRequest
+from herder.web.errors import ApiResponse, BadRequest
 
-router = APIRouter(tags=["messages"], default_response_class=Answer)
+router = APIRouter(tags=["messages"], default_response_class=ApiResponse)
 
 LOOK_S = 10.0
 """The pause between checks of a stream's API key."""
@@ -68,7 +68,7 @@ After = Annotated[
 @router.post("/messages", status_code=202)
 async def send(
     body: Annotated[Any, _TAGS, Body()],
-    house: AtHome,
+    context: Context,
     key: Buyer,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> SentAnswer:
@@ -80,7 +80,7 @@ async def send(
     message_key = idempotency_key or str(uuid4())
     taken = await run_sync(
         partial(
-            house.herd.send_message,
+            context.herd.send_message,
             body,
             account=key.account,
             api_key=key.id,
@@ -92,7 +92,7 @@ async def send(
 
 @router.get("/messages")
 async def inbox(
-    house: AtHome,
+    context: Context,
     key: Reader,
     after: After = 0,
     limit: Limit = MAX_HTTP_PAGE,
@@ -102,18 +102,18 @@ async def inbox(
 
     With `wait`, as soon as anything is there.
     """
-    found = await run_sync(house.herd.inbox, key.account, after, limit)
+    found = await run_sync(context.herd.inbox, key.account, after, limit)
     if not found and wait:
-        with house.follower.line(key.id):
-            async with aclosing(_pages(house, key, after, limit, wait)) as pages:
+        with context.follower.acquire(key.id):
+            async with aclosing(_pages(context, key, after, limit, wait)) as pages:
                 found = await anext(pages, [])
     last = found[-1].number if found else after
     return InboxAnswer(messages=[_shown(one) for one in found], next=last)
 
 
 async def _pages(
-    house: House, key: ApiKey, after: int, limit: int, wait_s: float = math.inf
-) -> AsyncGenerator[list[Message], None]:
+    context: GatewayContext, key: ApiKey, after: int, limit: int, wait_s: float = math.inf
+) -> AsyncGenerator[list[InboxMessage], None]:
     """Yield what is there after a message, and what comes within that time; a page at a time.
 
     Raises:
@@ -121,11 +121,11 @@ async def _pages(
     """
     until_s = time.monotonic() + wait_s
 
-    def read(after: int) -> list[Message]:
-        house.herd.api_keys.require_live(key)
-        return house.herd.inbox(key.account, after, limit)
+    def read(after: int) -> list[InboxMessage]:
+        context.herd.api_keys.require_live(key)
+        return context.herd.inbox(key.account, after, limit)
 
-    async with house.follower.waking(house.herd.inbox_topic(key.account)) as news:
+    async with context.follower.waking(context.herd.inbox_topic(key.account)) as news:
         while True:
             # Before it is read: what comes after that wakes again.
             news.clear()
@@ -148,7 +148,7 @@ async def _pages(
     responses={200: {"content": streamed(MessageAnswer)}},
 )
 async def events(
-    house: AtHome,
+    context: Context,
     key: Reader,
     after: After = 0,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -165,16 +165,16 @@ async def events(
 
     async def happening() -> AsyncIterator[ServerSentEvent]:
         with suppress(Unauthorized):
-            async with aclosing(_pages(house, key, after, MAX_HTTP_PAGE)) as pages:
+            async with aclosing(_pages(context, key, after, MAX_HTTP_PAGE)) as pages:
                 async for found in pages:
                     for one in found:
                         data = _shown(one).model_dump_json()
                         yield ServerSentEvent(data, event="message", id=str(one.number))
 
-    return EventStream(happening(), house.follower.line(key.id), ping=PING_S)
+    return EventStream(happening(), context.follower.acquire(key.id), ping=PING_S)
 
 
-def _shown(one: Message) -> MessageAnswer:
+def _shown(one: InboxMessage) -> MessageAnswer:
     return MessageAnswer(
         seq=one.number,
         at=moment_or_none(one.at_us),

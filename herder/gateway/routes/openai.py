@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from herder import errors
 from herder.domain.order import State
 from herder.domain.receipts import receipt_of
-from herder.gateway.auth import AtHome, Buyer, House
+from herder.gateway.auth import Buyer, Context, GatewayContext
 from herder.gateway.openapi import streamed, takes
 from herder.gateway.outages import accept
 from herder.gateway.schemas.answers import ErrorAnswer
@@ -38,9 +38,9 @@ from herder.gateway.streams.following import Happened
 from herder.interface import OrderCall, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
-from herder.web.errors import Answer, BadRequest, answer_to, body_of
+from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of
 
-router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=Answer)
+router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResponse)
 
 LOOK_S = 1.0
 """The pause between looks whether the caller of a whole answer is still there."""
@@ -59,9 +59,9 @@ _IDS: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
     responses={200: {"model": ChatCompletion, "content": streamed(ChatChunk, ErrorAnswer)}},
     openapi_extra=takes(ChatBody, PRICED),
 )
-async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
+async def chat(request: Request, context: Context, key: Buyer) -> ApiResponse | EventStream:
     """Return a chat completion."""
-    return await _complete("chat", request, house, key)
+    return await _complete("chat", request, context, key)
 
 
 @router.post(
@@ -70,28 +70,28 @@ async def chat(request: Request, house: AtHome, key: Buyer) -> Answer | EventStr
     responses={200: {"model": Completion, "content": streamed(CompletionChunk, ErrorAnswer)}},
     openapi_extra=takes(CompletionBody, PRICED),
 )
-async def completion(request: Request, house: AtHome, key: Buyer) -> Answer | EventStream:
+async def completion(request: Request, context: Context, key: Buyer) -> ApiResponse | EventStream:
     """Return a completion: the prompt reaches the model as it is."""
-    return await _complete("completion", request, house, key)
+    return await _complete("completion", request, context, key)
 
 
 async def _complete(
-    kind: Kind, request: Request, house: House, key: ApiKey
-) -> Answer | EventStream:
-    asked = read(kind, await _json(request), request.headers, house.settings.default_tokens)
+    kind: Kind, request: Request, context: GatewayContext, key: ApiKey
+) -> ApiResponse | EventStream:
+    asked = read(kind, await _json(request), request.headers, context.settings.default_tokens)
     with ExitStack() as held:
-        line = held.enter_context(house.follower.line(key.id))
+        slot = held.enter_context(context.follower.acquire(key.id))
         idempotency_key = request.headers.get("idempotency-key")
         call: OrderCall = {
             **asked.call,
-            "model": house.model(asked.call["model"]),
+            "model": context.model(asked.call["model"]),
             "account": key.account,
             "idempotency_key": idempotency_key,
         }
         order = await accept(
-            house.herd.cancellations,
+            context.herd.cancellations,
             partial(
-                house.herd.take,
+                context.herd.take,
                 asked.prompt,
                 asked.tokens,
                 call,
@@ -102,11 +102,11 @@ async def _complete(
         )
         receipt = receipt_of(order)
         if not asked.stream:
-            return await _whole(request, house, asked, receipt)
+            return await _whole(request, context, asked, receipt)
         held.pop_all()  # the response gives it back
-    stream = _Stream(house, asked, receipt)
+    stream = _Stream(context, asked, receipt)
     head = {"X-Order": receipt.order}
-    return EventStream(stream.chunks(), line, after=stream.after, sep="\n", headers=head)
+    return EventStream(stream.chunks(), slot, after=stream.after, sep="\n", headers=head)
 
 
 async def _json(request: Request) -> object:
@@ -129,19 +129,21 @@ def _no_number(name: str) -> None:
     raise ValueError(name)
 
 
-async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt) -> Answer:
+async def _whole(
+    request: Request, context: GatewayContext, asked: Asked, receipt: Receipt
+) -> ApiResponse:
     """Return the answer in one piece."""
     order_id = receipt.order
     cancels = asked.on_disconnect == "cancel"
     try:
-        while (result := await _ended(house, order_id)) is None:
+        while (result := await _ended(context, order_id)) is None:
             if await request.is_disconnected():
                 if cancels:
-                    house.herd.cancellations.remember(order_id)
-                return Answer({}, 499)
+                    context.herd.cancellations.remember(order_id)
+                return ApiResponse({}, 499)
     except asyncio.CancelledError:
         if cancels:
-            house.herd.cancellations.remember(order_id)
+            context.herd.cancellations.remember(order_id)
         raise
     if (failed := _failed(result)) is not None:
         return failed
@@ -150,18 +152,18 @@ async def _whole(request: Request, house: House, asked: Asked, receipt: Receipt)
         text = {"text": result.text}  # type: ignore[dict-item]
     choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
     body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(result)}
-    return Answer(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
+    return ApiResponse(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
 
 
-async def _ended(house: House, order_id: str) -> Result | None:
+async def _ended(context: GatewayContext, order_id: str) -> Result | None:
     """Return the result of an order that ends within a moment.
 
     None if it does not, or cannot be read.
     """
-    if not await house.follower.wait(order_id, LOOK_S):
+    if not await context.follower.wait(order_id, LOOK_S):
         return None
     try:
-        result = await run_sync(house.herd.answer, order_id)
+        result = await run_sync(context.herd.answer, order_id)
     except errors.HerdUnavailable:
         return None
     return result if State(result.receipt.state).stopped else None
@@ -170,8 +172,8 @@ async def _ended(house: House, order_id: str) -> Result | None:
 class _Stream:
     """The answer as it is generated, and what becomes of its order when it is cut."""
 
-    def __init__(self, house: House, asked: Asked, receipt: Receipt) -> None:
-        self._house = house
+    def __init__(self, context: GatewayContext, asked: Asked, receipt: Receipt) -> None:
+        self._house = context
         self._asked = asked
         self._receipt = receipt
         self._ended = False
@@ -221,7 +223,7 @@ def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentE
     return last
 
 
-def _failed(result: Result) -> Answer | None:
+def _failed(result: Result) -> ApiResponse | None:
     """Return the error of an order that ended otherwise; None if there is an answer.
 
     What its own run limit ended has one: it was paid for.
@@ -247,7 +249,7 @@ def _failed(result: Result) -> Answer | None:
         if status == 503:
             headers["Retry-After"] = "1"
         body = body_of(error.message, status, code, data={"order": result.order})
-        return Answer(body, status, headers)
+        return ApiResponse(body, status, headers)
     return None
 
 

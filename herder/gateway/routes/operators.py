@@ -18,8 +18,8 @@ from herder.domain.ids import call_id
 from herder.domain.paging import MAX_HTTP_PAGE, page_of
 from herder.domain.parsing import parse_note
 from herder.domain.periods import parse_day
-from herder.errors import KeyReused
-from herder.gateway.auth import AtHome, House, Operator
+from herder.errors import IdempotencyKeyReused
+from herder.gateway.auth import Context, GatewayContext, Operator
 from herder.gateway.openapi import LOCATION
 from herder.gateway.routes.herd import statement_of
 from herder.gateway.schemas.operators import (
@@ -46,9 +46,9 @@ from herder.gateway.schemas.operators import (
 from herder.gateway.schemas.orders import StatementAnswer
 from herder.gateway.schemas.paging import IdCursor, Limit, SeqCursor
 from herder.herd.roster import list_workers
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 
-router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=Answer)
+router = APIRouter(prefix="/v1", tags=["operators"], default_response_class=ApiResponse)
 
 IdempotencyKey = Annotated[
     str | None, Header(description="A call that is repeated with the same key is done only once.")
@@ -60,8 +60,10 @@ def _under(idempotency_key: str | None) -> Iterator[None]:
     """Name a key that stands for another call as the caller wrote it."""
     try:
         yield
-    except KeyReused as error:
-        raise KeyReused(idempotency_key or error.data["key"], error.data["field"]) from None
+    except IdempotencyKeyReused as error:
+        raise IdempotencyKeyReused(
+            idempotency_key or error.data["key"], error.data["field"]
+        ) from None
 
 
 # Accounts
@@ -69,53 +71,53 @@ def _under(idempotency_key: str | None) -> Iterator[None]:
 
 @router.post("/accounts", status_code=201, responses={201: {"headers": LOCATION}})
 async def create_account(
-    body: NewAccountBody, house: AtHome, _: Operator, response: Response
+    body: NewAccountBody, context: Context, _: Operator, response: Response
 ) -> AccountCard:
     """Open an account with nothing in it."""
-    await run_sync(house.herd.accounts.create, body.name)
+    await run_sync(context.herd.accounts.create, body.name)
     response.headers["Location"] = f"/v1/accounts/{body.name}"
-    return await run_sync(_account, house, body.name)
+    return await run_sync(_account, context, body.name)
 
 
 @router.get("/accounts")
 async def list_accounts(
-    house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
+    context: Context, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> AccountsAnswer:
     """Return the accounts with what they have, by name, a page at a time."""
-    page = await run_sync(house.herd.accounts.page, after or "", limit)
+    page = await run_sync(context.herd.accounts.page, after or "", limit)
     return AccountsAnswer(accounts=[BalanceCard.of(one) for one in page.items], next=page.next)
 
 
 @router.get("/accounts/{name}")
-async def get_account(name: str, house: AtHome, _: Operator) -> AccountCard:
+async def get_account(name: str, context: Context, _: Operator) -> AccountCard:
     """Return an account's balance, and its limits."""
-    return await run_sync(_account, house, name)
+    return await run_sync(_account, context, name)
 
 
 @router.put("/accounts/{name}/limits")
-async def set_limits(name: str, body: LimitsBody, house: AtHome, _: Operator) -> AccountCard:
+async def set_limits(name: str, body: LimitsBody, context: Context, _: Operator) -> AccountCard:
     """Give an account limits of its own; what is null is the herd's again."""
-    await run_sync(partial(house.herd.accounts.set_limits, name, **body.model_dump()))
-    return await run_sync(_account, house, name)
+    await run_sync(partial(context.herd.accounts.set_limits, name, **body.model_dump()))
+    return await run_sync(_account, context, name)
 
 
 @router.get("/accounts/{name}/statement", response_model=StatementAnswer)
 async def get_statement(
     name: str,
-    house: AtHome,
+    context: Context,
     _: Operator,
     after: SeqCursor = 0,
     limit: Limit = MAX_HTTP_PAGE,
 ) -> dict[str, Any]:
     """Return an account's statement, oldest entries first, a page at a time."""
-    return await statement_of(house, name, after, limit)
+    return await statement_of(context, name, after, limit)
 
 
 @router.post("/accounts/{name}/deposits", status_code=201)
 async def deposit(
     name: str,
     body: MoveBody,
-    house: AtHome,
+    context: Context,
     key: Operator,
     idempotency_key: IdempotencyKey = None,
 ) -> MovedAnswer:
@@ -123,7 +125,7 @@ async def deposit(
     transfer_id = call_id(key.account, "deposit", idempotency_key)
     note = parse_note("note", body.note)
     with _under(idempotency_key):
-        after = await run_sync(house.herd.accounts.deposit, name, body.amount, transfer_id, note)
+        after = await run_sync(context.herd.accounts.deposit, name, body.amount, transfer_id, note)
     return MovedAnswer(id=transfer_id, amount=body.amount, account=BalanceCard.of(after))
 
 
@@ -131,7 +133,7 @@ async def deposit(
 async def withdraw(
     name: str,
     body: MoveBody,
-    house: AtHome,
+    context: Context,
     key: Operator,
     idempotency_key: IdempotencyKey = None,
 ) -> MovedAnswer:
@@ -139,7 +141,7 @@ async def withdraw(
     transfer_id = call_id(key.account, "withdrawal", idempotency_key)
     note = parse_note("note", body.note)
     with _under(idempotency_key):
-        after = await run_sync(house.herd.accounts.withdraw, name, body.amount, transfer_id, note)
+        after = await run_sync(context.herd.accounts.withdraw, name, body.amount, transfer_id, note)
     return MovedAnswer(id=transfer_id, amount=body.amount, account=BalanceCard.of(after))
 
 
@@ -147,7 +149,7 @@ async def withdraw(
 async def refund(
     order_id: str,
     body: RefundBody,
-    house: AtHome,
+    context: Context,
     key: Operator,
     idempotency_key: IdempotencyKey = None,
 ) -> RefundAnswer:
@@ -156,14 +158,14 @@ async def refund(
     reason = parse_note("reason", body.reason)
     with _under(idempotency_key):
         given = await run_sync(
-            partial(house.herd.desk.refund, order_id, body.amount, reason, refund_id=refund_id)
+            partial(context.herd.intake.refund, order_id, body.amount, reason, refund_id=refund_id)
         )
-    receipt = await run_sync(house.herd.receipt, order_id)
+    receipt = await run_sync(context.herd.receipt, order_id)
     return RefundAnswer(id=refund_id, amount=given, receipt=receipt)
 
 
-def _account(house: House, name: str) -> AccountCard:
-    accounts = house.herd.accounts
+def _account(context: GatewayContext, name: str) -> AccountCard:
+    accounts = context.herd.accounts
     return AccountCard.with_limits(accounts.balance(name), accounts.standing(name))
 
 
@@ -174,7 +176,7 @@ def _account(house: House, name: str) -> AccountCard:
 async def create_grant(
     name: str,
     body: NewGrantBody,
-    house: AtHome,
+    context: Context,
     key: Operator,
     idempotency_key: IdempotencyKey = None,
 ) -> GrantCard:
@@ -183,7 +185,7 @@ async def create_grant(
     with _under(idempotency_key):
         made = await run_sync(
             partial(
-                house.herd.grants.create,
+                context.herd.grants.create,
                 name,
                 body.amount,
                 body.every,
@@ -197,19 +199,19 @@ async def create_grant(
 
 @router.get("/accounts/{name}/grants")
 async def list_grants(
-    name: str, house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
+    name: str, context: Context, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> GrantsAnswer:
     """Return an account's grants, oldest first, a page at a time."""
-    await run_sync(house.herd.accounts.balance, name)
-    found = await run_sync(partial(house.herd.grants.list, name, after=after, limit=limit + 1))
+    await run_sync(context.herd.accounts.balance, name)
+    found = await run_sync(partial(context.herd.grants.list, name, after=after, limit=limit + 1))
     page = page_of(found, limit, lambda one: one.id)
     return GrantsAnswer(grants=[GrantCard.of(one) for one in page.items], next=page.next)
 
 
 @router.delete("/grants/{grant_id}")
-async def end_grant(grant_id: str, house: AtHome, _: Operator) -> GrantCard:
+async def end_grant(grant_id: str, context: Context, _: Operator) -> GrantCard:
     """End a grant, at once and for good; what was given stays."""
-    return GrantCard.of(await run_sync(house.herd.grants.end, grant_id))
+    return GrantCard.of(await run_sync(context.herd.grants.end, grant_id))
 
 
 # Keys
@@ -217,42 +219,42 @@ async def end_grant(grant_id: str, house: AtHome, _: Operator) -> GrantCard:
 
 @router.post("/accounts/{name}/keys", status_code=201)
 async def create_key(
-    name: str, body: NewApiKeyBody, house: AtHome, _: Operator, response: Response
+    name: str, body: NewApiKeyBody, context: Context, _: Operator, response: Response
 ) -> NewApiKeyAnswer:
     """Make an API key for an account, and show it: this once and never again."""
-    made, text = await run_sync(partial(house.herd.api_keys.create, name, **body.model_dump()))
+    made, text = await run_sync(partial(context.herd.api_keys.create, name, **body.model_dump()))
     response.headers["Cache-Control"] = "no-store"
     return NewApiKeyAnswer(**ApiKeyCard.of(made).model_dump(), key=text)
 
 
 @router.get("/accounts/{name}/keys")
 async def list_keys(
-    name: str, house: AtHome, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
+    name: str, context: Context, _: Operator, after: IdCursor = None, limit: Limit = MAX_HTTP_PAGE
 ) -> ApiKeysAnswer:
     """Return an account's API keys, oldest first, a page at a time."""
-    await run_sync(house.herd.accounts.balance, name)
-    found = await run_sync(partial(house.herd.api_keys.list, name, after=after, limit=limit + 1))
+    await run_sync(context.herd.accounts.balance, name)
+    found = await run_sync(partial(context.herd.api_keys.list, name, after=after, limit=limit + 1))
     page = page_of(found, limit, lambda one: one.id)
     return ApiKeysAnswer(keys=[ApiKeyCard.of(one) for one in page.items], next=page.next)
 
 
 @router.delete("/keys/{key_id}")
-async def revoke_key(key_id: str, house: AtHome, _: Operator) -> ApiKeyCard:
+async def revoke_key(key_id: str, context: Context, _: Operator) -> ApiKeyCard:
     """End an API key, at once and for good; orders that were bought with it go on."""
-    return ApiKeyCard.of(await run_sync(house.herd.api_keys.revoke, key_id))
+    return ApiKeyCard.of(await run_sync(context.herd.api_keys.revoke, key_id))
 
 
 # Workers
 
 
 @router.get("/workers")
-async def workers(house: AtHome, _: Operator) -> WorkersAnswer:
+async def workers(context: Context, _: Operator) -> WorkersAnswer:
     """Return the workers of the herd."""
-    found = await run_sync(list_workers, house.herd.database)
+    found = await run_sync(list_workers, context.herd.database)
     return WorkersAnswer(workers=[WorkerCard.of(one) for one in found])
 
 
 @router.post("/workers/{name}/drain", status_code=202)
-async def drain(name: str, house: AtHome, _: Operator) -> DrainAnswer:
+async def drain(name: str, context: Context, _: Operator) -> DrainAnswer:
     """Have a worker take no more orders, finish or hand back what it has, and end."""
-    return DrainAnswer(worker=name, instances=await run_sync(house.herd.drain, name))
+    return DrainAnswer(worker=name, instances=await run_sync(context.herd.drain, name))

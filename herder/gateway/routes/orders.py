@@ -18,7 +18,7 @@ from herder.domain.order import Order, State
 from herder.domain.paging import page_of
 from herder.domain.receipts import receipt_of
 from herder.errors import HerdUnavailable, shown
-from herder.gateway.auth import AtHome, Buyer, House, Reader
+from herder.gateway.auth import Buyer, Context, GatewayContext, Reader
 from herder.gateway.openapi import LOCATION, streamed
 from herder.gateway.outages import accept, accepted, ride_out
 from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
@@ -26,12 +26,12 @@ from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, 
 from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
-from herder.gateway.streams.following import Mark
+from herder.gateway.streams.following import StreamMark
 from herder.interface import OrderCall, QuoteCall
 from herder.types import Place, Quote, Receipt
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 
-router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=Answer)
+router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=ApiResponse)
 
 MAX_WAIT_S = 60
 PING_S = 15
@@ -51,7 +51,7 @@ class Signed(PlainTextResponse):
 @router.post("/orders", status_code=202, responses={202: {"headers": LOCATION}})
 async def submit(
     body: OrderBody,
-    house: AtHome,
+    context: Context,
     key: Buyer,
     response: Response,
     idempotency_key: Annotated[str | None, Header()] = None,
@@ -59,23 +59,23 @@ async def submit(
     """Submit a paid prompt; the fee is held, and what is not used of it comes back."""
     call: OrderCall = {
         **body.call(),
-        "model": house.model(body.model),
+        "model": context.model(body.model),
         "account": key.account,
         "idempotency_key": idempotency_key,
     }
     taken = await accept(
-        house.herd.cancellations,
-        partial(house.herd.take, body.prompt, body.tokens, call, api_key=key.id),
+        context.herd.cancellations,
+        partial(context.herd.take, body.prompt, body.tokens, call, api_key=key.id),
         has_key=idempotency_key is not None,
     )
     response.headers["Location"] = f"/v1/orders/{taken.id}"
     with accepted(taken.id):
-        return await run_sync(_shown, house, taken)
+        return await run_sync(_shown, context, taken)
 
 
 @router.get("/orders")
 async def orders(
-    house: AtHome,
+    context: Context,
     key: Reader,
     state: Annotated[str | None, Query(max_length=20)] = None,
     before: IdCursor = None,
@@ -83,7 +83,9 @@ async def orders(
 ) -> OrdersAnswer:
     """Return the account's orders, the newest first, a page at a time."""
     found = await run_sync(
-        partial(house.herd.orders, account=key.account, state=state, before=before, limit=limit + 1)
+        partial(
+            context.herd.orders, account=key.account, state=state, before=before, limit=limit + 1
+        )
     )
     page = page_of(found, limit, lambda one: one.order)
     return OrdersAnswer(orders=page.items, next=page.next)
@@ -92,22 +94,22 @@ async def orders(
 @router.get("/orders/{order_id}")
 async def order(
     order_id: str,
-    house: AtHome,
+    context: Context,
     key: Reader,
     wait: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait.")] = 0,
 ) -> OrderAnswer:
     """Return an order as it stands; with `wait`, the answer comes at its end or after that time."""
 
     def as_it_stands() -> OrderAnswer:
-        return _shown(house, house.herd.order(order_id, account=key.account))
+        return _shown(context, context.herd.order(order_id, account=key.account))
 
     until_s = time.monotonic() + wait
-    read = partial(look, house.herd.database, as_it_stands)
+    read = partial(look, context.herd.database, as_it_stands)
     found = await ride_out(read, within_s=wait)
     if wait == 0 or State(found.state).stopped:
         return found
-    with house.follower.line(key.id):
-        await house.follower.wait(order_id, until_s - time.monotonic())
+    with context.follower.acquire(key.id):
+        await context.follower.wait(order_id, until_s - time.monotonic())
     return await ride_out(read, within_s=until_s - time.monotonic())
 
 
@@ -118,7 +120,7 @@ async def order(
 )
 async def events(
     order_id: str,
-    house: AtHome,
+    context: Context,
     key: Reader,
     on_disconnect: Annotated[
         OnDisconnect, Query(description="What happens to the order when the caller disconnects.")
@@ -135,11 +137,11 @@ async def events(
     cancels = on_disconnect == "cancel"
     if cancels:
         require(key, "buy")
-    mark = Mark.parse(last_event_id)
-    await run_sync(partial(house.herd.order, order_id, account=key.account))
+    mark = StreamMark.parse(last_event_id)
+    await run_sync(partial(context.herd.order, order_id, account=key.account))
 
     async def happening() -> AsyncIterator[ServerSentEvent]:
-        async for one in house.follower.follow(order_id, account=key.account, mark=mark):
+        async for one in context.follower.follow(order_id, account=key.account, mark=mark):
             identity = str(one.mark) if one.mark else None
             yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
             if one.result is not None:
@@ -148,25 +150,25 @@ async def events(
 
     async def after(left: bool) -> None:
         if left and cancels:
-            house.herd.cancellations.remember(order_id)
+            context.herd.cancellations.remember(order_id)
 
-    return EventStream(happening(), house.follower.line(key.id), after=after, ping=PING_S)
+    return EventStream(happening(), context.follower.acquire(key.id), after=after, ping=PING_S)
 
 
 @router.get("/orders/{order_id}/receipt", response_class=Signed)
-async def receipt(order_id: str, house: AtHome, key: Reader) -> Signed:
+async def receipt(order_id: str, context: Context, key: Reader) -> Signed:
     """Return the order's receipt as it stands now, signed: a JWS.
 
     Its keys: /.well-known/jwks.json.
     """
-    token = await run_sync(partial(house.herd.signed_receipt, order_id, account=key.account))
+    token = await run_sync(partial(context.herd.signed_receipt, order_id, account=key.account))
     return Signed(token)
 
 
 @router.post("/orders/{order_id}/cancel")
-async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
+async def cancel(order_id: str, context: Context, key: Buyer) -> Receipt:
     """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
-    cancel = partial(house.herd.cancel, order_id, account=key.account)
+    cancel = partial(context.herd.cancel, order_id, account=key.account)
     try:
         return await run_sync(cancel)
     except HerdUnavailable as error:
@@ -180,13 +182,13 @@ async def cancel(order_id: str, house: AtHome, key: Buyer) -> Receipt:
 
 
 @router.post("/orders/{order_id}/rebid")
-async def rebid(order_id: str, body: RebidBody, house: AtHome, key: Buyer) -> Receipt:
+async def rebid(order_id: str, body: RebidBody, context: Context, key: Buyer) -> Receipt:
     """Raise the fee of an order that is queued."""
-    return await run_sync(partial(house.herd.rebid, order_id, body.fee, account=key.account))
+    return await run_sync(partial(context.herd.rebid, order_id, body.fee, account=key.account))
 
 
 @router.post("/quotes")
-async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
+async def quote(body: QuoteBody, context: Context, key: Reader) -> Quote:
     """Return the price and the expected wait of an order placed now; nothing is held.
 
     `quote` of the answer holds for a minute: an order that names it has those rates, and pays that
@@ -195,28 +197,28 @@ async def quote(body: QuoteBody, house: AtHome, key: Reader) -> Quote:
     call: QuoteCall = {
         **body.call(),
         "account": key.account,
-        "model": house.model(body.model),
+        "model": context.model(body.model),
     }
-    return await run_sync(partial(house.herd.quote, body.prompt, body.tokens, **call))
+    return await run_sync(partial(context.herd.quote, body.prompt, body.tokens, **call))
 
 
-def _place(house: House, found: Order) -> Place | None:
+def _place(context: GatewayContext, found: Order) -> Place | None:
     """Return its place, if it has one and can be told now.
 
     An order that was taken is told in any case.
     """
     try:
-        return house.herd.quotes.place(found)
+        return context.herd.quotes.place(found)
     except HerdUnavailable:
         return None
 
 
-def _shown(house: House, found: Order) -> OrderAnswer:
+def _shown(context: GatewayContext, found: Order) -> OrderAnswer:
     """Return an order as a client sees it."""
     if not found.state.ended:
-        receipt, queue = receipt_of(found), _place(house, found)
+        receipt, queue = receipt_of(found), _place(context, found)
         return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
-    result = house.herd.answer(found.id)
+    result = context.herd.answer(found.id)
     return OrderAnswer(
         id=found.id,
         state=result.receipt.state,

@@ -15,12 +15,12 @@ from herder.accounts.usage import Report, read_usage, to_sheet
 from herder.clock import clock_us
 from herder.domain.paging import MAX_PAGE
 from herder.errors import Forbidden
-from herder.gateway.auth import AtHome, ReaderOrOperator
+from herder.gateway.auth import Context, ReaderOrOperator
 from herder.gateway.schemas.paging import UsageLimit
 from herder.store.api_keys import ApiKey
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 
-router = APIRouter(prefix="/v1", tags=["usage"], default_response_class=Answer)
+router = APIRouter(prefix="/v1", tags=["usage"], default_response_class=ApiResponse)
 
 CSV = "text/csv"
 
@@ -63,7 +63,7 @@ class UsageAnswer(BaseModel):
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}},
 )
 async def usage(
-    house: AtHome,
+    context: Context,
     key: ReaderOrOperator,
     request: Request,
     response: Response,
@@ -99,11 +99,11 @@ async def usage(
     """
     whose = _whose(key, account)
     if whose not in (None, key.account):
-        await run_sync(house.herd.accounts.balance, whose)  # an unknown one is an error
+        await run_sync(context.herd.accounts.balance, whose)  # an unknown one is an error
     report = await run_sync(
         partial(
             read_usage,
-            house.herd.database,
+            context.herd.database,
             clock_us(),
             by=by,
             first=first,

@@ -10,12 +10,12 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from herder.domain.paging import MAX_HTTP_PAGE
-from herder.gateway.auth import AtHome, Buyer, Reader
+from herder.gateway.auth import Buyer, Context, Reader
 from herder.gateway.schemas.paging import IdCursor, Limit
-from herder.web.errors import Answer
+from herder.web.errors import ApiResponse
 from herder.webhooks.views import shown, shown_delivery
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=Answer)
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=ApiResponse)
 
 
 class WebhookBody(BaseModel):
@@ -40,11 +40,11 @@ class ReplayBody(BaseModel):
 
 
 @router.post("", status_code=201)
-async def create(body: WebhookBody, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def create(body: WebhookBody, context: Context, key: Buyer) -> dict[str, Any]:
     """Have the account told at an address; the answer holds the secret: this once."""
     made, secret = await run_sync(
         partial(
-            house.herd.webhooks.create,
+            context.herd.webhooks.create,
             key.account,
             body.url,
             types=body.types,
@@ -55,49 +55,55 @@ async def create(body: WebhookBody, house: AtHome, key: Buyer) -> dict[str, Any]
 
 
 @router.get("")
-async def webhooks(house: AtHome, key: Reader) -> dict[str, Any]:
+async def webhooks(context: Context, key: Reader) -> dict[str, Any]:
     """Return the account's webhooks, oldest first."""
-    found = await run_sync(house.herd.webhooks.list, key.account)
+    found = await run_sync(context.herd.webhooks.list, key.account)
     return {"webhooks": [shown(one) for one in found]}
 
 
 @router.get("/{webhook}")
-async def webhook_as_it_stands(webhook: str, house: AtHome, key: Reader) -> dict[str, Any]:
+async def webhook_as_it_stands(webhook: str, context: Context, key: Reader) -> dict[str, Any]:
     """Return a webhook."""
-    found = await run_sync(partial(house.herd.webhooks.get, webhook, account=key.account))
+    found = await run_sync(partial(context.herd.webhooks.get, webhook, account=key.account))
     return shown(found)
 
 
 @router.delete("/{webhook}")
-async def delete(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def delete(webhook: str, context: Context, key: Buyer) -> dict[str, Any]:
     """Forget a webhook, and all that was to be sent there."""
-    await run_sync(partial(house.herd.webhooks.delete, webhook, account=key.account))
+    await run_sync(partial(context.herd.webhooks.delete, webhook, account=key.account))
     return {"id": webhook, "deleted": True}
 
 
 @router.post("/{webhook}/rotate")
-async def rotate(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def rotate(webhook: str, context: Context, key: Buyer) -> dict[str, Any]:
     """Give it another secret, which the answer holds; the old one signs as well for a while."""
-    made, secret = await run_sync(partial(house.herd.webhooks.rotate, webhook, account=key.account))
+    made, secret = await run_sync(
+        partial(context.herd.webhooks.rotate, webhook, account=key.account)
+    )
     return shown(made) | {"secret": secret}
 
 
 @router.post("/{webhook}/disable")
-async def disable(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def disable(webhook: str, context: Context, key: Buyer) -> dict[str, Any]:
     """Send nothing there, until it is enabled."""
-    return shown(await run_sync(partial(house.herd.webhooks.disable, webhook, account=key.account)))
+    return shown(
+        await run_sync(partial(context.herd.webhooks.disable, webhook, account=key.account))
+    )
 
 
 @router.post("/{webhook}/enable")
-async def enable(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def enable(webhook: str, context: Context, key: Buyer) -> dict[str, Any]:
     """Send there again."""
-    return shown(await run_sync(partial(house.herd.webhooks.enable, webhook, account=key.account)))
+    return shown(
+        await run_sync(partial(context.herd.webhooks.enable, webhook, account=key.account))
+    )
 
 
 @router.get("/{webhook}/deliveries")
 async def deliveries(
     webhook: str,
-    house: AtHome,
+    context: Context,
     key: Reader,
     state: str | None = None,
     before: IdCursor = None,
@@ -106,7 +112,7 @@ async def deliveries(
     """Return the deliveries to an endpoint, sent and pending, newest first, a page at a time."""
     page = await run_sync(
         partial(
-            house.herd.webhooks.deliveries.page,
+            context.herd.webhooks.deliveries.page,
             webhook,
             account=key.account,
             state=state,
@@ -122,13 +128,13 @@ async def deliveries(
 
 @router.post("/{webhook}/replay", status_code=202)
 async def replay(
-    webhook: str, house: AtHome, key: Buyer, body: ReplayBody | None = None
+    webhook: str, context: Context, key: Buyer, body: ReplayBody | None = None
 ) -> dict[str, Any]:
     """Send again, under their old ids, the messages that were given up."""
     asked = body or ReplayBody()
     count = await run_sync(
         partial(
-            house.herd.webhooks.deliveries.replay,
+            context.herd.webhooks.deliveries.replay,
             webhook,
             account=key.account,
             message=asked.message,
@@ -141,10 +147,10 @@ async def replay(
 
 
 @router.post("/{webhook}/test", status_code=202)
-async def send_test(webhook: str, house: AtHome, key: Buyer) -> dict[str, Any]:
+async def send_test(webhook: str, context: Context, key: Buyer) -> dict[str, Any]:
     """Have a message of type `webhook.test` sent; its id."""
     message = await run_sync(
-        partial(house.herd.webhooks.deliveries.test, webhook, account=key.account)
+        partial(context.herd.webhooks.deliveries.test, webhook, account=key.account)
     )
     return {"message": message}
 

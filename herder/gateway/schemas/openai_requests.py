@@ -2,7 +2,7 @@
 
 A parameter that would be ignored in silence changes what a program gets without telling it; so
 whatever is not honoured here is refused by its name, unless its value asks for what happens anyway.
-What the desk judges (fees, bounds of sampling, times) is described here and left to it.
+What order intake judges (fees, bounds of sampling, times) is described here and left to it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _SENT_ON = ("fee", "multiplier", "max_fee", "quote", "reference", "start_by", "r
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def _by_desk(kind: Any) -> BeforeValidator:
-    """Describe what the desk judges: its sentences and codes are those of every other way in."""
+def _by_intake(kind: Any) -> BeforeValidator:
+    """Describe what order intake judges, whose sentences and codes are those of every way in."""
     return BeforeValidator(lambda value: value, json_schema_input_type=kind | None)
 
 
 def _schema(**shown: Any) -> Any:
-    """Bounds that the desk keeps, for those who read the document."""
+    """Bounds that order intake keeps, for those who read the document."""
     return Field(json_schema_extra=shown)
 
 
@@ -180,7 +180,9 @@ class _Body(_Given, SamplingFields):
     stream_options: Annotated[
         StreamOptions | None, Refused("may only contain include_usage", inside=True)
     ] = None
-    stop: Annotated[Any, _by_desk(Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)])] = None
+    stop: Annotated[Any, _by_intake(Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)])] = (
+        None
+    )
     logit_bias: Annotated[
         Bias | None,
         Refused("must map token numbers to numbers"),
@@ -195,25 +197,25 @@ class _Body(_Given, SamplingFields):
     # Not OpenAI's; in its package they go into `extra_body`.
     fee: Annotated[
         Any,
-        _by_desk(Winston),
+        _by_intake(Winston),
         Field(description="The fee in whole winston; automatic if left out."),
     ] = None
-    max_fee: Annotated[Any, _by_desk(Winston)] = None
-    multiplier: Annotated[Any, _by_desk(float | str)] = None
+    max_fee: Annotated[Any, _by_intake(Winston)] = None
+    multiplier: Annotated[Any, _by_intake(float | str)] = None
     quote: Annotated[
         Any,
-        _by_desk(str),
+        _by_intake(str),
         Field(description="The signed text of a quote from /v1/quotes that has not expired."),
     ] = None
-    reference: Annotated[Any, _by_desk(Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)])] = (
+    reference: Annotated[Any, _by_intake(Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)])] = (
         None
     )
     start_by: Annotated[
         Any,
-        _by_desk(str),
+        _by_intake(str),
         Field(description="The time, with its zone (RFC 3339), by which the order must start."),
     ] = None
-    run_limit_s: Annotated[Any, _by_desk(Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)])] = None
+    run_limit_s: Annotated[Any, _by_intake(Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)])] = None
     on_disconnect: Annotated[
         OnDisconnect | None,
         Must("cancel or continue"),

@@ -1,6 +1,6 @@
 """The shapes of requests and answers; what `herder.types` has is answered as it is.
 
-What the values may be is the desk's to say.
+What the values may be is order intake's to say.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Multiplier = Annotated[Number | StrictStr | None, Must("a number")]
 
 
 def _shown(**schema: Any) -> Any:
-    """Bounds that the desk keeps, for those who read the document."""
+    """Bounds that order intake keeps, for those who read the document."""
     return Field(None, json_schema_extra=schema)
 
 

@@ -13,7 +13,7 @@ from anyio import CancelScope
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Receive, Scope, Send
 
-from herder.gateway.streams.following import Line
+from herder.gateway.streams.following import StreamSlot
 
 OnDisconnect = Literal["continue", "cancel"]
 """The choice of what happens to an order when its reader disconnects."""
@@ -35,7 +35,7 @@ class EventStream(EventSourceResponse):
     def __init__(
         self,
         events: AsyncIterator[ServerSentEvent],
-        line: Line,
+        slot: StreamSlot,
         *,
         after: Callable[[bool], Awaitable[None]] | None = None,
         sep: str | None = None,
@@ -49,7 +49,7 @@ class EventStream(EventSourceResponse):
             headers=headers,
             ping=ping,
         )
-        self._line = line
+        self._slot = slot
         self._after = after
         self._left = False
 
@@ -61,7 +61,7 @@ class EventStream(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._line.close()
+            self._slot.close()
             if self._after is not None:
                 with CancelScope(shield=True):
                     await self._after(self._left)

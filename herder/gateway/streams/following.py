@@ -34,7 +34,7 @@ _MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StreamMark:
     """A caller's position: the number of characters read of an attempt's text."""
 
     attempt: int
@@ -44,7 +44,7 @@ class Mark:
         return f"{self.attempt}.{self.characters}"
 
     @classmethod
-    def parse(cls, text: str | None) -> Mark | None:
+    def parse(cls, text: str | None) -> StreamMark | None:
         """Return the `Last-Event-ID` of a caller who comes back.
 
         Raises:
@@ -73,7 +73,7 @@ class Happened:
 
     kind: Literal["place", "start", "text", "restart", "end"]
     data: dict[str, Any]
-    mark: Mark | None = None
+    mark: StreamMark | None = None
     result: Result | None = None
 
 
@@ -90,7 +90,7 @@ class Wake:
             self._loop.call_soon_threadsafe(self.event.set)
 
 
-class Line:
+class StreamSlot:
     """A line that a caller holds, until it is closed; it may be closed more than once."""
 
     def __init__(self, holders: Counter[str], key_id: str) -> None:
@@ -107,7 +107,7 @@ class Line:
         if not self._holders[key_id]:
             del self._holders[key_id]
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> StreamSlot:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +146,7 @@ class Follower:
         """Lines that are held now."""
         return self._holders.total()
 
-    def line(self, key_id: str) -> Line:
+    def acquire(self, key_id: str) -> StreamSlot:
         """Take one of the lines for an API key; whoever takes it closes it.
 
         Raises:
@@ -166,7 +166,7 @@ class Follower:
                 retry_after_s=1,
                 streams=self._most,
             )
-        return Line(self._holders, key_id)
+        return StreamSlot(self._holders, key_id)
 
     async def _look(self, read: Callable[[], Found]) -> Found:
         """Take a short read, once the database is there: a line ends with its caller, not here."""
@@ -196,7 +196,7 @@ class Follower:
             adding.add_done_callback(lambda _: watcher.remove(topic, wake))
 
     async def follow(
-        self, order_id: str, *, account: str | None, mark: Mark | None = None
+        self, order_id: str, *, account: str | None, mark: StreamMark | None = None
     ) -> AsyncIterator[Happened]:
         """Yield all that happens to an order from here on; the last is its end.
 
@@ -289,7 +289,7 @@ class Follower:
 class _Text:
     """The part of an order's text that a caller was given, and whether it still counts."""
 
-    def __init__(self, mark: Mark | None) -> None:
+    def __init__(self, mark: StreamMark | None) -> None:
         self._attempt = mark.attempt if mark else 0
         self._shown = mark.characters if mark else 0
         # Of what was shown here, so that a long text need not be kept: it may be all or a tail.
@@ -331,7 +331,7 @@ class _Text:
             return None
         self._shown += len(text)
         self._hash.update(text.encode())
-        return Happened("text", {"text": text}, Mark(self._attempt, self._shown))
+        return Happened("text", {"text": text}, StreamMark(self._attempt, self._shown))
 
 
 def _since(order: Order, entry_id: str) -> float:

@@ -57,7 +57,7 @@ _PLAIN = {
 _ENDS = frozenset(state.value for state in ENDED)
 
 
-class Metrics:
+class GatewayMetrics:
     """The metrics of one gateway.
 
     Args:
@@ -316,7 +316,7 @@ class Metrics:
 class Measured:
     """Counts the calls of an app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

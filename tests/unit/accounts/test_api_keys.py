@@ -8,11 +8,11 @@ from sqlalchemy import text
 from herder.accounts.api_keys import require
 from herder.errors import (
     AccountNotFound,
+    ApiKeyLimitReached,
     ApiKeyNotFound,
     Forbidden,
     InvalidFee,
     InvalidRequest,
-    KeyLimitReached,
     Unauthorized,
 )
 
@@ -56,7 +56,7 @@ def test_a_revoked_key_opens_nothing_from_then_on(house):
     with pytest.raises(Unauthorized):
         house.submit(api_key=key.id)
     with pytest.raises(Unauthorized):
-        house.desk.rebid(order.id, 500)
+        house.intake.rebid(order.id, 500)
     assert house.held() == order.fee, "what was bought before goes on"
     assert house.api_keys.revoke(key.id).revoked_us == revoked.revoked_us
 
@@ -114,22 +114,22 @@ def test_a_key_needs_an_account(house):
 def test_the_highest_fee_bounds_orders_and_new_bids(house):
     key, _ = house.api_keys.create("default", max_fee=50)
     order = house.submit(fee=50, api_key=key.id)
-    with pytest.raises(KeyLimitReached, match="51"):
+    with pytest.raises(ApiKeyLimitReached, match="51"):
         house.submit(fee=51, api_key=key.id)
-    with pytest.raises(KeyLimitReached):
-        house.desk.rebid(order.id, 60)
+    with pytest.raises(ApiKeyLimitReached):
+        house.intake.rebid(order.id, 60)
     assert house.held() == 50
 
 
 def test_the_spending_limit_counts_what_is_held_and_what_was_charged(house):
     key, shown = house.api_keys.create("default", spending_limit=100)
     first = house.submit(fee=60, api_key=key.id)
-    with pytest.raises(KeyLimitReached, match="40 are left") as refused:
+    with pytest.raises(ApiKeyLimitReached, match="40 are left") as refused:
         house.submit(fee=41, api_key=key.id)
     assert refused.value.data == {"left": 40, "required": 41, "spending_limit": 100}
-    house.desk.rebid(first.id, 100)
-    with pytest.raises(KeyLimitReached):
-        house.desk.rebid(first.id, 101)
+    house.intake.rebid(first.id, 100)
+    with pytest.raises(ApiKeyLimitReached):
+        house.intake.rebid(first.id, 101)
 
     worker = house.worker()
     job = house.dispatched()
@@ -140,14 +140,14 @@ def test_the_spending_limit_counts_what_is_held_and_what_was_charged(house):
     now = house.api_keys.recognise(shown)
     assert (now.held, now.charged) == (0, charged)
     house.submit(fee=100 - charged, api_key=key.id)
-    with pytest.raises(KeyLimitReached, match=" 0 are left"):
+    with pytest.raises(ApiKeyLimitReached, match=" 0 are left"):
         house.submit(fee=20, api_key=key.id)
 
 
 def test_what_ends_for_nothing_may_be_spent_again(house):
     key, shown = house.api_keys.create("default", spending_limit=30)
     order = house.submit(fee=30, api_key=key.id)
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     now = house.api_keys.recognise(shown)
     assert (now.held, now.charged) == (0, 0)
     house.submit(fee=30, api_key=key.id)

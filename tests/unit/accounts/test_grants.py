@@ -20,11 +20,11 @@ from herder.domain.periods import day_of, start_us
 from herder.errors import (
     AccountNotFound,
     GrantNotFound,
+    IdempotencyKeyReused,
     InvalidAmount,
-    InvalidKey,
+    InvalidIdempotencyKey,
     InvalidName,
     InvalidRequest,
-    KeyReused,
 )
 
 DAY_US = 86_400_000_000
@@ -245,7 +245,7 @@ def test_the_same_call_again_is_the_same_grant_and_another_is_refused(house):
         ({"starts": date(2027, 3, 1)}, "starts"),
     ):
         asked = {"account": "ada", "amount": 500, "every": "month", "note": "share"} | other
-        with pytest.raises(KeyReused, match=f"{field} differs"):
+        with pytest.raises(IdempotencyKeyReused, match=f"{field} differs"):
             house.grants.create(grant_id=ID, **asked)
     assert len(house.grants.list()) == 1
 
@@ -378,7 +378,7 @@ def change(house, grant_id, **values):
         ({"note": "a\nb"}, InvalidRequest),
         ({"note": "\ud800"}, InvalidRequest),
         ({"note": "x" * 201}, InvalidRequest),
-        ({"grant_id": "mine"}, InvalidKey),
+        ({"grant_id": "mine"}, InvalidIdempotencyKey),
     ],
 )
 def test_what_makes_no_sense_makes_no_grant(house, asked, error):

@@ -33,7 +33,7 @@ def test_so_many_orders_may_be_open_and_an_end_makes_room(house):
     worker.finish(house.dispatched())
     assert house.order(first.id).state == "completed"
     house.submit()
-    house.withdrawal.cancel(second.id)
+    house.cancellation.cancel(second.id)
     assert standing(house).open_orders == 1
     house.submit()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herder.accounts.csv_export import defused, to_csv
+from herder.accounts.csv_export import escape_formula, to_csv
 
 STARTERS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 
@@ -35,12 +35,12 @@ STARTERS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
     ],
 )
 def test_what_would_be_a_formula_is_none(text):
-    assert defused(text) == f"'{text}"
+    assert escape_formula(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["", "llama-3", "a=b", "x+y", "10", "'quoted'", "ada@home", "🦙"])
 def test_other_texts_stay_as_they_are(text):
-    assert defused(text) == text
+    assert escape_formula(text) == text
 
 
 cells = st.text(max_size=30) | st.builds(
@@ -50,7 +50,7 @@ cells = st.text(max_size=30) | st.builds(
 
 @given(cells)
 def test_no_text_begins_a_formula(text):
-    safe = defused(text)
+    safe = escape_formula(text)
     assert safe.strip().lstrip('"')[:1] not in [*STARTERS, ""] or safe.strip().strip('"') == ""
     assert safe.removeprefix("'") == text or safe == text
 
@@ -60,7 +60,7 @@ def test_a_table_is_read_again_cell_by_cell(rows):
     written = to_csv(("one", "two", "=three"), rows)
     (titles, *found) = csv.reader(io.StringIO(written, newline=""))
     assert titles == ["one", "two", "=three"]
-    assert found == [[defused(a), str(b), defused(c)] for a, b, c in rows]
+    assert found == [[escape_formula(a), str(b), escape_formula(c)] for a, b, c in rows]
 
 
 def test_no_separator_of_anybodys_begins_a_cell():

@@ -39,10 +39,10 @@ def busy(house):
     worker.fail(house.dispatched(), permanent=True)
     for account in ("ada", "default"):
         order = house.submit(fee=90, account=account, model="other")
-        house.withdrawal.cancel(order.id)
+        house.cancellation.cancel(order.id)
     late = house.submit(fee=90, account="default", start_by_us=house.now_us + 1_000_000)
     house.now_us += 2_000_000
-    house.withdrawal.sweep()
+    house.cancellation.sweep()
     assert house.order(late.id).state == "expired"
     house.submit(fee=26, account="ada")  # it waits still, and is nobody's usage yet
     return house
@@ -78,7 +78,7 @@ def all_orders(house):
 @pytest.mark.parametrize("account", [None, "ada", "default"])
 def test_usage_is_the_sum_of_the_orders(busy, by, account):
     one = next(order for order in all_orders(busy) if order.charged > 5)
-    busy.desk.refund(one.id, 5, "sorry")
+    busy.intake.refund(one.id, 5, "sorry")
     members = [order for order in all_orders(busy) if account in (None, order.account)]
     found = rows(busy, by=by, account=account)
     names = {getattr(order, by) for order in members if order.state.ended}
@@ -127,7 +127,7 @@ def test_usage_comes_by_pages(busy):
     names = [f"a{number}" for number in range(5)]
     for name in names:
         busy.fund(100, name)
-        busy.withdrawal.cancel(busy.submit(fee=26, account=name).id)
+        busy.cancellation.cancel(busy.submit(fee=26, account=name).id)
     found, after = [], ""
     while after is not None:
         page = read_usage(busy.database, busy.now_us, after=after, limit=2)

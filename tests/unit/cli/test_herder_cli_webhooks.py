@@ -47,7 +47,7 @@ def test_what_was_given_up_is_shown_and_sent_again(cli, house):
     receiver.reply = Reply(None, "timeout")
     deliverer = house.new_deliverer(receiver, retries_s=())
     for _ in range(2):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     while deliverer.step(0):
         pass
     shown = cli.json("webhooks", "show", which, "--state", "dead")

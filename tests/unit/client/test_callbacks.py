@@ -13,7 +13,7 @@ from herder.client.http import ends as remote_ends
 from herder.client.http.ends import RemoteEnds
 from herder.errors import HerdError, HerdUnavailable, OrderNotFound, Unauthorized
 from herder.local.callbacks import CallbackRunner
-from herder.orders.watcher import Watcher
+from herder.orders.watcher import CompletionWatcher
 from tests.support.wait import wait_for
 
 
@@ -26,7 +26,7 @@ class FakeHerd:
         self.trouble: Exception | None = None
         self.asked = 0
         if place == "beside":
-            watcher = Watcher(redis.Redis(port=1, retry=None), self._ended)
+            watcher = CompletionWatcher(redis.Redis(port=1, retry=None), self._ended)
             self.ends: Any = watcher
             self.close = watcher.close
         else:
@@ -185,7 +185,9 @@ def test_who_cannot_be_waited_for_is_not_called():
     def ended(_: object) -> set[str]:
         raise ValueError("planted")
 
-    runner = CallbackRunner(Watcher(redis.Redis(port=1, retry=None), ended), lambda _: None)  # type: ignore[arg-type, return-value]
+    runner = CallbackRunner(
+        CompletionWatcher(redis.Redis(port=1, retry=None), ended), lambda _: None
+    )  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match="planted"):
         runner.add("o1", lambda _: None, None)
     wait_for(lambda: not calling(), "the thread ends")

@@ -1,4 +1,4 @@
-"""One list of what an order may be asked with, from the program that asks to the desk.
+"""One list of what an order may be asked with, from the program that asks to order intake.
 
 `workers.wire.Sampling` says which sampling parameters there are, `herder.interface.OrderCall` what
 else a call says. Whatever is added there and forgotten on the way is found here.

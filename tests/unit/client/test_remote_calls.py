@@ -206,7 +206,7 @@ def test_a_gateway_that_holds_no_lines_is_not_asked_without_a_pause(slept):
 
 @pytest.mark.parametrize("key", ["", "ключ", "a\nb", " a", 7])
 def test_a_key_that_no_header_holds_is_refused(key):
-    with pytest.raises(errors.InvalidKey):
+    with pytest.raises(errors.InvalidIdempotencyKey):
         client(Gateway()).submit("Hi", 10, idempotency_key=key)
 
 

@@ -51,13 +51,13 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
             one = chance.choice(waiting) if waiting else None
             with suppress(OrderNotWaiting, RebidTooLow, InsufficientBalance, RefundRefused):
                 if one is not None and chance.random() < 0.4:
-                    house.desk.rebid(one, chance.randint(20, 90))
+                    house.intake.rebid(one, chance.randint(20, 90))
                     done["bid"] += 1
                 elif one is not None and chance.random() < 0.3:
-                    house.desk.refund(one, 1, "sorry")
+                    house.intake.refund(one, 1, "sorry")
                     done["refunded"] += 1
             if one is not None and chance.random() < 0.2:
-                house.withdrawal.cancel(one)
+                house.cancellation.cancel(one)
                 done["cancelled"] += 1
 
     def banker() -> None:

@@ -14,7 +14,7 @@ from herder.db.database import Database
 from herder.db.tables import account
 from herder.host import home
 from herder.settings import InitialPolicy, load_settings
-from workers.wire import Job, Outcome
+from workers.wire import InferenceJob, Outcome
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -75,7 +75,7 @@ def test_postgresql_quotes_no_value_that_is_of_the_wrong_type(postgres_server, t
         database.close()
 
 
-@pytest.mark.parametrize("kind", [Job, Outcome])
+@pytest.mark.parametrize("kind", [InferenceJob, Outcome])
 def test_what_cannot_be_read_is_not_in_the_error(kind):
     with pytest.raises(ValidationError) as raised:
         kind.model_validate_json(json.dumps({"nonce": SECRET, "text": [SECRET], "prompt": 1}))

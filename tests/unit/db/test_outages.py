@@ -55,12 +55,12 @@ def test_bids_cancellations_refunds_and_deposits_that_were_cut_off_happen_once(
     order = house.submit(fee=50)
 
     waiting = back_after(outage, outage.at_commit(), 0.3)
-    assert house.desk.rebid(order.id, 70).fee == 70
+    assert house.intake.rebid(order.id, 70).fee == 70
     waiting.join()
     assert house.accounts.balance("default").held == 70
 
     waiting = back_after(outage, outage.at_commit(), 0.3)
-    assert house.withdrawal.cancel(order.id).returned == 70
+    assert house.cancellation.cancel(order.id).returned == 70
     waiting.join()
     assert house.accounts.balance("default").available == 100_000
 
@@ -72,7 +72,7 @@ def test_bids_cancellations_refunds_and_deposits_that_were_cut_off_happen_once(
     worker = house.worker()
     worker.finish(house.dispatched(), generated=10)
     waiting = back_after(outage, outage.at_commit(), 0.3)
-    assert house.desk.refund(paid.id, None, "it was bad") == 50
+    assert house.intake.refund(paid.id, None, "it was bad") == 50
     waiting.join()
     assert house.accounts.balance("default").available == 100_005
 
@@ -91,7 +91,7 @@ def test_what_an_operator_decides_of_an_order_set_aside_is_done_and_told_once(ou
     order = house.submit(fee=50)
     with house.database.write() as connection:
         house.books.post(connection, order.hold_id, 20)
-    assert house.withdrawal.cancel(order.id).state == "set_aside"
+    assert house.cancellation.cancel(order.id).state == "set_aside"
     waiting = back_after(outage, outage.at_commit(), 0.3)
     receipt = house.aside.give_back(order.id)
     waiting.join()

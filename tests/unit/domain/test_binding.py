@@ -9,7 +9,7 @@ import pytest
 from herder.domain.binding import judge_attempt
 from herder.domain.order import ENDED, Order, State
 from herder.domain.pricing import Rates
-from workers.wire import Held
+from workers.wire import AttemptRef
 
 ORDER = Order(
     id="one",
@@ -55,7 +55,7 @@ ORDER = Order(
     refunded=0,
     failure=None,
 )
-HELD = Held(order="one", attempt=2, nonce="secret")
+HELD = AttemptRef(order="one", attempt=2, nonce="secret")
 CASES = {
     "bound to this worker": ({}, {}, "current"),
     "bound to nobody yet": ({"instance": None}, {}, "current"),

@@ -10,11 +10,11 @@ import pytest
 from pydantic import create_model
 
 from herder.domain import fingerprint
-from herder.domain.order import Prompt, Submission
+from herder.domain.order import OrderRequest, Prompt
 from herder.domain.parsing import parse_submission
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
-from herder.errors import KeyReused
+from herder.errors import IdempotencyKeyReused
 from workers.wire import Sampling
 
 TERMS = Terms(
@@ -29,7 +29,7 @@ TERMS = Terms(
     charge_unused=False,
     expires_s=1_795_176_060,
 )
-CALL = Submission("default", Prompt("two words"), 10)
+CALL = OrderRequest("default", Prompt("two words"), 10)
 
 # As release 0.1.0 stored them (at its commit ae425eb); see also `tests/unit/test_upgrade.py`.
 FORM_1 = {
@@ -49,7 +49,7 @@ def same(call, stored):
 
 
 def differs(call, stored):
-    with pytest.raises(KeyReused) as caught:
+    with pytest.raises(IdempotencyKeyReused) as caught:
         same(call, stored)
     return caught.value.data["field"]
 

@@ -25,7 +25,7 @@ def test_refusals_order_of_service_and_last_multiplier_equal_the_originals(make_
         if step["do"] == "pay":
             call = house.call(step["prompt"], step["tokens"], fee=step["fee"])
             try:
-                numbers[house.desk.submit(call).id] = step["order"]
+                numbers[house.intake.submit(call).id] = step["order"]
                 refused = False
             except FeeTooLow:
                 refused = True

@@ -17,7 +17,7 @@ from herder.domain.parsing import (
 )
 from herder.domain.pricing import MAX_WINSTON
 from tests.support.house import MODEL
-from workers.wire import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, Job
+from workers.wire import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, InferenceJob
 
 HUGE = 10**5000
 """Python itself refuses to print it."""
@@ -182,7 +182,7 @@ def test_a_reference_that_cannot_be_given_back_is_refused(reference):
 
 @pytest.mark.parametrize("key", ["", "x" * (MAX_KEY_CHARS + 1), 5, "a\nb", "\0", SURROGATE])
 def test_an_idempotency_key_that_is_none_is_refused(key):
-    refused(errors.InvalidKey, idempotency_key=key)
+    refused(errors.InvalidIdempotencyKey, idempotency_key=key)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "60", True, 31 * 86_400, HUGE], **NAMED)
@@ -232,7 +232,7 @@ def test_whatever_is_given_is_parsed_or_refused_by_an_error_of_ours(
     except errors.InvalidRequest:
         return
     # What passes here, the message to a worker takes as well.
-    Job(
+    InferenceJob(
         order="o",
         attempt=1,
         nonce="n",
@@ -246,14 +246,14 @@ def test_whatever_is_given_is_parsed_or_refused_by_an_error_of_ours(
     )
 
 
-# At the desk: nothing is held
+# At order intake: nothing is held
 
 
 def no_trace(house, call, error):
     """The call is refused, leaves nothing, and its idempotency key still works."""
     before, available = house.traces(), house.available()
     with pytest.raises(error) as caught:
-        house.desk.submit(call)
+        house.intake.submit(call)
     assert house.traces() == before
     assert (house.available(), house.held()) == (available, 0)
     house.fund(10**6)

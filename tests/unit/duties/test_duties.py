@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from herder.db.postgres import statement_limit
-from herder.duties.records import LEASE_S, Guard, Tally
+from herder.duties.records import LEASE_S, DutyGuard, Tally
 from herder.duties.runner import Duty, Runner, each_alone
 from herder.errors import HerdUnavailable
 from herder.store import duties as duty_sql
@@ -175,7 +175,7 @@ def two(house):
     def herder(name):
         done = []
         duty = Duty("purge", lambda _limit: done.append(1), period_s=600, alone=True)
-        guard = Guard(house.database, name, house.clock)
+        guard = DutyGuard(house.database, name, house.clock)
         return Runner(duty, Tally(), guard), done
 
     return herder("h-1"), herder("h-2")
@@ -199,7 +199,7 @@ def test_of_many_herders_at_once_one_does_it(house):
     def run(name):
         duty = Duty("purge", lambda _limit: done.append(name), period_s=600, alone=True)
         together.wait(60)
-        Runner(duty, Tally(), Guard(house.database, name, house.clock)).run(go_on)
+        Runner(duty, Tally(), DutyGuard(house.database, name, house.clock)).run(go_on)
 
     threads = [threading.Thread(target=run, args=(f"h-{number}",)) for number in range(4)]
     for thread in threads:
@@ -211,7 +211,7 @@ def test_of_many_herders_at_once_one_does_it(house):
 
 def test_a_herder_that_dies_at_it_holds_it_for_a_lease(house, two):
     (_, _), (second, done) = two
-    assert Guard(house.database, "h-dead", house.clock).take("purge", 600)
+    assert DutyGuard(house.database, "h-dead", house.clock).take("purge", 600)
     second.run(go_on)
     house.now_us += int(LEASE_S * 1e6)
     second.run(go_on)
@@ -227,14 +227,14 @@ def test_a_herder_that_stood_still_does_not_go_on_once_another_has_it(house):
     def step(_limit):
         taken.append(1)
         house.now_us += int(LEASE_S * 1e6) + 1  # it stands still for as long
-        assert Guard(house.database, "h-2", house.clock).take("purge", 600)
+        assert DutyGuard(house.database, "h-2", house.clock).take("purge", 600)
         return True
 
-    guard = Guard(house.database, "h-1", house.clock)
+    guard = DutyGuard(house.database, "h-1", house.clock)
     duty = Duty("purge", step, alone=True)
     Runner(duty, Tally(), guard, clock_s=lambda: house.now_us / 1e6).run(go_on)
     assert len(taken) == 1
-    assert Guard(house.database, "h-2", house.clock).keep("purge"), "it was not taken away"
+    assert DutyGuard(house.database, "h-2", house.clock).keep("purge"), "it was not taken away"
 
 
 def test_a_duty_that_fails_at_one_herder_is_tried_by_another(house, two):
@@ -243,7 +243,7 @@ def test_a_duty_that_fails_at_one_herder_is_tried_by_another(house, two):
     def fail(_limit):
         raise ZeroDivisionError
 
-    guard = Guard(house.database, "h-1", house.clock)
+    guard = DutyGuard(house.database, "h-1", house.clock)
     with pytest.raises(ZeroDivisionError):
         Runner(Duty("purge", fail, period_s=600, alone=True), Tally(), guard).run(go_on)
     second.run(go_on)
@@ -253,7 +253,7 @@ def test_a_duty_that_fails_at_one_herder_is_tried_by_another(house, two):
 def test_a_clock_that_was_far_ahead_keeps_nobody_from_a_duty(house, two):
     (first, done), _ = two
     day_us = 86_400_000_000
-    ahead = Guard(house.database, "h-ahead", lambda: house.now_us + 3650 * day_us)
+    ahead = DutyGuard(house.database, "h-ahead", lambda: house.now_us + 3650 * day_us)
     assert ahead.take("purge", 600)
     first.run(go_on)
     assert done == [1]
@@ -294,12 +294,12 @@ def test_what_cannot_be_written_is_kept_and_written_later(house, monkeypatch):
 
 
 def test_counting_leaves_a_guard_as_it_is(house):
-    guard = Guard(house.database, "h-1", house.clock)
+    guard = DutyGuard(house.database, "h-1", house.clock)
     assert guard.take("purge", 600)
     tally = Tally(["purge"])
     tally.write(house.database)
     assert guard.keep("purge")
-    assert not Guard(house.database, "h-2", house.clock).take("purge", 600)
+    assert not DutyGuard(house.database, "h-2", house.clock).take("purge", 600)
 
 
 def test_a_duty_on_a_loop_of_its_own_goes_on_after_a_failure():

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from herder.gateway.telemetry import monitor as module
-from herder.gateway.telemetry.metrics import Metrics
+from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.gateway.telemetry.monitor import MISSED, MISSED_S, Cursor, Monitor
 
 
@@ -57,7 +57,7 @@ def test_what_happened_is_counted_once_and_from_the_first_look_on(house, watch):
 
 
 def test_the_metrics_say_what_was_done(house, watch):
-    metrics = Metrics(watch)
+    metrics = GatewayMetrics(watch)
     worker = house.worker("w1", slots=3, tokens_per_s=5)
     metrics.refresh()
     stub = ("model", "stub")
@@ -72,7 +72,7 @@ def test_the_metrics_say_what_was_done(house, watch):
     (job,) = house.dispatch()
     worker.claim(job)
     waits = [house.submit(tokens=20) for _ in range(2)]
-    house.withdrawal.cancel(waits[0].id)
+    house.cancellation.cancel(waits[0].id)
     metrics.refresh()
     now = shown(metrics)
 
@@ -195,7 +195,7 @@ def test_the_sums_show_money_that_came_from_nowhere(house):
 def test_a_database_that_is_away_leaves_what_the_gateway_knows_itself(house, watch, monkeypatch):
     from herder.errors import HerdUnavailable
 
-    metrics = Metrics(watch)
+    metrics = GatewayMetrics(watch)
     metrics.refresh()
     metrics.answered("/v1/orders", "POST", 202, 0.1)
     assert shown(metrics)["llama_herder_database_up",] == 1
@@ -214,7 +214,7 @@ def test_a_database_that_is_away_leaves_what_the_gateway_knows_itself(house, wat
 
 def test_no_label_names_an_account_an_order_or_a_key(watch):
     allowed = {"model", "state", "worker", "part", "route", "method", "status", "version"}
-    metrics = Metrics(watch)
+    metrics = GatewayMetrics(watch)
     ours = [one for one in metrics.registry._collector_to_names if hasattr(one, "_labelnames")]
     assert len(ours) > 20
     assert {label for one in ours for label in one._labelnames} <= allowed

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from redis import RedisError
 
-from herder.gateway.limits.guard import Limits, address_of
-from herder.gateway.limits.rates import MINUTE_US, NAMES, Rate, make_sharing
+from herder.gateway.limits.guard import CallLimits, address_of
+from herder.gateway.limits.rates import MINUTE_US, NAMES, CallRate, make_sharing
 from herder.gateway.settings import GatewaySettings
 from herder.settings import load
 
@@ -54,7 +54,7 @@ def taken(rate, name, calls):
 
 
 def test_a_minutes_worth_at_once_and_then_as_the_rate_says(clock):
-    rate = Rate("key", 60, clock_us=clock)
+    rate = CallRate("key", 60, clock_us=clock)
     assert taken(rate, "a", 100) == 60
     assert rate.take("a") == 1, "seconds until the next"
     assert taken(rate, "b", 1) == 1, "another name has its own"
@@ -65,7 +65,7 @@ def test_a_minutes_worth_at_once_and_then_as_the_rate_says(clock):
 
 
 def test_the_wait_is_told_in_whole_seconds(clock):
-    rate = Rate("key", 3, clock_us=clock)
+    rate = CallRate("key", 3, clock_us=clock)
     assert taken(rate, "a", 3) == 3
     assert rate.take("a") == 20
     clock.pass_s(19.5)
@@ -75,14 +75,14 @@ def test_the_wait_is_told_in_whole_seconds(clock):
 
 
 def test_zero_is_any_number_and_costs_nothing(clock):
-    rate = Rate("key", 0, clock_us=clock)
+    rate = CallRate("key", 0, clock_us=clock)
     assert taken(rate, "a", 10_000) == 10_000
     assert rate._buckets == {}
 
 
 def test_two_gateways_let_through_what_one_would(clock):
     shared = FakeRedis(clock)
-    here, there = (Rate("key", 60, clock_us=clock) for _ in range(2))
+    here, there = (CallRate("key", 60, clock_us=clock) for _ in range(2))
 
     def share():
         for rate in (here, there):
@@ -107,7 +107,7 @@ def test_two_gateways_let_through_what_one_would(clock):
 
 def test_without_redis_each_goes_on_alone_and_an_outage_leaves_a_minute_at_most(clock):
     shared = FakeRedis(clock)
-    rate = Rate("key", 60, clock_us=clock)
+    rate = CallRate("key", 60, clock_us=clock)
     shared.away = True
     passed = 0
     for _ in range(600):
@@ -124,7 +124,7 @@ def test_without_redis_each_goes_on_alone_and_an_outage_leaves_a_minute_at_most(
 
 
 def test_what_comes_while_redis_is_asked_is_not_forgotten(clock):
-    rate = Rate("key", 60, clock_us=clock)
+    rate = CallRate("key", 60, clock_us=clock)
 
     class Slow(FakeRedis):
         async def add(self, keys, poured):
@@ -141,7 +141,7 @@ def test_what_comes_while_redis_is_asked_is_not_forgotten(clock):
 
 
 def test_names_without_end_take_no_memory_without_end(clock):
-    rate = Rate("address", 60, clock_us=clock)
+    rate = CallRate("address", 60, clock_us=clock)
     for number in range(NAMES + 10):
         rate.count(str(number))
     assert len(rate._buckets) <= NAMES
@@ -161,7 +161,7 @@ def test_an_address_is_a_customer():
 
 
 def test_keys_that_were_good_somewhere_are_heard_there(tmp_path, clean_environment):
-    limits = Limits(load(GatewaySettings, tmp_path, unauthorized_per_minute=2))
+    limits = CallLimits(load(GatewaySettings, tmp_path, unauthorized_per_minute=2))
     limits.may_show("here", "known")
     limits.was_good("here", "known")
     for _ in range(2):
@@ -180,7 +180,7 @@ def test_sharing_goes_on_after_a_failure(clock, raised):
     """A task that died in silence would leave each gateway to its own count for good."""
 
     async def main():
-        rate, shared = Rate("key", 60, clock_us=clock), asyncio.Event()
+        rate, shared = CallRate("key", 60, clock_us=clock), asyncio.Event()
         there = FakeRedis(clock)
         add, calls = there.add, []
 

@@ -6,7 +6,7 @@ import pytest
 
 from herder.store import herd as herd_sql
 from tests.support.house import MODEL, FakeWorker, confirms, stops
-from workers.wire import Announcement, Beat, Claim, Outcomes, Refuse
+from workers.wire import Announcement, Beat, Claim, Outcomes, Reject
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def job(house, order):
 
 
 def refusals(heard):
-    return [(instance, body.reason) for instance, body in heard.control if type(body) is Refuse]
+    return [(instance, body.reason) for instance, body in heard.control if type(body) is Reject]
 
 
 # Joining

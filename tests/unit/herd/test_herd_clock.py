@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herder.herd.heartbeats import Herd
+from herder.herd.heartbeats import HeartbeatProcessor
 from tests.support.house import FakeWorker, stops
 from workers.wire import Announcement, Beat, Envelope, Marker, PrivateKey
 
@@ -89,7 +89,7 @@ def test_a_marker_counts_once(house):
 
 
 def test_two_herders_take_one_mark_a_second(house):
-    other = Herd(house.database, house.settings, clock_us=house.clock)
+    other = HeartbeatProcessor(house.database, house.settings, clock_us=house.clock)
     taken = []
     for _ in range(10):
         house.now_us += 200_000

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from herder.herd.trusted_keys import KEYS_FRESH_S, Keys
+from herder.herd.trusted_keys import KEYS_FRESH_S, TrustedKeys
 from herder.store.herd import HERDER, WORKER, add_key, revoke_key
-from workers.wire import BEATS_STREAM, Farewell, PrivateKey, WireError, seal, unseal
+from workers.wire import BEATS_STREAM, PrivateKey, WireError, WorkerStopped, seal, unseal
 
 
 class Counted:
@@ -44,7 +44,7 @@ def counted(house):
 
 @pytest.fixture
 def keys(counted, clock):
-    known = Keys(counted, clock_s=clock)
+    known = TrustedKeys(counted, clock_s=clock)
     known.known()
     return known
 
@@ -57,7 +57,7 @@ def let_in(house) -> PrivateKey:
 
 
 def heard(keys, key) -> bool:
-    token = seal(Farewell(), key, sender="w-1", audience=BEATS_STREAM, now_s=1)
+    token = seal(WorkerStopped(), key, sender="w-1", audience=BEATS_STREAM, now_s=1)
     try:
         unseal(token, keys.of_everybody(), audience=BEATS_STREAM)
     except WireError as error:

@@ -11,7 +11,7 @@ from herder.domain.pricing import MAX_WINSTON
 from herder.errors import FeeTooLow, InvalidBids, InvalidFee, InvalidMultiplier
 from herder.market import queue_estimate
 from herder.market.policy import set_policy
-from herder.market.queue_estimate import Surveyor
+from herder.market.queue_estimate import QueueSampler
 from herder.market.quotes import DEFAULT_BIDS, Quotes
 from herder.store import book as book_sql
 from herder.types import PLACE_COUNTED, PLACE_UNKNOWN
@@ -44,7 +44,7 @@ def test_a_place_of_the_curve_is_the_place_that_an_order_gets(house, quotes):
         found = quotes.place(taken)
         assert found is not None
         assert found.place == bid.place
-        house.withdrawal.cancel(taken.id)
+        house.cancellation.cancel(taken.id)
 
 
 def test_unless_told_otherwise_it_compares_the_usual_bids_and_the_fee_quoted(house, quotes):
@@ -102,7 +102,7 @@ def test_waiting_weighs_as_it_does_for_orders(house, quotes):
         found = quotes.place(taken)
         assert found is not None
         assert found.place == bid.place
-        house.withdrawal.cancel(taken.id)
+        house.cancellation.cancel(taken.id)
 
 
 def test_a_long_book_is_counted_once_for_all_bids(make_house, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_long_book_is_counted_once_for_all_bids(make_house, monkeypatch):
 
     monkeypatch.setattr(queue_estimate, "STEP", 30)
     monkeypatch.setattr(queue_estimate, "MAX_STEPS", 100)
-    surveyor = Surveyor(house.database, clock_us=house.clock)
+    surveyor = QueueSampler(house.database, clock_us=house.clock)
     for _ in range(3):
         surveyor.step()
     for fee, (place, exact) in zip(fees, curve(), strict=True):

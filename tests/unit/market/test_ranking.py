@@ -106,8 +106,8 @@ def test_nothing_is_served_while_a_book_holds_ranks_of_both_kinds(house):
     assert house.dispatch() == []
     # All else goes on.
     fourth = house.submit(fee=13)
-    house.desk.rebid(second.id, 39)
-    house.withdrawal.cancel(third.id)
+    house.intake.rebid(second.id, 39)
+    house.cancellation.cancel(third.id)
     house.now_us += 1_000_000
     assert house.dispatch() == []
     while ranker.step(1):
@@ -211,7 +211,7 @@ def test_a_fee_that_was_raised_while_its_rank_was_worked_out_counts(house, monke
 
     def raised(*args, **asked):
         for order_id in left:
-            house.desk.rebid(order_id, 100)
+            house.intake.rebid(order_id, 100)
         left.clear()
         return rank(*args, **asked)
 
@@ -244,7 +244,7 @@ def test_a_bid_that_is_priced_while_the_policy_changes_is_ranked_by_the_new_one(
 
     monkeypatch.setattr(Ranker, "_ranks", ranks_then_tell)
     monkeypatch.setattr(intake.book_sql, "rebid", bid_later)
-    house.desk.rebid(first.id, 100)
+    house.intake.rebid(first.id, 100)
     changing.join()
     assert ranked_for(house, AGING_S)
 

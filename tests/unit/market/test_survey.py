@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from herder.domain.pricing import RANK_SCALE
 from herder.market import queue_estimate
-from herder.market.queue_estimate import START, Surveyor, ahead, thinned
+from herder.market.queue_estimate import START, QueueSampler, ahead, thinned
 from herder.market.quotes import Quotes
 from herder.store import book as book_sql
 from herder.store import survey as survey_sql
@@ -97,7 +97,7 @@ def test_a_place_in_a_long_book(long_book, monkeypatch):
     # A herder counts, a little at a time.
     monkeypatch.setattr(queue_estimate, "STEP", 50)
     monkeypatch.setattr(queue_estimate, "MAX_STEPS", 3)
-    surveyor = Surveyor(house.database, clock_us=house.clock)
+    surveyor = QueueSampler(house.database, clock_us=house.clock)
     surveyor.step()
     with house.database.read() as connection:
         assert survey_sql.read(connection, "stub") is None
@@ -145,14 +145,14 @@ def test_far_down_a_long_book_nobody_is_counted_anew_for_a_second(long_book, mon
 def test_a_book_that_is_short_again_is_not_judged_by_its_past(house):
     with house.database.write() as connection:
         survey_sql.write(connection, "stub", house.now_us, [START, Mark(1, 9, 10, 5)])
-    Surveyor(house.database, clock_us=house.clock).step()
+    QueueSampler(house.database, clock_us=house.clock).step()
     with house.database.read() as connection:
         assert survey_sql.read(connection, "stub") is None
 
 
 def test_a_herder_counts_long_books_in_the_background(house, monkeypatch):
     step = Mock(side_effect=[True, True, False])
-    monkeypatch.setattr(Surveyor, "step", step)
+    monkeypatch.setattr(QueueSampler, "step", step)
     service = house.new_service()
     service.tick()
     assert step.call_count == 3
@@ -167,7 +167,7 @@ def ids_of(house):
 def test_a_short_book_is_not_surveyed(house):
     for fee in (13, 26):
         house.submit(fee=fee)
-    surveyor = Surveyor(house.database, clock_us=house.clock)
+    surveyor = QueueSampler(house.database, clock_us=house.clock)
     for _ in range(3):
         surveyor.step()
     with house.database.read() as connection:

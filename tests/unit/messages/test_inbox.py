@@ -8,9 +8,9 @@ from sqlalchemy import func, select
 from herder.db.tables import order_text
 from herder.errors import (
     AccountNotFound,
+    IdempotencyKeyReused,
     InvalidMessage,
     InvalidRequest,
-    KeyReused,
     Unauthorized,
 )
 from herder.messages.inbox import read_inbox
@@ -104,9 +104,9 @@ def test_what_failed_was_cancelled_or_ran_too_long_is_told_with_what_came_back(h
     worker.finish(jobs[sent[0].order], result="failed", failure=BROKEN)
     worker.finish(jobs[sent[1].order], finish_reason="deadline", generated=5, text="half")
     worker.claim(jobs[sent[2].order])
-    house.withdrawal.cancel(sent[2].order)
+    house.cancellation.cancel(sent[2].order)
     worker.finish(jobs[sent[2].order], finish_reason="cancelled", generated=0, text="")
-    house.withdrawal.cancel(sent[3].order)
+    house.cancellation.cancel(sent[3].order)
     told = house.inbox()
     assert {message["Action"] for message in told} == {"Inference-Failed"}
     take(told[0], X_Reference="0", X_Reason="It went wrong.", Returned="26", Data="")
@@ -332,7 +332,7 @@ def test_the_same_key_is_the_same_message_done_and_answered_once(house):
     told = [message["Action"] for message in house.inbox()]
     assert told == ["Debit-Notice", "Transfer", "Info-Response", "Balance-Response"]
     assert len(house.inbox("ada")) == 1
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         house.send(key="k0", **{**pay, "Quantity": "41"})
     house.fund(100, "ada")
     other = house.send(key="k3", account="ada", Action="Info")

@@ -9,13 +9,13 @@ from pkgutil import resolve_name
 
 import pytest
 
-from herder.messages.inbox import Letter, News, deliver, read_inbox
+from herder.messages.inbox import InboxChanges, OutgoingMessage, deliver, read_inbox
 from herder.store import messages as message_sql
 from tests.support.house import House
 from tests.support.wait import wait_for
 from tests.unit.orders.test_herder_at_once import one_waits
 
-LETTER = Letter("default", {"Action": "Test"}, None)
+LETTER = OutgoingMessage("default", {"Action": "Test"}, None)
 
 
 class Died(BaseException):
@@ -102,7 +102,7 @@ def test_a_reader_misses_none_and_has_none_twice(house):
 
 
 def test_whoever_waits_is_told_of_what_he_has_not_read(house):
-    news = News(house.database)
+    news = InboxChanges(house.database)
     assert news.changed(["default"]) == {"default"}, "nobody knows yet"
     assert news.changed(["default", "nobody"]) == set()
     house.send(Action="Balance")

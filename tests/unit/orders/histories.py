@@ -16,13 +16,13 @@ from typing import Any
 
 from herder.domain.order import Order, State
 from herder.errors import HerdError
-from herder.herd.heartbeats import Heard
-from herder.orders.closing import Settled
+from herder.herd.heartbeats import HeartbeatResult
+from herder.orders.closing import ClosingResult
 from herder.orders.dispatch import job_of
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from tests.support.house import FakeWorker, House
-from workers.wire import Failure, Job, PrivateKey, StopAttempt
+from workers.wire import CancelAttempt, Failure, InferenceJob, PrivateKey
 
 SPEED = 10
 SETTINGS: dict[str, Any] = {"claim_s": 4, "lease_s": 6, "max_attempts": 3, "max_dispatches": 10}
@@ -91,7 +91,7 @@ class Player(House):
         self.number = number
         self.chance = random.Random(f"{game.seed} {number}")
         self.history: list[Did] = []
-        self.claimed: list[Job] = []
+        self.claimed: list[InferenceJob] = []
         self.me: FakeWorker
 
     def clock(self) -> int:
@@ -153,7 +153,7 @@ class Player(House):
         fee = order.fee + self.chance.randint(-2, 20)
 
         def rebid() -> dict[str, Any]:
-            now = self.desk.rebid(order.id, fee)
+            now = self.intake.rebid(order.id, fee)
             return {"fee": now.fee, "holds": now.holds}
 
         self.note("rebid", rebid, order=order.id, fee=fee)
@@ -164,7 +164,7 @@ class Player(House):
             self._cancel(order.id)
 
     def _cancel(self, order_id: str) -> None:
-        self.note("cancel", lambda: self.withdrawal.cancel(order_id).state.value, order=order_id)
+        self.note("cancel", lambda: self.cancellation.cancel(order_id).state.value, order=order_id)
 
     def pick(self, state: State | None) -> Order | None:
         """One of the newest orders."""
@@ -209,15 +209,15 @@ class Player(House):
         self.note("beat", lambda: self._obey(self.me.beat()))
         self.note("lose", self.herd.sweep)
         self.note("lapse", lambda: _ended(self.settlement.lapse()))
-        self.note("expire", lambda: _ended(self.withdrawal.sweep()))
+        self.note("expire", lambda: _ended(self.cancellation.sweep()))
         self.note("tidy", lambda: _ended(self.dispatcher.sweep()))
 
-    def _obey(self, heard: Heard) -> int:
+    def _obey(self, heard: HeartbeatResult) -> int:
         """Stop what is void; what was called off is answered as any other."""
         void = [
             body.held
             for instance, body in heard.control
-            if isinstance(body, StopAttempt)
+            if isinstance(body, CancelAttempt)
             and (instance, body.reason) == (self.me.instance, "void")
         ]
         self.me.held = [one for one in self.me.held if one not in void]
@@ -236,10 +236,10 @@ class Player(House):
                     self._cancel(order.id)
             self.tick()
 
-    def _message(self, order: Order) -> Job:
+    def _message(self, order: Order) -> InferenceJob:
         """What went out about an order, as far as a worker looks at it."""
         call = self.call()
-        return job_of(order, order_sql.Request(call.prompt, call.stop, call.sampling))
+        return job_of(order, order_sql.StoredRequest(call.prompt, call.stop, call.sampling))
 
     def _those(self, *states: State) -> list[Order]:
         with self.database.read() as connection:
@@ -250,7 +250,7 @@ class Player(House):
             ]
 
 
-def _ended(done: Settled) -> list[str]:
+def _ended(done: ClosingResult) -> list[str]:
     return done.ended
 
 

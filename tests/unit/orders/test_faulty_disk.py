@@ -46,15 +46,15 @@ def test_orders_end_once_there_is_room_again(house, begins):
     with full_disk(house, begins):
         for end in (
             lambda: house.settlement.settle(answers),
-            house.withdrawal.sweep,
-            lambda: house.withdrawal.cancel(cancelled.id),
+            house.cancellation.sweep,
+            lambda: house.cancellation.cancel(cancelled.id),
         ):
             with pytest.raises(HerdUnavailable):
                 end()
     assert house.aside.count() == 0
     house.settlement.settle(answers)
-    house.withdrawal.sweep()
-    house.withdrawal.cancel(cancelled.id)
+    house.cancellation.sweep()
+    house.cancellation.cancel(cancelled.id)
     states = [house.order(one.id).state for one in (*ran, waits, cancelled)]
     assert states == ["completed"] * 3 + ["expired", "cancelled"]
 

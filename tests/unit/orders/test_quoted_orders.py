@@ -16,9 +16,9 @@ from herder.errors import (
     FeeAboveMax,
     FeeTooLow,
     HerdUnavailable,
+    IdempotencyKeyReused,
     InsufficientBalance,
     InvalidQuote,
-    KeyReused,
     QuoteExpired,
     QuoteMismatch,
     TooManyTokens,
@@ -48,7 +48,7 @@ def parsed(house, prompt=PROMPT, tokens=TOKENS, *, account="default", quote=None
 
 def order(house, quote, **asked):
     """An order that names it."""
-    return house.desk.submit(parsed(house, quote=quote, **asked))
+    return house.intake.submit(parsed(house, quote=quote, **asked))
 
 
 @pytest.mark.parametrize("rates", [Rates(100, 7), Rates(1, 0)], ids=["dearer", "cheaper"])
@@ -195,10 +195,10 @@ def test_a_key_stands_for_its_quote_too(house):
     order(house, first, idempotency_key="key")
     house.now_us += 1_000_000
     for other in (quoted(house), None):
-        with pytest.raises(KeyReused, match="quote differs"):
+        with pytest.raises(IdempotencyKeyReused, match="quote differs"):
             order(house, other, idempotency_key="key")
     house.submit(idempotency_key="plain")
-    with pytest.raises(KeyReused, match="quote differs"):
+    with pytest.raises(IdempotencyKeyReused, match="quote differs"):
         order(house, first, idempotency_key="plain")
 
 

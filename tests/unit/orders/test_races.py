@@ -48,11 +48,11 @@ def test_one_of_all_that_happens_to_an_order_at_once_wins(make_house, seed):
 
     def bid(chance: random.Random, one: str) -> None:
         with suppress(OrderNotWaiting, RebidTooLow):  # somebody was quicker
-            house.desk.rebid(one, chance.randint(20, 60))
+            house.intake.rebid(one, chance.randint(20, 60))
 
     def cancel(chance: random.Random, one: str) -> None:
         if chance.random() < 0.5:
-            house.withdrawal.cancel(one)
+            house.cancellation.cancel(one)
 
     def herd() -> None:
         chance = random.Random(f"{seed} herd")

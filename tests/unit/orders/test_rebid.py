@@ -24,7 +24,7 @@ def house(make_house):
 
 def test_a_new_bid_moves_an_order_ahead_and_holds_the_whole_new_fee(house):
     first, second = house.submit(fee=26), house.submit(fee=13)
-    now = house.desk.rebid(second.id, 39)
+    now = house.intake.rebid(second.id, 39)
     assert (now.fee, now.multiplier, now.holds, now.automatic) == (39, 3, 2, False)
     assert house.held() == 26 + 39
     worker = house.worker(slots=2)
@@ -39,16 +39,16 @@ def test_a_new_bid_moves_an_order_ahead_and_holds_the_whole_new_fee(house):
 
 def test_all_that_is_left_may_be_bid(house):
     order = house.submit(fee=26)
-    house.desk.rebid(order.id, 1000)
+    house.intake.rebid(order.id, 1000)
     assert (house.held(), house.available()) == (1000, 0)
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     assert house.available() == 1000
 
 
 def test_a_bid_beyond_the_balance_leaves_the_old_one(house):
     order = house.submit(fee=26)
     with pytest.raises(InsufficientBalance):
-        house.desk.rebid(order.id, 1001)
+        house.intake.rebid(order.id, 1001)
     now = house.order(order.id)
     assert (now.fee, now.holds, house.held()) == (26, 1, 26)
 
@@ -57,13 +57,13 @@ def test_bids_only_rise_and_the_same_one_again_is_one(house):
     order = house.submit(fee=26)
     for low in (25, 26):
         with pytest.raises(RebidTooLow, match="26"):
-            house.desk.rebid(order.id, low)
-    once = house.desk.rebid(order.id, 30)
-    assert house.desk.rebid(order.id, 30) == once
+            house.intake.rebid(order.id, low)
+    once = house.intake.rebid(order.id, 30)
+    assert house.intake.rebid(order.id, 30) == once
     assert house.held() == 30
     for wrong in (0, -1, 1.5, True, "40", 2**53):
         with pytest.raises(InvalidFee):
-            house.desk.rebid(order.id, wrong)
+            house.intake.rebid(order.id, wrong)
 
 
 def test_a_bid_for_what_does_not_wait_is_refused(house):
@@ -71,13 +71,13 @@ def test_a_bid_for_what_does_not_wait_is_refused(house):
     worker = house.worker()
     job = house.dispatched()
     with pytest.raises(OrderNotWaiting, match="dispatched"):
-        house.desk.rebid(order.id, 30)
+        house.intake.rebid(order.id, 30)
     worker.finish(job)
     with pytest.raises(OrderNotWaiting, match="completed"):
-        house.desk.rebid(order.id, 30)
+        house.intake.rebid(order.id, 30)
     for unknown, account in ((order.id, "thief"), ("no-such-order", None)):
         with pytest.raises(OrderNotFound):
-            house.desk.rebid(unknown, 30, account=account)
+            house.intake.rebid(unknown, 30, account=account)
 
 
 def test_a_late_answer_of_a_lapsed_order_is_charged_by_the_new_bid(house):
@@ -86,7 +86,7 @@ def test_a_late_answer_of_a_lapsed_order_is_charged_by_the_new_bid(house):
     job = house.dispatched()
     worker.claim(job)
     house.lapse(house.settings.lease_s + 1)
-    house.desk.rebid(order.id, 52)
+    house.intake.rebid(order.id, 52)
     worker.finish(job, generated=10)
     assert house.order(order.id).charged == 52
 

@@ -59,8 +59,8 @@ def test_one_order_that_cannot_end_keeps_no_other_from_lapsing(make_house):
     other = house.worker(slots=5)
     assert house.dispatch() == []
     house.pass_s(house.settings.lease_s * 3, other)
-    assert house.settlement.lapse().ended == house.withdrawal.sweep().ended == []
-    assert house.withdrawal.cancel(orders[7].id).state == "set_aside"
+    assert house.settlement.lapse().ended == house.cancellation.sweep().ended == []
+    assert house.cancellation.cancel(orders[7].id).state == "set_aside"
 
     one = aside_of(house, orders[7])
     assert (one.held, one.was, one.ends_as, one.charge) == (13, "running", "failed", 0)
@@ -77,10 +77,10 @@ def test_one_order_that_cannot_end_keeps_no_other_from_expiring(house):
     orders = [house.submit(start_by_us=house.now_us + 10**6) for _ in range(5)]
     break_hold(house, orders[2])
     house.now_us += 2 * 10**6
-    settled = house.withdrawal.sweep()
+    settled = house.cancellation.sweep()
     assert len(settled.ended) == 4
     assert states(house, orders) == ["expired", "expired", "set_aside", "expired", "expired"]
-    assert house.withdrawal.sweep().ended == []
+    assert house.cancellation.sweep().ended == []
     mend_hold(house, orders[2])
     assert house.aside.retry(orders[2].id).returned == 13
 
@@ -127,7 +127,7 @@ def test_what_a_webhook_refuses_is_set_aside_alone(house, monkeypatch):
 
     monkeypatch.setattr(delivery_sql, "add_deliveries", refuse)
     house.now_us += 2 * 10**6
-    assert len(house.withdrawal.sweep().ended) == 3
+    assert len(house.cancellation.sweep().ended) == 3
     assert aside_of(house, orders[3]).reason == "Its end cannot be worked out (KeyError)."
     monkeypatch.undo()
     assert house.aside.retry(orders[3].id).state == "expired"
@@ -136,7 +136,7 @@ def test_what_a_webhook_refuses_is_set_aside_alone(house, monkeypatch):
 def test_a_cancellation_that_is_refused_sets_the_order_aside(house):
     order = house.submit()
     break_hold(house, order)
-    assert house.withdrawal.cancel(order.id).state == "set_aside"
+    assert house.cancellation.cancel(order.id).state == "set_aside"
     assert aside_of(house, order).ends_as == "cancelled"
     mend_hold(house, order)
     assert house.aside.give_back(order.id).returned == 13
@@ -163,7 +163,7 @@ def test_one_that_was_cancelled_never_waits_again(house, monkeypatch):
     order = house.submit()
     job = house.dispatched()
     worker.claim(job)
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     monkeypatch.setattr(house.settlement, "_apply", lambda *_: 1 // 0)
     worker.finish(job, finish_reason="cancelled")
     assert aside_of(house, order).ends_as is None
@@ -176,7 +176,7 @@ def test_what_was_charged_already_is_given_back_as_a_refund(house):
     order = house.submit(fee=26)
     with house.database.write() as connection:
         house.books.post(connection, order.hold_id, 20)
-    assert house.withdrawal.cancel(order.id).state == "set_aside"
+    assert house.cancellation.cancel(order.id).state == "set_aside"
     with pytest.raises(RefundRefused, match="already posted"):
         house.aside.retry(order.id)
     receipt = house.aside.give_back(order.id)
@@ -197,7 +197,7 @@ def test_an_outage_sets_nothing_aside(house, monkeypatch):
 
     monkeypatch.setattr(house.books, "void_many", busy)
     with pytest.raises(closer.HerdUnavailable):
-        house.withdrawal.cancel(order.id)
+        house.cancellation.cancel(order.id)
     assert house.order(order.id).state == "queued"
 
 
@@ -205,7 +205,7 @@ def test_those_set_aside_are_listed_a_page_at_a_time(house):
     orders = [house.submit() for _ in range(3)]
     for order in orders:
         break_hold(house, order)
-        house.withdrawal.cancel(order.id)
+        house.cancellation.cancel(order.id)
     ids = sorted(order.id for order in orders)
     assert house.aside.count() == 3
     assert [one.order for one in house.aside.list(limit=2)] == ids[:2]
@@ -245,9 +245,9 @@ def test_a_fleet_that_is_lost_on_its_last_try_ends_in_pieces(make_house):
 def test_a_mass_cancel_ends_in_pieces(make_house):
     house, _, _, orders = crowd(make_house, 11)
     for order in orders:
-        house.withdrawal.cancel(order.id)
+        house.cancellation.cancel(order.id)
     house.pass_s(house.settings.lease_s + 1)
-    pieces = [house.withdrawal.sweep(limit=4) for _ in range(3)]
+    pieces = [house.cancellation.sweep(limit=4) for _ in range(3)]
     assert [len(one.ended) for one in pieces] == [4, 4, 3]
     assert [one.more for one in pieces] == [True, True, False]
     assert house.held() == 0

@@ -85,7 +85,7 @@ def test_what_was_cut_short_is_charged_if_anything_was_delivered(
 ):
     worker.claim(job)
     if reason == "cancelled":
-        house.withdrawal.cancel(order.id)
+        house.cancellation.cancel(order.id)
     worker.finish(job, finish_reason=reason, generated=generated, text="so")
     assert ended(house, order) == expected
     assert house.answer(order.id) == "so"

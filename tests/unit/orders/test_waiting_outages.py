@@ -229,7 +229,7 @@ def test_an_order_whose_commit_takes_long_is_cancelled_when_it_appears(herd, mon
     assert remembered.remember(order_id, is_taken=False)
     assert remembered.remember(order_id, account="ada")
     assert asked.wait(60)
-    monkeypatch.setattr(herd.desk, "_new_id", lambda: order_id)
+    monkeypatch.setattr(herd.intake, "_new_id", lambda: order_id)
     assert herd.submit("two words", 10, fee=26).order == order_id
     with pytest.raises(OrderCancelled):
         herd.result(order_id, 60)

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from herder.errors import HerdUnavailable
-from herder.orders.watcher import Watcher
+from herder.orders.watcher import CompletionWatcher
 from tests.support.wait import wait_for
 
 
@@ -20,7 +20,7 @@ def test_it_goes_on_without_redis_and_ends_with_its_herd():
     before = set(watching())
     ended: set[str] = set()
     nowhere = redis.Redis(port=1, retry=None)
-    watcher = Watcher(nowhere, lambda orders: ended & set(orders))
+    watcher = CompletionWatcher(nowhere, lambda orders: ended & set(orders))
     assert not watcher.wait("o1", 0.1)
     (mine,) = set(watching()) - before
     heard = threading.Event()
@@ -63,7 +63,7 @@ def test_it_outlives_whatever_redis_or_the_database_raise(caplog):
         return ended & set(orders)
 
     bad = BadRedis()
-    watcher = Watcher(bad, look)  # type: ignore[arg-type]
+    watcher = CompletionWatcher(bad, look)  # type: ignore[arg-type]
     heard = threading.Event()
     watcher.add("o1", heard)
     wait_for(lambda: bad.asked > 1, "it listens again")
@@ -81,7 +81,7 @@ def test_whoever_could_not_be_added_does_not_wait_and_one_that_fails_keeps_nobod
     def look(orders):
         raise ValueError("planted")
 
-    watcher = Watcher(redis.Redis(port=1, retry=None), look)
+    watcher = CompletionWatcher(redis.Redis(port=1, retry=None), look)
     with pytest.raises(ValueError, match="planted"):
         watcher.add("o1", threading.Event())
     assert watcher._waiting == {}
@@ -92,7 +92,7 @@ def test_whoever_could_not_be_added_does_not_wait_and_one_that_fails_keeps_nobod
             raise RuntimeError("planted")
 
     good = threading.Event()
-    watcher = Watcher(redis.Redis(port=1, retry=None), lambda orders: set(orders))
+    watcher = CompletionWatcher(redis.Redis(port=1, retry=None), lambda orders: set(orders))
     broken = Broken()
     watcher.add("o1", broken)
     watcher.add("o1", good)

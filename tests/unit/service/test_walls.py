@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import ConnectionError as RedisAway
 
 from herder.errors import HerdUnavailable
-from herder.gateway.telemetry.metrics import Metrics
+from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.gateway.telemetry.monitor import Monitor
 from herder.service.upkeep import make_upkeep
 from herder.store import duties as duty_sql
 from tests.support.wait import wait_for
-from workers.wire import BEATS_STREAM, Claim, Held, seal
+from workers.wire import BEATS_STREAM, AttemptRef, Claim, seal
 
 NAMES = [
     "mark",
@@ -62,7 +62,7 @@ def record(service, taken, names):
 def scraped(house):
     """The samples that /metrics shows of duties: (name, duty) and value."""
     monitor = Monitor(house.database, house.accounts.totals, clock_us=house.clock)
-    metrics = Metrics(monitor)
+    metrics = GatewayMetrics(monitor)
     metrics.refresh()
     from prometheus_client import generate_latest
 
@@ -215,7 +215,7 @@ def tokens(house, *workers, poison=None):
     """The beats of some workers, and for one of them a claim that cannot be taken in."""
     found = []
     for worker in workers:
-        body = worker.envelope(Claim(held=(Held(order="o", attempt=1, nonce="n" * 20),))).body
+        body = worker.envelope(Claim(held=(AttemptRef(order="o", attempt=1, nonce="n" * 20),))).body
         found.append(seal(body, worker.key, sender=worker.instance, audience=BEATS_STREAM))
     return [(house.now_us, token) for token in found]
 

@@ -1,4 +1,4 @@
-"""The benchmark of the book measures a book that the desk could have made."""
+"""The benchmark of the book measures a book that order intake could have made."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from herder.domain.periods import day_of
 from herder.errors import OrderNotWaiting, RefundRefused
 from herder.gateway.telemetry.monitor import Monitor
 from herder.market.policy import set_policy
-from herder.market.queue_estimate import Surveyor
+from herder.market.queue_estimate import QueueSampler
 from herder.market.quotes import Quotes
-from herder.messages.inbox import News, read_inbox
+from herder.messages.inbox import InboxChanges, read_inbox
 from herder.orders.retention import OldTexts
 from herder.store import claims as claim_sql
 from herder.store import messages as message_sql
@@ -63,7 +63,7 @@ def listening() -> Iterator[set[str]]:
 def all_steps(house, monkeypatch):
     """What clients, workers and herders do all day."""
     quotes = Quotes(house.database, house.key, clock_us=house.clock)
-    surveyor = Surveyor(house.database, clock_us=house.clock)
+    surveyor = QueueSampler(house.database, clock_us=house.clock)
     receiver = FakeReceiver()
     deliverer = house.new_deliverer(receiver, retries_s=(), keep_s=1)
     webhook = house.webhooks.create("default", "https://ada.example/", include_text=True)[0].id
@@ -76,18 +76,18 @@ def all_steps(house, monkeypatch):
     worker.claim(job)
     third = house.submit(fee=30)
     fourth = house.submit(fee=40)
-    house.desk.rebid(third.id, 50)
+    house.intake.rebid(third.id, 50)
     with pytest.raises(OrderNotWaiting):
-        house.desk.rebid(first.id, 60)
+        house.intake.rebid(first.id, 60)
     quotes.quote(house.call())
     quotes.info()
-    house.withdrawal.cancel(fourth.id)
+    house.cancellation.cancel(fourth.id)
     worker.beat()
     worker.finish(job)
     house.dispatch()
-    house.withdrawal.cancel(second.id)
+    house.cancellation.cancel(second.id)
     house.pass_s(2, worker)
-    for step in (house.herd.sweep, house.settlement.lapse, house.withdrawal.sweep):
+    for step in (house.herd.sweep, house.settlement.lapse, house.cancellation.sweep):
         step()
     house.dispatcher.sweep()
     set_policy(house.database, aging_s=5)
@@ -137,9 +137,9 @@ def set_aside(house):
     for order in (kept, gone):
         with house.database.write() as connection:
             house.books.post(connection, order.hold_id, 5)
-    house.withdrawal.cancel(kept.id)
+    house.cancellation.cancel(kept.id)
     house.now_us += 2
-    house.withdrawal.sweep()
+    house.cancellation.sweep()
     assert [one.ends_as for one in house.aside.list()].count("expired") == 1
     assert house.aside.count() == 2
     with pytest.raises(RefundRefused):
@@ -158,7 +158,7 @@ def send_messages(house, worker):
     house.ask(500, key="k")
     worker.finish(house.dispatched())
     read_inbox(house.database, "default", 0, 10)
-    News(house.database).changed(["default", "ada"])
+    InboxChanges(house.database).changed(["default", "ada"])
     with house.database.write() as connection:
         message_sql.trim(connection, "default", 1, 100)
         for before_us, name in ((1, None), (None, "ada"), (1, "ada")):

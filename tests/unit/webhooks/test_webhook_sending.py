@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from herder.webhooks.addresses import Rules, parse_networks
-from herder.webhooks.messages import Request
+from herder.webhooks.messages import WebhookRequest
 from herder.webhooks.schedule import Reply
 from herder.webhooks.sending import AddressRefused, HttpSender, JudgedBackend
 from tests.support.receiver import Receiver, drips, holds, says
@@ -49,7 +49,7 @@ def make_sender():
 
 def request_to(url, body=b'{"type":"webhook.test"}'):
     headers = {"content-type": "application/json", "webhook-id": "msg_1"}
-    return Request(url, headers, body)
+    return WebhookRequest(url, headers, body)
 
 
 def one_try(sender, url, **given):

@@ -54,10 +54,10 @@ def end_each_way(house):
     failed = house.submit()
     worker.fail(house.dispatched(), permanent=True)
     cancelled = house.submit()
-    house.withdrawal.cancel(cancelled.id)
+    house.cancellation.cancel(cancelled.id)
     expired = house.submit(start_by_us=house.now_us + 1)
     house.now_us += 10
-    house.withdrawal.sweep()
+    house.cancellation.sweep()
     ends = [house.order(one.id) for one in (done, failed, cancelled, expired)]
     assert [one.state.value for one in ends] == ["completed", "failed", "cancelled", "expired"]
     return ends
@@ -122,9 +122,9 @@ def test_a_step_that_is_undone_leaves_nothing_to_be_told(house, deliverer, recei
     with monkeypatch.context() as patched:
         patched.setattr(house.books, "void_many", die)
         with pytest.raises(OSError, match="away"):
-            house.withdrawal.cancel(order.id)
+            house.cancellation.cancel(order.id)
     assert house.webhooks.deliveries.page(endpoint.id).items == []
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     assert len(house.webhooks.deliveries.page(endpoint.id).items) == 1
 
 
@@ -319,9 +319,9 @@ def test_a_slow_endpoint_holds_up_no_other(house, receiver):
     house.webhooks.create("default", URL)
     house.webhooks.create("ada", URL + "/quick")
     for _ in range(9):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     for _ in range(3):
-        house.withdrawal.cancel(house.submit(account="ada").id)
+        house.cancellation.cancel(house.submit(account="ada").id)
     receiver.later = []
     deliverer.step(0)
     urls = [request.url for request in receiver.requests]
@@ -371,7 +371,7 @@ def test_a_late_reply_does_not_undo_what_another_herder_did_meanwhile(house, rec
 def test_many_herders_at_once_send_each_message_once(house):
     endpoint, _ = house.webhooks.create("default", URL)
     for _ in range(60):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     receivers = [FakeReceiver() for _ in range(4)]
     together = threading.Barrier(4)
 
@@ -395,7 +395,7 @@ def test_many_herders_at_once_send_each_message_once(house):
 
 def test_an_endpoint_is_deleted_with_all_that_was_to_be_sent(house, deliverer, receiver):
     endpoint, _ = house.webhooks.create("default", URL)
-    house.withdrawal.cancel(house.submit().id)
+    house.cancellation.cancel(house.submit().id)
     row = {"kind": "order.failed", "data": {}, "subject": "late", "now_us": house.now_us}
     house.webhooks.delete(endpoint.id)
     with house.database.read() as connection:
@@ -417,7 +417,7 @@ def test_what_is_old_is_forgotten_and_what_is_pending_never(house, receiver):
     endpoint, _ = house.webhooks.create("default", URL)
     receiver.replies = [Reply(200), Reply(500), Reply(410)]
     for _ in range(2):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     work_off(deliverer)
     assert not deliverer.forget()
     assert len(house.webhooks.deliveries.page(endpoint.id).items) == 2
@@ -432,7 +432,7 @@ def test_a_backlog_of_old_messages_is_forgotten_a_bounded_number_at_once(house, 
     deliverer = house.new_deliverer(receiver, keep_s=86_400)
     endpoint, _ = house.webhooks.create("default", URL)
     for _ in range(5):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     work_off(deliverer)
     house.now_us += DAY_US + 1
     left = []
@@ -468,7 +468,7 @@ def test_a_message_that_cannot_be_read_is_dead_and_stops_no_other(house, deliver
         for one in house.webhooks.deliveries.page(endpoint.id).items
         if one.type == "message.created"
     )
-    house.withdrawal.cancel(house.submit().id)
+    house.cancellation.cancel(house.submit().id)
     with house.database.write() as connection:
         connection.exec_driver_sql(
             f"UPDATE webhook_delivery SET data = '{(BAD | DAMAGED)[how]}' WHERE id = '{broken.id}'"
@@ -495,7 +495,7 @@ def test_a_message_that_cannot_be_read_is_dead_and_stops_no_other(house, deliver
 def test_one_that_breaks_what_reads_it_is_dead_and_stops_no_other(house, deliverer, monkeypatch):
     endpoint, _ = house.webhooks.create("default", URL)
     for _ in range(2):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     broken = house.webhooks.deliveries.page(endpoint.id).items[0]
     make = deliverer_module.make_request
 
@@ -514,7 +514,7 @@ def test_one_that_breaks_what_reads_it_is_dead_and_stops_no_other(house, deliver
 def test_one_that_happened_at_no_time_is_dead_and_stops_no_other(house, deliverer):
     endpoint, _ = house.webhooks.create("default", URL)
     for _ in range(2):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
     broken = house.webhooks.deliveries.page(endpoint.id).items[0]
     with house.database.write() as connection:
         connection.execute(
@@ -531,7 +531,7 @@ def test_one_that_happened_at_no_time_is_dead_and_stops_no_other(house, delivere
 def test_messages_are_replayed_by_one_by_time_and_delivered_ones_too(house, deliverer, receiver):
     endpoint, _ = house.webhooks.create("default", URL)
     for _ in range(5):
-        house.withdrawal.cancel(house.submit().id)
+        house.cancellation.cancel(house.submit().id)
         work_off(deliverer)
         house.now_us += 1_000_000
     found = house.webhooks.deliveries.page(endpoint.id).items
@@ -618,7 +618,7 @@ def test_a_backlog_of_one_endpoint_hides_no_other(house, receiver):
     with house.database.write() as connection:
         delivery_sql.add_deliveries(connection, rows)
         connection.execute(update(webhook_delivery).values(due_us=house.now_us - 5))
-    house.withdrawal.cancel(house.submit(account="ada").id)
+    house.cancellation.cancel(house.submit(account="ada").id)
     receiver.later = []
     deliverer = house.new_deliverer(receiver, at_once=8, each=3)
     deliverer.step(0)
@@ -627,6 +627,6 @@ def test_a_backlog_of_one_endpoint_hides_no_other(house, receiver):
     house.now_us += 1_000_000
     asked = statements(lambda: deliverer.step(0))
     assert not [one for one in asked if "UPDATE" in one]
-    house.withdrawal.cancel(house.submit(account="ada").id)
+    house.cancellation.cancel(house.submit(account="ada").id)
     deliverer.step(0)
     assert [one.url for one in receiver.requests[4:]] == [URL + "/ada"]

@@ -16,15 +16,15 @@ from workers.wire import (
     BEATS_STREAM,
     HERDER_QUEUE,
     Beat,
+    CancelAttempt,
     Claim,
     Confirm,
     Drain,
-    Farewell,
-    Job,
+    InferenceJob,
     Outcomes,
     PrivateKey,
-    Refuse,
-    StopAttempt,
+    Reject,
+    WorkerStopped,
     control_stream,
     seal,
     unseal,
@@ -127,7 +127,9 @@ def bench(tmp_path, clean_environment):
 
 def job(prompt="What is it?", tokens=5, **fields):
     given = {"order": "o-1", "attempt": 1, "nonce": "n-1", "rank": 0, "model": "stub"}
-    return Job(**{**given, "prompt": prompt, "tokens": tokens, "run_limit_s": 600, **fields})
+    return InferenceJob(
+        **{**given, "prompt": prompt, "tokens": tokens, "run_limit_s": 600, **fields}
+    )
 
 
 def test_an_attempt_is_claimed_run_and_answered(bench):
@@ -161,7 +163,7 @@ def test_a_message_that_comes_twice_runs_once(bench):
     thread = bench.run(one)
     wait_for(lambda: bench.held("running"), "it runs")
     assert bench.agent.run(one)["status"] == "repeated"
-    bench.tell(StopAttempt(held=one.held, reason="cancelled"))
+    bench.tell(CancelAttempt(held=one.held, reason="cancelled"))
     thread.join(timeout=60)
     assert not thread.is_alive()
     bench.outcome(one)
@@ -175,7 +177,7 @@ def test_what_is_stopped_says_what_it_has(bench, reason, said):
     one = job("[[hang:3]]")
     thread = bench.run(one)
     wait_for(lambda: any(piece.text for piece in bench.streams.texts), "text comes")
-    bench.tell(StopAttempt(held=one.held, reason=reason))
+    bench.tell(CancelAttempt(held=one.held, reason=reason))
     thread.join(timeout=60)
     assert not thread.is_alive()
     outcome = bench.outcome(one)
@@ -187,12 +189,12 @@ def test_what_is_void_is_stopped_and_forgotten(bench):
     one, other = job("[[hang]]"), job(order="o-2")
     thread = bench.run(one)
     wait_for(lambda: bench.held("running"), "it runs")
-    bench.tell(StopAttempt(held=one.held, reason="void"))
+    bench.tell(CancelAttempt(held=one.held, reason="void"))
     thread.join(timeout=60)
     assert not thread.is_alive()
     bench.agent.run(other)
     bench.outcome(other)
-    bench.tell(StopAttempt(held=other.held, reason="void"))
+    bench.tell(CancelAttempt(held=other.held, reason="void"))
     assert (bench.held("running"), bench.held("unconfirmed")) == ((), ())
     assert {outcome.order for outcome in bench.sender.outcomes} == {"o-2"}
 
@@ -205,7 +207,7 @@ def test_an_order_to_stop_that_overtakes_the_engine_is_obeyed(bench, reason):
 
     def answer(body):
         if isinstance(body, Claim):
-            bench.tell(StopAttempt(held=one.held, reason=reason))
+            bench.tell(CancelAttempt(held=one.held, reason=reason))
 
     bench.streams.on_beat = answer
     result = bench.agent.run(one)
@@ -289,14 +291,14 @@ def test_no_beat_overtakes_another(bench):
 
 def test_it_obeys_nobody_but_its_herder(bench):
     stranger = PrivateKey.generate()
-    bench.tell(Refuse(reason="Go."), key=stranger)
-    bench.tell(Refuse(reason="Go."), key=WORKER)
-    bench.tell(Refuse(reason="Go."), audience=control_stream("w-2"))
+    bench.tell(Reject(reason="Go."), key=stranger)
+    bench.tell(Reject(reason="Go."), key=WORKER)
+    bench.tell(Reject(reason="Go."), audience=control_stream("w-2"))
     bench.tell(Drain(), audience="inference")
     bench.agent.hear("no envelope")
     assert (bench.refused, bench.drained) == ([], [])
-    bench.tell(Refuse(reason="Go."))
-    bench.tell(Refuse(reason="Go."))
+    bench.tell(Reject(reason="Go."))
+    bench.tell(Reject(reason="Go."))
     bench.tell(Drain())
     assert (bench.refused, bench.drained) == (["Go."], [True])
 
@@ -315,4 +317,4 @@ def test_an_answer_too_long_for_a_message_fails_and_stops_no_other(bench, monkey
 def test_it_says_farewell(tmp_path, clean_environment):
     made = Bench(tmp_path)
     made.agent.close(timeout_s=0)
-    assert len(made.streams.said(Farewell)) == 1
+    assert len(made.streams.said(WorkerStopped)) == 1

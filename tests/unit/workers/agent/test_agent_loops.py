@@ -10,7 +10,7 @@ from tests.support.wait import wait_for
 from tests.unit.workers.agent.test_agent import HERDER, Bench
 from workers.agent.outcomes import OutcomeBox
 from workers.agent.texts import TextFlusher
-from workers.wire import Beat, Held, Outcome, StopAttempt, control_stream, seal
+from workers.wire import AttemptRef, Beat, CancelAttempt, Outcome, control_stream, seal
 
 ONCE = [ZeroDivisionError("planted"), SystemExit("planted"), UnicodeError("planted")]
 
@@ -46,7 +46,7 @@ def test_beats_go_on_in_the_order_of_their_numbers(bench, raised):
 
 @pytest.mark.parametrize("raised", ONCE, ids=repr)
 def test_control_is_heard_on_and_nothing_is_obeyed_twice(bench, raised):
-    stop = StopAttempt(held=Held(order="o-1", attempt=1, nonce="n"), reason="void")
+    stop = CancelAttempt(held=AttemptRef(order="o-1", attempt=1, nonce="n"), reason="void")
     token = seal(stop, HERDER, sender="herder", audience=control_stream("w-1"))
     entries = [("1-1", "first"), ("1-2", token), ("1-3", "last")]
     heard, asked = [], []

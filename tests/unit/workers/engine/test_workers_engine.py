@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from workers.engine.engine import Engine
 from workers.engine.stub import StubModel
-from workers.engine.work import End, Prepared, Sampler, Work
+from workers.engine.work import Completion, GenerationRequest, Prepared, Sampler
 from workers.errors import DuplicateWork, NotAccepting, WorkerError
 from workers.wire import ChatMessage, Sampling
 
@@ -41,7 +41,7 @@ class Heard:
     def __init__(self) -> None:
         self.prompt_tokens: int | None = None
         self.pieces: list[str] = []
-        self.ends: list[End] = []
+        self.ends: list[Completion] = []
         self.ended = threading.Event()
 
     def on_start(self, prompt_tokens: int) -> None:
@@ -53,18 +53,18 @@ class Heard:
         assert not self.ends
         self.pieces.append(text)
 
-    def on_end(self, end: End) -> None:
+    def on_end(self, end: Completion) -> None:
         self.ends.append(end)
         assert end.text == "".join(self.pieces)
         self.ended.set()
 
     @property
-    def end(self) -> End:
+    def end(self) -> Completion:
         (end,) = self.ends
         return end
 
 
-def work(prompt: str | None = "Once upon a time", **changes: object) -> Work:
+def work(prompt: str | None = "Once upon a time", **changes: object) -> GenerationRequest:
     values: dict[str, object] = {
         "key": f"order{next(_keys)}:1",
         "prompt": prompt,
@@ -76,10 +76,10 @@ def work(prompt: str | None = "Once upon a time", **changes: object) -> Work:
         "rank": 0,
         "run_limit_s": 1000.0,
     }
-    return Work(**(values | changes))  # type: ignore[arg-type]
+    return GenerationRequest(**(values | changes))  # type: ignore[arg-type]
 
 
-def run(engine: Engine, *works: Work, steps: int = 1000) -> list[Heard]:
+def run(engine: Engine, *works: GenerationRequest, steps: int = 1000) -> list[Heard]:
     heard = [Heard() for _ in works]
     for one, listener in zip(works, heard, strict=True):
         engine.submit(one, listener)
@@ -300,7 +300,7 @@ def test_calibration_leaves_nothing_behind() -> None:
 
 def test_called_off_while_its_prompt_is_prepared() -> None:
     class Slow(StubModel):
-        def prepare(self, work: Work) -> Prepared:
+        def prepare(self, work: GenerationRequest) -> Prepared:
             engine.cancel(work.key)
             assert not engine.step()
             return super().prepare(work)
@@ -313,7 +313,7 @@ def test_called_off_while_its_prompt_is_prepared() -> None:
 
 def test_stopped_while_a_prompt_is_prepared() -> None:
     class Slow(StubModel):
-        def prepare(self, work: Work) -> Prepared:
+        def prepare(self, work: GenerationRequest) -> Prepared:
             engine.stop()
             return super().prepare(work)
 
@@ -354,7 +354,7 @@ def test_whatever_happens_each_hears_one_end_and_no_cell_stays(
     engine._scheduler.cells = cells * chance.choice([1, 3])
     marks = ["", "[[end:2]]", "[[hang:1]]", "[[fail:1]]", "[[fail]]", "[[utf8]]", "word " * 12]
     heard: list[Heard] = []
-    works: list[Work] = []
+    works: list[GenerationRequest] = []
     for _ in range(chance.randint(1, 30)):
         works.append(
             work(
@@ -384,7 +384,7 @@ def test_whatever_happens_each_hears_one_end_and_no_cell_stays(
         assert one.end.queued_s >= 0
         assert one.end.prefill_s >= 0
         assert one.end.decode_s >= 0
-    assert model.cells_in_use == sum(donor.past for donor in engine._scheduler.donors)
+    assert model.cells_in_use == sum(prefix.computed for prefix in engine._scheduler.prefixes)
 
 
 def test_engine_and_stub_load_neither_llama_cpp_nor_celery_nor_numpy() -> None:

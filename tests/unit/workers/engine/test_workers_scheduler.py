@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.scheduler import DONOR_ADMISSIONS, Scheduler
-from workers.engine.sequences import Copy, Keep, Row, Seq, common_tokens
+from workers.engine.scheduler import PREFIX_ADMISSIONS, Scheduler
+from workers.engine.sequences import BatchRow, Copy, Seq, Truncate, common_tokens
 
 
 class Cache:
@@ -20,9 +20,9 @@ class Cache:
         self.held: dict[int, list[int]] = {slot: [] for slot in range(sequences)}
         self.cells = cells
 
-    def carry_out(self, ops: list[Keep | Copy]) -> None:
+    def carry_out(self, ops: list[Truncate | Copy]) -> None:
         for op in ops:
-            if isinstance(op, Keep):
+            if isinstance(op, Truncate):
                 assert op.length <= len(self.held[op.slot])
                 del self.held[op.slot][op.length :]
             else:
@@ -31,7 +31,7 @@ class Cache:
                 self.held[op.target] = self.held[op.source][: op.length]
         assert sum(map(len, self.held.values())) <= self.cells
 
-    def compute(self, rows: list[Row]) -> None:
+    def compute(self, rows: list[BatchRow]) -> None:
         for row in rows:
             assert row.tokens
             assert len(self.held[row.slot]) == row.start
@@ -45,7 +45,7 @@ def seq(tokens: list[int], limit: int = 4, rank: int = 0, arrival: int = 0) -> S
     return Seq(f"{arrival}", list(tokens), limit, rank, arrival)
 
 
-def turn(scheduler: Scheduler, cache: Cache) -> tuple[list[Seq], list[Row]]:
+def turn(scheduler: Scheduler, cache: Cache) -> tuple[list[Seq], list[BatchRow]]:
     """One step: admit, plan, compute, one token each; sequences that are done leave."""
     admitted = scheduler.admit()
     rows = scheduler.plan()
@@ -109,7 +109,7 @@ def test_rank_goes_before_the_shortest_remainder() -> None:
 
 
 def test_one_computes_a_shared_prefix_and_the_others_take_its_cells() -> None:
-    scheduler = Scheduler(slots=8, cells=8000, batch_tokens=100, donors=2)
+    scheduler = Scheduler(slots=8, cells=8000, batch_tokens=100, prefixes=2)
     cache = Cache(10, 8000)
     system = list(range(1000, 1400))
     for i in range(8):
@@ -121,8 +121,8 @@ def test_one_computes_a_shared_prefix_and_the_others_take_its_cells() -> None:
     assert computed == 400 + 8 * 3
     assert scheduler.reused == 7 * 400
     assert not scheduler.running
-    (donor,) = scheduler.donors
-    assert donor.past == 400, "others shared it: it stays, and only it"
+    (prefix,) = scheduler.prefixes
+    assert prefix.computed == 400, "others shared it: it stays, and only it"
     assert scheduler.reserved == 400
     late = seq([*system, 77, 78], 3, arrival=99)
     scheduler.add(late)
@@ -131,17 +131,17 @@ def test_one_computes_a_shared_prefix_and_the_others_take_its_cells() -> None:
 
 
 def test_what_nobody_shares_leaves_no_donor() -> None:
-    scheduler, cache = Scheduler(slots=2, cells=1000, donors=4), Cache(6, 1000)
+    scheduler, cache = Scheduler(slots=2, cells=1000, prefixes=4), Cache(6, 1000)
     for i in range(10):
         scheduler.add(seq([i * 100 + j for j in range(50)], 5, arrival=i))
     finish(scheduler, cache)
-    assert not scheduler.donors
+    assert not scheduler.prefixes
     assert scheduler.reserved == 0
     assert not any(cache.held.values())
 
 
 def test_the_third_turn_of_a_conversation_finds_the_second() -> None:
-    scheduler, cache = Scheduler(slots=2, cells=4000, donors=2), Cache(4, 4000)
+    scheduler, cache = Scheduler(slots=2, cells=4000, prefixes=2), Cache(4, 4000)
     tokens = list(range(60))
     for arrival in range(3):
         one = seq(tokens, 5, arrival=arrival)
@@ -153,7 +153,7 @@ def test_the_third_turn_of_a_conversation_finds_the_second() -> None:
 
 
 def test_a_dear_order_that_waits_for_a_prefix_lends_its_rank() -> None:
-    scheduler = Scheduler(slots=3, cells=9000, batch_tokens=100, donors=2)
+    scheduler = Scheduler(slots=3, cells=9000, batch_tokens=100, prefixes=2)
     system = list(range(500))
     cheap, dear = seq([*system, 1], rank=1, arrival=1), seq([*system, 2], rank=9, arrival=3)
     middle = seq([5] * 400, rank=5, arrival=2)
@@ -167,7 +167,10 @@ def test_a_dear_order_that_waits_for_a_prefix_lends_its_rank() -> None:
 
 
 def test_when_the_leader_is_cancelled_a_follower_computes() -> None:
-    scheduler, cache = Scheduler(slots=3, cells=9000, batch_tokens=100, donors=2), Cache(5, 9000)
+    scheduler, cache = (
+        Scheduler(slots=3, cells=9000, batch_tokens=100, prefixes=2),
+        Cache(5, 9000),
+    )
     system = list(range(500))
     leader, follower = seq([*system, 1], arrival=1), seq([*system, 2], arrival=2)
     scheduler.add(leader)
@@ -180,19 +183,19 @@ def test_when_the_leader_is_cancelled_a_follower_computes() -> None:
 
 
 def test_full_cache_lets_go_of_donors_then_of_the_lowest() -> None:
-    scheduler, cache = Scheduler(slots=3, cells=1000, donors=2), Cache(5, 1000)
+    scheduler, cache = Scheduler(slots=3, cells=1000, prefixes=2), Cache(5, 1000)
     system = list(range(100))
     for i in range(2):
         scheduler.add(seq([*system, i], 2, arrival=i))
     finish(scheduler, cache)
-    assert len(scheduler.donors) == 1
+    assert len(scheduler.prefixes) == 1
     low, high = seq([1] * 20, 9, rank=1, arrival=10), seq([2] * 20, 9, rank=2, arrival=11)
     scheduler.add(low)
     scheduler.add(high)
     turn(scheduler, cache)
     turn(scheduler, cache)
     assert scheduler.make_room()
-    assert not scheduler.donors
+    assert not scheduler.prefixes
     assert scheduler.make_room()
     assert scheduler.running == [high]
     assert not scheduler.make_room(), "a single one cannot go on elsewhere"
@@ -202,7 +205,7 @@ def test_full_cache_lets_go_of_donors_then_of_the_lowest() -> None:
 
 
 def test_the_ended_are_forgotten() -> None:
-    scheduler, cache = Scheduler(slots=2, cells=1000, donors=2), Cache(4, 1000)
+    scheduler, cache = Scheduler(slots=2, cells=1000, prefixes=2), Cache(4, 1000)
     alive = [seq([1] * 40, 300, arrival=0)]
     scheduler.add(alive[0])
     for i in range(20):
@@ -247,7 +250,7 @@ def test_a_part_whose_prompt_began_alike_goes_on_without_a_copy() -> None:
     scheduler.admit()
     rows = scheduler.plan()
     # 51 of the prompt and two of the answer were computed; the third never was
-    assert scheduler.take_ops() == [Keep(0, 53)]
+    assert scheduler.take_ops() == [Truncate(0, 53)]
     assert [(row.slot, row.start) for row in rows] == [(0, 53)]
     assert scheduler.reused == 53
 
@@ -264,10 +267,16 @@ def test_a_conversation_is_not_cut_for_one_that_shares_only_its_head() -> None:
     finish(scheduler, cache, seq(head + [2] * 100, 3, arrival=0))
     finish(scheduler, cache, seq(head + [3] * 5, 3, arrival=1))
     assert scheduler.reused == 30
-    assert sorted(donor.past for donor in scheduler.donors) == [37, 132]
+    assert sorted(prefix.computed for prefix in scheduler.prefixes) == [
+        37,
+        132,
+    ]
     # a stranger gets the part of the one that nobody has shared
     finish(scheduler, cache, seq([8] * 40, 3, arrival=2))
-    assert sorted(donor.past for donor in scheduler.donors) == [42, 132]
+    assert sorted(prefix.computed for prefix in scheduler.prefixes) == [
+        42,
+        132,
+    ]
 
 
 def test_what_nobody_shares_any_more_is_not_wanted_for_ever() -> None:
@@ -275,9 +284,12 @@ def test_what_nobody_shares_any_more_is_not_wanted_for_ever() -> None:
     head = [1] * 30
     finish(scheduler, cache, seq(head + [2] * 100, 3, arrival=0))
     finish(scheduler, cache, seq(head + [3] * 5, 3, arrival=1))
-    for n in range(DONOR_ADMISSIONS + 2):
+    for n in range(PREFIX_ADMISSIONS + 2):
         finish(scheduler, cache, seq([4 + n] * 40, 3, arrival=2 + n))
-    assert [donor.past for donor in scheduler.donors] == [42, 42]
+    assert [prefix.computed for prefix in scheduler.prefixes] == [
+        42,
+        42,
+    ]
 
 
 def test_a_wave_after_a_wave_computes_its_common_head_once() -> None:
@@ -290,11 +302,11 @@ def test_a_wave_after_a_wave_computes_its_common_head_once() -> None:
 
 @pytest.mark.parametrize("separate", [True, False])
 def test_who_may_not_share_computes_all_and_leaves_nothing(separate: bool) -> None:
-    scheduler = Scheduler(slots=2, cells=400, donors=2, can_share=False, separate=separate)
+    scheduler = Scheduler(slots=2, cells=400, prefixes=2, can_share=False, separate=separate)
     cache = Cache(4, 400)
     finish(scheduler, cache, *(seq([1] * 50 + [n], 3, arrival=n) for n in range(4)))
     assert scheduler.reused == 0
-    assert not scheduler.donors
+    assert not scheduler.prefixes
     assert not any(cache.held.values())
 
 
@@ -317,22 +329,22 @@ def test_common_beginning(one: list[int], other: list[int]) -> None:
     st.booleans(),
 )
 def test_any_story_ends_within_the_bounds(
-    seed: int, slots: int, donors: int, cells: int, trouble: int, separate: bool
+    seed: int, slots: int, prefixes: int, cells: int, trouble: int, separate: bool
 ) -> None:
     """Orders come, are cancelled, meet a full cache; the bounds hold at every step."""
     chance = random.Random(seed)
     batch = chance.choice([8, 32, 100])
     if separate:  # so many cells for each slot
-        cells, donors = cells * slots, 0
+        cells, prefixes = cells * slots, 0
     scheduler = Scheduler(
         slots=slots,
         cells=cells,
-        donors=donors,
+        prefixes=prefixes,
         batch_tokens=batch,
         step_tokens=min(batch, 16),
         separate=separate,
     )
-    cache = Cache(slots + donors, cells)
+    cache = Cache(slots + prefixes, cells)
     heads = [[h] * 20 for h in range(2)]
     alive: list[Seq] = []
     coming = 25
@@ -351,14 +363,14 @@ def test_any_story_ends_within_the_bounds(
             better = [w for w in waiting if (-w.rank, w.arrival) < (-one.rank, one.arrival)]
             assert all(w in admitted for w in better)
         assert len(scheduler.running) <= slots
-        kept = scheduler.donors
+        kept = scheduler.prefixes
         if separate:
             assert len(scheduler.running) + len(kept) <= slots
         else:
-            assert len(kept) <= donors
+            assert len(kept) <= prefixes
         assert scheduler.reserved <= cells
         assert scheduler.reserved == sum(s.cells for s in scheduler.running) + (
-            0 if separate else sum(d.past for d in kept)
+            0 if separate else sum(d.computed for d in kept)
         )
         assert [row.slot for row in rows] == sorted({row.slot for row in rows})
         assert sum(len(r.tokens) for r in rows) <= batch
@@ -378,5 +390,5 @@ def test_any_story_ends_within_the_bounds(
     assert not scheduler.running
     cache.carry_out(scheduler.take_ops())
     held = sum(map(len, cache.held.values()))
-    assert held == sum(d.past for d in scheduler.donors)
+    assert held == sum(d.computed for d in scheduler.prefixes)
     assert scheduler.reserved == (0 if separate else held)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from workers.engine.sequences import Row, Seq
+from workers.engine.sequences import BatchRow, Seq
 from workers.engine.stub import StubModel
-from workers.engine.work import Work
+from workers.engine.work import GenerationRequest
 from workers.wire import ChatMessage, Sampling
 
 
-def work(prompt: str | None, *, raw: bool = True, messages: tuple[str, ...] | None = None) -> Work:
+def work(
+    prompt: str | None, *, raw: bool = True, messages: tuple[str, ...] | None = None
+) -> GenerationRequest:
     turns = (
         None if messages is None else tuple(ChatMessage(role="user", content=m) for m in messages)
     )
-    return Work("o:1", prompt, turns, raw, 4, (), Sampling(), 0, 60.0)
+    return GenerationRequest("o:1", prompt, turns, raw, 4, (), Sampling(), 0, 60.0)
 
 
-def row(slot: int, start: int, tokens: list[int]) -> Row:
-    return Row(slot, start, tokens, False, Seq("", [1], 1, 0, 0))
+def row(slot: int, start: int, tokens: list[int]) -> BatchRow:
+    return BatchRow(slot, start, tokens, False, Seq("", [1], 1, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_time_passes_only_as_it_was_told() -> None:
 
 
 def test_refuses_what_llama_cpp_would_die_of() -> None:
-    model = StubModel(slots=2, donors=1, context=32, cells=32, batch_tokens=16)
+    model = StubModel(slots=2, prefixes=1, context=32, cells=32, batch_tokens=16)
     model.decode([row(0, 0, [1] * 10)])
     for bad in ([], [row(3, 0, [1])], [row(0, 9, [1])], [row(1, 0, [1] * 17)], [row(1, 0, [])]):
         with pytest.raises(AssertionError):

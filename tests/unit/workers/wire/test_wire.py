@@ -23,25 +23,25 @@ from workers.wire import (
     MAX_TEXT_CHARS,
     MAX_TOKENS,
     Announcement,
+    AttemptRef,
     Beat,
+    CancelAttempt,
     ChatMessage,
     Claim,
     Confirm,
     Drain,
     Failure,
-    Farewell,
-    Held,
-    Job,
+    InferenceJob,
     Marker,
     Nudge,
     Outcome,
     Outcomes,
     PrivateKey,
     PublicKey,
-    Refuse,
+    Reject,
     Sampling,
-    StopAttempt,
     WireError,
+    WorkerStopped,
     attempt_id,
     control_stream,
     seal,
@@ -52,11 +52,11 @@ from workers.wire import (
 KEY = PrivateKey.generate()
 KEYS = {KEY.kid: KEY.public}
 SECRET = "the prompt of a client"
-HELD = Held(order="o-1", attempt=1, nonce="n-1")
+HELD = AttemptRef(order="o-1", attempt=1, nonce="n-1")
 
 
 def job(**fields):
-    return Job(
+    return InferenceJob(
         **{
             "order": "o-1",
             "attempt": 1,
@@ -117,8 +117,8 @@ BODIES = [
         running=(HELD,),
         unconfirmed=(HELD,),
     ),
-    *(Claim(held=(HELD,)), Farewell(), Marker(number=9), Nudge(model="stub"), Drain()),
-    *(StopAttempt(held=HELD, reason="void"), Confirm(held=(HELD,)), Refuse(reason="No.")),
+    *(Claim(held=(HELD,)), WorkerStopped(), Marker(number=9), Nudge(model="stub"), Drain()),
+    *(CancelAttempt(held=HELD, reason="void"), Confirm(held=(HELD,)), Reject(reason="No.")),
 ]
 
 
@@ -221,7 +221,7 @@ def test_a_job_expires_and_a_beat_does_not():
     late = time.time() - 100 - CLOCK_LEEWAY_S
     refused(sealed(now_s=late, ttl_s=15), "expired")
     assert unseal(sealed(now_s=late + 95, ttl_s=15), KEYS, audience=INFERENCE_QUEUE)
-    beat = sealed(Farewell(), audience=BEATS_STREAM, now_s=5)
+    beat = sealed(WorkerStopped(), audience=BEATS_STREAM, now_s=5)
     assert unseal(beat, KEYS, audience=BEATS_STREAM)
     assert unseal(sealed(now_s=time.time() + 9999), KEYS, audience=INFERENCE_QUEUE)
 
@@ -242,7 +242,7 @@ def test_a_sender_has_a_name(sender):
 # Bounds
 
 
-@pytest.mark.parametrize("kind", ["unknown", None, 5, "Job", ""])
+@pytest.mark.parametrize("kind", ["unknown", None, 5, "InferenceJob", ""])
 def test_a_message_of_no_known_kind_is_refused(kind):
     refused(signed({**claims_of(sealed()), "kind": kind}), "unknown_kind")
 

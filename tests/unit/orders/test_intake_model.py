@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from herder.errors import HerdError
 from ledger import LedgerError
-from tests.unit.orders.desk_faults import FAULTS
-from tests.unit.orders.desk_house import new_house
-from tests.unit.orders.desk_machine import DeskMachine
+from tests.unit.orders.intake_faults import FAULTS
+from tests.unit.orders.intake_house import new_house
+from tests.unit.orders.intake_machine import DeskMachine
 
 # The same search on every run: where it finds something, so does the next one.
 SEARCH = settings(

@@ -17,9 +17,9 @@ from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from tests.support.house import MODEL, FakeWorker, House, check_money
-from tests.unit.orders.desk_house import FUNDS, HALF_LIFE_S, SETTINGS
-from tests.unit.orders.desk_model import OPEN, Asked, Model
-from workers.wire import Job
+from tests.unit.orders.intake_house import FUNDS, HALF_LIFE_S, SETTINGS
+from tests.unit.orders.intake_model import OPEN, Asked, Model
+from workers.wire import InferenceJob
 
 
 class DeskAgreement(RuleBasedStateMachine):
@@ -40,7 +40,7 @@ class DeskAgreement(RuleBasedStateMachine):
             **SETTINGS,
         )
         self.workers: list[FakeWorker] = []
-        self.jobs: list[Job] = []
+        self.jobs: list[InferenceJob] = []
         self.serial = 0
 
     def teardown(self) -> None:
@@ -103,7 +103,7 @@ class DeskAgreement(RuleBasedStateMachine):
         fitting = [o for o in self.model.orders.values() if o.state in states]
         return some(fitting or list(self.model.orders.values()), pick)
 
-    def delivery(self, pick: int, who: int, which: str) -> tuple[Job, FakeWorker, Asked]:
+    def delivery(self, pick: int, who: int, which: str) -> tuple[InferenceJob, FakeWorker, Asked]:
         """A message and a worker.
 
         Of an `open` attempt, and the worker that it is with, or a `stranger` to it; of a `past`
@@ -120,11 +120,11 @@ class DeskAgreement(RuleBasedStateMachine):
         ]
         return job, some(with_it or self.workers, who), order
 
-    def _is_current(self, job: Job) -> bool:
+    def _is_current(self, job: InferenceJob) -> bool:
         order = self.model.orders[job.order]
         return order.open and order.attempt == job.attempt
 
-    def _is_past(self, job: Job) -> bool:
+    def _is_past(self, job: InferenceJob) -> bool:
         order = self.model.orders[job.order]
         return order.open and order.attempt > job.attempt
 

@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 
 from herder.db.tables import orders
 from herder.domain.order import State
-from herder.market import order_price as priced_module
-from herder.orders import cancellation as withdrawal_module
-from herder.orders import closing as endings_module
+from herder.market import order_price as order_price_module
+from herder.orders import cancellation as cancellation_module
+from herder.orders import closing as closing_module
 from herder.orders import dispatch as dispatch_module
-from herder.orders import intake as desk_module
+from herder.orders import intake as intake_module
 from herder.orders import settlement as settlement_module
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
@@ -21,17 +21,17 @@ from ledger import Ledger
 
 
 def charges_the_whole_fee(monkeypatch):
-    charge = endings_module.charge
+    charge = closing_module.charge
 
     def whole(fee, need, rates, words, generated, *, whole=False):
         return charge(fee, need, rates, words, generated, whole=True)
 
-    monkeypatch.setattr(endings_module, "charge", whole)
+    monkeypatch.setattr(closing_module, "charge", whole)
 
 
 def a_new_bid_keeps_the_old_hold(monkeypatch):
     void_many = Ledger.void_many
-    rebid = desk_module.Desk.rebid
+    rebid = intake_module.OrderIntake.rebid
 
     def keeping(*args, **given):
         monkeypatch.setattr(Ledger, "void_many", lambda *_: [])
@@ -40,7 +40,7 @@ def a_new_bid_keeps_the_old_hold(monkeypatch):
         finally:
             monkeypatch.setattr(Ledger, "void_many", void_many)
 
-    monkeypatch.setattr(desk_module.Desk, "rebid", keeping)
+    monkeypatch.setattr(intake_module.OrderIntake, "rebid", keeping)
 
 
 def a_new_bid_keeps_the_old_place(monkeypatch):
@@ -53,12 +53,12 @@ def a_new_bid_keeps_the_old_place(monkeypatch):
 
 
 def a_cancellation_is_not_counted_out(monkeypatch):
-    class Forgetful(endings_module.Plan):
+    class Forgetful(closing_module.ClosingBatch):
         def write(self, connection, books, now_us):
             self.accounts = Counter()
             super().write(connection, books, now_us)
 
-    monkeypatch.setattr(withdrawal_module, "Plan", Forgetful)
+    monkeypatch.setattr(cancellation_module, "Plan", Forgetful)
 
 
 def equals_go_last_come_first(monkeypatch):
@@ -89,12 +89,12 @@ def what_comes_back_loses_its_place(monkeypatch):
 
 
 def what_lapsed_cannot_answer(monkeypatch):
-    requeue = endings_module.Plan.requeue
+    requeue = closing_module.ClosingBatch.requeue
 
     def closed(self, order, why, detail=None, *, still_open=False):
         return requeue(self, order, why, detail, still_open=False)
 
-    monkeypatch.setattr(endings_module.Plan, "requeue", closed)
+    monkeypatch.setattr(closing_module.ClosingBatch, "requeue", closed)
 
 
 def old_attempts_may_answer(monkeypatch):
@@ -109,20 +109,20 @@ def old_attempts_may_answer(monkeypatch):
 
 
 def what_was_handed_back_counts_as_tried(monkeypatch):
-    requeue = endings_module.Plan.requeue
+    requeue = closing_module.ClosingBatch.requeue
 
     def tried(self, order, why, detail=None, *, still_open=False):
         if why == "handed_back":
             order = replace(order, tries=order.tries + 1)
         return requeue(self, order, why, detail, still_open=still_open)
 
-    monkeypatch.setattr(endings_module.Plan, "requeue", tried)
+    monkeypatch.setattr(closing_module.ClosingBatch, "requeue", tried)
 
 
 def what_had_begun_is_too_late(monkeypatch):
-    is_late = withdrawal_module._is_late
+    is_late = cancellation_module._is_late
     monkeypatch.setattr(
-        withdrawal_module,
+        cancellation_module,
         "_is_late",
         lambda order, now_us: is_late(replace(order, begun=False), now_us),
     )
@@ -157,8 +157,8 @@ def what_is_out_is_not_ranked_anew(monkeypatch):
 
 
 def waiting_weighs_nothing(monkeypatch):
-    rank = desk_module.rank
-    for module in (desk_module, priced_module):
+    rank = intake_module.rank
+    for module in (intake_module, order_price_module):
         monkeypatch.setattr(module, "rank", lambda fee, need, **_: rank(fee, need))
 
 

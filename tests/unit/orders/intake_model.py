@@ -116,7 +116,7 @@ class Model:
     def open_orders(self, account: str) -> int:
         return sum(is_open(o) for o in self.orders.values() if o.call.account == account)
 
-    # The desk
+    # Order intake
 
     def needs(self, call: Call) -> int:
         prompt, token = self.rates
@@ -142,7 +142,7 @@ class Model:
         """Why a call is refused."""
         before = self.known(call)
         if before is not None:
-            return None if before.call == call else errors.KeyReused
+            return None if before.call == call else errors.IdempotencyKeyReused
         need, fee = self.needs(call), self.offers(call)
         most, a_minute = self.limits[call.account]
         asked = call.words + call.tokens

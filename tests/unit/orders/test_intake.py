@@ -1,4 +1,4 @@
-"""The desk: an order, its hold and its event are born together or not at all."""
+"""Order intake: an order, its hold and its event are born together or not at all."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_what_is_asked_is_stored_as_it_was_given(house):
     call = house.call(stop=("END", "\n"), sampling=sampling)
     spoken = type(call)(**{**_fields(call), "prompt": Prompt(None, turns)})
 
-    order = house.desk.submit(spoken)
+    order = house.intake.submit(spoken)
 
     with house.database.read() as connection:
         stored = select(order_sql.REQUEST).where(order_text.c.order_id == order.id)
-        request = order_sql.Request.from_text(connection.execute(stored).scalar_one())
-    assert request == order_sql.Request(Prompt(None, turns), ("END", "\n"), sampling)
+        request = order_sql.StoredRequest.from_text(connection.execute(stored).scalar_one())
+    assert request == order_sql.StoredRequest(Prompt(None, turns), ("END", "\n"), sampling)
 
 
 def _fields(call):
@@ -103,7 +103,7 @@ def test_a_call_repeated_after_the_end_is_answered_with_that_order(house):
 )
 def test_the_same_key_with_other_arguments_names_what_differs(house, field, other):
     house.submit(idempotency_key="k", fee=50)
-    with pytest.raises(errors.KeyReused) as caught:
+    with pytest.raises(errors.IdempotencyKeyReused) as caught:
         house.submit(**{"idempotency_key": "k", "fee": 50, **other})
     assert caught.value.data == {"key": "k", "field": field}
     assert house.held() == 50
@@ -178,7 +178,7 @@ def test_the_automatic_fee_follows_the_order_dispatched_last_and_fades(house):
     worker.finish(house.dispatched())
     assert house.model().last_multiplier == 3
 
-    assert house.desk.submit(house.call(tokens=997)).fee == 3000
+    assert house.intake.submit(house.call(tokens=997)).fee == 3000
     house.dispatched()
     house.now_us += 600_000_000
     assert house.submit(tokens=997).fee == 2000, "half of the way to 1"
@@ -237,12 +237,12 @@ def test_an_operator_gives_back_what_was_charged_and_no_more(house):
     worker.finish(house.dispatched(), generated=5)
     assert house.available() == 100_000 - 16
 
-    assert house.desk.refund(order.id, 6, "it was slow") == 6
-    assert house.desk.refund(order.id, None, "it was wrong") == 10
+    assert house.intake.refund(order.id, 6, "it was slow") == 6
+    assert house.intake.refund(order.id, None, "it was wrong") == 10
     assert house.available() == 100_000
     assert house.order(order.id).refunded == 16
     with pytest.raises(errors.RefundRefused):
-        house.desk.refund(order.id, 1, "again")
+        house.intake.refund(order.id, 1, "again")
     assert house.events(order.id)[-2:] == ["refunded", "refunded"]
 
 
@@ -252,7 +252,7 @@ def test_a_refund_asked_for_twice_is_given_once(house):
     worker.finish(house.dispatched())
     refund_id = str(uuid4())
     for _ in range(2):
-        assert house.desk.refund(order.id, 5, "sorry", refund_id=refund_id) == 5
+        assert house.intake.refund(order.id, 5, "sorry", refund_id=refund_id) == 5
     assert house.order(order.id).refunded == 5
     assert house.events(order.id).count("refunded") == 1
 
@@ -260,6 +260,6 @@ def test_a_refund_asked_for_twice_is_given_once(house):
 def test_what_was_not_charged_is_not_refunded(house):
     order = house.submit()
     with pytest.raises(errors.RefundRefused):
-        house.desk.refund(order.id, 1, "why not")
+        house.intake.refund(order.id, 1, "why not")
     with pytest.raises(errors.OrderNotFound):
-        house.desk.refund("no-such-order", 1, "why not")
+        house.intake.refund("no-such-order", 1, "why not")

@@ -10,7 +10,7 @@ import pytest
 from herder.domain.parsing import parse_submission
 from herder.errors import InvalidStartBy, OrderNotFound
 from tests.support.house import stops
-from workers.wire import Announcement, Beat, Claim, StopAttempt
+from workers.wire import Announcement, Beat, CancelAttempt, Claim
 
 
 def ended(house, order):
@@ -36,7 +36,7 @@ def worker(house):
 
 def test_cancelling_what_is_queued_returns_everything_at_once(house):
     order = house.submit(fee=26)
-    now = house.withdrawal.cancel(order.id)
+    now = house.cancellation.cancel(order.id)
     assert (now.state, now.returned, now.call_off) == ("cancelled", 26, None)
     assert house.available() == 100_000
     assert house.events(order.id) == ["submitted", "cancelled"]
@@ -47,7 +47,7 @@ def test_cancelling_what_is_queued_returns_everything_at_once(house):
 def test_cancelling_what_is_out_with_nobody_stops_whoever_shows_up(house, worker):
     order = house.submit(fee=26)
     job = house.dispatched()
-    assert house.withdrawal.cancel(order.id).state == "cancelled"
+    assert house.cancellation.cancel(order.id).state == "cancelled"
     assert stops(worker.claim(job), worker) == [job.held]
     assert worker.finish(job).void == [(worker.instance, job.held)]
     assert ended(house, order) == ("cancelled", 0, 26)
@@ -57,7 +57,7 @@ def test_cancelling_what_runs_charges_what_was_delivered(house, worker):
     order = house.submit(fee=26)
     job = house.dispatched()
     worker.claim(job)
-    now = house.withdrawal.cancel(order.id)
+    now = house.cancellation.cancel(order.id)
     assert (now.state, now.call_off, now.instance) == ("running", "cancelled", worker.instance)
     worker.finish(job, finish_reason="cancelled", generated=5, text="half")
     assert ended(house, order) == ("cancelled", 16, 10)
@@ -68,9 +68,9 @@ def test_a_worker_is_told_again_with_each_beat(house, worker):
     order = house.submit()
     job = house.dispatched()
     worker.claim(job)
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     for _ in range(2):
-        told = [body for _, body in worker.beat().control if isinstance(body, StopAttempt)]
+        told = [body for _, body in worker.beat().control if isinstance(body, CancelAttempt)]
         assert [(one.held, one.reason) for one in told] == [(job.held, "cancelled")]
 
 
@@ -78,10 +78,10 @@ def test_cancelling_twice_and_after_the_end_changes_nothing(house, worker):
     order = house.submit(fee=26)
     job = house.dispatched()
     worker.claim(job)
-    house.withdrawal.cancel(order.id)
-    assert house.withdrawal.cancel(order.id).state == "running"
+    house.cancellation.cancel(order.id)
+    assert house.cancellation.cancel(order.id).state == "running"
     worker.finish(job, generated=10)  # it was done before it heard of it
-    assert house.withdrawal.cancel(order.id).state == "completed"
+    assert house.cancellation.cancel(order.id).state == "completed"
     assert ended(house, order) == ("completed", 26, 0)
     assert house.events(order.id).count("cancel_asked") == 1
 
@@ -94,7 +94,7 @@ def test_a_cancelled_order_never_waits_again_and_costs_nothing(make_house, how):
     order = house.submit(fee=26)
     job = house.dispatched()
     worker.claim(job)
-    house.withdrawal.cancel(order.id)
+    house.cancellation.cancel(order.id)
     if how == "hand_back":
         worker.hand_back(job)
     elif how == "fail":
@@ -103,7 +103,7 @@ def test_a_cancelled_order_never_waits_again_and_costs_nothing(make_house, how):
         house.lapse(5)
     else:  # it beats on, and does not answer
         house.pass_s(5, worker)
-        done = house.withdrawal.sweep()
+        done = house.cancellation.sweep()
         assert (done.ended, done.void) == ([order.id], [(worker.instance, job.held)])
         assert stops(worker.beat(), worker) == [job.held]
     assert ended(house, order) == ("cancelled", 0, 26)
@@ -115,7 +115,7 @@ def test_a_lapsed_order_that_waits_again_is_cancelled_at_once(house, worker):
     job = house.dispatched()
     worker.claim(job)
     house.lapse(house.settings.lease_s + 1)
-    assert house.withdrawal.cancel(order.id).state == "cancelled"
+    assert house.cancellation.cancel(order.id).state == "cancelled"
     assert stops(worker.beat(), worker) == [job.held]
     assert worker.finish(job).void == [(worker.instance, job.held)]
     assert ended(house, order) == ("cancelled", 0, 26)
@@ -125,7 +125,7 @@ def test_another_accounts_order_is_not_found(house):
     order = house.submit()
     for wrong in (order.id, "no-such-order"):
         with pytest.raises(OrderNotFound):
-            house.withdrawal.cancel(wrong, account="thief")
+            house.cancellation.cancel(wrong, account="thief")
     assert house.order(order.id).state == "queued"
 
 
@@ -144,7 +144,7 @@ def test_what_is_not_begun_in_time_expires_and_costs_nothing(house):
     order = house.submit(fee=26, start_by_us=house.now_us + 5_000_000)
     later = house.submit(fee=26, start_by_us=house.now_us + 50_000_000)
     house.now_us += 5_000_001
-    assert house.withdrawal.sweep().ended == [order.id]
+    assert house.cancellation.sweep().ended == [order.id]
     assert ended(house, order) == ("expired", 0, 26)
     assert house.order(later.id).state == "queued"
 
@@ -154,7 +154,7 @@ def test_what_may_not_begin_any_more_is_not_sent_out(house, worker):
     other = house.submit(fee=26)
     house.now_us += 5_000_001
     assert house.dispatched().order == other.id
-    house.withdrawal.sweep()
+    house.cancellation.sweep()
     assert house.order(order.id).state == "expired"
 
 
@@ -163,7 +163,7 @@ def test_a_worker_that_shows_up_too_late_is_told_to_stop(house, worker):
     job = house.dispatched()
     house.now_us += 5_000_001
     assert stops(worker.claim(job), worker) == [job.held]
-    house.withdrawal.sweep()
+    house.cancellation.sweep()
     assert ended(house, order) == ("expired", 0, 26)
 
 
@@ -171,10 +171,10 @@ def test_once_begun_is_begun(house, worker):
     order = house.submit(fee=26, start_by_us=house.now_us + 5_000_000)
     worker.claim(house.dispatched())
     house.now_us += 60_000_000
-    assert house.withdrawal.sweep().ended == []
+    assert house.cancellation.sweep().ended == []
     house.lapse(house.settings.lease_s + 1)
     assert house.order(order.id).state == "queued"
-    assert house.withdrawal.sweep().ended == []
+    assert house.cancellation.sweep().ended == []
     again = house.worker()
     again.finish(house.dispatched(), generated=10)
     assert ended(house, order) == ("completed", 26, 0)
@@ -210,9 +210,9 @@ def test_a_worker_that_keeps_an_order_beyond_its_limit_is_not_waited_for(make_ho
     job = house.dispatched()
     worker.claim(job)
     house.pass_s(8, worker)
-    assert house.withdrawal.sweep().ended == []
+    assert house.cancellation.sweep().ended == []
     house.pass_s(1, worker)
-    done = house.withdrawal.sweep()
+    done = house.cancellation.sweep()
     assert (done.ended, done.void) == ([order.id], [(worker.instance, job.held)])
     assert ended(house, order) == ("expired", 0, 26)
     assert worker.finish(job).void == [(worker.instance, job.held)]
@@ -229,7 +229,7 @@ def test_a_new_attempt_has_its_limit_anew(make_house):
     other = house.worker()
     other.claim(house.dispatched())
     house.pass_s(7, other)
-    assert house.withdrawal.sweep().ended == []
+    assert house.cancellation.sweep().ended == []
     assert house.order(order.id).state == "running"
 
 

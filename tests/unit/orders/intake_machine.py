@@ -14,13 +14,13 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from herder.domain.order import Prompt, Submission
+from herder.domain.order import OrderRequest, Prompt
 from herder.market import policy
 from tests.support.house import MODEL, FakeWorker, stops
-from tests.unit.orders.desk_agreement import DeskAgreement, some
-from tests.unit.orders.desk_house import SETTINGS
-from tests.unit.orders.desk_model import OPEN, US, Call, Seen
-from workers.wire import Failure, Job
+from tests.unit.orders.intake_agreement import DeskAgreement, some
+from tests.unit.orders.intake_house import SETTINGS
+from tests.unit.orders.intake_model import OPEN, US, Call, Seen
+from workers.wire import Failure, InferenceJob
 
 WORKERS = 3
 TROUBLE = "It went wrong."
@@ -116,8 +116,8 @@ class DeskMachine(DeskAgreement):
         known = self.model.known(call)
         made = self.expect(
             self.model.refuses(call),
-            lambda: self.house.desk.submit(
-                Submission(
+            lambda: self.house.intake.submit(
+                OrderRequest(
                     account=call.account,
                     prompt=Prompt("w " * call.words),
                     tokens=call.tokens,
@@ -141,7 +141,7 @@ class DeskMachine(DeskAgreement):
         fees = {"less": order.fee - 1, "same": order.fee, "more": order.fee + 3}
         fee = fees.get(offer, 2 * order.fee)
         refused = self.model.refuses_bid(order, fee)
-        self.expect(refused, lambda: self.house.desk.rebid(order.id, fee))
+        self.expect(refused, lambda: self.house.intake.rebid(order.id, fee))
         if refused is None:
             self.model.bid(order, fee)
 
@@ -150,7 +150,7 @@ class DeskMachine(DeskAgreement):
     def cancel(self, pick, states) -> None:
         order = self.order(pick, states)
         self.model.cancel(order)
-        now = self.house.withdrawal.cancel(order.id)
+        now = self.house.cancellation.cancel(order.id)
         assert (now.state, now.call_off) == (order.state, order.call_off)
 
     # The operator
@@ -165,7 +165,7 @@ class DeskMachine(DeskAgreement):
             return
         order, amount = some(charged, pick), back or None
         refused = self.model.refuses_refund(order, amount)
-        given = self.expect(refused, lambda: self.house.desk.refund(order.id, amount, "sorry"))
+        given = self.expect(refused, lambda: self.house.intake.refund(order.id, amount, "sorry"))
         if refused is None:
             assert given == self.model.refund(order, amount)
 
@@ -246,7 +246,7 @@ class DeskMachine(DeskAgreement):
         job, worker, _ = self.delivery(pick, who, which)
         self._claim(job, worker)
 
-    def _claim(self, job: Job, worker: FakeWorker) -> None:
+    def _claim(self, job: InferenceJob, worker: FakeWorker) -> None:
         why = self.model.show_up(self.model.orders[job.order], job.attempt, worker.instance)
         heard = worker.claim(job)
         assert stops(heard, worker) == ([] if why is None else [job.held])
@@ -325,6 +325,6 @@ class DeskMachine(DeskAgreement):
         self.model.lose_silent()
         for done, due in (
             (self.house.settlement.lapse(), self.model.lapse()),
-            (self.house.withdrawal.sweep(), self.model.sweep()),
+            (self.house.cancellation.sweep(), self.model.sweep()),
         ):
             assert sorted(done.ended) == sorted(due)
