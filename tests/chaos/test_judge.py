@@ -223,8 +223,8 @@ def test_each_commit_that_moves_an_order_has_its_points():
         "OrderIntake.refund",  # an operator's
         "Dispatcher._give_up",  # ends what cannot be sent, of which these herds have none
         "Dispatcher.sweep",  # forgets messages
-        "Herd.mark",  # a second of the clock
-        "Herd.sweep",  # workers that are silent
+        "HeartbeatProcessor.mark",  # a second of the clock
+        "HeartbeatProcessor.sweep",  # workers that are silent
     }
     openers = {
         *("self._database.write", "self._database.transact", "self._database.settle"),

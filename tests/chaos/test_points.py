@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 HERDERS = [
     *both("Dispatcher._take", "dispatch sends"),
     *both("Settlement.settle", "settle tells", "settle announces"),
-    *both("Herd.hear", "Settlement.lapse", "Cancellation.sweep"),
+    *both("HeartbeatProcessor.hear", "Settlement.lapse", "Cancellation.sweep"),
     "Dispatcher._take/after/TERM",
     "dispatch sends/after/TERM",
     *both("Settlement.settle", how="TERM"),

@@ -41,10 +41,10 @@ CALLS = {
     "OrderIntake.refund": "a refund",
     "Cancellation.cancel": "a cancellation",
     "Quotes.quote": "a quote",
-    "Answers.answer": "a wait",
+    "OrderReader.answer": "a wait",
     "Settlement.settle": "a settlement",
     "Dispatcher._take": "a dispatch",
-    "Herd.hear": "a batch of beats",
+    "HeartbeatProcessor.hear": "a batch of beats",
     "Service.tick": "a duty",
 }
 """Who asks the database, by the outermost of these functions that is being run."""

@@ -12,7 +12,7 @@ from herder.errors import HerdUnavailable
 from herder.orders.intake import OrderIntake
 from herder.orders.reader import OrderReader
 from tests.simulation.herder import Parts
-from tests.simulation.test_planted import found, often
+from tests.simulation.planting import found, often
 
 
 @pytest.fixture(autouse=True)

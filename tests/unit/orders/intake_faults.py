@@ -58,7 +58,7 @@ def a_cancellation_is_not_counted_out(monkeypatch):
             self.accounts = Counter()
             super().write(connection, books, now_us)
 
-    monkeypatch.setattr(cancellation_module, "Plan", Forgetful)
+    monkeypatch.setattr(cancellation_module, "ClosingBatch", Forgetful)
 
 
 def equals_go_last_come_first(monkeypatch):

@@ -257,9 +257,9 @@ def test_outcomes_are_settled_in_pieces(make_house, monkeypatch):
     house, (worker,), jobs, _ = crowd(make_house, 11)
     monkeypatch.setattr(closer, "PIECE", 4)
     written = []
-    write = closer.Plan.write
+    write = closer.ClosingBatch.write
     monkeypatch.setattr(
-        closer.Plan,
+        closer.ClosingBatch,
         "write",
         lambda plan, *more: written.append(len(plan.ended)) or write(plan, *more),
     )
