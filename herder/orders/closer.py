@@ -102,9 +102,7 @@ class Closer:
             if not is_about_an_order(error):
                 raise
             if len(rows) == 1:
-                done = self.set_aside(order_of(rows[0]), plan, error)
-                done.add(self._take_again(once, order_of(rows[0])))
-                return done
+                return self._close_alone(once, order_of(rows[0]), lambda: plan)
             _log.warning("ends_refused", orders=len(rows), reason=type(error).__name__)
         half = len(rows) // 2
         done = self._close(rows[:half], order_of, step)
@@ -115,6 +113,23 @@ class Closer:
                 raise
             _log.warning("ends_delayed", reason=type(error).__name__)
             done.more = True
+        return done
+
+    def _close_alone(
+        self,
+        once: Callable[[Connection], ClosingResult],
+        order_id: str,
+        planned: Callable[[], ClosingBatch],
+    ) -> ClosingResult:
+        """Try once more, alone; set the order aside if that is refused as well."""
+        try:
+            # What somebody else did at the same moment may have been in the way.
+            return self._database.transact(once)
+        except Exception as error:
+            if not is_about_an_order(error):
+                raise
+            done = self.set_aside(order_id, planned(), error)
+        done.add(self._take_again(once, order_id))
         return done
 
     def _take_again(

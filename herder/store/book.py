@@ -18,7 +18,7 @@ from sqlalchemy import (
 from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders, set_aside
 from herder.domain.order import Order, State
 from herder.domain.pricing import RANK_CAP
-from herder.store.orders import get_orders, to_order
+from herder.store.orders import MAX_IDS, get_orders, to_order
 from herder.store.rows import Each, given
 from herder.store.steps import (
     BoundRow,
@@ -254,9 +254,9 @@ _OPEN = (
     # In the book's order, which is that of its index.
     select(orders.c.seq).where(_QUEUED).order_by(*_BY_RANK),
     select(orders.c.seq).where(orders.c.model == bindparam("model"), IS_OUT),
-    select(orders.c.seq).where(
-        orders.c.model == bindparam("model"), orders.c.id.in_(bindparam("aside", expanding=True))
-    ),
+)
+_ASIDE = select(orders.c.seq).where(
+    orders.c.model == bindparam("model"), orders.c.id.in_(bindparam("aside", expanding=True))
 )
 _TO_RANK = (
     select(orders.c.seq, orders.c.fee, orders.c.needed, orders.c.submitted_us)
@@ -340,11 +340,14 @@ def open_seqs(connection: Connection, model_name: str) -> list[int]:
         model_name: the model.
     """
     aside = list(connection.execute(select(set_aside.c.order_id)).scalars())
-    return [
-        int(seq)
-        for query in _OPEN
-        for seq in connection.execute(query, {"model": model_name, "aside": aside}).scalars()
+    given = {"model": model_name}
+    found = [connection.execute(query, given).scalars() for query in _OPEN]
+    # In pieces: a statement takes only so many values.
+    found += [
+        connection.execute(_ASIDE, given | {"aside": aside[start : start + MAX_IDS]}).scalars()
+        for start in range(0, len(aside), MAX_IDS)
     ]
+    return [int(seq) for seqs in found for seq in seqs]
 
 
 def to_rank(connection: Connection, seqs: Sequence[int]) -> Sequence[Row[int, int, int, int]]:

@@ -12,7 +12,7 @@ from herder.db.tables import order_text, outbox
 from herder.db.tables import orders as orders_table
 from herder.db.tables import set_aside as aside_table
 from herder.errors import HerdUnavailable, InvalidRequest, OrderNotFound, RefundRefused
-from herder.orders import closer
+from herder.orders import closer, closing
 from herder.store import deliveries as delivery_sql
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -83,6 +83,24 @@ def test_one_order_that_cannot_end_keeps_no_other_from_expiring(house):
     assert house.cancellation.sweep().ended == []
     mend_hold(house, orders[2])
     assert house.aside.retry(orders[2].id).returned == 13
+
+
+def test_what_is_refused_only_once_sets_nothing_aside(house, monkeypatch):
+    """Something else that happened at the same moment may have been in the way."""
+    worker = house.worker(slots=1)
+    order = house.submit(fee=26)
+    (job,) = house.dispatch()
+    queue_ends, refusals = closing.webhooks.queue_ends, [ValueError("planted")]
+
+    def refuses_once(*given):
+        if refusals:
+            raise refusals.pop()
+        queue_ends(*given)
+
+    monkeypatch.setattr(closing.webhooks, "queue_ends", refuses_once)
+    assert worker.finish(job, generated=5, text="mine").ended == [order.id]
+    assert (states(house, [order]), house.aside.count()) == (["completed"], 0)
+    assert house.order(order.id).charged == 16
 
 
 def test_an_outcome_that_the_ledger_refuses_is_kept_whole(house):
