@@ -148,7 +148,7 @@ def test_a_late_answer_that_is_lost(monkeypatch):
         return judge_attempt(order, held, instance)
 
     monkeypatch.setattr(settlement_module, "judge_attempt", impatient)
-    assert found() == "void"
+    assert found(prepare=often(worker_cut_off=0.1)) == "void"
 
 
 def test_a_purge_of_what_still_runs(monkeypatch):
