@@ -271,7 +271,7 @@ def test_the_command_shows_every_page(cli, monkeypatch):
         (["--to", "2026-02-30"], "--to must be a date"),
         (["--from", "2026-03-01", "--to", "2026-02-01"], "--from (2026-03-01) is after --to"),
         (["--account", "nobody"], "nobody"),
-        (["--csv", "--json"], "one of"),
+        (["--csv", "--json"], "not both"),
     ],
 )
 def test_the_command_refuses_in_one_line(cli, words, said):
