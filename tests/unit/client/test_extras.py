@@ -25,6 +25,7 @@ CLIENT = {
     "h11",
     "certifi",
     "pydantic",
+    "pydantic_core",
     "jwt",
     "cryptography",
     "rich",
