@@ -20,14 +20,16 @@ def test_the_answer_streams_and_the_receipt_follows(herd):
     rest, receipt = slow.stdout.read(), slow.stderr.read()
     assert slow.wait(timeout=60) == 0
     assert first + rest == herd.client.answer(order.order).text + "\n"
-    assert receipt.count("\n") == 1
+    told, receipt = receipt.splitlines()
+    assert told == f"Order {order.order} is queued.", "its id before all else"
     assert "charged 99 of 99 winston" in receipt
     assert worker.name in receipt
 
     whole = typed(herd, "submit", "Again", "-n", "3", "--json")
     out, said = whole.communicate(timeout=60)
-    assert (whole.returncode, said) == (0, "")
     result = json.loads(out)
+    assert whole.returncode == 0
+    assert said == f"Order {result['receipt']['order']} is queued.\n"
     assert len(result["text"].split()) == result["usage"]["generated"] == 3
     assert result["receipt"]["state"] == "completed"
 
@@ -50,6 +52,7 @@ def test_an_order_that_fails_ends_with_1_and_costs_nothing(herd):
     failed = typed(herd, "submit", "It is in vain [[fail]]", "-n", "5")
     out, said = failed.communicate(timeout=60)
     assert (failed.returncode, out) == (1, "")
-    assert said.count("\n") == 1
-    assert "winston were returned" in said
+    told, why = said.splitlines()
+    assert told.endswith("is queued.")
+    assert "winston were returned" in why
     assert herd.client.accounts.balance("default").available == 1_000_000

@@ -123,7 +123,7 @@ def test_refusals_are_the_same(herd, elsewhere):
     for words in (["orders", "--account", "ada"], ["account", "balance", "ada"]):
         refused = answered(herd, *words, **elsewhere)
         assert refused.returncode == 2
-        assert "API key is that of account 'default'" in refused.stderr
+        assert "API key belongs to account 'default'" in refused.stderr
 
 
 def test_ctrl_c_asks_whether_to_cancel(herd, elsewhere):
