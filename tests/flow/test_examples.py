@@ -111,5 +111,5 @@ def test_a_program_whose_key_is_none_says_so_and_ends(places):
     assert "401" in agent.log
     away = program(herd, "chatbot", url, "herd_x", "--room-url", "http://127.0.0.1:1")
     assert away.ended() == 1
-    assert "out of reach" in away.log
+    assert "cannot be reached" in away.log
     assert "Traceback" not in agent.log + away.log
