@@ -236,7 +236,7 @@ def test_wrong_settings_of_the_workers_end_it(start: Callable[..., Up], tmp_path
     up = start("--workers", "2", HERD_SLOTS="many")
     assert up.process.wait(LIMIT_S) == 78
     assert up.log.read_text().splitlines()[-1].startswith("The herd is down: worker-")
-    assert "HERD_SLOTS is wrong" in up.log.read_text().splitlines()[-1]
+    assert "The setting HERD_SLOTS must be a whole number" in up.log.read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "257"])
