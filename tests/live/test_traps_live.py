@@ -23,14 +23,14 @@ from workers.engine.engine import Engine
 from workers.errors import *
 from workers.llama.model import LlamaModel
 from workers.llama.options import LlamaOptions
-from workers.engine.sequences import Row, Seq
+from workers.engine.sequences import BatchRow, Seq
 from workers.wire import ChatMessage, Sampling
 
 def load(**options):
     return LlamaModel(LlamaOptions(path=Path({path!r}), **options))
 
 def row(slot, start, tokens, output=False):
-    return Row(slot, start, tokens, output, Seq("", [1], 1, 0, 0))
+    return BatchRow(slot, start, tokens, output, Seq("", [1], 1, 0, 0))
 
 def refused(error, call, *arguments, **keywords):
     try:
