@@ -1,7 +1,8 @@
 """The parts of Celery and Redis that herder and workers share.
 
 `settings` (where they are), `config` (Celery's settings for each broker), `guard` (the consumer
-that refuses what is not ours), `broker` (which strange bytes do not end), `tasks` and `sender`,
+that refuses what is not ours), `broker` (which strange bytes do not end), `monitoring`
+(Celery's events, sent by the loop alone), `tasks` and `sender`,
 `streams` and `reading` (Redis beside Celery, and its texts under an event loop), `logs` and
 `event_log` (events in one shape), `loops` (threads and tasks in the background). Importing the
 package loads none of them. `workers.wire` says what the messages are; here is how they travel.

@@ -68,8 +68,40 @@ def _sturdy_frames(connection: Any, callback: Any) -> Callable[[Any], bool]:
     return on_sturdy_frame
 
 
+class SturdyMessage(pyamqp.Message):  # type: ignore[misc]
+    """A message of RabbitMQ's that may be acknowledged too late.
+
+    Its number counts on its own channel alone: where that is gone, RabbitMQ has given the message
+    back, and whoever gets it again refuses it. Celery would log that as critical, with a trace.
+    """
+
+    def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
+        """Acknowledge it, if its channel is still there."""
+        if self._is_current():
+            super().ack_log_error(logger, errors, multiple=multiple)
+
+    def reject_log_error(self, logger: Any, errors: Any, requeue: bool = False) -> None:
+        """Reject it, if its channel is still there."""
+        if self._is_current():
+            super().reject_log_error(logger, errors, requeue=requeue)
+
+    def _is_current(self) -> bool:
+        current = self.channel is not None and self.channel.connection is not None
+        if not current:
+            _log.info("acknowledged_too_late", task_id=str(self.headers.get("id"))[:80])
+        return current
+
+
+class SturdyAmqpChannel(pyamqp.Channel):  # type: ignore[misc]
+    """Kombu's channel of RabbitMQ with such messages."""
+
+    Message = SturdyMessage
+
+
 class SturdyConnection(pyamqp.Connection):  # type: ignore[misc]
-    """Kombu's connection to RabbitMQ with that reader of frames."""
+    """Kombu's connection to RabbitMQ with that reader of frames, and such channels."""
+
+    Channel = SturdyAmqpChannel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, frame_handler=_sturdy_frames, **kwargs)

@@ -52,6 +52,11 @@ def celery_config(
         # Unsigned orders to shut down come over remote control otherwise.
         "worker_enable_remote_control": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # After a connection is lost, Celery would prefetch less and raise the count again as tasks
+        # end: on their threads, which then read the connection beside the loop. One takes the
+        # answer that the other waits for, and the loop stood still for 30 to 90 s. What is
+        # delivered again is refused at once (`Repeated`), so there is nothing to reduce.
+        "worker_enable_prefetch_count_reduction": False,
         # No result backend: it would fail any task id for whoever sends an unknown task name.
         "result_backend": None,
         "task_ignore_result": True,

@@ -23,11 +23,12 @@ from celery.worker.consumer import Consumer
 from vine import promise as new_promise
 
 from workers.transport.broker import refuse_compression
+from workers.transport.monitoring import LoopDispatcher
 from workers.wire import MAX_ENVELOPE_BYTES, Envelope, WireError
 
 _log = structlog.get_logger("workers.transport")
 
-MAX_RETRY_S = 5
+MAX_RETRY_S = 2
 """The longest wait between two tries to reach the broker. Celery's own grows to 30 s, in which the
 orders would wait for a broker that is back."""
 
@@ -109,6 +110,10 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
 
     Mingle and gossip are off: they gossip over the unsigned control channel, and nothing here
     needs them.
+
+    Connections to RabbitMQ are used by the event loop alone, since two threads that wait for
+    answers on one take each other's. Celery hands over acknowledgements by itself (`call_soon`);
+    `worker_enable_prefetch_count_reduction` and `LoopDispatcher` see to the rest.
     """
 
     def __init__(
@@ -119,6 +124,8 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
         # What runs goes on when a connection breaks, and that is said in our settings; Celery would
         # ask about it each time.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery")
+        app = kwargs["app"]
+        app.events.dispatcher_cls = f"{LoopDispatcher.__module__}:{LoopDispatcher.__name__}"
         super().__init__(*args, worker_options=options, **kwargs)
 
     def ensure_connected(self, conn: Any) -> Any:
