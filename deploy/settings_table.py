@@ -39,7 +39,7 @@ def table() -> str:
             )
             if name in fields
         ]
-        field: FieldInfo = {**policy, **worker, **room, **gateway, **herder}[name]
+        field: FieldInfo = {**room, **gateway, **herder, **policy, **worker}[name]
         rows.append(
             f"| `HERD_{name.upper()}` | {_default(field)} | {', '.join(by)} | {field.description} |"
         )

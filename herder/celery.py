@@ -23,6 +23,7 @@ from herder.errors import HerdError, HerdUnavailable
 from herder.herd.heartbeats import HeartbeatProcessor
 from herder.herd.herder_key import load_herder_key
 from herder.herd.trusted_keys import TrustedKeys
+from herder.market.policy import set_herd_model
 from herder.orders.cancellation import Cancellation
 from herder.orders.dispatch import Dispatcher
 from herder.orders.settlement import Settlement
@@ -121,6 +122,14 @@ def _await(database: Database) -> None:
             return
 
 
+def _name_model(database: Database) -> None:
+    """Make the model that this herder was given the herd's."""
+    if settings.model:
+        before = set_herd_model(database, settings.model)
+        if before != settings.model:
+            _log.warning("herd_model_changed", model=settings.model, before=before)
+
+
 @dataclass
 class _Process:
     """The state of this process once it is a herder."""
@@ -168,6 +177,7 @@ def _on_worker_init(**_: Any) -> None:
     try:
         database = Database(settings.database, settings.lease_s, CONNECTIONS)
         _await(database)
+        _name_model(database)
         sender = CelerySender(app)
         deliverer = make_deliverer(settings, database)
         service = make_service(settings, database, sender, deliverer)

@@ -75,6 +75,13 @@ class Settings(TransportSettings):
     account: Annotated[str, Field(description="The account that pays where none is named.")] = (
         "default"
     )
+    model: Annotated[
+        str,
+        Field(
+            pattern=rf"^$|{MODEL_NAME}",
+            description="The model that the herd serves; empty for the one that it serves.",
+        ),
+    ] = ""
     max_prompt_bytes: Annotated[
         int,
         Field(

@@ -51,7 +51,8 @@ class WorkerSettings(TransportSettings):
         str,
         Field(
             pattern=MODEL_NAME,
-            description="The model's name in the herd; the same for all workers.",
+            description="The model's name in the herd; the same for all workers. Of a herder, "
+            "the model that the herd serves from now on; without it, the one that it served.",
         ),
     ] = "smollm2-135m-instruct"
     model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""

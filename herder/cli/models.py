@@ -15,7 +15,7 @@ app = typer.Typer(help="Show models and set their rates.")
 
 @app.command("list", epilog="Example: herd model list")
 def list_(json: Json = False) -> None:
-    """List the models that were configured or announced by workers, with their rates."""
+    """List the models that were configured, with their rates."""
     with buying() as herd:
         info = herd.info()
     if json:
@@ -50,9 +50,17 @@ def set_(
         str | None,
         typer.Option("--fee-per-token", metavar="N", help="Winston per word and per token."),
     ] = None,
+    default: Annotated[
+        bool,
+        typer.Option(
+            "--default",
+            help="Make it the herd's model: orders that name none get it, and workers that "
+            "announce another are refused.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Set a model's rates for new orders; existing orders keep theirs."""
+    """Set a model's rates for new orders (existing orders keep theirs), or the herd's model."""
     from herder.market.policy import set_rates
 
     with opened() as herd:
@@ -61,6 +69,7 @@ def set_(
             name,
             prompt_fee=optional_whole(prompt_fee),
             fee_per_token=optional_whole(fee_per_token),
+            default=default,
         )
     if json:
         print_json({"model": model.name, "rates": asdict(model.rates), "new": new})
@@ -69,4 +78,5 @@ def set_(
         say(
             f"{'New model ' if new else ''}{model.name}: {rates.prompt_fee} winston per prompt, "
             f"{rates.fee_per_token} per word and per token."
+            + (" It is the herd's model from now on." if default else "")
         )

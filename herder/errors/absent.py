@@ -25,7 +25,7 @@ class AccountNotFound(NotFound):
 
 
 class ModelNotFound(NotFound):
-    """Raised when nobody has configured or announced this model."""
+    """Raised when nobody has configured this model."""
 
     code = "model_not_found"
 

@@ -273,17 +273,19 @@ class HeartbeatProcessor:
     ) -> str | None:
         """Return the reason for which a worker may not join.
 
-        Until one herd serves many models, all must be alike.
+        Until one herd serves many models, it serves the one that an operator named. The first
+        worker does not decide it: one with a typo would have all the right ones sent away.
         """
-        here = herd_sql.workers_here(connection)
-        others = [other for other in here if other.instance != instance]
-        models = sorted({other.model for other in others})
-        if models and announced.model not in models:
+        _, herds_model, _ = model_sql.read_policy(connection)
+        if announced.model != herds_model:
             return (
-                f"This herd serves {models[0]}, but the worker announced {announced.model}; set "
-                "HERD_MODEL and HERD_MODEL_PATH to the herd's model."
+                f"This herd serves {herds_model}, but the worker announced {announced.model}; set "
+                "HERD_MODEL and HERD_MODEL_PATH to the herd's model. If the herd is to serve "
+                f"{announced.model}, its operator says so with `herd model set {announced.model} "
+                "--default`."
             )
-        least = min((other.context for other in others), default=0)
+        here = herd_sql.workers_here(connection, announced.model)
+        least = min((other.context for other in here if other.instance != instance), default=0)
         if announced.context < least:
             return (
                 f"This herd's context is {least} tokens, but the worker announced "
@@ -292,12 +294,6 @@ class HeartbeatProcessor:
         return None
 
     def _welcome(self, connection: Connection, announced: Announcement) -> None:
-        model = model_sql.get_model(connection, announced.model)
-        if model is None:
-            _, default_model, _ = model_sql.read_policy(connection)
-            like = model_sql.get_model(connection, default_model)
-            assert like is not None, "the default model is made with the policy"
-            model_sql.add_model(connection, announced.model, like.rates)
         contexts = [other.context for other in herd_sql.workers_here(connection, announced.model)]
         model_sql.set_context(connection, announced.model, min([announced.context, *contexts]))
 

@@ -25,7 +25,9 @@ from herder.host.bundled import (
     redis_trouble,
 )
 from herder.host.supervisor import Program
+from herder.market.policy import read_policy, set_herd_model
 from herder.settings import Settings, load_policy, load_settings
+from workers.transport.settings import MODEL_NAME as MODEL_PATTERN
 from workers.transport.settings import SETTINGS_FILE, WrongSetting, read_settings
 
 MAX_WORKERS = 256
@@ -44,7 +46,7 @@ class _WorkerValues(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HERD_", extra="ignore", frozen=True)
 
     engine: str = "llama"
-    model: str = MODEL_NAME
+    model: Annotated[str, Field(pattern=MODEL_PATTERN)] = MODEL_NAME
     model_path: str = ""
     threads: int = 0
     context: int = 0
@@ -86,9 +88,10 @@ def make_plan(workers: int, folder: Path | None = None) -> StartPlan:
         raise SetupError(f"The number of workers must be from 1 to {MAX_WORKERS}, not {workers}.")
     settings = load_settings(folder)
     values = _worker_values(settings.home)
-    model_path = _model_path(values)
     redis = _own_redis(settings)
     home_folder.init(settings, load_policy(settings.home))
+    served = _served_model(settings, values)
+    model_path = _model_path(values, served)
     if redis is not None:
         home_folder.write_once(redis.config, redis_config(redis))
         home_folder.set_lines(settings.home / SETTINGS_FILE, {"HERD_REDIS_URL": redis.url})
@@ -102,7 +105,9 @@ def make_plan(workers: int, folder: Path | None = None) -> StartPlan:
     # Without this, llama.cpp starts a debugger, where there is one, to print where it crashed.
     shared.setdefault("GGML_NO_BACKTRACE", "1")
     join = {"HERD_HOME": str(settings.home)}
-    model = {"HERD_MODEL_PATH": model_path} if model_path else {}
+    model = {"HERD_MODEL": served}
+    if model_path:
+        model["HERD_MODEL_PATH"] = model_path
     # Where two workers each spin on all cores, a token takes seconds.
     threads = {"HERD_THREADS": str(values.threads or max(1, _cores() // workers))}
     stop_s = values.grace_s + WORKER_CLOSE_S
@@ -138,20 +143,32 @@ def _worker_values(folder: Path) -> _WorkerValues:
         raise SetupError(str(error), name=error.name) from None
 
 
-def _model_path(values: _WorkerValues) -> str:
+def _served_model(settings: Settings, values: _WorkerValues) -> str:
+    """Return the model that this herd serves: the one of `HERD_MODEL`, else what it was before."""
+    database = Database(settings.database)
+    try:
+        if "model" in values.model_fields_set:
+            set_herd_model(database, values.model)
+            return values.model
+        return str(read_policy(database)["default_model"])
+    finally:
+        database.close()
+
+
+def _model_path(values: _WorkerValues, served: str) -> str:
     """Return the model's file; empty where the workers need none."""
     if values.engine == "stub":
         return ""
     if values.model_path:
         return str(Path(values.model_path).expanduser().absolute())
-    if values.model != MODEL_NAME:
-        raise SetupError(f"Set HERD_MODEL_PATH to the GGUF file of {values.model}.")
+    if served != MODEL_NAME:
+        raise SetupError(f"Set HERD_MODEL_PATH to the GGUF file of {served}.")
     return str(embedded_model())
 
 
 def _chosen(values: _WorkerValues) -> dict[str, str]:
     """Return the settings that another worker of this herd needs as well."""
-    chosen = {} if values.model == MODEL_NAME else {"HERD_MODEL": values.model}
+    chosen = {}
     if values.context:
         chosen["HERD_CONTEXT"] = str(values.context)
     if values.engine != "llama":

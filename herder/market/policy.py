@@ -20,7 +20,12 @@ MAX_POLICY = 10**9
 
 
 def set_rates(
-    database: Database, name: object, *, prompt_fee: object = None, fee_per_token: object = None
+    database: Database,
+    name: object,
+    *,
+    prompt_fee: object = None,
+    fee_per_token: object = None,
+    default: bool = False,
 ) -> tuple[Model, bool]:
     """Configure a model, or change its rates for the orders to come.
 
@@ -29,6 +34,7 @@ def set_rates(
         name: the model's.
         prompt_fee: winston for a prompt; None leaves it, or is 1 for a new model.
         fee_per_token: winston for each word and token; None leaves it, or is 1 for a new model.
+        default: whether it becomes the herd's model, as `set_herd_model` says.
 
     Returns:
         The model, and whether it is new.
@@ -44,8 +50,11 @@ def set_rates(
         fee_per_token = _rate("fee_per_token", fee_per_token, 0)
 
     def step(connection: Connection) -> tuple[Model | None, bool]:
+        if default:
+            model_sql.lock_policy(connection)
         known = model_sql.get_model(connection, model_name)
-        if known is not None and prompt_fee is None and fee_per_token is None:
+        nothing = prompt_fee is None and fee_per_token is None and not default
+        if known is not None and nothing:
             raise InvalidRequest(
                 f"Model {model_name} already exists; give prompt_fee, fee_per_token or both to "
                 "change it."
@@ -56,11 +65,41 @@ def set_rates(
             before.fee_per_token if fee_per_token is None else fee_per_token,
         )
         model_sql.put_model(connection, model_name, rates)
+        if default:
+            model_sql.set_default_model(connection, model_name)
         return model_sql.get_model(connection, model_name), known is None
 
     model, new = database.transact(step)
     assert model is not None, "it was written in this transaction"
     return model, new
+
+
+def set_herd_model(database: Database, name: str) -> str:
+    """Make a model the herd's: workers that announce another are refused from now on.
+
+    Those that are here stay until they end. A new model gets the rates of the one before.
+
+    Args:
+        database: where the herd's model stands, for all herders alike.
+        name: the model's, parsed.
+
+    Returns:
+        The herd's model before; the same name where nothing changed.
+    """
+
+    def step(connection: Connection) -> str:
+        model_sql.lock_policy(connection)
+        _, before, _ = model_sql.read_policy(connection)
+        if before == name:
+            return before
+        if model_sql.get_model(connection, name) is None:
+            like = model_sql.get_model(connection, before)
+            assert like is not None, "the herd's model is configured"
+            model_sql.put_model(connection, name, like.rates)
+        model_sql.set_default_model(connection, name)
+        return before
+
+    return database.transact(step)
 
 
 def read_policy(database: Database) -> dict[str, int | str | bool]:

@@ -171,7 +171,7 @@ def get_model(connection: Connection, name: str) -> Model | None:
 
 
 def list_models(connection: Connection) -> list[Model]:
-    """Return every model that was configured or announced."""
+    """Return every model that was configured."""
     return [_to_model(row) for row in connection.execute(_MODELS)]
 
 
@@ -182,12 +182,12 @@ def put_model(connection: Connection, name: str, rates: Rates) -> None:
     connection.execute(row.on_conflict_do_update(index_elements=[model.c.name], set_=values))
 
 
-def add_model(connection: Connection, name: str, rates: Rates) -> None:
-    """Note a model that was announced; one that is known already stays as it is."""
-    row = insert_or(connection, model).values(
-        name=name, prompt_fee=rates.prompt_fee, fee_per_token=rates.fee_per_token
-    )
-    connection.execute(row.on_conflict_do_nothing(index_elements=[model.c.name]))
+def set_default_model(connection: Connection, name: str) -> None:
+    """Make a model that is configured the herd's: workers serve it, and orders without one get it.
+
+    A policy is changed by whoever holds `lock_policy`.
+    """
+    connection.execute(update(policy).values(default_model=name))
 
 
 def set_context(connection: Connection, name: str, context: int) -> None:

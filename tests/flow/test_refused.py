@@ -54,13 +54,22 @@ def test_a_herder_without_a_home_says_how_to_make_one(make_herd, tmp_path):
     one_line(child, "herd init")
 
 
-def test_a_worker_of_another_model_is_refused_and_ends(herd):
-    herd.start_worker()
+def test_a_worker_of_another_model_is_refused_and_ends_though_it_came_first(herd):
     stranger = herd.begin_worker(HERD_MODEL="other-model")
     assert stranger.ended() == EX_CONFIG
     assert "The herd refused this worker" in stranger.log
     assert "other-model" in stranger.log
     assert herd.known_state(stranger.name) is None
+    herd.start_worker()
+    assert herd.submit().result(timeout=60).receipt.state == "completed"
+
+
+def test_a_herder_names_the_model_that_its_herd_serves(make_herd):
+    herd = make_herd(HERD_MODEL="other-model")
+    herder = herd.start_herder()
+    assert "herd_model_changed" in herder.log
+    herd.start_worker()
+    assert herd.submit().result(timeout=60).receipt.model == "other-model"
 
 
 @pytest.mark.both_brokers

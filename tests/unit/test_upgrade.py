@@ -7,6 +7,7 @@ makes a herd of it again.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ from herder.domain.signed_tokens import from_jwks, read_receipt, to_jwks
 from herder.errors import IdempotencyKeyReused, QuoteExpired, Unauthorized
 from herder.orders.settlement import ReceivedOutcome
 from herder.store import deliveries as delivery_sql
+from herder.store import models as model_sql
 from tests.support.house import FakeReceiver, FakeWorker
 from tests.support.release import INSTANCE, RELEASES, freeze, frozen, parsed, thaw
 from workers.wire import Beat, Outcomes, PrivateKey, unseal
@@ -272,6 +274,26 @@ def test_grants_go_on(house, told):
     house.now_us += 86_400_000_000
     assert house.grants.post_due() == 1
     assert house.available("bob") == before + 100
+
+
+@pytest.mark.parametrize("seen", ["stub", "llama-9b", None])
+def test_a_herd_goes_on_with_the_model_that_it_served(
+    release, tmp_path, clean_environment, new_database, seen
+):
+    """Until then a herd served what its first worker announced, whatever its default model was."""
+    before = tmp_path / "before"
+    shutil.copytree(release, before)
+    rows = json.loads((before / "rows.json").read_text())
+    (one,) = rows["worker"]
+    served = {**one, "instance": "w-later", "seen_us": one["seen_us"] + 1, "model": seen}
+    rows["worker"] = [] if seen is None else [one, served]
+    rows["model"].append({**rows["model"][0], "name": "llama-9b"})
+    (before / "rows.json").write_text(json.dumps(rows))
+    house = thaw(before, tmp_path / "herd", new_database(bare=True))
+    with house.database.read() as connection:
+        assert model_sql.read_policy(connection)[1] == (seen or "stub")
+    house.worker(model=seen or "stub", slots=6)
+    house.close()
 
 
 def test_what_this_version_leaves_behind_can_be_frozen_too(tmp_path, clean_environment):

@@ -92,6 +92,18 @@ def test_help_loads_nothing_heavy():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_herds_model_is_what_an_operator_names(cli):
+    said = cli.says("model", "set", "llama-9b", "--default", "--prompt-fee", "2")
+    assert said == (
+        "New model llama-9b: 2 winston per prompt, 1 per word and per token. It is the herd's "
+        "model from now on.\n"
+    )
+    assert "llama-9b (default)" in cli.says("model", "list")
+    assert cli.says("model", "set", "stub", "--default").endswith("from now on.\n")
+    assert "stub (default)" in cli.says("model", "list")
+    assert "already exists" in cli.refused("model", "set", "stub")
+
+
 def test_a_busy_database_ends_with_1(cli, monkeypatch):
     def busy(*_: object) -> object:
         raise HerdUnavailable("The database is busy; try again.")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from herder.domain.pricing import Rates
+from herder.errors import ModelNotFound
+from herder.market.policy import set_herd_model, set_rates
 from herder.store import herd as herd_sql
+from herder.store import models as model_sql
 from tests.support.house import MODEL, FakeWorker, confirms, stops
 from workers.wire import Announcement, Beat, Claim, Outcomes, Reject
 
@@ -61,6 +65,7 @@ def test_a_worker_with_a_smaller_context_is_refused_and_a_larger_one_joins(house
 def test_a_worker_that_was_lost_cannot_come_back_to_a_herd_that_changed(house, worker):
     house.pass_s(house.settings.lease_s + 1)
     house.herd.sweep()
+    set_herd_model(house.database, "llama-9b")
     house.worker(model="llama-9b")
     assert refusals(worker.beat())
     assert house.worker_state(worker).state == "lost"
@@ -73,10 +78,30 @@ def test_a_worker_cannot_change_into_another_model_once_it_joined(house, worker)
     assert house.worker_state(worker).model == MODEL
 
 
-def test_the_first_worker_of_a_new_model_brings_it_at_the_default_rates(house):
-    house.worker(model="llama-9b", context=512)
-    brought = house.model("llama-9b")
-    assert (brought.context, brought.rates) == (512, house.model().rates)
+def test_an_empty_herd_does_not_become_what_joins_it_first(house):
+    """A typo in HERD_MODEL had every right worker sent away, and orders wait."""
+    typo = house.worker(model="stubb", announced=False)
+    ((instance, reason),) = refusals(typo.beat())
+    assert instance == typo.instance
+    assert "This herd serves stub, but the worker announced stubb" in reason
+    assert "herd model set stubb --default" in reason
+    right = house.worker(announced=False)
+    assert not refusals(right.beat())
+    with house.database.read() as connection:
+        assert [one.name for one in model_sql.list_models(connection)] == [MODEL]
+    with pytest.raises(ModelNotFound):
+        house.submit(fee=26, model="stubb")
+
+
+def test_a_herd_serves_another_model_once_an_operator_says_so(house, worker):
+    set_rates(house.database, MODEL, prompt_fee=3, fee_per_token=4)
+    assert set_herd_model(house.database, "llama-9b") == MODEL
+    assert house.model("llama-9b").rates == Rates(3, 4)
+    assert not refusals(worker.beat()), "who is here stays until it ends"
+    assert "llama-9b" in refusals(house.worker(announced=False).beat())[0][1]
+    assert not refusals(house.worker(model="llama-9b", context=512, announced=False).beat())
+    assert house.model("llama-9b").context == 512
+    assert set_herd_model(house.database, "llama-9b") == "llama-9b"
 
 
 def test_a_worker_that_was_lost_joins_again_with_its_next_beat(house, worker):

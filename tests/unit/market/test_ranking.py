@@ -171,8 +171,8 @@ def test_what_goes_out_or_comes_back_meanwhile_is_ranked_too(house):
 
 
 def test_books_of_other_models_are_served_as_soon_as_they_are_ranked(house):
-    policy.set_rates(house.database, "another")
     submit(house, 20)
+    policy.set_rates(house.database, "another", default=True)
     house.submit(fee=20, model="another")
     change(house)
     ranker = Ranker(house.database)

@@ -110,14 +110,15 @@ def test_a_model_that_two_configure_has_the_rates_of_the_last(house):
     assert house.model("new").rates == Rates(5, 7)
 
 
-def test_a_model_that_is_announced_while_it_is_configured_keeps_its_rates(house):
-    both(
-        house,
-        lambda connection: model_sql.put_model(connection, "new", Rates(2, 3)),
-        lambda: house.worker(model="new"),
-    )
-    assert house.model("new").rates == Rates(2, 3)
-    assert house.model("new").context == 4096
+def test_a_model_that_two_make_the_herds_is_that_of_the_last(house):
+    def first(connection):
+        model_sql.lock_policy(connection)
+        model_sql.put_model(connection, "new", Rates(2, 3))
+        model_sql.set_default_model(connection, "new")
+
+    both(house, first, lambda: policy.set_herd_model(house.database, "newer"))
+    assert house.model("newer").rates == Rates(2, 3)
+    assert policy.read_policy(house.database)["default_model"] == "newer"
 
 
 def test_what_is_submitted_while_waiting_is_weighed_anew_ranks_like_the_others(house, monkeypatch):
