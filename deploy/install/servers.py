@@ -1,4 +1,4 @@
-"""The servers that the tests run beside Redis: PostgreSQL and RabbitMQ, as Debian packages them.
+"""The servers that the tests run beside Redis, as Debian has them: PostgreSQL, PgBouncer, RabbitMQ.
 
 `make test` comes here first. Where they cannot be installed one line says so, and the tests that
 need them are skipped; where CI is set, those fail. The tests start servers of their own, so the
@@ -47,10 +47,21 @@ def rabbitmq_folder() -> Path | None:
     return RABBITMQ if (RABBITMQ / "rabbitmq-server").exists() else None
 
 
+def pgbouncer_path() -> Path | None:
+    """Return PgBouncer's program; None if there is none."""
+    # Debian puts it where a plain user's PATH does not look.
+    found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    return None if found is None else Path(found)
+
+
 def missing_packages() -> list[str]:
     """Return the packages that are missing."""
-    servers = {"postgresql": postgres_folder(), "rabbitmq-server": rabbitmq_folder()}
-    return [package for package, folder in servers.items() if folder is None]
+    servers = {
+        "postgresql": postgres_folder(),
+        "pgbouncer": pgbouncer_path(),
+        "rabbitmq-server": rabbitmq_folder(),
+    }
+    return [package for package, found in servers.items() if found is None]
 
 
 @contextmanager
@@ -69,6 +80,11 @@ def services_kept_from_starting() -> Iterator[None]:
         POLICY.unlink(missing_ok=True)
 
 
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def main() -> int:
     """Installs what is missing, or says in a line why not; never a reason to stop."""
     missing = missing_packages()
@@ -76,7 +92,7 @@ def main() -> int:
         return 0
     try:
         with services_kept_from_starting():
-            apt_install(f"the tests want {' and '.join(missing)}", missing, LOG)
+            apt_install(f"the tests want {_listed(missing)}", missing, LOG)
     except (InstallError, OSError) as error:
         said = str(error).splitlines()  # between the first and the last: what apt said
         line = " ".join(dict.fromkeys([said[0], said[-1]]))

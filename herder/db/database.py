@@ -16,7 +16,8 @@ from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from herder.db.outages import CommitUnknown, give_up_s, pause_s
-from herder.db.postgres import UNDONE, Postgres
+from herder.db.postgres import Postgres
+from herder.db.postgres_errors import UNDONE
 from herder.db.sqlite import Sqlite
 from herder.errors import HerdUnavailable, SetupError
 

@@ -17,6 +17,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without them; the file that keeps services from starting."""
     policy = tmp_path / "policy-rc.d"
     monkeypatch.setattr(servers, "postgres_folder", lambda: None)
+    monkeypatch.setattr(servers, "pgbouncer_path", lambda: None)
     monkeypatch.setattr(servers, "rabbitmq_folder", lambda: None)
     monkeypatch.setattr(servers, "POLICY", policy)
     return policy
@@ -38,7 +39,7 @@ def test_nothing_that_is_installed_is_started(bare: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(servers, "apt_install", apt_install)
     assert servers.main() == 0
-    assert asked == [["postgresql", "rabbitmq-server"]]
+    assert asked == [["postgresql", "pgbouncer", "rabbitmq-server"]]
     assert not bare.exists()
 
 
@@ -57,7 +58,7 @@ def test_where_they_cannot_be_installed_a_line_says_so(
     assert servers.main() == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "sudo apt-get install -y postgresql rabbitmq-server" in said
+    assert "sudo apt-get install -y postgresql pgbouncer rabbitmq-server" in said
     assert "skipped" in said
 
 
