@@ -40,7 +40,7 @@ MAX_QUOTED = 200
 
 
 class Meanings:
-    """What errors of one server mean for whoever asked.
+    """Translates the errors of one server for whoever asked.
 
     Args:
         url: of the database.

@@ -1,4 +1,4 @@
-"""What a connection to PostgreSQL is told first: how long it may wait, and hold others up.
+"""Sets up connections to PostgreSQL: how long they may wait, and hold others up.
 
 Between us and the server there may be a pooler, PgBouncer as a rule, which gives a transaction
 whichever of its connections is free. What is set for a session then reaches others' transactions

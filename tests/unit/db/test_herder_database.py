@@ -17,6 +17,7 @@ from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from herder.accounts.accounts import open_ledger
+from herder.db import migrations
 from herder.db.database import Database, short_reads
 from herder.db.tables import account, clock
 from herder.errors import HerdUnavailable, SetupError
@@ -29,11 +30,17 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 @pytest.fixture
-def database(new_database, tmp_path) -> Iterator[Database]:
-    """A herd's database."""
+def address(new_database, tmp_path) -> str:
+    """Where a herd's database is."""
     settings = load_settings(tmp_path, database_url=new_database())
     home.init(settings, InitialPolicy(model="stub"))
-    made = Database(settings.database, lease_s=3)
+    return settings.database
+
+
+@pytest.fixture
+def database(address) -> Iterator[Database]:
+    """A herd's database."""
+    made = Database(address, lease_s=3)
     yield made
     made.close()
 
@@ -86,11 +93,13 @@ def test_a_reader_sees_one_moment_and_writes_nothing(database):
 
 
 @pytest.fixture
-def busy(database, monkeypatch) -> Iterator[Database]:
+def busy(address, monkeypatch) -> Iterator[Database]:
     """A database of which as many long reads go on as it has connections for."""
+    # All of them are held for as long as it takes to open the last, on a slow machine too.
+    database = Database(address, lease_s=600)
     pool = database._server._reader.pool
     monkeypatch.setattr(pool, "_timeout", 0.1)
-    with ExitStack() as readers:
+    with closing(database), ExitStack() as readers:
         for _ in range(pool.size() + pool._max_overflow):
             connection = readers.enter_context(database.read())
             names(connection)
@@ -398,6 +407,27 @@ def test_two_who_make_the_same_database_at_once_make_one_herd(postgres_server, t
     assert report.circulating == 15
     database.close()
     postgres_server.drop(name)
+
+
+def test_who_comes_second_waits_for_the_first_longer_than_for_a_lock(server_database):
+    """Making the tables takes seconds on a busy machine."""
+    holds, lets_go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with server_database.write() as connection:
+            migrations.upgrade(connection)
+            holds.set()
+            connection.execute(text("SELECT pg_sleep(3)"))  # a lock is waited for 2 s
+            lets_go.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(first)
+        assert holds.wait(60)
+        with server_database.write() as connection:
+            migrations.upgrade(connection)
+            assert lets_go.is_set()
+            assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "2s"
+        done.result()
 
 
 def test_the_address_goes_into_the_settings_that_only_their_owner_reads(postgres_server, tmp_path):
