@@ -24,8 +24,9 @@ check: install ## ruff, mypy, and who may import whom
 unit: install ## the quick tests
 	@.ci/steps unit
 
-simulate: install ## a herd under a simulated clock, broker and workers, and all that can go wrong (SEEDS=1..300)
+simulate: install ## a herd under a simulated clock, broker and workers, and all that can go wrong (SEEDS=1..300); then the models of ledger and book, for long
 	@$(BIN)/python -m tests.simulation $(SEEDS)
+	@TESTS_THOROUGH=1 $(BIN)/python -m pytest -n 2 -q tests/unit/ledger/test_ledger_model.py tests/unit/orders/test_intake_model.py
 
 bench-ledger: install ## transfers per second
 	@$(BIN)/python tests/bench/ledger.py

@@ -8,12 +8,16 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ledger import LedgerError
+from tests.support.thorough import examples
 from tests.unit.ledger.ledger_model import LedgerMachine
 from tests.unit.ledger.ledger_support import is_sqlite, open_books
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-THOROUGH = settings(
-    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=QUIET
+SEARCH = settings(
+    max_examples=examples(40, 400),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=QUIET,
 )
 # The same search on every run, and no shrinking: what is asked is only whether it finds anything.
 HUNT = settings(
@@ -58,7 +62,7 @@ def scaled(how, url):
 
 def test_the_books_agree_with_plain_dictionaries(new_url):
     url = new_url()
-    run_state_machine_as_test(machine_on(url), settings=scaled(THOROUGH, url))
+    run_state_machine_as_test(machine_on(url), settings=scaled(SEARCH, url))
 
 
 def test_the_hunt_finds_nothing_in_the_schema_as_it_is(new_url):

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from herder.errors import HerdError
 from ledger import LedgerError
+from tests.support.thorough import examples
 from tests.unit.orders.intake_faults import FAULTS
 from tests.unit.orders.intake_house import new_house
 from tests.unit.orders.intake_machine import DeskMachine
@@ -37,7 +38,7 @@ def machine(make_house):
 def test_the_herd_agrees_with_plain_dictionaries(machine):
     # On PostgreSQL each step costs a talk with the server, and fewer must do.
     embedded = machine.house.settings.database.startswith("sqlite")
-    most = SEARCH.max_examples if embedded else SEARCH.max_examples // 2
+    most = examples(30, 300) if embedded else examples(15, 150)
     run_state_machine_as_test(machine, settings=settings(SEARCH, max_examples=most))
 
 

@@ -11,6 +11,7 @@ import ledger
 from herder.db.tables import order_text, outbox
 from herder.db.tables import orders as orders_table
 from herder.db.tables import set_aside as aside_table
+from herder.duties import runner
 from herder.errors import HerdUnavailable, InvalidRequest, OrderNotFound, RefundRefused
 from herder.orders import closer, closing
 from herder.store import deliveries as delivery_sql
@@ -252,12 +253,17 @@ def crowd(make_house, count):
 
 
 def test_a_fleet_that_is_lost_on_its_last_try_ends_in_pieces(make_house):
-    house, _, _, orders = crowd(make_house, 1100)
-    pieces = [house.lapse(house.settings.lease_s + 1), *(house.settlement.lapse() for _ in "ab")]
-    assert [len(one.ended) for one in pieces] == [closer.PIECE, closer.PIECE, 100]
+    house, _, _, orders = crowd(make_house, 11)
+    house.pass_s(house.settings.lease_s + 1)
+    pieces = [house.settlement.lapse(limit=4) for _ in range(3)]
+    assert [len(one.ended) for one in pieces] == [4, 4, 3]
     assert [one.more for one in pieces] == [True, True, False]
     assert {order for one in pieces for order in one.ended} == {order.id for order in orders}
     assert house.held() == 0
+
+
+def test_no_piece_is_larger_than_the_ledger_takes():
+    assert max(closer.PIECE, runner.BATCH) <= ledger.MAX_BATCH
 
 
 def test_a_mass_cancel_ends_in_pieces(make_house):
