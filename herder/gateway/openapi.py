@@ -1,7 +1,7 @@
 """The OpenAPI document, completed: what each route may refuse, and in which form.
 
 FastAPI knows what a route takes and what it gives. What may be refused follows from its shape: who
-needs a key may be told 401, who names something 404, who writes 402 and 409. A router that is
+needs a key may be told 401, who names something 404, who writes 402, 409 and 422. A router that is
 added is described by that rule without a word of its own; a route of which it is not true says so
 with `responses=refusals(…)`.
 """
@@ -45,6 +45,7 @@ REFUSALS: dict[int, dict[str, Any]] = {
     404: {"description": "What was named does not exist, or belongs to another account."},
     409: {"description": "The current state does not allow it, or it was already done."},
     413: {"description": "The request's body is too long."},
+    422: {"description": "The idempotency key was used for another call; nothing was held."},
     429: {
         "description": "There are too many requests; nothing was held.",
         "headers": _RETRY_AFTER,
@@ -152,7 +153,7 @@ def _refused(method: str, operation: dict[str, Any]) -> Iterator[int]:
     if keyed:
         yield from (401, 403, 429, 503)
         if method in _WRITES:
-            yield from (402, 409)
+            yield from (402, 409, 422)
         if method in _WRITES or operation.get("parameters"):
             yield 404
     if method in _WRITES:

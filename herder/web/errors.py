@@ -35,7 +35,8 @@ _STATUS: tuple[tuple[type[errors.HerdError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.AccountExists, 409),
-    (errors.IdempotencyKeyReused, 409),
+    # Not 409, which clients of OpenAI's routes repeat: draft-ietf-httpapi-idempotency-key-header.
+    (errors.IdempotencyKeyReused, 422),
     (errors.OrderEnded, 409),
     (errors.OrderNotWaiting, 409),
     (errors.QuoteExpired, 409),
@@ -59,6 +60,10 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+_REPEATABLE = {408, 425, 429}
+"""Statuses below 500 that say that the same call may succeed later."""
 
 
 class ApiResponse(JSONResponse):
@@ -105,6 +110,30 @@ def body_of(
     return {"error": error}
 
 
+def refusal(
+    body: Mapping[str, Any],
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    *,
+    is_repeatable: bool | None = None,
+) -> ApiResponse:
+    """Return the answer to a call that was refused.
+
+    `x-should-retry: false` stands on what cannot succeed by repeating: OpenAI's packages repeat a
+    409 and every status from 500 on unless it does, and a repeated call may buy a second order.
+
+    Args:
+        body: as `body_of` returns it.
+        status: the HTTP status.
+        headers: of the answer.
+        is_repeatable: whether the same call may succeed later; None: as its status says.
+    """
+    if is_repeatable is None:
+        is_repeatable = status in _REPEATABLE or status > 500
+    told = {} if is_repeatable else {"x-should-retry": "false"}
+    return ApiResponse(body, status, headers={**(headers or {}), **told})
+
+
 def answer_to(error: errors.HerdError) -> ApiResponse:
     """Return the answer to a call that was refused.
 
@@ -129,7 +158,7 @@ def answer_to(error: errors.HerdError) -> ApiResponse:
         message = error.told_callers
         data = {name: data[name] for name in ("order",) if name in data}
     body = body_of(message, status, error.code, param, data)
-    return ApiResponse(body, status, headers=headers)
+    return refusal(body, status, headers)
 
 
 def _methods_of(request: Request) -> str:
@@ -156,7 +185,7 @@ def register(app: FastAPI) -> None:
     async def misshapen(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, RequestValidationError)
         message, param = sentence_of(error.errors(), skip=1)
-        return ApiResponse(body_of(message, 400, "invalid_request", param), 400)
+        return refusal(body_of(message, 400, "invalid_request", param), 400)
 
     async def http(request: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, HTTPException)
@@ -165,13 +194,11 @@ def register(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405 and (takes := _methods_of(request)):
             headers["Allow"] = takes
-        return ApiResponse(
-            body_of(message, error.status_code, code), error.status_code, headers=headers
-        )
+        return refusal(body_of(message, error.status_code, code), error.status_code, headers)
 
     async def broken(_: Request, error: Exception) -> ApiResponse:
         _log.error("call_broke", error=type(error).__name__)
-        return ApiResponse(body_of("Internal error; it has been logged.", 500, "broken"), 500)
+        return refusal(body_of("Internal error; it has been logged.", 500, "broken"), 500)
 
     app.add_exception_handler(errors.HerdError, refused)
     app.add_exception_handler(RequestValidationError, misshapen)

@@ -125,6 +125,7 @@ class _Protocol(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
+            (b"x-should-retry", b"false"),
         ]
         for event in (
             h11.Response(status_code=status, headers=headers),

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herder.errors import SetupError
-from herder.web.errors import ApiResponse, body_of
+from herder.web.errors import body_of, refusal
 
 GRACE_S = 10
 """Seconds that open lines get to end when a server is told to stop; then they are cut, and their
@@ -63,7 +63,7 @@ class BoundedBody:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The request's body is longer than {self._most} bytes."
-        answer = ApiResponse(body_of(message, 413, "body_too_long"), 413, {"Connection": "close"})
+        answer = refusal(body_of(message, 413, "body_too_long"), 413, {"Connection": "close"})
         await answer(scope, receive, send)
 
 

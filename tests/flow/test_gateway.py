@@ -135,7 +135,7 @@ def test_the_same_key_is_the_same_order_charged_once(herd, web):
     assert len({one.json()["id"] for one in answers}) == 1
     assert web.get("/v1/account").json()["held"] == 20
     other = web.post("/v1/orders", json=body | {"fee": 21}, headers={"Idempotency-Key": "k"})
-    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
 def test_events_tell_place_start_text_end_and_receipt(herd, web):

@@ -188,7 +188,7 @@ def test_a_message_is_taken_and_named_by_its_answer(herd, web):
     assert failed["tags"]["Returned"] == "50"
     assert inbox(web, after=3)["messages"] == []
     reused = web.post("/messages", json={"Action": "Info"}, headers={"Idempotency-Key": "k"})
-    assert (reused.status_code, reused.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert (reused.status_code, reused.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
 def test_whoever_holds_a_line_is_woken_on_any_gateway(herd, web, key):

@@ -187,7 +187,7 @@ def test_errors_are_those_that_the_package_knows(herd, client, gateway):
     assert refused.value.code == "forbidden"
     once = {"model": "stub", "stream": True, "extra_headers": {"Idempotency-Key": "once"}}
     client.completions.create(prompt="a", **once).close()
-    with pytest.raises(openai.ConflictError) as refused:
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
         client.completions.create(prompt="b", **once)
     assert refused.value.code == "idempotency_key_reused"
     with pytest.raises(openai.APIStatusError) as refused:

@@ -29,7 +29,7 @@ database = "none"
 
 [checks.positive_data_acceptance]
 # A call in the right shape may still offer too little, or want more than the model can hold.
-expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 429]
+expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422, 429]
 """
 
 ENDLESS = """

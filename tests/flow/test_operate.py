@@ -159,7 +159,7 @@ def test_a_deposit_that_comes_again_is_posted_once(operator, opened):
         ("default", {"amount": 40}),
     ):
         answer = operator.post(f"/v1/accounts/{account}/deposits", json=body, headers=key)
-        assert code(answer) == (409, "idempotency_key_reused")
+        assert code(answer) == (422, "idempotency_key_reused")
         assert "'invoice 7'" in answer.json()["error"]["message"]
     # Without a key, and with another, it is another deposit.
     for headers in ({}, {}, {"Idempotency-Key": "invoice 8"}):
@@ -233,7 +233,7 @@ def test_a_grant_is_made_once_listed_and_ended(operator, opened):
     assert (made.status_code, again.json()) == (201, made.json())
     assert operator.get(f"/v1/accounts/{opened}").json()["available"] == 500
     changed = operator.post(path, json=body | {"amount": 1}, headers=key)
-    assert code(changed) == (409, "idempotency_key_reused")
+    assert code(changed) == (422, "idempotency_key_reused")
     assert "'g'" in changed.json()["error"]["message"]
     (entry,) = operator.get(f"/v1/accounts/{opened}/statement").json()["entries"]
     today = day_of(clock_us())

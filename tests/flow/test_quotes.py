@@ -98,7 +98,7 @@ def test_over_http_the_refusals_have_their_status(herd, url, key):
         assert first.status_code == 202
         assert first.json()["id"] == again.json()["id"]
         other = web.post("/v1/orders", json=asked, headers=headers)
-        assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+        assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
 def test_the_curve_is_the_same_from_everywhere(herd, web, url, key):

@@ -24,7 +24,7 @@ from herder.examples.room.settings import RoomSettings
 from herder.examples.room.store import Member, Store
 from herder.version import __version__
 from herder.web import errors
-from herder.web.errors import ApiResponse, BadRequest, TooManyStreams, body_of
+from herder.web.errors import ApiResponse, BadRequest, TooManyStreams, body_of, refusal
 from herder.web.serving import BoundedBody, listen, run
 
 _log = structlog.get_logger("herder.examples.room")
@@ -282,7 +282,7 @@ def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
 
     async def taken(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, HerdError)
-        return ApiResponse(body_of(error.message, 409, error.code, "name", error.data), 409)
+        return refusal(body_of(error.message, 409, error.code, "name", error.data), 409)
 
     async def healthz() -> dict[str, str]:
         """Return whether this process answers."""

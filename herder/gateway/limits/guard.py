@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from herder.errors import RateLimited
 from herder.gateway.limits.rates import CallRate
 from herder.gateway.settings import GatewaySettings
-from herder.web.errors import ApiResponse, answer_to, body_of
+from herder.web.errors import ApiResponse, answer_to, body_of, refusal
 
 UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that look after this one, which must not be turned away."""
@@ -156,4 +156,4 @@ def head_bytes(scope: Scope) -> int:
 def head_too_long(most: int) -> ApiResponse:
     """Return the answer to a head that is too long."""
     message = f"The request's headers are longer than {most} bytes."
-    return ApiResponse(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})
+    return refusal(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

@@ -38,7 +38,7 @@ from herder.gateway.streams.following import Happened
 from herder.interface import OrderCall, raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
-from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of
+from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of, refusal
 
 router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResponse)
 
@@ -233,10 +233,8 @@ def _failed(result: Result) -> ApiResponse | None:
     try:
         raise_if_not_completed(result)
     except errors.OrderSetAside as error:
-        # Its fee is held. OpenAI's clients repeat a 500 unless they are told not to, and the
-        # repeat would buy a second order.
         told = answer_to(error)
-        told.headers.update({"X-Order": result.order, "x-should-retry": "false"})
+        told.headers["X-Order"] = result.order
         return told
     except errors.OrderEnded as error:
         failure = result.receipt.failure or {}
@@ -249,7 +247,7 @@ def _failed(result: Result) -> ApiResponse | None:
         if status == 503:
             headers["Retry-After"] = "1"
         body = body_of(error.message, status, code, data={"order": result.order})
-        return ApiResponse(body, status, headers)
+        return refusal(body, status, headers)
     return None
 
 

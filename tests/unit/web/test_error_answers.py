@@ -13,7 +13,19 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from herder.db.database import Database
-from herder.errors import HerdUnavailable, SetupError
+from herder.errors import (
+    AccountExists,
+    HerdUnavailable,
+    IdempotencyKeyReused,
+    InsufficientBalance,
+    InvalidRequest,
+    OrderNotFound,
+    OrderNotWaiting,
+    QuoteExpired,
+    RateLimited,
+    SetupError,
+    Unauthorized,
+)
 from herder.web import errors
 
 
@@ -27,7 +39,7 @@ def get(raised) -> SimpleNamespace:
         raised()
 
     async def call() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://herd") as client:
             return await client.get("/")
 
@@ -79,3 +91,56 @@ def test_the_order_of_a_call_is_told_whatever_else_is_not(kind):
     assert told.headers["X-Order"] == told.data["order"] == order
     assert ("name" in told.data) == (kind is HerdUnavailable)
     assert ("/home/herd" in told.message) == (kind is HerdUnavailable)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IdempotencyKeyReused("k", "prompt"),
+        OrderNotWaiting("o", "running"),
+        QuoteExpired("12:00"),
+        AccountExists("ada"),
+        InsufficientBalance("ada", 1, 2),
+        OrderNotFound("o"),
+        Unauthorized("Who are you?"),
+        InvalidRequest("No."),
+    ],
+    ids=lambda error: error.code,
+)
+def test_what_no_repetition_can_change_says_so(error):
+    def refuse() -> None:
+        raise error
+
+    assert get(refuse).headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    "error", [HerdUnavailable("Away."), RateLimited("Later.", 3)], ids=lambda error: error.code
+)
+def test_what_may_succeed_later_leaves_it_to_the_client(error):
+    def refuse() -> None:
+        raise error
+
+    assert "x-should-retry" not in get(refuse).headers
+
+
+def test_a_fault_of_ours_is_not_bought_again():
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    told = get(broken)
+    assert (told.status, told.code, told.headers["x-should-retry"]) == (500, "broken", "false")
+
+
+def test_another_call_under_a_used_key_is_no_conflict():
+    """OpenAI's packages repeat a 409, and the IETF's draft says 422."""
+
+    def refuse() -> None:
+        raise IdempotencyKeyReused("k", "prompt")
+
+    told = get(refuse)
+    assert (told.status, told.code, told.type) == (
+        422,
+        "idempotency_key_reused",
+        "invalid_request_error",
+    )
