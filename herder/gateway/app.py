@@ -30,6 +30,7 @@ from herder.web.errors import ApiResponse
 from herder.web.protocol import make_protocol
 from herder.web.serving import BoundedBody, listen, run
 from herder.web.single_flight import Once
+from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping
 from workers.transport.loops import TaskLoop
 from workers.transport.reading import TextReader
 
@@ -51,8 +52,11 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     monitor = Monitor(local.database, local.accounts.totals, clock_us=clock_us)
     metrics = GatewayMetrics(monitor)
 
+    stopping = Stopping(settings.gateway_grace_s)
+
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        stopping.serve()
         reader = TextReader(settings.redis_url, settings.max_streams + SPARE_READS)
         follower = Follower(
             local, reader, settings.max_streams, settings.max_streams_per_key, metrics.began
@@ -62,7 +66,9 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         cancellations = local.cancellations
         cancellations.on_dropped = metrics.dropped_cancellations.inc
         metrics.cancellations.set_function(lambda: float(cancellations.waiting))
-        app.state.context = GatewayContext(local, follower, settings, limits, ready, metrics)
+        app.state.context = GatewayContext(
+            local, follower, settings, limits, ready, metrics, stopping
+        )
         adder = RedisAdder(settings.redis_url)
         beside = [
             make_sharing(limits.rates, adder),
@@ -100,9 +106,11 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     ):
         app.include_router(router)
     describe(app)
+    app.state.stopping = stopping
     # The last is the first that a call comes to.
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)
     app.add_middleware(RequestGuard, limits=limits, settings=settings)
+    app.add_middleware(AnswerWhenStopped, stopping=stopping)
     app.add_middleware(Measured, metrics=metrics)
     return app
 
@@ -127,10 +135,14 @@ def serve(
         said(f"http://{host}:{port}")
         _log.info("gateway_ready", host=host, port=port)
 
+    app = make_app(local, settings)
+    stopping: Stopping = app.state.stopping
     run(
-        make_app(local, settings),
+        app,
         listening,
         ready=ready,
+        stopping=stopping.begin,
+        timeout_graceful_shutdown=settings.gateway_grace_s + LAST_S,
         http=make_protocol(
             max_request_s=settings.max_request_s,
             max_header_bytes=settings.max_header_bytes,

@@ -20,6 +20,7 @@ from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.local.local_herd import LocalHerd
 from herder.store.api_keys import ApiKey
 from herder.web.single_flight import Once
+from herder.web.stopping import Stopping
 
 PATIENCE_S = 2.0
 """The time that a call waits for a database that is away before it is refused."""
@@ -36,6 +37,7 @@ class GatewayContext:
         limits: on what callers may ask of it.
         ready: what is missing, as `herder.gateway.telemetry.readiness.check` finds it.
         metrics: what is counted here.
+        stopping: what becomes of open calls when the gateway is told to stop.
     """
 
     herd: LocalHerd
@@ -44,6 +46,7 @@ class GatewayContext:
     limits: CallLimits
     ready: Once[dict[str, str]]
     metrics: GatewayMetrics
+    stopping: Stopping
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""

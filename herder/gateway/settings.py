@@ -55,6 +55,15 @@ class GatewaySettings(Settings):
     gateway_port: Annotated[
         int, Field(ge=0, le=65_535, description="The gateway's port; 0 for any free one.")
     ] = 8080
+    gateway_grace_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3600,
+            description="Seconds that streams and calls that wait have to end when the gateway is "
+            "told to stop; then they are answered with an error, and their orders go on.",
+        ),
+    ] = 8
     default_tokens: Annotated[
         int,
         Field(

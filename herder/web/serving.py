@@ -15,8 +15,7 @@ from herder.errors import SetupError
 from herder.web.errors import body_of, refusal
 
 GRACE_S = 10
-"""Seconds that open lines get to end when a server is told to stop; then they are cut, and their
-callers come back with `Last-Event-ID`."""
+"""Seconds that open lines get to end when a server is told to stop; then they are cut."""
 MAX_HEADER_BYTES = 65_536
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that stop a server."""
@@ -113,13 +112,15 @@ def run(
         stopping: called, in a signal's handler, when it is told to stop.
         more: of `uvicorn.Config`, in place of what stands here.
     """
-    how = {"h11_max_incomplete_event_size": MAX_HEADER_BYTES} | more
+    how = {
+        "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
+        "timeout_graceful_shutdown": GRACE_S,
+    } | more
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
         **how,
     )
     server = _Server(config, ready, stopping)

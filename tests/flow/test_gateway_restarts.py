@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
@@ -164,14 +165,39 @@ def test_the_client_of_an_event_loop_goes_on(herd, restarting, key, end):
     assert len(text.split()) == TOKENS
 
 
-def test_a_caller_of_the_openai_routes_is_cut_and_pays_nothing_more(herd, restarting, key):
-    """Their protocol has no way to go on: the order of a stream that is cut is cancelled."""
-    body = {"model": "stub", "prompt": "Tell me", "max_tokens": 1000, "stream": True}
+def test_a_stream_of_the_openai_routes_ends_with_an_error_and_its_order_goes_on(
+    herd, restarting, key
+):
+    body = {"model": "stub", "prompt": "Tell me", "max_tokens": TOKENS, "stream": True}
     headers = {"Authorization": f"Bearer {key}"}
     url = f"{restarting.url}/v1/completions"
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
         order = answer.headers["x-order"]
         wait_for(lambda: herd.client.receipt(order).state == "running", "it runs")
-        next(answer.iter_lines())
-        assert restarting.gateway.stop() == 0
-    wait_for(lambda: herd.client.receipt(order).state == "cancelled", "it is cancelled")
+        lines = answer.iter_lines()
+        next(lines)
+        restarting.again("stop")
+        last = [line for line in lines if line][-1]
+    told = json.loads(last.removeprefix("data: "))["error"]
+    assert (told["code"], told["data"]) == ("gateway_stopping", {"order": order})
+    with httpx.Client(base_url=restarting.url, headers=headers, timeout=60) as web:
+        found = web.get(f"/v1/orders/{order}", params={"wait": 60}).json()
+    assert found["state"] == "completed"
+    assert len(found["text"].split()) == TOKENS
+
+
+def test_a_whole_call_of_the_openai_routes_gets_a_503_and_its_order_goes_on(herd, restarting, key):
+    body = {"model": "stub", "prompt": "Tell me", "max_tokens": TOKENS}
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "once"}
+    url = f"{restarting.url}/v1/completions"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, url, json=body, headers=headers, timeout=60)
+        (receipt,) = wait_for(lambda: herd.client.orders(account="default"), "it is taken")
+        restarting.again("stop")
+        told = waiting.result()
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "gateway_stopping")
+    assert (told.headers["x-order"], told.headers["retry-after"]) == (receipt.order, "1")
+    answer = httpx.post(url, json=body, headers=headers, timeout=60)
+    assert answer.headers["x-order"] == receipt.order
+    assert len(answer.json()["choices"][0]["text"].split()) == TOKENS
+    assert len(herd.client.orders(account="default")) == 1

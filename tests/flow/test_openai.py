@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.wait import wait_for
 
+USAGE = {"include_usage": True}
 HI = [{"role": "user", "content": "What is it?"}]
 
 
@@ -90,6 +92,52 @@ def test_a_stream_gives_the_text_as_it_comes(herd, client):
     said = list(pieces)
     whole = "".join(piece.choices[0].text for piece in said)
     assert whole == herd.client.answer(said[0].id.removeprefix("cmpl-")).text
+
+
+def test_a_stream_that_waits_is_kept_alive_by_chunks_that_the_package_takes(herd, client):
+    """Comments alone do not hold every client: some ask again, and buy a second order."""
+    kept_alive = threading.Barrier(4, timeout=120)
+
+    def plain() -> str:
+        stream = client.chat.completions.create(
+            model="stub", messages=HI, max_tokens=5, stream=True
+        )
+        text, waits = "", True
+        for chunk in stream:
+            if not chunk.choices and waits:
+                waits = False
+                kept_alive.wait()
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+        return text
+
+    def helper() -> str:
+        with client.chat.completions.stream(
+            model="stub", messages=HI, max_completion_tokens=5, stream_options=USAGE
+        ) as stream:
+            waits = True
+            for event in stream:
+                if event.type == "chunk" and not event.chunk.choices and waits:
+                    waits = False
+                    kept_alive.wait()
+            return stream.current_completion_snapshot.choices[0].message.content
+
+    def completion() -> str:
+        waits, text = True, ""
+        for piece in client.completions.create(
+            model="stub", prompt="Once", max_tokens=5, stream=True
+        ):
+            if not piece.choices and waits:
+                waits = False
+                kept_alive.wait()
+            text += "".join(choice.text for choice in piece.choices)
+        return text
+
+    with ThreadPoolExecutor(3) as pool:
+        texts = [pool.submit(read) for read in (plain, helper, completion)]
+        kept_alive.wait()  # each has had such a chunk, and nobody has answered yet
+        herd.start_worker()
+        for text in texts:
+            assert len(text.result(timeout=60).split()) == 5
 
 
 def test_stop_strings_and_what_the_sampling_asks_reach_the_worker(herd, client):

@@ -109,7 +109,9 @@ class AsyncOrder:
                 retries = self._client.retrying(max_tries=MAX_STREAM_TRIES)
                 next(retries)
             await asyncio.sleep(retries.send(broken))
-        raise_if_not_completed(await self._client.answer(self.id))
+        # As patiently as the text was read: its gateway may have ended with it.
+        retries = self._client.retrying(max_tries=MAX_STREAM_TRIES)
+        raise_if_not_completed(await self._client.answer(self.id, retries=retries))
 
     async def cancel(self) -> Receipt:
         """End it; as `herder.Order.cancel`."""

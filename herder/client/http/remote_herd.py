@@ -166,7 +166,9 @@ class RemoteHerd:
                 retries = self._gateway.retrying(max_tries=MAX_STREAM_TRIES)
                 next(retries)
             time.sleep(retries.send(broken))
-        raise_if_not_completed(self.answer(order_id))
+        # As patiently as the text was read: its gateway may have ended with it.
+        retries = self._gateway.retrying(max_tries=MAX_STREAM_TRIES)
+        raise_if_not_completed(self.answer(order_id, retries=retries))
 
     def orders(
         self,

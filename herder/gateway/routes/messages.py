@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from herder.gateway.auth import Buyer, Context, GatewayContext, Reader
 from herder.gateway.openapi import streamed
 from herder.gateway.outages import ride_out
 from herder.gateway.routes.orders import MAX_WAIT_S, PING_S
+from herder.gateway.schemas.answers import ErrorAnswer
 from herder.gateway.schemas.orders import InboxAnswer, MessageAnswer, SentAnswer
 from herder.gateway.schemas.paging import Limit
 from herder.gateway.streams.event_stream import EventStream
@@ -145,7 +146,7 @@ async def _pages(
 @router.get(
     "/messages/events",
     response_class=EventSourceResponse,
-    responses={200: {"content": streamed(MessageAnswer)}},
+    responses={200: {"content": streamed(MessageAnswer, ErrorAnswer)}},
 )
 async def events(
     context: Context,
@@ -156,14 +157,14 @@ async def events(
     """Return the inbox as server-sent events, `message` each, for as long as the caller listens.
 
     A caller who comes back with the `Last-Event-ID` of the last one misses none. The stream ends
-    when its API key is ended.
+    when its API key is ended, and with an event `error` when its gateway is stopped.
     """
     if last_event_id:
         if not _NUMBER.fullmatch(last_event_id):
             raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
         after = int(last_event_id)
 
-    async def happening() -> AsyncIterator[ServerSentEvent]:
+    async def happening() -> AsyncGenerator[ServerSentEvent, None]:
         with suppress(Unauthorized):
             async with aclosing(_pages(context, key, after, MAX_HTTP_PAGE)) as pages:
                 async for found in pages:
@@ -171,7 +172,7 @@ async def events(
                         data = _shown(one).model_dump_json()
                         yield ServerSentEvent(data, event="message", id=str(one.number))
 
-    return EventStream(happening(), context.follower.acquire(key.id), ping=PING_S)
+    return EventStream(happening(), context.follower.acquire(key.id), context.stopping, ping=PING_S)
 
 
 def _shown(one: InboxMessage) -> MessageAnswer:

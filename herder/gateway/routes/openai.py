@@ -6,9 +6,8 @@ nobody would read what it costs.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -44,6 +43,8 @@ router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResp
 
 LOOK_S = 1.0
 """The pause between looks whether the caller of a whole answer is still there."""
+PING_S = 15
+"""Seconds between signs that a stream is still there."""
 
 _FINISH = {"stop": "stop", "length": "length", "deadline": "length"}
 _OBJECTS: dict[Kind, tuple[str, str]] = {
@@ -101,12 +102,23 @@ async def _complete(
             continues=asked.on_disconnect == "continue",
         )
         receipt = receipt_of(order)
+        request.state.order = receipt.order
         if not asked.stream:
             return await _whole(request, context, asked, receipt)
         held.pop_all()  # the response gives it back
     stream = _Stream(context, asked, receipt)
-    head = {"X-Order": receipt.order}
-    return EventStream(stream.chunks(), slot, after=stream.after, sep="\n", headers=head)
+    return EventStream(
+        stream.chunks(),
+        slot,
+        context.stopping,
+        order_id=receipt.order,
+        broken=_broken,
+        ping_event=stream.sign_of_life,
+        ping=PING_S,
+        after=stream.after,
+        sep="\n",
+        headers={"X-Order": receipt.order},
+    )
 
 
 async def _json(request: Request) -> object:
@@ -135,16 +147,11 @@ async def _whole(
     """Return the answer in one piece."""
     order_id = receipt.order
     cancels = asked.on_disconnect == "cancel"
-    try:
-        while (result := await _ended(context, order_id)) is None:
-            if await request.is_disconnected():
-                if cancels:
-                    context.herd.cancellations.remember(order_id)
-                return ApiResponse({}, 499)
-    except asyncio.CancelledError:
-        if cancels:
-            context.herd.cancellations.remember(order_id)
-        raise
+    while (result := await _ended(context, order_id)) is None:
+        if await request.is_disconnected():
+            if cancels:
+                context.herd.cancellations.remember(order_id)
+            return ApiResponse({}, 499)
     if (failed := _failed(result)) is not None:
         return failed
     text = {"message": {"role": "assistant", "content": result.text}}
@@ -179,7 +186,7 @@ class _Stream:
         self._ended = False
         self._restarted = False
 
-    async def chunks(self) -> AsyncIterator[ServerSentEvent]:
+    async def chunks(self) -> AsyncGenerator[ServerSentEvent, None]:
         """Yield what is sent."""
         asked, order_id = self._asked, self._receipt.order
         head = _head(asked, self._receipt, 1)
@@ -203,10 +210,21 @@ class _Stream:
             error.data["order"] = order_id
             yield _broken(error)
 
-    async def after(self, _left: bool) -> None:
+    def sign_of_life(self) -> ServerSentEvent:
+        """Return what is sent in silence.
+
+        A chunk without a choice: not every client's idle time begins anew with a comment, and one
+        that waits no longer would buy a second order.
+        """
+        head = _head(self._asked, self._receipt, 1)
+        return ServerSentEvent(json.dumps(head | {"choices": []}), sep="\n")
+
+    async def after(self, left: bool) -> None:
         """Cancel the order, if nobody will read what it costs, or should."""
         if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
             return
+        if self._house.stopping.is_told and not (left or self._restarted):
+            return  # the gateway goes, not the caller
         self._house.herd.cancellations.remember(self._receipt.order)
 
 

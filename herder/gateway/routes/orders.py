@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated
 
@@ -21,7 +21,13 @@ from herder.errors import HerdUnavailable, shown
 from herder.gateway.auth import Buyer, Context, GatewayContext, Reader
 from herder.gateway.openapi import LOCATION, streamed
 from herder.gateway.outages import accept, accepted, ride_out
-from herder.gateway.schemas.answers import EndData, RestartData, StartData, TextData
+from herder.gateway.schemas.answers import (
+    EndData,
+    ErrorAnswer,
+    RestartData,
+    StartData,
+    TextData,
+)
 from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
 from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.gateway.short_reads import look
@@ -38,7 +44,7 @@ PING_S = 15
 """Seconds of silence after which a stream says that it is still there."""
 
 
-EVENTS = (Place, StartData, TextData, RestartData, EndData, Receipt)
+EVENTS = (Place, StartData, TextData, RestartData, EndData, Receipt, ErrorAnswer)
 """The types that the data of an order's events may have."""
 
 
@@ -132,7 +138,8 @@ async def events(
     `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
     caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
     leaves the order running, or cancels it with `on_disconnect=cancel`, for which the key needs
-    the scope `buy`; a gateway that ends cuts its lines and cancels nothing.
+    the scope `buy`. A gateway that is stopped ends the stream with an event `error`, and cancels
+    nothing: come back with `Last-Event-ID`.
     """
     cancels = on_disconnect == "cancel"
     if cancels:
@@ -140,7 +147,7 @@ async def events(
     mark = StreamMark.parse(last_event_id)
     await run_sync(partial(context.herd.order, order_id, account=key.account))
 
-    async def happening() -> AsyncIterator[ServerSentEvent]:
+    async def happening() -> AsyncGenerator[ServerSentEvent, None]:
         async for one in context.follower.follow(order_id, account=key.account, mark=mark):
             identity = str(one.mark) if one.mark else None
             yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
@@ -152,7 +159,14 @@ async def events(
         if left and cancels:
             context.herd.cancellations.remember(order_id)
 
-    return EventStream(happening(), context.follower.acquire(key.id), after=after, ping=PING_S)
+    return EventStream(
+        happening(),
+        context.follower.acquire(key.id),
+        context.stopping,
+        order_id=order_id,
+        after=after,
+        ping=PING_S,
+    )
 
 
 @router.get("/orders/{order_id}/receipt", response_class=Signed)
