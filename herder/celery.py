@@ -38,7 +38,7 @@ from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
-from workers.transport.streams import Streams, connect
+from workers.transport.streams import open_streams
 
 _log = structlog.get_logger("herder")
 
@@ -73,7 +73,7 @@ def make_service(
         cancellation=Cancellation(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
         herd=HeartbeatProcessor(database, settings, clock_us=clock_us),
-        streams=Streams(connect(settings.redis_url)),
+        streams=open_streams(settings.redis_url),
         key=key,
         keys=TrustedKeys(database),
         name=f"h-{secrets.token_hex(4)}",

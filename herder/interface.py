@@ -126,6 +126,12 @@ class BuyerHerd(Protocol):
     def attended(self, model: str) -> bool:
         """Return whether a worker of this model is there, as far as can be told."""
 
+    def obstacle(self) -> str | None:
+        """Return why no order is run at present, whatever workers there are.
+
+        None if nothing is known to be wrong.
+        """
+
     def receipt(self, order_id: str) -> Receipt:
         """Return an order's receipt as it stands."""
 

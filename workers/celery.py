@@ -24,7 +24,7 @@ from workers.transport.config import celery_config
 from workers.transport.guard import MessageGuard, Repeated
 from workers.transport.logs import configure_logging
 from workers.transport.sender import CelerySender
-from workers.transport.streams import Streams, connect
+from workers.transport.streams import open_streams
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
@@ -133,7 +133,7 @@ def _on_worker_init(**_: Any) -> None:
     sender = CelerySender(app)
     agent = Agent(
         engine,
-        Streams(connect(settings.redis_url)),
+        open_streams(settings.redis_url),
         sender,
         join,
         settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from herder.cli.base import INTERRUPTED, Json, buying, optional_number, optional_whole, whole
+from herder.cli.obstacles import saying_what_is_wrong
 from herder.cli.order_options import (
     Account,
     Fee,
@@ -201,10 +203,12 @@ def _after(herd: BuyerHerd, receipt: Receipt, *, no_wait: bool, json: bool) -> N
         complain(f"Order {order_id} is {receipt.state}.")
     try:
         say_who_is_away(herd, receipt)
-        if json:
-            _wait_for_json(herd, order_id)
-        else:
-            _follow(herd, order_id)
+        with saying_what_is_wrong(herd, receipt) as begun_to_run:
+            if json:
+                _wait_for_json(herd, order_id)
+            else:
+                _follow(herd, order_id, begun_to_run)
+        if not json:
             last = ride_out(lambda: herd.receipt(order_id), on_outage=say_it_waits)
             complain(receipt_line(last))
     except KeyboardInterrupt:
@@ -303,12 +307,15 @@ def _wait_for_json(herd: BuyerHerd, order_id: str) -> None:
     print_json(result.to_dict())
 
 
-def _follow(herd: BuyerHerd, order_id: str) -> None:
+def _follow(
+    herd: BuyerHerd, order_id: str, begun_to_run: Callable[[], object] = lambda: None
+) -> None:
     """Show an order's text as it comes; a text that began again is shown again."""
     last = "\n"
     while True:
         try:
             for text in herd.stream(order_id):
+                begun_to_run()
                 write_text(text)
                 last = text
         except StreamRestarted:

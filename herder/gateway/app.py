@@ -22,8 +22,8 @@ from herder.gateway.settings import GatewaySettings
 from herder.gateway.streams.following import Follower
 from herder.gateway.telemetry.metrics import GatewayMetrics, Measured
 from herder.gateway.telemetry.monitor import Monitor
-from herder.gateway.telemetry.readiness import check
 from herder.local.local_herd import LocalHerd
+from herder.local.readiness import check
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse

@@ -35,7 +35,7 @@ class GatewayContext:
         follower: the lines that are held.
         settings: of this gateway.
         limits: on what callers may ask of it.
-        ready: what is missing, as `herder.gateway.telemetry.readiness.check` finds it.
+        ready: what is missing, as `herder.local.readiness.check` finds it.
         metrics: what is counted here.
         stopping: what becomes of open calls when the gateway is told to stop.
     """

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from redis import RedisError
-
 from herder.domain.order import Order, State
+from herder.local.announcements import Announcements
 from herder.orders.cancellation import Cancellation
 from herder.orders.closing import ClosingResult
 from herder.service.nudge import Nudger
-from workers.transport.event_log import EventLog
-from workers.transport.streams import Streams
 from workers.wire import CancelAttempt, PrivateKey, control_stream, seal
-
-_log = EventLog("herder.local.canceller", lowered=True)
 
 
 class Canceller:
     """Cancels orders, each with one call of the database. Safe among threads."""
 
     def __init__(
-        self, cancellation: Cancellation, streams: Streams, nudger: Nudger, key: PrivateKey
+        self,
+        cancellation: Cancellation,
+        announced: Announcements,
+        nudger: Nudger,
+        key: PrivateKey,
     ) -> None:
         self._cancellation = cancellation
-        self._streams = streams
+        self._announced = announced
         self._nudger = nudger
         self._key = key
 
@@ -39,30 +38,24 @@ class Canceller:
 
     def _tell(self, order: Order) -> None:
         """Tell those who wait of an order that ended, or its worker that it is to stop."""
-        try:
-            if order.state.ended:
-                self._streams.announce_ended([order.id])
-                if order.message is not None:
-                    self._streams.announce_inboxes([order.account])
-            elif order.instance is not None and (held := order.current) is not None:
-                stop = CancelAttempt(held=held, reason="cancelled")
-                audience = control_stream(order.instance)
-                token = seal(stop, self._key, sender="herder", audience=audience)
-                self._streams.add_controls([(order.instance, token)])
-        except RedisError as error:
-            # Its worker is told with its next beat, and whoever waits looks again.
-            _log.warning("cancellation_not_told", order=order.id, reason=type(error).__name__)
+        if order.state.ended:
+            self._announced.ended([order.id])
+            if order.message is not None:
+                self._announced.inboxes([order.account])
+        elif order.instance is not None and (held := order.current) is not None:
+            # Should this be lost, it is told again with its next beat.
+            stop = CancelAttempt(held=held, reason="cancelled")
+            audience = control_stream(order.instance)
+            token = seal(stop, self._key, sender="herder", audience=audience)
+            self._announced.controls([(order.instance, token)])
         if order.state is State.CANCELLED and order.dispatches:
             self._nudger.nudge(order.model)
 
     def tell_resolved(self, order: Order, settled: ClosingResult) -> None:
         """Tell whoever waits what an operator did about an order that was set aside."""
-        try:
-            if settled.ended:
-                self._streams.announce_ended(settled.ended)
-            if settled.inboxes:
-                self._streams.announce_inboxes(sorted(settled.inboxes))
-        except RedisError as error:
-            _log.warning("end_not_told", order=order.id, reason=type(error).__name__)
+        if settled.ended:
+            self._announced.ended(settled.ended)
+        if settled.inboxes:
+            self._announced.inboxes(sorted(settled.inboxes))
         if order.state is State.QUEUED:
             self._nudger.nudge(order.model)

@@ -31,10 +31,12 @@ from herder.errors import (
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
 from herder.interface import OrderCall, QuoteCall
+from herder.local.announcements import Announcements
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.calls import parse_call
 from herder.local.cancellations import Cancellations
 from herder.local.canceller import Canceller
+from herder.local.readiness import obstacle
 from herder.local.topics import ended_topics
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
@@ -44,7 +46,7 @@ from herder.orders.intake import OrderIntake
 from herder.orders.reader import OrderReader
 from herder.orders.retention import purge
 from herder.orders.set_aside import SetAside
-from herder.orders.watcher import CompletionWatcher
+from herder.orders.watcher import LOOK_S, CompletionWatcher
 from herder.service.nudge import Nudger
 from herder.settings import Settings
 from herder.store import herd as herd_sql
@@ -52,11 +54,8 @@ from herder.store import orders as order_sql
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
-from workers.transport.event_log import EventLog
-from workers.transport.streams import INBOX, Streams, connect
+from workers.transport.streams import INBOX, RedisState, connect, open_streams
 from workers.wire import Drain, PublicKey, control_stream, seal
-
-_log = EventLog("herder.local.local_herd", lowered=True)
 
 
 class LocalHerd:
@@ -95,20 +94,23 @@ class LocalHerd:
         )
         self._news = InboxChanges(self.database)
         try:
-            client = connect(settings.redis_url)
+            self._streams = open_streams(settings.redis_url)
         except ValueError:
             raise SetupError(
                 "HERD_REDIS_URL is not a Redis URL; a valid one looks like "
                 "redis://127.0.0.1:6379/0."
             ) from None
-        self._streams = Streams(client)
+        self._announced = Announcements(self._streams)
         self._nudger = Nudger(settings, self._streams, key)
         cancellation = Cancellation(self.database, books, settings, clock_us=clock_us)
-        canceller = Canceller(cancellation, self._streams, self._nudger, key)
+        canceller = Canceller(cancellation, self._announced, self._nudger, key)
         self.cancellations = Cancellations(canceller.cancel)
         told = canceller.tell_resolved
         self.aside = SetAside(self.database, books, clock_us=clock_us, tell=told)
-        self.watcher = CompletionWatcher(client, partial(ended_topics, self.database, self._news))
+        self.watcher = CompletionWatcher(
+            connect(settings.redis_url, limit_s=LOOK_S),
+            partial(ended_topics, self.database, self._news),
+        )
         self._answers = OrderReader(self.database, self._streams, self.watcher)
         self._callbacks = CallbackRunner(self.watcher, lambda order_id: self.result(order_id, None))
 
@@ -212,10 +214,7 @@ class LocalHerd:
         if taken.model is not None:
             self._nudger.nudge(taken.model)
         if taken.told:
-            try:
-                self._streams.announce_inboxes(taken.told)
-            except RedisError as error:
-                _log.warning("inboxes_not_told", order=taken.order, reason=type(error).__name__)
+            self._announced.inboxes(taken.told)
         return taken
 
     def inbox(self, account: str, after: int, limit: int) -> list[InboxMessage]:
@@ -347,21 +346,12 @@ class LocalHerd:
         told = [one.instance for one in here if one.name == name]
         if not told:
             raise WorkerNotFound(name, sorted({one.name for one in here}))
+        tokens = [
+            (one, seal(Drain(), self._key, sender="herder", audience=control_stream(one)))
+            for one in told
+        ]
         try:
-            self._streams.add_controls(
-                [
-                    (
-                        instance,
-                        seal(
-                            Drain(),
-                            self._key,
-                            sender="herder",
-                            audience=control_stream(instance),
-                        ),
-                    )
-                    for instance in told
-                ]
-            )
+            self._streams.add_controls(tokens)
         except RedisError as error:
             raise HerdUnavailable("Redis is out of reach; try again.") from error
         return told
@@ -387,13 +377,18 @@ class LocalHerd:
         """Call one of them once, at an order's end, in a thread that outlives the program."""
         self._callbacks.add(order_id, callback, on_error)
 
-    def redis_answers(self) -> bool:
-        """Return whether Redis, which carries text, beats and control, is in reach."""
-        return self._streams.answers()
+    def redis_state(self) -> RedisState:
+        """Return whether Redis, which carries text, beats and control, answers and stores."""
+        return self._streams.state()
+
+    def obstacle(self) -> str | None:
+        """Return why no order is run at present, whatever workers there are."""
+        return obstacle(self)
 
     def close(self) -> None:
         """Send the nudges that wait, make cancellations that can be made, give connections back."""
         self.cancellations.close()
+        self._announced.close()
         self._nudger.close()
         self.watcher.close()
         self.database.close()

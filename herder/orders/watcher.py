@@ -35,7 +35,8 @@ class CompletionWatcher:
     """Wakes whoever waits for an order.
 
     Args:
-        client: a Redis client.
+        client: a Redis client that gives up within `LOOK_S`: the database is asked that often,
+            whether Redis answers or not.
         ended: gives those of some orders that have ended, from the database.
     """
 
@@ -101,13 +102,19 @@ class CompletionWatcher:
                 self._stop_hearing()
                 self._loop.leave()
                 return
-        self._hear()
+        wait_s = self._hear()
         if time.monotonic() - self._looked_s >= LOOK_S:
             self._looked_s = time.monotonic()
             self._look()
+        if wait_s:
+            self._loop.pause(wait_s)
 
-    def _hear(self) -> None:
-        """Wait for announcements for a while, and wake who waits for them."""
+    def _hear(self) -> float:
+        """Wait for announcements for a while, and wake who waits for them.
+
+        Returns:
+            Seconds to wait before it is tried again.
+        """
         try:
             if self._pubsub is None:
                 self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -116,11 +123,11 @@ class CompletionWatcher:
         except Exception as error:  # noqa: BLE001 (logged and counted; the database is asked)
             wait_s = self._hearing.failed(error)
             self._stop_hearing()
-            self._loop.pause(wait_s)
-            return
+            return wait_s
         self._hearing.worked()
         if message is not None:
             self._wake(str(message["data"]).split())
+        return 0.0
 
     def _stop_hearing(self) -> None:
         pubsub, self._pubsub = self._pubsub, None

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from herder.gateway.telemetry.readiness import OK
+from herder.local.readiness import OK
 from tests.support.rabbit_server import RabbitServer, require_rabbit
 from tests.support.wait import wait_for
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from workers.transport.streams import TextPiece, pieces_of
+from workers.transport.streams import LIMIT_S, WAITS_S, TextPiece, pieces_of
 from workers.wire import text_stream
 
 MAX_AT_ONCE = 500
@@ -31,11 +32,11 @@ class TextReader:
             timeout=5,
             decode_responses=True,
             encoding_errors="replace",  # whatever a stranger wrote there is read all the same
-            socket_timeout=15,
-            socket_connect_timeout=5,
+            socket_timeout=LIMIT_S + WAITS_S,
+            socket_connect_timeout=LIMIT_S,
             socket_keepalive=True,
             health_check_interval=10,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (redis.ConnectionError,)),
         )
         self._pool = pool
         self._redis = redis.asyncio.Redis.from_pool(pool)

@@ -6,9 +6,11 @@ control are signed, text is provisional.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -23,6 +25,9 @@ TEXT_TTL_S = 86_400
 TEXT_AFTER_END_TTL_S = 120
 GROUP = "herders"
 
+PROBE_KEY = "nudge:@"
+"""The key that is written to see whether Redis stores anything; no model has that name."""
+
 Entry = tuple[str, dict[str, str]]
 ENDED_CHANNEL = "ended"
 INBOX = "@"
@@ -30,21 +35,43 @@ INBOX = "@"
 NUDGE_TTL_MS = 1000
 """After which a nudge counts as lost; the herders' sweep looks as often by itself."""
 
+LIMIT_S = 2.0
+"""Seconds that Redis is given to answer: a server that stands still keeps nobody any longer."""
+SILENT_S = 1.0
+"""Seconds after such a call in which no other one waits, but fails at once."""
+WAITS_S = 1.0
+"""Seconds for which a read may wait for something to come, beside that limit."""
 
-def connect(url: str) -> redis.Redis:
-    """Return a client of Redis as all of this project uses it; it connects at its first command."""
+RedisState = Literal["ok", "silent", "full", "read_only"]
+
+
+def connect(url: str, *, limit_s: float = LIMIT_S, waits_s: float = 0.0) -> redis.Redis:
+    """Return a client of Redis as all of this project uses it; it connects at its first command.
+
+    Args:
+        url: of the server.
+        limit_s: seconds that it is given to answer, and to be connected to.
+        waits_s: for clients that wait for something to come: how long, besides that limit.
+    """
     return redis.Redis.from_url(
         url,
         decode_responses=True,
         # Anybody with access may write bytes that are not text; they are read all the same.
         encoding_errors="replace",
-        socket_timeout=15,
-        socket_connect_timeout=5,
+        socket_timeout=limit_s + waits_s,
+        socket_connect_timeout=limit_s,
         socket_keepalive=True,
         health_check_interval=10,
-        # One try more, for a connection that died while nobody used it.
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
+        retry=one_more_try(),
     )
+
+
+def one_more_try() -> Retry:
+    """Return the rule for a connection that died while nobody used it: one more try.
+
+    None for a server that does not answer in time: it would take as long once more.
+    """
+    return Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (redis.ConnectionError,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +103,65 @@ class TextPiece:
 
 
 class Streams:
-    """Writes and reads the streams. Errors are redis-py's own: `redis.RedisError`."""
+    """Writes and reads the streams. Errors are redis-py's own: `redis.RedisError`.
 
-    def __init__(self, client: redis.Redis) -> None:
+    No call takes longer than `LIMIT_S`, and those that wait for something to come than that and
+    what they wait. Where Redis has left a call unanswered, those of the next `SILENT_S` fail at
+    once, so that a thread with much to say is not held up by each word of it.
+
+    Args:
+        client: for what is answered at once.
+        waiting: for reads that wait; the same client, where it is not given.
+        clock_s: a clock that only rises, in seconds.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        waiting: redis.Redis | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = client
+        self._waiting = client if waiting is None else waiting
+        self._clock_s = clock_s
+        self._silent_until_s = float("-inf")
 
-    def answers(self) -> bool:
-        """Return whether Redis is in reach."""
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Let a call through, unless Redis left one unanswered a moment ago.
+
+        Raises:
+            redis.TimeoutError: Redis does not answer.
+        """
+        if self._clock_s() < self._silent_until_s:
+            raise redis.TimeoutError("Redis left a call unanswered a moment ago")
         try:
-            return bool(self._redis.ping())
+            yield
+        except redis.TimeoutError:
+            self._silent_until_s = self._clock_s() + SILENT_S
+            raise
+
+    def state(self) -> RedisState:
+        """Return whether Redis answers, and stores what it is given."""
+        try:
+            with self._in_time():
+                self._redis.set(PROBE_KEY, "1", px=NUDGE_TTL_MS)
+        except redis.OutOfMemoryError:
+            return "full"
+        except redis.exceptions.NoPermissionError:
+            return "ok"  # it answers, and this program need not write there
+        except redis.ResponseError:
+            return "read_only"
         except redis.RedisError:
-            return False
+            return "silent"
+        return "ok"
 
     # Beats
 
     def add_beat(self, token: str) -> None:
         """Add a worker's message or a herder's marker, for whichever herder reads next."""
-        self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=MAX_BEATS, approximate=True)
+        with self._in_time():
+            self._redis.xadd(BEATS_STREAM, {"token": token}, maxlen=MAX_BEATS, approximate=True)
 
     def read_beats(self, consumer: str, *, count: int, block_ms: int) -> list[tuple[int, str]]:
         """(when, token) of what no other herder has read yet; empty when none came in time.
@@ -102,7 +171,7 @@ class Streams:
         They are not acknowledged: a batch lost with its herder is said again by the next beats.
         """
         try:
-            answer = self._redis.xreadgroup(
+            answer = self._waiting.xreadgroup(
                 GROUP, consumer, {BEATS_STREAM: ">"}, count=count, block=block_ms, noack=True
             )
         except redis.ResponseError as error:
@@ -126,7 +195,7 @@ class Streams:
 
     def add_controls(self, messages: Sequence[tuple[str, str]]) -> None:
         """Herders' messages to worker instances: (instance, token) each."""
-        with self._redis.pipeline(transaction=False) as pipe:
+        with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
             for instance, token in messages:
                 key = control_stream(instance)
                 pipe.xadd(key, {"token": token}, maxlen=MAX_CONTROL, approximate=True)
@@ -135,14 +204,14 @@ class Streams:
 
     def read_control(self, instance: str, after: str, *, block_ms: int) -> list[tuple[str, str]]:
         """(id, token) of what came for an instance after an id; empty when nothing did in time."""
-        answer = self._redis.xread({control_stream(instance): after}, count=100, block=block_ms)
+        answer = self._waiting.xread({control_stream(instance): after}, count=100, block=block_ms)
         return [(entry_id, fields.get("token", "")) for entry_id, fields in _entries(answer)]
 
     # Text
 
     def add_texts(self, pieces: Sequence[NewText]) -> None:
         """Pieces of the texts of any number of attempts, for whoever reads along."""
-        with self._redis.pipeline(transaction=False) as pipe:
+        with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
             for piece in pieces:
                 key = text_stream(piece.order, piece.attempt)
                 fields: dict[Any, Any] = {"o": piece.offset, "t": piece.text}
@@ -157,29 +226,38 @@ class Streams:
     def read_text(self, order: str, attempt: int, after: str, *, block_ms: int) -> list[TextPiece]:
         """Pieces of an attempt's text after an id; empty when none came in time."""
         return pieces_of(
-            self._redis.xread({text_stream(order, attempt): after}, count=500, block=block_ms)
+            self._waiting.xread({text_stream(order, attempt): after}, count=500, block=block_ms)
         )
 
     # The ends of orders, and nudges
 
     def announce_ended(self, orders: Sequence[str]) -> None:
         """Wake the clients that wait for these orders. Whoever misses it looks again anyway."""
-        self._redis.publish(ENDED_CHANNEL, " ".join(orders))
+        with self._in_time():
+            self._redis.publish(ENDED_CHANNEL, " ".join(orders))
 
     def announce_inboxes(self, accounts: Sequence[str]) -> None:
         """Wake the clients that wait for messages to these accounts; who misses it looks again."""
-        self._redis.publish(ENDED_CHANNEL, " ".join(f"{INBOX}{name}" for name in accounts))
+        with self._in_time():
+            self._redis.publish(ENDED_CHANNEL, " ".join(f"{INBOX}{name}" for name in accounts))
 
     def first_nudge(self, model: str) -> bool:
         """Return whether nobody else's nudge about a model is on its way.
 
         Then one has to be sent.
         """
-        return bool(self._redis.set(f"nudge:{model}", "1", nx=True, px=NUDGE_TTL_MS))
+        with self._in_time():
+            return bool(self._redis.set(f"nudge:{model}", "1", nx=True, px=NUDGE_TTL_MS))
 
     def nudge_arrived(self, model: str) -> None:
         """Let the next submission nudge again."""
-        self._redis.delete(f"nudge:{model}")
+        with self._in_time():
+            self._redis.delete(f"nudge:{model}")
+
+
+def open_streams(url: str) -> Streams:
+    """Return the streams of a Redis; nothing is sent yet."""
+    return Streams(connect(url), connect(url, waits_s=WAITS_S))
 
 
 def pieces_of(answer: Any) -> list[TextPiece]:

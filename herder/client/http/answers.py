@@ -54,6 +54,24 @@ def shaped(read: Callable[[Any], T]) -> Callable[[Any], T]:
     return read_safely
 
 
+PARTS = ("database", "redis", "broker", "herder")
+"""The parts of a herd that every order needs, as `/readyz` names them."""
+MAX_SENTENCE_CHARS = 200
+
+
+def obstacle_of(found: Any) -> str | None:
+    """Return what is wrong with a part that every order needs, from the answer of `/readyz`.
+
+    >>> obstacle_of({"checks": {"redis": "ok", "broker": "It is full.", "worker": "None."}})
+    'It is full.'
+    """
+    checks = found.get("checks") if isinstance(found, dict) else None
+    if not isinstance(checks, dict):
+        return None
+    wrong = [str(checks[part]) for part in PARTS if checks.get(part, "ok") != "ok"]
+    return wrong[0][:MAX_SENTENCE_CHARS] if wrong else None
+
+
 @cache
 def _reader_of(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -18,6 +18,9 @@ from herder.client.http.retrying import Cut, Outcome, Retries, RetryOptions, ret
 from herder.client.http.sse import TextOf, read_events
 from herder.errors import HerdError
 
+GLANCE_S = 5.0
+"""Seconds that an answer may take of which nothing depends."""
+
 
 class Connection:
     """A gateway, and the key that one calls it with.
@@ -101,6 +104,18 @@ class Connection:
             except StopIteration as answered:
                 whole: httpx.Response = answered.value
                 return whole
+
+    def glance(self, path: str) -> Any:
+        """Return the JSON of an answer whatever its status, tried once; None where there is none.
+
+        Args:
+            path: of what may be asked at any time, and is only told to people.
+        """
+        try:
+            with self._http.stream("GET", path, timeout=GLANCE_S) as answer:
+                return decoded(read_whole(answer).content)
+        except (httpx.RequestError, HerdError):
+            return None
 
     def retrying(self, **how: Unpack[RetryOptions]) -> Retries:
         """Return whether and when a call is sent again.

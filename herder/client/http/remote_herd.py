@@ -14,6 +14,7 @@ from herder.client.http.answers import (
     STOPPED,
     balance_of,
     info_of,
+    obstacle_of,
     orders_of,
     quote_of,
     receipt_of,
@@ -84,6 +85,10 @@ class RemoteHerd:
     def attended(self, model: str) -> bool:
         """Return whether that herd counts a worker of this model."""
         return any(one.workers for one in self.info().models if one.name == model)
+
+    def obstacle(self) -> str | None:
+        """Return what that gateway says is wrong; None also where it says nothing."""
+        return obstacle_of(self._gateway.glance("/readyz"))
 
     def receipt(self, order_id: str) -> Receipt:
         """Return an order's receipt, as it stands now."""

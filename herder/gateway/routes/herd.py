@@ -25,7 +25,7 @@ from herder.gateway.schemas.answers import (
 )
 from herder.gateway.schemas.orders import AccountAnswer, KeyAnswer, StatementAnswer
 from herder.gateway.schemas.paging import Limit, SeqCursor
-from herder.gateway.telemetry.readiness import OK
+from herder.local.readiness import OK
 from herder.types import Info
 from herder.web.errors import ApiResponse
 

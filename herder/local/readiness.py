@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import structlog
+from typing import Protocol
 
 from herder.clock import clock_us
+from herder.db.database import Database
 from herder.errors import HerdError
-from herder.local.local_herd import LocalHerd
+from herder.settings import Settings
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
-from workers.transport.streams import Streams, connect
+from workers.transport.event_log import EventLog
+from workers.transport.streams import RedisState, Streams, connect
 
-_log = structlog.get_logger("herder.gateway.telemetry.readiness")
+_log = EventLog("herder.local.readiness", lowered=True)
 
 OK = "ok"
 SILENT_S = 10
@@ -20,8 +22,26 @@ alive. The clocks of the machines may differ by as much."""
 BROKER_S = 2
 """Seconds that RabbitMQ is given to let us in."""
 
+STATES: dict[RedisState, str] = {
+    "ok": OK,
+    "silent": "{} does not answer.",
+    "full": "{} is full (maxmemory), and stores nothing more.",
+    "read_only": "{} stores nothing: it is read-only, or cannot save.",
+}
+"""The sentence for each state of a Redis, which is named in it."""
 
-def check(herd: LocalHerd) -> dict[str, str]:
+
+class Looked(Protocol):
+    """The parts of `herder.local.local_herd.LocalHerd` that are looked at."""
+
+    settings: Settings
+    database: Database
+
+    def redis_state(self) -> RedisState:
+        """Return whether Redis answers, and stores what it is given."""
+
+
+def check(herd: Looked) -> dict[str, str]:
     """Return what a herd needs to run an order: `ok` for each part, or what is wrong with it.
 
     Anybody may be shown this: it names no address and no error of a server's.
@@ -33,15 +53,14 @@ def check(herd: LocalHerd) -> dict[str, str]:
         `database`, `redis`, `broker`, `herder` (one is alive, and hears workers), and `worker`
         (one of the default model was heard within a lease).
     """
+    redis = herd.redis_state()
     checks = {
         "database": OK,
-        "redis": OK if herd.redis_answers() else "Redis does not answer.",
-        "broker": OK,
+        "redis": STATES[redis].format("Redis"),
+        "broker": STATES[_broker_state(herd, redis)].format("Celery's broker"),
         "herder": OK,
         "worker": OK,
     }
-    if not _broker_answers(herd, checks["redis"] == OK):
-        checks["broker"] = "Celery's broker does not answer."
     now_us = clock_us()
     try:
         with herd.database.read() as connection:
@@ -71,14 +90,14 @@ def _lately(at_us: int, now_us: int) -> bool:
     return abs(now_us - at_us) <= SILENT_S * 1_000_000
 
 
-def _broker_answers(herd: LocalHerd, redis_answers: bool) -> bool:
+def _broker_state(herd: Looked, redis: RedisState) -> RedisState:
     settings = herd.settings
     if settings.broker == settings.redis_url:
-        return redis_answers
+        return redis
     if settings.broker_is_redis:
         client = connect(settings.broker)
         try:
-            return Streams(client).answers()
+            return Streams(client).state()
         finally:
             client.close()
     # Loading Celery takes a moment, and only those who have RabbitMQ need it for this.
@@ -91,7 +110,18 @@ def _broker_answers(herd: LocalHerd, redis_answers: bool) -> bool:
         )
     except (OSError, *connection.connection_errors, *connection.channel_errors) as error:
         _log.warning("broker_out_of_reach", reason=type(error).__name__)
-        return False
+        return "silent"
     finally:
         connection.release()
-    return True
+    return "ok"
+
+
+def obstacle(herd: Looked) -> str | None:
+    """Return why no order is run at present, whatever workers there are; None if nothing is known.
+
+    Args:
+        herd: the herd, over this program's connections.
+    """
+    checks = check(herd)
+    wrong = [checks[part] for part in ("database", "redis", "broker", "herder")]
+    return next((found for found in wrong if found != OK), None)
