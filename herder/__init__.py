@@ -15,6 +15,7 @@ from herder.errors import (
     AccountNotFound,
     ApiKeyLimitReached,
     ApiKeyNotFound,
+    DatabaseVersionMismatch,
     FeeAboveMax,
     FeeTooLow,
     Forbidden,
@@ -149,6 +150,7 @@ __all__ = [
     "StreamRestarted",
     "ResultTimeout",
     "SetupError",
+    "DatabaseVersionMismatch",
     "HerdUnavailable",
     "__version__",
 ]

@@ -49,11 +49,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Exit codes: 0 for success; 1 for an order that did not complete, an audit that "
     "finds anything, a herd that is unavailable, or a limit that was reached; 2 for bad input or a "
-    "refusal, explained by one line on standard error; 130 after Ctrl-C.\n\nCommands work on "
-    "the herd in HERD_HOME (~/.llama-herder by default). To buy from a herd elsewhere over "
-    "HTTP, give its address with --url or HERD_URL and an API key in HERD_API_KEY. Amounts "
-    "are in whole winston.\n\nExample: herd init --deposit 1000, herd up, herd submit "
-    '"Hello" -n 20',
+    "refusal, explained by one line on standard error; 78 for a database of another version; 130 "
+    "after Ctrl-C.\n\nCommands work on the herd in HERD_HOME (~/.llama-herder by default). To buy "
+    "from a herd elsewhere over HTTP, give its address with --url or HERD_URL and an API key in "
+    "HERD_API_KEY. Amounts are in whole winston.\n\nExample: herd init --deposit 1000, herd up, "
+    'herd submit "Hello" -n 20',
 )
 
 

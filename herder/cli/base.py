@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from herder.cli.show import complain
 from herder.client.optional import missing
 from herder.errors import (
+    DatabaseVersionMismatch,
     HerdError,
     HerdUnavailable,
     InvalidIdempotencyKey,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 NOT_DONE = 1
 REFUSED = 2
+WRONG_VERSION = 78
+"""EX_CONFIG of sysexits.h, as herders and workers end: starting again would not help."""
 INTERRUPTED = 130
 
 MONEY = {"ignore_unknown_options": True}
@@ -98,6 +101,8 @@ class HerdGroup(TyperGroup):
 
 def exit_code(error: HerdError) -> int:
     """Return the exit code that an error ends a command with."""
+    if isinstance(error, DatabaseVersionMismatch):
+        return WRONG_VERSION
     if isinstance(error, (OrderEnded, OrderSetAside, ResultTimeout, HerdUnavailable, RateLimited)):
         return NOT_DONE
     return REFUSED

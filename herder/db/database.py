@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from herder.db import migrations
 from herder.db.outages import CommitUnknown, give_up_s, pause_s
 from herder.db.postgres import Postgres
 from herder.db.postgres_errors import UNDONE
@@ -70,7 +71,14 @@ class Server(Protocol):
 class Database:
     """One database, as one process sees it. Safe among threads; never used after a fork."""
 
-    def __init__(self, url: str, lease_s: int = 20, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        url: str,
+        lease_s: int = 20,
+        connections: int = CONNECTIONS,
+        *,
+        any_version: bool = False,
+    ) -> None:
         """Open the engine; the first transaction connects.
 
         Args:
@@ -80,16 +88,32 @@ class Database:
                 one longer than two thirds.
             connections: how many may be used at once, besides those of short reads: of threads
                 that want one, so many are served, and the others wait.
+            any_version: whether transactions are handed out whatever version made the tables, or
+                where there are none: for who makes them.
 
         Raises:
             SetupError: no address of a database that is known here, or its driver is missing.
         """
         self._server = _open(url, lease_s, connections)
+        self._is_known = any_version
 
     @property
     def reads_at_once(self) -> bool:
         """Whether a read waits for nobody: neither for those that write, nor for a network."""
         return self._server.reads_at_once
+
+    def require_current(self) -> None:
+        """Refuse a database of another version; done once, before the first transaction.
+
+        Raises:
+            DatabaseVersionMismatch: another version made it.
+            HerdUnavailable, SetupError: as `read`.
+        """
+        if self._is_known:
+            return
+        with self._server.read(short=_short.get()) as connection:
+            migrations.require_current(connection)
+        self._is_known = True
 
     def write(self) -> AbstractContextManager[Connection]:
         """Return a transaction that writes.
@@ -102,6 +126,7 @@ class Database:
             HerdUnavailable: the database is busy or out of reach; nothing is committed.
             SetupError: the database cannot be used as it is.
         """
+        self.require_current()
         return self._server.write()
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -111,6 +136,7 @@ class Database:
             HerdUnavailable: the database is busy or out of reach.
             SetupError: the database cannot be used as it is.
         """
+        self.require_current()
         return self._server.read(short=_short.get())
 
     def transact(self, step: Callable[[Connection], Result]) -> Result:

@@ -22,7 +22,7 @@ HerdError
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
 ├── OrderSetAside             it cannot be settled, and an operator decides
 ├── StreamRestarted, ResultTimeout
-└── SetupError, HerdUnavailable
+└── SetupError: DatabaseVersionMismatch; HerdUnavailable
 
 Rules: an error is a sentence, a stable code and its data; a new one is exported by `herder`. The
 package hands on all of them.
@@ -87,7 +87,7 @@ from herder.errors.requests import (
     QuoteMismatch,
     TooManyTokens,
 )
-from herder.errors.setup import HerdUnavailable, SetupError
+from herder.errors.setup import DatabaseVersionMismatch, HerdUnavailable, SetupError
 
 __all__ = [
     "shown",
@@ -107,6 +107,7 @@ __all__ = [
     "InvalidFee",
     "InvalidMultiplier",
     "FeeTooLow",
+    "DatabaseVersionMismatch",
     "FeeAboveMax",
     "InvalidPrompt",
     "InvalidStop",

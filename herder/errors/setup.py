@@ -12,6 +12,12 @@ class SetupError(HerdError):
     told_callers = "The herd is not set up; its operator has to look at it."
 
 
+class DatabaseVersionMismatch(SetupError):
+    """Raised when the database was made by another version: nothing was read or written."""
+
+    code = "database_version"
+
+
 class HerdUnavailable(HerdError):
     """Raised when the database is busy or out of reach; the same call may work later."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import structlog
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from redis import RedisError
 
 from herder.clock import clock_us
+from herder.errors import HerdUnavailable
 from herder.gateway.auth import GatewayContext
 from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
@@ -126,8 +127,10 @@ def serve(
         said: gets the address once it answers there.
 
     Raises:
-        SetupError: the address cannot be had.
+        SetupError: the address cannot be had, or the database cannot be used as it is.
     """
+    with suppress(HerdUnavailable):  # it may come later, and is asked then
+        local.database.require_current()
     listening = listen(settings.gateway_host, settings.gateway_port, "gateway", "HERD_GATEWAY_PORT")
     host, port = listening.getsockname()[:2]
 

@@ -55,7 +55,7 @@ def init(settings: Settings, initial: InitialPolicy, *, deposit: int = 0) -> lis
     key = _herder_key(settings, made)
     if write_once(settings.home / SETTINGS_FILE, _settings_text(settings)):
         made.append(f"settings {settings.home / SETTINGS_FILE}")
-    database = Database(settings.database)
+    database = Database(settings.database, any_version=True)
     try:
         _fill(database, settings, initial, key, made)
         add_worker_key(database, settings, "worker", made)

@@ -19,7 +19,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS bare (id INTEGER PRIMARY KEY, said TEXT NOT 
 
 def make_app(url: str) -> FastAPI:
     """The two routes."""
-    database = Database(url)
+    database = Database(url, any_version=True)
     with database.write() as connection:
         connection.execute(text(TABLE))
     app = FastAPI()

@@ -61,7 +61,7 @@ class SimDatabase(Database):
     """SQLite in memory; whatever writes passes the places where something may happen to it."""
 
     def __init__(self, time: Clockwork) -> None:
-        super().__init__("sqlite://")
+        super().__init__("sqlite://", any_version=True)
         self._time = time
         self.raw = driver_of(self)
         _template().backup(self.raw)
@@ -184,7 +184,7 @@ def driver_of(database: Database) -> sqlite3.Connection:
 @cache
 def _template() -> sqlite3.Connection:
     """A database that was made as `herd init` makes it, once a process: the copy is quick."""
-    database = Database("sqlite://")
+    database = Database("sqlite://", any_version=True)
     initial = InitialPolicy(
         model=MODEL, fee_bump="1.005", auto_multiplier_max="10", bytes_per_word=16
     )

@@ -188,7 +188,7 @@ class PostgresServer:
         from herder.db.database import Database
 
         name = self.new_database()
-        database = Database(self.url(name))
+        database = Database(self.url(name), any_version=True)
         with database.write() as connection:
             migrations.upgrade(connection)
         database.close()

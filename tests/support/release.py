@@ -380,7 +380,7 @@ def thaw(folder: Path, home: Path, database_url: str = "") -> House:
     public = {name: told["keys"]["herder"][name] for name in ("kty", "crv", "x")}
     joined = {"worker": told["keys"]["worker"], "herders": [public]}
     (home / "workers" / "worker.json").write_text(json.dumps(joined))
-    database = Database(database_url or f"sqlite:///{home / 'herd.db'}")
+    database = Database(database_url or f"sqlite:///{home / 'herd.db'}", any_version=True)
     with database.write() as connection:
         _fill(connection, json.loads((folder / "rows.json").read_text()))
     database.close()

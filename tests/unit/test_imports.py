@@ -58,6 +58,7 @@ def test_the_exported_names_are_these():
         "AsyncClient",
         "Bid",
         "Client",
+        "DatabaseVersionMismatch",
         "FeeAboveMax",
         "FeeTooLow",
         "Forbidden",

@@ -247,7 +247,7 @@ def test_who_waits_gives_the_server_time_to_undo_one_of_two(
     postgres_server, lease_s, holding, waiting
 ):
     with (
-        closing(Database(postgres_server.url("postgres"), lease_s)) as database,
+        closing(Database(postgres_server.url("postgres"), lease_s, any_version=True)) as database,
         database.write() as connection,
     ):
 
@@ -343,7 +343,7 @@ def test_a_wrong_password_a_missing_database_or_no_tables_are_named(postgres_ser
     from tests.support.postgres_server import GUARDED, PASSWORD
 
     postgres_server.execute(f"CREATE USER {GUARDED} PASSWORD '{PASSWORD}'")
-    guarded = Database(postgres_server.url("postgres", GUARDED, PASSWORD))
+    guarded = Database(postgres_server.url("postgres", GUARDED, PASSWORD), any_version=True)
     with guarded.read() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
     guarded.close()
@@ -368,7 +368,7 @@ def test_a_server_that_is_not_there_may_come(postgres_server):
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_the_usual_spellings_are_taken(postgres_server, scheme):
     address = postgres_server.url("postgres").replace("postgresql", scheme, 1)
-    database = Database(address)
+    database = Database(address, any_version=True)
     with database.read() as connection:
         level = connection.execute(text("SHOW transaction_isolation")).scalar_one()
         read_only = connection.execute(text("SHOW transaction_read_only")).scalar_one()

@@ -61,7 +61,7 @@ def test_what_was_to_be_written_is_not_in_the_error(database, statements):
 
 
 def test_postgresql_quotes_no_value_that_is_of_the_wrong_type(postgres_server, tmp_path):
-    database = Database(str(postgres_server.url(postgres_server.new_database())))
+    database = Database(str(postgres_server.url(postgres_server.new_database())), any_version=True)
     number = text("SELECT CAST(:value AS bigint)")
     document = text("SELECT CAST(CAST(:value AS jsonb) ->> 'text' AS text)")
     try:

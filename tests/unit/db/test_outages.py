@@ -158,7 +158,8 @@ def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
     from tests.support.postgres_server import GUARDED, PASSWORD
 
     own_postgres.execute(f"CREATE USER {GUARDED} PASSWORD '{PASSWORD}' CONNECTION LIMIT 0")
-    with closing(Database(own_postgres.url("postgres", GUARDED, PASSWORD))) as database:
+    guarded = Database(own_postgres.url("postgres", GUARDED, PASSWORD), any_version=True)
+    with closing(guarded) as database:
         said = refusal(database)
         assert "too many connections for role" in said
         assert "does not answer" not in said
@@ -172,7 +173,7 @@ def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
         database.write(),
     ):
         pass
-    with closing(Database(own_postgres.url("postgres"))) as database:
+    with closing(Database(own_postgres.url("postgres"), any_version=True)) as database:
         limit = "SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)"
         assert "took it too long" in refusal(database, limit)
         short = "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
@@ -205,7 +206,7 @@ def test_what_sqlite_says_is_said_in_our_words(tmp_path, monkeypatch, reason, sa
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError(reason)
 
-    with closing(Database(f"sqlite:///{tmp_path}/herd.db")) as database:
+    with closing(Database(f"sqlite:///{tmp_path}/herd.db", any_version=True)) as database:
         with database.write() as connection:
             connection.execute(text("CREATE TABLE t (a)"))
         monkeypatch.setattr(SQLiteDialect_pysqlite, "do_execute", fail)
@@ -213,7 +214,7 @@ def test_what_sqlite_says_is_said_in_our_words(tmp_path, monkeypatch, reason, sa
 
 
 def test_a_disk_that_is_really_full(tmp_path):
-    with closing(Database(f"sqlite:///{tmp_path}/herd.db")) as database:
+    with closing(Database(f"sqlite:///{tmp_path}/herd.db", any_version=True)) as database:
         with database.write() as connection:
             connection.execute(text("CREATE TABLE t (a)"))
             connection.execute(text("PRAGMA max_page_count = 3"))

@@ -120,7 +120,9 @@ def test_a_commit_that_hangs_is_not_known_to_have_happened(house, proxy):
 
 
 def test_of_two_limits_the_earlier_counts_and_none_is_no_limit(proxy, postgres_server):
-    with closing(Database(proxy.through(postgres_server.url("postgres")))) as database:
+    with closing(
+        Database(proxy.through(postgres_server.url("postgres")), any_version=True)
+    ) as database:
 
         def read() -> int:
             with database.read() as connection:
