@@ -73,6 +73,7 @@ def _fill(
     made: list[str],
 ) -> None:
     now_us = clock_us()
+    migrations.load()
     with database.write() as connection:
         stripes = REVENUE_STRIPES[connection.dialect.name]
         migrations.upgrade(connection)

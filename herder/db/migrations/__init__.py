@@ -47,6 +47,11 @@ def require_current(connection: Connection) -> None:
         )
 
 
+def load() -> None:
+    """Load Alembic, before a transaction that would stand idle meanwhile."""
+    import alembic.command  # noqa: F401
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the database to this version, within the caller's transaction.
 
