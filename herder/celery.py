@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,9 @@ from herder.store import models as model_sql
 from herder.webhooks.deliverer import Deliverer, DeliveryLimits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
-from workers.transport.logs import configure_logging
+from workers.transport.guard import TaskPool
+from workers.transport.launch import launched
+from workers.transport.options import HERDER
 from workers.transport.sender import CelerySender
 from workers.transport.streams import open_streams
 
@@ -44,14 +45,6 @@ _log = structlog.get_logger("herder")
 
 LOOK_AGAIN_S = 1.0
 """The pause between looks for a database that is not up yet."""
-
-EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
-
-
-def _die(error: Exception) -> None:
-    """End the process with one clear line: no traceback tells more."""
-    sys.stderr.write(f"{error}\n")
-    raise SystemExit(EXIT_SETUP)
 
 
 def make_service(
@@ -141,10 +134,12 @@ class _Process:
     sender: CelerySender
 
 
+launch = launched(HERDER)
 try:
     settings = load_settings()
 except HerdError as _error:
-    _die(_error)
+    launch.die(str(_error))
+launch.check(settings.broker)
 
 app = make_app(settings)
 _process: _Process | None = None
@@ -161,19 +156,21 @@ register(app, lambda: _process.service if _process else None)
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_logging(**_: Any) -> None:
-    configure_logging(settings.log_level)
+    launch.log(settings.log_level)
 
 
 @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_celeryd_init(instance: Any, **_: Any) -> None:
-    instance.hostname = f"herder-{os.getpid()}@{instance.hostname.partition('@')[2]}"
+    if not launch.name:
+        instance.hostname = f"herder-{os.getpid()}@{instance.hostname.partition('@')[2]}"
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _on_worker_init(**_: Any) -> None:
+def _on_worker_init(sender: Any, **_: Any) -> None:
     """Open the database and read the key, before the first message."""
     global _process
-    configure_logging(settings.log_level)  # Celery sets up logging only after this
+    launch.log(settings.log_level)  # Celery sets up logging only after this
+    sender.pool_cls = TaskPool  # of pools, `-P threads` means ours
     try:
         database = Database(settings.database, settings.lease_s, CONNECTIONS)
         _await(database)
@@ -183,7 +180,7 @@ def _on_worker_init(**_: Any) -> None:
         service = make_service(settings, database, sender, deliverer)
         _process = _Process(database, TrustedKeys(database), service, deliverer, sender)
     except HerdError as error:
-        _die(error)
+        launch.die(str(error))
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

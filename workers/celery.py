@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from typing import Any
 
 import structlog
-from celery import Celery, signals
+from celery import signals
 from celery.worker import state as celery_state
 
 from workers.agent.agent import Agent
@@ -20,9 +19,11 @@ from workers.engine.engine import Engine
 from workers.engine.work import Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
+from workers.transport.app import HerdApp
 from workers.transport.config import celery_config
-from workers.transport.guard import MessageGuard, Repeated
-from workers.transport.logs import configure_logging
+from workers.transport.guard import MessageGuard, Repeated, TaskPool
+from workers.transport.launch import EXIT_SETUP, launched
+from workers.transport.options import WORKER
 from workers.transport.sender import CelerySender
 from workers.transport.streams import open_streams
 from workers.wire import (
@@ -37,26 +38,23 @@ from workers.wire import (
 
 _log = structlog.get_logger("workers")
 
-EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
 EXIT_BROKEN = 70  # EX_SOFTWARE: the model died, and a new process may do better
 CALIBRATE_S = 1.0
 STUB_CONTEXT = 4096
 
 
-def _die(error: Exception) -> None:
-    """End the process with one clear line: no traceback tells more."""
-    sys.stderr.write(f"{error}\n")
-    raise SystemExit(EXIT_SETUP)
-
-
+launch = launched(WORKER)
 try:
     settings = load_settings()
 except WorkerError as _error:
-    _die(_error)
+    launch.die(str(_error))
+launch.check(settings.broker)
+# What is typed goes before what is set: -c is HERD_SLOTS, -n is HERD_WORKER_NAME.
+settings = settings.called(launch.name, slots=launch.threads)
 
-app = Celery("workers", set_as_current=False)
-app.conf.update(
-    celery_config(settings, queue=INFERENCE_QUEUE, concurrency=settings.slots, pulls=True)
+app = HerdApp(
+    "workers",
+    celery_config(settings, queue=INFERENCE_QUEUE, concurrency=settings.slots, pulls=True),
 )
 
 
@@ -102,39 +100,37 @@ def infer(self: Any, token: str) -> dict[str, str | int]:
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_logging(**_: Any) -> None:
-    configure_logging(settings.log_level)
+    launch.log(settings.log_level)
 
 
 @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_celeryd_init(instance: Any, **_: Any) -> None:
     # Two workers on one machine must not share a node name: Flower would show one of them.
-    instance.hostname = f"{settings.name}@herd"
+    instance.hostname = settings.name if "@" in settings.name else f"{settings.name}@herd"
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _on_worker_init(**_: Any) -> None:
+def _on_worker_init(sender: Any, **_: Any) -> None:
     """Read the key and load the model, before the first task."""
     global _process
-    configure_logging(settings.log_level)  # Celery sets up logging only after this
+    launch.log(settings.log_level)  # Celery sets up logging only after this
+    # What it announces is what it can run at once. Of pools, `-P threads` means ours.
+    sender.pool_cls, sender.concurrency = TaskPool, settings.slots
     try:
         join = read_join_file(settings.key_path)
         model = _load_model()
         engine = Engine(model, on_broken=_on_broken)
         speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
     except ModelFileError as error:
-        _die(
-            SettingsError(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that can be loaded.")
-        )
-        return
+        launch.die(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that can be loaded.")
     except WorkerError as error:
-        _die(error)
-        return
+        launch.die(str(error))
     engine.start()
-    sender = CelerySender(app)
+    outbound = CelerySender(app)
     agent = Agent(
         engine,
         open_streams(settings.redis_url),
-        sender,
+        outbound,
         join,
         settings,
         instance=f"w-{secrets.token_hex(8)}",
@@ -143,7 +139,7 @@ def _on_worker_init(**_: Any) -> None:
         on_drain=_on_drain,
         on_stuck=_on_stuck,
     )
-    _process = _Process(join, agent, sender)
+    _process = _Process(join, agent, outbound)
     _log.info(
         "model_ready",
         model=settings.model,
@@ -192,7 +188,7 @@ def _on_shutdown(**_: Any) -> None:
 
 
 def _on_refused(reason: str) -> None:
-    sys.stderr.write(f"The herd refused this worker. {reason}\n")
+    launch.tell(f"The herd refused this worker. {reason}")
     celery_state.should_stop = EXIT_SETUP
     # Celery waits for its threads: what they run is of no use to anybody.
     if _process is not None:

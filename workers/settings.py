@@ -11,7 +11,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -165,6 +165,13 @@ class WorkerSettings(TransportSettings):
     def key_path(self) -> Path:
         """The file that the worker joins with."""
         return Path(self.worker_key) if self.worker_key else self.home / "workers" / "worker.json"
+
+    def called(self, name: str = "", *, slots: int | None = None) -> Self:
+        """Return these settings with what was typed: a name, and how many orders at once."""
+        typed: dict[str, Any] = {"worker_name": name} if name else {}
+        if slots is not None:
+            typed["slots"] = slots
+        return self.model_copy(update=typed)
 
     @property
     def name(self) -> str:

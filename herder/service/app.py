@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from celery import Celery
-
 from herder.settings import Settings
+from workers.transport.app import HerdApp
 from workers.transport.config import celery_config
 from workers.wire import HERDER_QUEUE
 
@@ -17,11 +16,11 @@ which are `work`, `beats`, each duty, the deliverer of webhooks and the thread t
 Celery's two."""
 
 
-def make_app(settings: Settings) -> Celery:
+def make_app(settings: Settings) -> HerdApp:
     """Return a Celery app that speaks to queue `herder`."""
-    app = Celery("herder", set_as_current=False)
-    app.conf.update(
-        celery_config(settings, queue=HERDER_QUEUE, concurrency=HANDOVER_THREADS, pulls=False)
+    app = HerdApp(
+        "herder",
+        celery_config(settings, queue=HERDER_QUEUE, concurrency=HANDOVER_THREADS, pulls=False),
     )
     # Events are there to show workers and orders; these tasks are neither, and they are many.
     app.conf.worker_send_task_events = False

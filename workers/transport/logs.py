@@ -1,9 +1,10 @@
-"""Logging of every process of the herd: to standard error, without prompts or secrets."""
+"""Logging of every process of the herd: to standard error or a file, without prompts or secrets."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 import structlog
@@ -12,11 +13,13 @@ _QUIET = ("celery.worker.strategy", "celery.app.trace", "kombu", "alembic")
 """Loggers that would write a line or more for each task, in words that name tasks, not orders."""
 
 
-def configure_logging(level: str, **_celery: Any) -> None:
+def configure_logging(level: str, file: str = "", *, plain: bool = False) -> None:
     """Set up structlog and the standard library's logging alike.
 
     Args:
-        level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
+        level: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.
+        file: where lines go, opened anew where it was moved away; empty for standard error.
+        plain: no colours, on a terminal either.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -33,14 +36,14 @@ def configure_logging(level: str, **_celery: Any) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = WatchedFileHandler(file, encoding="utf-8") if file else logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.dev.ConsoleRenderer(
-                    colors=sys.stderr.isatty(),
+                    colors=not file and not plain and sys.stderr.isatty(),
                     pad_event_to=0,
                     # The default shows local variables, and with them prompts and keys.
                     exception_formatter=structlog.dev.plain_traceback,
