@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import click
 
 _OFF = ("0", "false", "f", "no", "n", "off")
-"""What a flag's variable says where the flag is not meant, by click."""
+"""Values of a variable that leave a flag off, as click has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What was typed.
+    """The command line of a `celery` process.
 
     Attributes:
         command: Celery's command: `worker`, `flower`, `status`.

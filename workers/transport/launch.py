@@ -1,4 +1,4 @@
-"""How Celery was asked to start this process: what its options mean here, and where its log goes.
+"""The start of a process by Celery: what its options mean here, and where its log goes.
 
 A process that cannot start says why in one line, on standard error and, where there is one, in
 the log file: a process that was detached has no standard error.
@@ -27,7 +27,7 @@ _LEVELS = {"FATAL": "CRITICAL"}
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a process was asked to be.
+    """A process as it was asked for.
 
     Attributes:
         role: what it is to be.
@@ -43,12 +43,12 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """What `-n` names it; empty where it was not given."""
+        """The name of `-n`; empty where it was not given."""
         return named(self._value("hostname")) if self._value("hostname") else ""
 
     @property
     def threads(self) -> int | None:
-        """How many orders at once `-c` asks for; None where it was not given."""
+        """The number of orders at once of `-c`; None where it was not given."""
         return int(self._value("concurrency") or 0) or None
 
     @property

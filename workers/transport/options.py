@@ -1,4 +1,4 @@
-"""Which of Celery's options mean something here, and what is said of those that cannot work.
+"""The rules for Celery's options: those that work here, and sentences for those that cannot.
 
 Celery takes most of them without a word, whatever the app is. A worker whose options did not fit
 would be counted with slots that it does not have, and orders would wait for it until their claims
@@ -24,7 +24,7 @@ NOT_REACHED = ("status", "inspect", "control")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a process is to be.
+    """A kind of process that Celery starts.
 
     Attributes:
         app: what stands after `-A`.
@@ -40,7 +40,7 @@ class Role:
 
     @property
     def command(self) -> str:
-        """What to type."""
+        """The command that starts it."""
         return f"celery -A {self.app} worker -Q {self.queue}"
 
 
@@ -60,7 +60,7 @@ Refused, with one line that says what to type instead: other pools than
 threads, --autoscale, -X, -I, -S, -B, --purge, limits of time and of
 children, -b, --config, --result-backend. README.md has the whole table.
 """
-"""What the help of Celery's command says besides."""
+"""A part of the help of Celery's command."""
 
 _CHILDREN = "a {name} is one process with threads, and has no child processes to replace"
 _LIMITS = (
@@ -136,7 +136,7 @@ def refusal(
 
 
 _MORE = {"autoscale": " -c N", "concurrency": " -c N", "hostname": " -n NAME"}
-"""What to type besides."""
+"""The end of the command to type."""
 
 
 def _of_variables(environment: Mapping[str, str], role: Role, broker: str) -> str | None:
