@@ -127,7 +127,7 @@ class BuyerHerd(Protocol):
         """Return whether a worker of this model is there, as far as can be told."""
 
     def obstacle(self) -> str | None:
-        """Return why no order is run at present, whatever workers there are.
+        """Return the reason for which no order is run now, whatever workers there are.
 
         None if nothing is known to be wrong.
         """

@@ -61,7 +61,7 @@ def void_id(hold_id: str) -> str:
 
 
 def stripe(hold_id: str, stripes: int) -> int:
-    """Return which of `stripes` accounts (from 0) a hold credits, by a hash of its id.
+    """Return the number of the account, from 0 to `stripes` - 1, that a hold credits.
 
     A row that every settlement credits is a row that all of them wait for; a post must credit the
     account that its hold named, so the choice is made at the hold. The same on every machine.

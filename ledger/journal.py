@@ -163,7 +163,7 @@ def find_account(conn: Connection, account_id: str) -> Account:
 
 
 def refundable(conn: Connection, transfer: Transfer) -> int:
-    """Return how much of a transfer, in winston, can still be refunded."""
+    """Return the part of a transfer, in winston, that can still be refunded."""
     rows = fetch(
         conn, "SELECT refunded FROM ledger_refundable WHERE transfer_id = ?", (transfer.id,)
     )

@@ -77,15 +77,20 @@ class Accounts:
             AccountExists: the name is taken.
         """
         parse_account(name)
+        now_us, tried = self._clock_us(), False
 
         def step(connection: Connection) -> None:
+            nonlocal tried
             try:
                 self._ledger.create_account(connection, client_account(name), "client")
             except ledger.AccountExists:
+                if tried and account_sql.created_us(connection, name) == now_us:
+                    return  # it was committed, and nobody heard of it
                 raise AccountExists(name) from None
-            account_sql.add_account(connection, name, self._clock_us())
+            account_sql.add_account(connection, name, now_us)
+            tried = True
 
-        self._database.transact(step)
+        self._database.settle(step)
 
     def set_limits(
         self, name: str, *, max_open_orders: int | None, tokens_per_minute: int | None
@@ -102,7 +107,7 @@ class Accounts:
                 raise InvalidRequest(
                     f"{limit} must be a whole number from 0 to {MAX_LIMIT}, not {shown(value)}."
                 )
-        if not self._database.transact(
+        if not self._database.settle(
             lambda connection: account_sql.set_limits(
                 connection,
                 name,

@@ -139,9 +139,11 @@ class ApiKeys:
         def step(connection: Connection) -> None:
             if account_sql.standing(connection, account) is None:
                 raise AccountNotFound(account)
-            key_sql.add(connection, key)
+            # There already where a commit was lost on its way: its secret is shown all the same.
+            if key_sql.get(connection, key.id) != key:
+                key_sql.add(connection, key)
 
-        self._database.transact(step)
+        self._database.settle(step)
         return key, f"herd_{key.id}_{secret}"
 
     def list(
@@ -185,7 +187,7 @@ class ApiKeys:
                 found = replace(found, revoked_us=now_us)
             return found
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def recognise(self, text: str) -> ApiKey:
         """Return the key that a caller shows.

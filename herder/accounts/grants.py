@@ -28,6 +28,7 @@ from herder.db.database import Database
 from herder.domain.ids import new_uuid
 from herder.domain.parsing import parse_account, parse_amount
 from herder.domain.periods import Every, day_of, parse_every, start_us
+from herder.duties.turns import Turns
 from herder.errors import (
     AccountNotFound,
     GrantNotFound,
@@ -41,7 +42,7 @@ from herder.errors import (
 )
 from herder.store import accounts as account_sql
 from herder.store import grants as grant_sql
-from herder.store.grants import Grant
+from herder.store.grants import Due, Grant
 from ledger import Ledger, NewTransfer
 from workers.transport.event_log import EventLog
 
@@ -53,6 +54,9 @@ up, however many were missed."""
 
 RETRY_US = 3_600_000_000
 """The time between tries of what was set aside."""
+
+FIRST = Due(-(2**63), "")
+"""Stands before every grant that may be due."""
 
 MAX_NOTE_CHARS = 200
 _BROKEN = "Posting it failed with an internal error; the herder's log has it."
@@ -80,6 +84,8 @@ class Grants:
         self._new_id = new_id
         self._retry_us = 0
         self._retried = ""
+        self._stuck: set[str] = set()
+        self._turns: Turns[Due, Due] = Turns(FIRST, lambda grant: grant, clock_us)
 
     def create(
         self,
@@ -161,7 +167,7 @@ class Grants:
             return grant_sql.page(connection, account=account, after=last, limit=limit)
 
     def set_aside(self, *, limit: int) -> tuple[int, Sequence[Grant]]:
-        """Return how many grants are set aside, and the first of them.
+        """Return the number of grants that are set aside, and the first of them.
 
         Args:
             limit: how many of them to return at most.
@@ -185,7 +191,7 @@ class Grants:
                 raise GrantNotFound(grant_id)
             return found
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def post_due(self, limit: int = MAX_POSTED) -> int:
         """Post periods that have begun, the longest overdue first.
@@ -204,20 +210,28 @@ class Grants:
         """
         now_us = self._clock_us()
         with self._database.read() as connection:
-            due = grant_sql.due(connection, now_us, min(limit, MAX_POSTED))
+            most = min(limit, MAX_POSTED)
+            found = grant_sql.due(connection, now_us, self._turns.after, most)
         posted = self._retry_aside(now_us, limit)
+        due = self._turns.due(found)
+        self._stuck.clear()
+        posted += self._post_all([one.id for one in due], now_us)
+        self._turns.failed([one for one in due if one.id in self._stuck])
+        self._turns.turn(found, most)
+        return posted
+
+    def _post_all(self, due: Sequence[str], now_us: int) -> int:
+        """Post what is due of these together; where that fails, of each alone."""
         if not due:
-            return posted
+            return 0
         try:
-            return posted + self._database.transact(
-                partial(self._post_those, ids=due, now_us=now_us)
-            )
+            return self._database.transact(partial(self._post_those, ids=due, now_us=now_us))
         except (HerdUnavailable, SetupError):
             raise
         except Exception as error:  # noqa: BLE001 (each is tried again alone, and logged then)
             # One of them must not keep the others from theirs: each alone.
             _log.warning("grants_posted_alone", count=len(due), reason=type(error).__name__)
-        return posted + sum(self._post_alone(one, now_us) for one in due)
+        return sum(self._post_alone(one, now_us) for one in due)
 
     def _retry_aside(self, now_us: int, limit: int) -> int:
         """Try again what was set aside: all of it when a herder starts, and then each hour."""
@@ -247,11 +261,17 @@ class Grants:
         except Exception:  # noqa: BLE001 (logged with its trace, and shown to operators)
             why, ended = _BROKEN, False
             _log.exception("grant_set_aside", grant=grant_id)
-        self._database.transact(
-            partial(grant_sql.end, grant_id=grant_id, now_us=now_us, why=why[:1000])
-            if ended
-            else partial(grant_sql.set_aside, grant_id=grant_id, why=why)
-        )
+        try:
+            self._database.transact(
+                partial(grant_sql.end, grant_id=grant_id, now_us=now_us, why=why[:1000])
+                if ended
+                else partial(grant_sql.set_aside, grant_id=grant_id, why=why)
+            )
+        except (HerdUnavailable, SetupError):
+            raise
+        except Exception:  # noqa: BLE001 (logged with its trace; it is found again, and then waits)
+            self._stuck.add(grant_id)
+            _log.exception("grant_not_set_aside", grant=grant_id)
         return 0
 
     def _post_those(self, connection: Connection, ids: Iterable[str], now_us: int) -> int:
@@ -290,7 +310,7 @@ def _transfer(grant: Grant, label: str) -> NewTransfer:
 
 
 def _period(grant: Grant) -> Every:
-    """Return how long a grant's period is.
+    """Return the length of a grant's period.
 
     Raises:
         _NotPosted: this version knows no such period.

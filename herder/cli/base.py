@@ -279,7 +279,7 @@ def require_home() -> None:
 
 
 def _away_from_home() -> SetupError | None:
-    """Return what a command that needs the herder's machine says where another herder is named."""
+    """Return the refusal of a command that needs the herder's machine, if another is named."""
     named = "--url" if _named.get().url is not None else "HERD_URL"
     if named == "HERD_URL" and not os.environ.get("HERD_URL"):
         return None

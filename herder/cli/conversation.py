@@ -60,7 +60,7 @@ class Conversation:
 
 
 def too_long(error: HerdError) -> tuple[int, int] | None:
-    """Return how much there is and how much is taken, where an error says that it was too much.
+    """Return the size of a call and the largest that is taken, if an error says it was too large.
 
     The herd knows bytes and turns when it is asked; tokens are counted by the worker alone.
     """

@@ -89,12 +89,49 @@ def drain(
 ) -> None:
     """Tell a worker to accept no more orders, finish or hand back what it has, and exit."""
     with opened() as herd:
-        told = herd.drain(name)
+        told = herd.workers.drain(name)
     if json:
         print_json({"worker": name, "instances": told})
     else:
         which = "it" if len(told) == 1 else f"all {len(told)} of that name"
         say(f"Told {name} to drain ({which}); `herd worker list` shows when it is gone.")
+
+
+@app.command(epilog="Example: herd worker revoke gpu-1")
+def revoke(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The name that `herd worker add` gave it, or its key's id.",
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Revoke a worker's key for good: nothing it sends counts any more, and it is told to end.
+
+    What it is running goes to other workers once its lease has run out (HERD_LEASE_S), and only
+    the run that answers is charged. `herd worker drain` lets it finish first. `herd worker add`
+    with the same name creates a new key.
+    """
+    with opened() as herd:
+        revoked = herd.workers.revoke(name)
+        lease_s = herd.settings.lease_s
+    if json:
+        print_json({"worker": name, **asdict(revoked)})
+        return
+    say(f"Revoked {_count(len(revoked.keys), 'key')} of {name}.")
+    if revoked.instances:
+        say(
+            f"Told {_count(len(revoked.instances), 'process')} to end. "
+            f"{_count(revoked.running, 'running order')} will be dispatched again within about "
+            f"{lease_s} s, and nothing is charged for what it had generated."
+        )
+
+
+def _count(number: int, what: str) -> str:
+    plural = what + ("es" if what.endswith("s") else "s")
+    return f"{number} {what if number == 1 else plural}"
 
 
 @app.command(epilog="Example: herd worker check --model-path model.gguf --seconds 5")

@@ -81,8 +81,9 @@ class Order:
         order that has ended stays as it is.
 
         Raises:
-            HerdUnavailable: the herd does not answer. Beside the herder the cancellation is
-                remembered, and made when the database is back if this program still runs then.
+            HerdUnavailable: the herd does not answer. Where `order` is in its data, the
+                cancellation is remembered, and made when the herd is back if this program still
+                runs then.
         """
         return self._herd.cancel(self.id)
 

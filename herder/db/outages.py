@@ -24,7 +24,7 @@ class CommitUnknown(HerdUnavailable):
 
 
 def pause_s(tried: int) -> float:
-    """Return how long to wait before asking again, in seconds: longer each time.
+    """Return the pause before asking again, in seconds: longer each time.
 
     Args:
         tried: how often it was asked, at least once.
@@ -53,7 +53,7 @@ def giving_up(until_s: float | None) -> Iterator[None]:
 
 
 def give_up_s() -> float | None:
-    """Return when this thread gives up on the database, by `time.monotonic`; None: never."""
+    """Return the time at which this thread gives up, by `time.monotonic`; None: never."""
     return _give_up_s.get()
 
 

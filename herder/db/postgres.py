@@ -162,7 +162,7 @@ class Postgres:
 
 
 def _connect_args(url: URL, patience_s: int) -> dict[str, object]:
-    """Return how long to wait for a server that says nothing, unless the address itself says so."""
+    """Return the time limits of a connection, for those that the address does not set itself."""
     wanted: dict[str, object] = {
         "application_name": "llama-herder",
         "connect_timeout": max(2, patience_s),

@@ -52,7 +52,7 @@ class Meanings:
         self._password = str(url.password or "")
 
     def meaning(self, error: DBAPIError) -> HerdError | None:
-        """Return what is said in place of an error; None: what was asked cannot be done."""
+        """Return the herd's error in place of the driver's; None: what was asked cannot be done."""
         cause = error.orig
         state = getattr(cause, "sqlstate", None)
         if state in UNDONE:
@@ -96,7 +96,7 @@ class Meanings:
         return f'"{line[:MAX_QUOTED]}"'
 
     def _not_connected(self, error: DBAPIError) -> HerdError:
-        """Return why no connection came about: the server says no, or nothing at all."""
+        """Return the error of a connection that failed: the server says no, or nothing at all."""
         if isinstance(error, ProgrammingError):
             return SetupError("HERD_DATABASE_URL has an option that PostgreSQL does not know.")
         reason = str(error.orig)

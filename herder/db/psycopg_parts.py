@@ -14,7 +14,7 @@ from herder.db.outages import give_up_s
 
 
 def in_time(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what to connect with, by the time at which who asks gives up: the driver waits 2 s."""
+    """Return the options to connect with, bounded by the time at which the caller gives up."""
     until_s, ours_s = give_up_s(), given.get("connect_timeout")
     if until_s is None or not isinstance(ours_s, int):
         return given
@@ -60,7 +60,7 @@ def connection_type() -> type[Any]:
 
 @lru_cache(maxsize=1)
 def text_dumper() -> type[Any]:
-    """Return how strings are sent. A model may write a NUL, which PostgreSQL's text cannot hold."""
+    """Return the adapter of strings: a model may write a NUL, which PostgreSQL cannot hold."""
     from psycopg.types.string import StrDumperUnknown  # only where there is one
 
     class TextDumper(StrDumperUnknown):

@@ -164,7 +164,7 @@ def _translated() -> Iterator[None]:
 
 
 def _meaning(reason: str) -> HerdError | None:
-    """Return what SQLite's words mean for whoever asked; None: what was asked cannot be done."""
+    """Return the herd's error for SQLite's words; None: what was asked cannot be done."""
     if "no such table" in reason or "no such column" in reason:
         return SetupError(
             "The database has no tables of this version; `herd init` brings it up to date."

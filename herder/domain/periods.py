@@ -87,7 +87,7 @@ def day_of(at_us: int) -> date:
 
 
 def start_us(day: date) -> int:
-    """Return when a day begins, in microseconds since the epoch."""
+    """Return the beginning of a day, in microseconds since the epoch."""
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 

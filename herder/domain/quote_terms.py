@@ -69,7 +69,7 @@ def time_text(at_s: int) -> str:
 
 
 def expiry_s(now_us: int) -> int:
-    """Return when a quote that is given now expires, in whole seconds since the epoch."""
+    """Return the expiry of a quote that is given now, in whole seconds since the epoch."""
     return -(-now_us // 1_000_000) + QUOTE_S
 
 

@@ -53,7 +53,7 @@ def should_answer(said: Said, me: str, busy: bool, draw: int, chance: int) -> bo
 
 
 def cut(text: str) -> str:
-    """Return what it says of an answer.
+    """Return the part of an answer that it says.
 
     Its first line, up to STOP, without its own name before it.
     """

@@ -49,7 +49,7 @@ async def ride_out(ask: Callable[[], Awaitable[T]], *, within_s: float | None = 
 
 
 async def accept(
-    cancellations: Cancellations,
+    cancellations: Cancellations[Order],
     take: Callable[[], Order],
     *,
     has_key: bool,
@@ -83,7 +83,7 @@ async def accept(
 class _Taking:
     """An order that is being taken on a thread, which goes on when nobody waits for it any more."""
 
-    def __init__(self, cancellations: Cancellations, take: Callable[[], Order]) -> None:
+    def __init__(self, cancellations: Cancellations[Order], take: Callable[[], Order]) -> None:
         self._cancellations = cancellations
         self._take = take
         self._lock = threading.Lock()

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.binding import judge_attempt
 from herder.domain.order import Order, State
+from herder.herd.trusted_keys import REVOKED
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -101,7 +102,7 @@ class HeartbeatProcessor:
                 heard_s=herd_sql.heard_s(connection),
                 orders=order_sql.get_orders(connection, _named_orders(envelopes), lock=True),
             )
-            keys = herd_sql.live_keys(connection, herd_sql.WORKER)
+            kids = herd_sql.live_kids(connection, herd_sql.WORKER)
             for envelope in envelopes:
                 batch.at_us = min(envelope.at_us or batch.now_us, batch.now_us)
                 if isinstance(envelope.body, Marker):
@@ -110,7 +111,7 @@ class HeartbeatProcessor:
                     came_us = envelope.at_us or batch.now_us
                     if herd_sql.hear_mark(connection, envelope.body.number, came_us):
                         batch.heard_s = envelope.body.number
-                elif envelope.kid in keys:
+                elif envelope.kid in kids:
                     self._hear_worker(connection, batch, envelope, heard)
                 else:
                     self._hear_revoked(connection, envelope, heard)
@@ -145,9 +146,7 @@ class HeartbeatProcessor:
         worker = herd_sql.get_worker(connection, envelope.sender)
         # Who poses as another instance must not have that one sent away.
         if worker is None or worker.kid == envelope.kid:
-            heard.control.append(
-                (envelope.sender, Reject(reason="The key of this worker has been revoked."))
-            )
+            heard.control.append((envelope.sender, Reject(reason=REVOKED)))
 
     def _hear_worker(
         self, connection: Connection, batch: _Batch, envelope: Envelope, heard: HeartbeatResult

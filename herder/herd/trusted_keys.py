@@ -12,6 +12,8 @@ from herder.store import herd as herd_sql
 from workers.wire import PublicKey
 
 KEYS_FRESH_S = 1.0
+REVOKED = "The key of this worker has been revoked."
+"""The word to a worker whose key is believed no more; it ends with it."""
 _REVOKED = "revoked"
 
 

@@ -205,7 +205,7 @@ loglevel warning
 
 
 def redis_trouble(url: str) -> str | None:
-    """Return why a Redis does not answer; None if it does."""
+    """Return the reason for which a Redis does not answer; None if it does."""
     try:
         with connect(url) as client:
             client.ping()

@@ -174,7 +174,8 @@ def add_worker_key(
 ) -> Path:
     """Make the file that a worker joins with, and believe its key from now on.
 
-    It holds the worker's private key and the public keys of the herders.
+    It holds the worker's private key and the public keys of the herders. A file whose key was
+    revoked is replaced.
 
     Args:
         database: where the herders look keys up.
@@ -201,15 +202,29 @@ def add_worker_key(
         }
         if write_once(path, json.dumps(joined, indent=1) + "\n") and made is not None:
             made.append(f"worker's key {path}")
+    public = _public_key(path)
+    with database.write() as connection:
+        is_revoked = public.kid in herd_sql.revoked_keys(connection, herd_sql.WORKER)
+        if not is_revoked:
+            herd_sql.add_key(connection, herd_sql.WORKER, name, public, clock_us())
+    if is_revoked:
+        # Nobody is to join with it again: the name gets another.
+        path.unlink(missing_ok=True)
+        return add_worker_key(database, settings, name, made)
+    return path
+
+
+def _public_key(path: Path) -> PublicKey:
+    """Return the public half of the key in a worker's file.
+
+    Raises:
+        SetupError: the file cannot be read, or is not one.
+    """
     try:
-        public = PublicKey.from_jwk(
-            {k: v for k, v in json.loads(path.read_text())["worker"].items() if k != "d"}
-        )
+        jwk = json.loads(path.read_text())["worker"]
+        return PublicKey.from_jwk({name: value for name, value in jwk.items() if name != "d"})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, WireError):
         raise SetupError(f"The file {path} cannot be read as a worker's key.") from None
-    with database.write() as connection:
-        herd_sql.add_key(connection, herd_sql.WORKER, name, public, clock_us())
-    return path
 
 
 def add_worker(database: Database, settings: Settings, name: str) -> dict[str, str]:

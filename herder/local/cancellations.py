@@ -2,7 +2,8 @@
 
 A cancellation that the database was away for is remembered and made as soon as it can be, for as
 long as the program runs; whoever asked is told so, and what to type if the program ends before.
-A gateway has the orders of callers who have gone cancelled here, too.
+A gateway has the orders of callers who have gone cancelled here, too; and a program elsewhere, for
+which the gateway is what may be away (`herder.client.http.remote_herd`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from threading import Thread
+from typing import Generic, Protocol, TypeVar
 
 from herder.db.outages import giving_up, ride_out
-from herder.domain.order import Order
 from herder.errors import HerdError, HerdUnavailable, OrderNotFound, SetupError
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
@@ -24,6 +25,8 @@ _log = EventLog("herder.local.cancellations", lowered=True)
 
 PATIENCE_S = 5.0
 """The time that a caller waits for the database before the cancellation is remembered."""
+MAX_SIDE_BY_SIDE = 4
+"""Cancellations made side by side: fewer than a gateway has connections, so that it goes on."""
 MAX_REMEMBERED = 10_000
 LOOK_S = 1.0
 """The pause before a failed cancellation is tried again."""
@@ -35,11 +38,14 @@ LAST_S = 5.0
 _AWAY = (HerdUnavailable, SetupError)
 """Errors that say nothing of an order: the database is away, or cannot be used as it is."""
 
+Seen = TypeVar("Seen", covariant=True)
+"""An order as whoever cancels it sees it."""
 
-class Cancel(Protocol):
-    """Cancels an order; `herder.local.canceller.Canceller.cancel`."""
 
-    def __call__(self, order_id: str, *, account: str | None) -> Order:
+class Cancel(Protocol[Seen]):
+    """Cancels an order; `herder.local.canceller.Canceller.cancel`, or a call of a gateway."""
+
+    def __call__(self, order_id: str, *, account: str | None) -> Seen:
         """Cancel it, if it is this account's; None: anybody's."""
 
 
@@ -51,21 +57,29 @@ class _Asked:
     account: str | None
 
 
-class Cancellations:
+class Cancellations(Generic[Seen]):
     """Cancels orders, and remembers those that cannot be cancelled yet. Safe among threads.
 
     Args:
         cancel: cancels one, and may be called more than once for it.
+        behind: what may be away, as a sentence has it.
         clock_s: a clock that only rises, in seconds.
 
     Attributes:
         on_dropped: is called for each order that is not cancelled, for want of room or time.
     """
 
-    def __init__(self, cancel: Cancel, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cancel: Cancel[Seen],
+        clock_s: Callable[[], float] = time.monotonic,
+        *,
+        behind: str = "the database",
+    ) -> None:
         self.on_dropped: Callable[[], object] = lambda: None
         self._cancel = cancel
         self._clock_s = clock_s
+        self._behind = behind
         self._lock = threading.Lock()
         self._asked: dict[_Asked, float] = {}
         self._loop = Loop(
@@ -82,13 +96,13 @@ class Cancellations:
         """Orders that are still to be cancelled."""
         return len(self._asked)
 
-    def cancel(self, order_id: str, *, account: str | None = None) -> Order:
+    def cancel(self, order_id: str, *, account: str | None = None) -> Seen:
         """End an order.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
-            HerdUnavailable: the database was away for `PATIENCE_S`; where `order` is in its data,
-                the cancellation is remembered.
+            HerdUnavailable: the database, or the gateway, was away for `PATIENCE_S`; where `order`
+                is in its data, the cancellation is remembered.
         """
         try:
             return ride_out(
@@ -96,7 +110,9 @@ class Cancellations:
                 until_s=time.monotonic() + PATIENCE_S,
             )
         except HerdUnavailable as error:
-            later = "it is as soon as the database is back, if this program still runs then"
+            if error.data.get("order") == order_id:
+                raise  # a gateway that says so remembers it
+            later = f"it is as soon as {self._behind} is back, if this program still runs then"
             data = {"order": order_id}
             if not self.remember(order_id, account=account):
                 later, data = "it will not be", {}
@@ -143,17 +159,39 @@ class Cancellations:
             until_s: by `time.monotonic`: when to stop. None: with each, `PATIENCE_S` from then.
 
         Raises:
-            HerdUnavailable, SetupError: the database is still away, or an order's row is locked;
-                the rest stays remembered.
+            HerdUnavailable, SetupError: the database is still away; the rest stays remembered.
         """
         with self._lock:
             every = list(self._asked.items())
-        for asked, appears_s in every:
-            now_s = time.monotonic()
-            if until_s is not None and now_s > until_s:
+        for start in range(0, len(every), MAX_SIDE_BY_SIDE):
+            if until_s is not None and time.monotonic() > until_s:
                 return
-            with giving_up(now_s + PATIENCE_S if until_s is None else until_s):
-                self._make(asked, appears_s)
+            failed = self._make_some(every[start : start + MAX_SIDE_BY_SIDE], until_s)
+            # One that is locked keeps no other; where none can be made, all of it is away.
+            if len(failed) == len(every[start : start + MAX_SIDE_BY_SIDE]):
+                raise failed[0]
+
+    def _make_some(
+        self, some: list[tuple[_Asked, float]], until_s: float | None
+    ) -> list[HerdError]:
+        """Make some side by side; the errors of those for which the database is away."""
+        failed: list[HerdError] = []
+
+        def make(asked: _Asked, appears_s: float) -> None:
+            try:
+                with giving_up(time.monotonic() + PATIENCE_S if until_s is None else until_s):
+                    self._make(asked, appears_s)
+            except _AWAY as error:
+                failed.append(error)
+
+        # Daemons, as the loop's thread is: a program ends though its database is silent.
+        threads = [Thread(target=make, args=one, daemon=True) for one in some[1:]]
+        for thread in threads:
+            thread.start()
+        make(*some[0])
+        for thread in threads:
+            thread.join()
+        return failed
 
     def _make(self, asked: _Asked, appears_s: float) -> None:
         """Cancel one.

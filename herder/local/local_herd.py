@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Unpack
 
-from redis import RedisError
-
 from herder.accounts.accounts import Accounts, open_ledger, shown_entry
 from herder.accounts.api_keys import ApiKeys
 from herder.accounts.grants import Grants
@@ -23,10 +21,8 @@ from herder.domain.parsing import parse_bids
 from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import sign_receipt
 from herder.errors import (
-    HerdUnavailable,
     InvalidRequest,
     SetupError,
-    WorkerNotFound,
 )
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
@@ -38,6 +34,7 @@ from herder.local.cancellations import Cancellations
 from herder.local.canceller import Canceller
 from herder.local.readiness import obstacle
 from herder.local.topics import ended_topics
+from herder.local.workers import WorkerControl
 from herder.market.quotes import Quotes
 from herder.messages.handler import Messages, Taken
 from herder.messages.inbox import InboxChanges, InboxMessage, read_inbox
@@ -55,7 +52,7 @@ from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEn
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from workers.transport.streams import INBOX, RedisState, connect, open_streams
-from workers.wire import Drain, PublicKey, control_stream, seal
+from workers.wire import PublicKey
 
 
 class LocalHerd:
@@ -103,6 +100,7 @@ class LocalHerd:
         self._announced = Announcements(self._streams)
         self._nudger = Nudger(settings, self._streams, key)
         cancellation = Cancellation(self.database, books, settings, clock_us=clock_us)
+        self.workers = WorkerControl(self.database, self._streams, key, clock_us=clock_us)
         canceller = Canceller(cancellation, self._announced, self._nudger, key)
         self.cancellations = Cancellations(canceller.cancel)
         told = canceller.tell_resolved
@@ -226,7 +224,7 @@ class LocalHerd:
 
     @staticmethod
     def inbox_topic(account: str) -> str:
-        """Return what a reader of an account's messages gives to `watcher`.
+        """Return the topic under which a reader of an account's messages waits at `watcher`.
 
         A waiter may be woken for nothing. It has to be added before the inbox is read, and to read
         again each time.
@@ -331,31 +329,6 @@ class LocalHerd:
             order_id=order,
         )
 
-    def drain(self, name: str) -> list[str]:
-        """Have every worker of a name take no more, finish or hand back, and end.
-
-        Returns:
-            Their instances.
-
-        Raises:
-            WorkerNotFound: none of that name is here.
-            HerdUnavailable: Redis, over which they are told, is out of reach.
-        """
-        with self.database.read() as connection:
-            here = herd_sql.workers_here(connection)
-        told = [one.instance for one in here if one.name == name]
-        if not told:
-            raise WorkerNotFound(name, sorted({one.name for one in here}))
-        tokens = [
-            (one, seal(Drain(), self._key, sender="herder", audience=control_stream(one)))
-            for one in told
-        ]
-        try:
-            self._streams.add_controls(tokens)
-        except RedisError as error:
-            raise HerdUnavailable("Redis is out of reach; try again.") from error
-        return told
-
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end; errors as `OrderReader.result`."""
         return self._answers.result(order_id, timeout_s)
@@ -382,7 +355,7 @@ class LocalHerd:
         return self._streams.state()
 
     def obstacle(self) -> str | None:
-        """Return why no order is run at present, whatever workers there are."""
+        """Return the reason for which no order is run now, whatever workers there are."""
         return obstacle(self)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Looked(Protocol):
 
 
 def check(herd: Looked) -> dict[str, str]:
-    """Return what a herd needs to run an order: `ok` for each part, or what is wrong with it.
+    """Return the parts that a herd needs to run an order, each with `ok` or its fault.
 
     Anybody may be shown this: it names no address and no error of a server's.
 
@@ -117,7 +117,7 @@ def _broker_state(herd: Looked, redis: RedisState) -> RedisState:
 
 
 def obstacle(herd: Looked) -> str | None:
-    """Return why no order is run at present, whatever workers there are; None if nothing is known.
+    """Return the reason for which no order is run now, whatever workers there are, or None.
 
     Args:
         herd: the herd, over this program's connections.

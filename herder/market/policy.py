@@ -49,12 +49,17 @@ def set_rates(
     if fee_per_token is not None:
         fee_per_token = _rate("fee_per_token", fee_per_token, 0)
 
+    is_new: bool | None = None
+
     def step(connection: Connection) -> tuple[Model | None, bool]:
+        nonlocal is_new
         if default:
             model_sql.lock_policy(connection)
         known = model_sql.get_model(connection, model_name)
+        if is_new is None:  # the first try, which may have been committed unheard
+            is_new = known is None
         nothing = prompt_fee is None and fee_per_token is None and not default
-        if known is not None and nothing:
+        if not is_new and nothing:
             raise InvalidRequest(
                 f"Model {model_name} already exists; give prompt_fee, fee_per_token or both to "
                 "change it."
@@ -67,9 +72,9 @@ def set_rates(
         model_sql.put_model(connection, model_name, rates)
         if default:
             model_sql.set_default_model(connection, model_name)
-        return model_sql.get_model(connection, model_name), known is None
+        return model_sql.get_model(connection, model_name), is_new
 
-    model, new = database.transact(step)
+    model, new = database.settle(step)
     assert model is not None, "it was written in this transaction"
     return model, new
 
@@ -138,7 +143,7 @@ def set_policy(database: Database, **values: object) -> int:
         if "aging_s" in changed:
             model_sql.ask_for_ranking(connection)
 
-    database.transact(step)
+    database.settle(step)
     ranker = Ranker(database)
     try:
         while "aging_s" in changed and ranker.step():

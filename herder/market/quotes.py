@@ -45,7 +45,7 @@ class Quotes:
         self._far: dict[str, _CachedTail] = {}
 
     def quote(self, call: OrderRequest, bids: Sequence[int | Fraction] | None = None) -> Quote:
-        """Return what an order would need, pay and wait for, as it would stand now.
+        """Return the price, place and wait of an order as it would stand now.
 
         It binds for a minute.
 
@@ -220,7 +220,7 @@ class _Herd:
         return survey_sql.read(self._connection, self.model)
 
     def marks(self, now_us: int) -> Sequence[survey_sql.Mark] | None:
-        """Return how a book stood that is too long to be counted, if that was looked at lately."""
+        """Return the last survey of a book that is too long to be counted, if it is fresh."""
         found = self._survey
         return (
             None

@@ -31,6 +31,9 @@ from herder.store import book as book_sql
 from herder.store import models as model_sql
 from herder.store import survey as survey_sql
 from herder.store.steps import RankedRow
+from workers.transport.event_log import EventLog
+
+_log = EventLog("herder.market.ranking")
 
 MAX_AT_ONCE = 500
 """Orders that one transaction ranks at most: whoever submits waits for some hundredths of a
@@ -99,14 +102,16 @@ class Ranker:
                 return None
             aging_s = model_sql.read_policy(connection)[0].aging_s
             found = book_sql.to_rank(connection, seqs)
-        return [
-            RankedRow(
-                row.seq,
-                row.fee,
-                rank(row.fee, row.needed, aging_s=aging_s, submitted_us=row.submitted_us),
-            )
-            for row in found
-        ]
+        rows = []
+        for row in found:
+            try:
+                place = rank(row.fee, row.needed, aging_s=aging_s, submitted_us=row.submitted_us)
+            except (ArithmeticError, ValueError, TypeError) as error:
+                # It keeps the rank that it has: the others of its book would never be dispatched.
+                _log.error("order_not_ranked", seq=row.seq, reason=type(error).__name__)
+            else:
+                rows.append(RankedRow(row.seq, row.fee, place))
+        return rows
 
     def _next_book(self) -> _Book | None:
         """Return the next book to rank, seen as of one moment.

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.domain.order import Order, State
+from herder.duties.turns import Turns
 from herder.errors import OrderNotFound
 from herder.orders.closer import PIECE, Closer, is_about_an_order
 from herder.orders.closing import ClosingBatch, ClosingResult
@@ -44,6 +45,8 @@ class Cancellation:
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
         self._clock_us = clock_us
+        self._late: Turns[Order, tuple[int, int]] = Turns((-1, 0), _late_cursor, clock_us)
+        self._overdue: Turns[Order, int] = Turns(0, lambda order: order.seq, clock_us)
 
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:
         """End an order on its client's word. One that has ended stays as it is.
@@ -104,11 +107,16 @@ class Cancellation:
             limit: orders of each kind at most; `more` of the answer says whether there may be more.
         """
         with self._database.read() as connection:
-            late = book_sql.late(connection, self._clock_us(), limit)
-            overdue = book_sql.overdue(connection, herd_sql.heard_s(connection), limit)
-        ids = sorted({order.id for order in (*late, *overdue)})
+            late = book_sql.late(connection, self._clock_us(), self._late.after, limit)
+            heard_s = herd_sql.heard_s(connection)
+            overdue = book_sql.overdue(connection, heard_s, self._overdue.after, limit)
+        late_now, overdue_now = self._late.due(late), self._overdue.due(overdue)
+        ids = sorted({order.id for order in (*late_now, *overdue_now)})
         done = self._closer.close(ids, str, self._sweep)
-        done.more |= limit in (len(late), len(overdue))
+        self._late.failed([one for one in late_now if one.id in done.stuck])
+        self._overdue.failed([one for one in overdue_now if one.id in done.stuck])
+        done.more |= self._late.turn(late, limit)
+        done.more |= self._overdue.turn(overdue, limit)
         return done
 
     def _sweep(
@@ -132,6 +140,10 @@ class Cancellation:
             else:
                 continue  # something else ended it, or began it, a moment ago
             done.models.add(order.model)
+
+
+def _late_cursor(order: Order) -> tuple[int, int]:
+    return (order.start_by_us or 0, order.seq)
 
 
 def _is_late(order: Order, now_us: int) -> bool:

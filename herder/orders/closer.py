@@ -185,7 +185,7 @@ class Closer:
             if not is_about_an_order(another):
                 raise
             _log.error("order_not_set_aside", order=order_id, reason=why(another))
-            return ClosingResult()
+            return ClosingResult(stuck={order_id})
         _log.error("order_set_aside", order=order_id, reason=why(error))
         return done
 
@@ -208,7 +208,7 @@ def is_about_an_order(error: Exception) -> bool:
 
 
 def why(error: Exception) -> str:
-    """Return why an order could not be ended: a sentence for operators, without what was asked."""
+    """Return the reason for which an order could not be ended, for operators, without its text."""
     if isinstance(error, LedgerError):
         return f"The ledger refuses its end: {error}"
     if isinstance(error, SQLAlchemyError):

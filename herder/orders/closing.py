@@ -38,6 +38,7 @@ class ClosingResult:
         ended: orders that ended here.
         inboxes: accounts that were sent a message.
         models: models whose slots came free or whose book grew.
+        stuck: orders that could neither be ended nor set aside: they stay as they are.
         more: whether there was more to do than one piece of it.
     """
 
@@ -46,6 +47,7 @@ class ClosingResult:
     ended: list[str] = field(default_factory=list)
     inboxes: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
+    stuck: set[str] = field(default_factory=set)
     more: bool = False
 
     @property
@@ -60,6 +62,7 @@ class ClosingResult:
         self.ended += other.ended
         self.inboxes |= other.inboxes
         self.models |= other.models
+        self.stuck |= other.stuck
         self.more |= other.more
 
     def note(self, plan: ClosingBatch) -> None:

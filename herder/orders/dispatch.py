@@ -21,6 +21,7 @@ from herder.db.database import Database
 from herder.domain.order import Order, State
 from herder.domain.pricing import priority
 from herder.domain.receipts import decimal_text
+from herder.duties.turns import Turns
 from herder.orders.closer import Closer
 from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.settings import Settings
@@ -108,6 +109,7 @@ class Dispatcher:
         self._new_nonce = new_nonce
         self._lock = threading.Lock()
         self._published: set[int] = set()
+        self._unsent: Turns[Outgoing, int] = Turns(0, lambda message: message.row, clock_us)
 
     def dispatch(self, model: str, done: Dispatched | None = None) -> Dispatched:
         """Fill the free slots of a model.
@@ -160,8 +162,11 @@ class Dispatcher:
             book_sql.dispatch(connection, rows)
             attempts = [(order.id, order.attempt + 1) for order in chosen]
             outbox_sql.add(connection, attempts, now_us)
-            last = chosen[-1]
-            model_sql.set_last_multiplier(connection, model, last.fee, last.needed, now_us)
+            # An order that needs nothing has no multiplier: it fails, when its message is made.
+            priced = [order for order in chosen if order.needed > 0]
+            if priced:
+                last = priced[-1]
+                model_sql.set_last_multiplier(connection, model, last.fee, last.needed, now_us)
             order_sql.add_events(
                 connection,
                 "dispatched",
@@ -194,7 +199,7 @@ class Dispatcher:
             try:
                 request = order_sql.StoredRequest.from_text(message.stored)
                 tasks[message.row] = self._task(message.order, request)
-            except (WireError, ValueError, TypeError) as error:
+            except (WireError, ValueError, TypeError, ArithmeticError) as error:
                 failure = _unsendable(error)
                 _log.error("job_not_made", order=message.order.id, reason=failure.code)
                 unsendable.append((message.order, failure))
@@ -272,16 +277,21 @@ class Dispatcher:
         """
         with self._database.read() as connection:
             until_us = self._clock_us() - OUTBOX_GRACE_US
-            left = outbox_sql.pending(connection, until_us=until_us, limit=limit)
+            after = self._unsent.after
+            left = outbox_sql.pending(connection, until_us=until_us, after=after, limit=limit)
             with self._lock:
                 published = set(self._published)
             tidy = bool(published) or outbox_sql.is_old(connection, until_us)
-        unsendable = self._publish([message for message in left if message.row not in published])
+        due = [one for one in self._unsent.due(left) if one.row not in published]
+        unsendable = self._publish(due)
         done = self._give_up(unsendable)
+        hopeless = {order.id for order, _ in unsendable}
         with self._lock:
-            sent = any(message.row in self._published for message in left)
-        # A broker that is away is not asked again at once.
-        done.more |= len(left) == limit and (sent or bool(unsendable))
+            unsent = [one for one in due if one.row not in self._published]
+        self._unsent.failed([one for one in unsent if one.order.id in done.stuck])
+        if len(unsent) <= len(hopeless):
+            done.more |= self._unsent.turn(left, limit)
+        # Else the broker is away: it is not asked again at once, and then from here on.
         if tidy:
             cleared = self._some_published()
 

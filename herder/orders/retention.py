@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
+from typing import NamedTuple
 
 from herder.db.database import Database
 from herder.errors import InvalidRequest
@@ -53,10 +54,16 @@ def purge(
             f"older_than_days must be a whole number from 0 to {MAX_DAYS}, not {str(days)[:40]}."
         )
     before_us = None if days is None else now_us - days * DAY_US
-    deleted = 0
-    while found := _forget_texts(database, before_us, account, order_id, MAX_AT_ONCE):
-        deleted += found
-    while order_id is None and _forget_messages(database, before_us, account, MAX_AT_ONCE):
+    if order_id is not None:
+        return _forget_one(database, before_us, account, order_id)
+    deleted, after = 0, 0
+    while True:
+        piece = _forget_texts(database, after, before_us, account, MAX_AT_ONCE)
+        deleted += len(piece.gone)
+        if len(piece.old) < MAX_AT_ONCE:
+            break
+        after = piece.old[-1].seq
+    while _forget_messages(database, before_us, account, MAX_AT_ONCE):
         pass
     return deleted
 
@@ -91,12 +98,7 @@ class OldTexts:
             Whether there may be more.
         """
         before_us = self._clock_us() - self._days * DAY_US
-        with self._database.read() as connection:
-            found = order_sql.texts_after(connection, self._after, limit)
-        old = list(takewhile(lambda one: one.submitted_us < before_us, found))
-        gone = [one.id for one in old if one.has_text and (one.ended_us or before_us) < before_us]
-        if gone:
-            self._database.transact(partial(order_sql.delete_texts, ids=gone))
+        old, gone = _forget_texts(self._database, self._after, before_us, None, limit)
         if self._kept is None:
             kept = set(gone)
             self._kept = next((one.seq for one in old if one.has_text and one.id not in kept), None)
@@ -109,20 +111,48 @@ class OldTexts:
         return _forget_messages(self._database, before_us, None, limit) > 0
 
 
+class _Piece(NamedTuple):
+    """Orders that were looked at and are old enough, and the ids of those whose text is gone."""
+
+    old: list[order_sql.TextOf]
+    gone: list[str]
+
+
 def _forget_texts(
-    database: Database,
-    before_us: int | None,
-    account: str | None,
-    order_id: str | None,
-    limit: int,
-) -> int:
+    database: Database, after: int, before_us: int | None, account: str | None, limit: int
+) -> _Piece:
+    """Look at so many orders by number, from after one of them on, and forget what is old."""
     with database.read() as connection:
-        found = order_sql.ended_with_text(
-            connection, before_us=before_us, account=account, order_id=order_id, limit=limit
-        )
-    if found:
-        database.transact(partial(order_sql.delete_texts, ids=found))
-    return len(found)
+        found = order_sql.texts_after(connection, after, limit, account=account)
+    if before_us is None:
+        old = found
+    else:
+        old = list(takewhile(lambda one: one.submitted_us < before_us, found))
+    gone = [
+        one.id
+        for one in old
+        if one.has_text
+        and one.ended_us is not None
+        and (before_us is None or one.ended_us < before_us)
+    ]
+    if gone:
+        database.transact(partial(order_sql.delete_texts, ids=gone))
+    return _Piece(old, gone)
+
+
+def _forget_one(
+    database: Database, before_us: int | None, account: str | None, order_id: str
+) -> int:
+    """Forget the text of one order, if it is this account's and old enough; how many that were."""
+    with database.read() as connection:
+        order = order_sql.get_order(connection, order_id)
+        has_text = order_sql.get_answer(connection, order_id) is not None
+    if order is None or not has_text or order.ended_us is None:
+        return 0
+    if account not in (None, order.account) or order.ended_us >= (before_us or order.ended_us + 1):
+        return 0
+    database.transact(partial(order_sql.delete_texts, ids=[order_id]))
+    return 1
 
 
 def _forget_messages(

@@ -88,7 +88,7 @@ class SetAside:
         self._tell = tell
 
     def count(self) -> int:
-        """Return how many orders are set aside."""
+        """Return the number of orders that are set aside."""
         with self._database.read() as connection:
             return set_aside_sql.count(connection)
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.binding import judge_attempt
 from herder.domain.order import Order, State
+from herder.duties.turns import Turns
 from herder.orders.closer import PIECE, Closer
 from herder.orders.closing import ClosingBatch, ClosingResult
 from herder.settings import Settings
@@ -60,6 +61,7 @@ class Settlement:
         self._database = database
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
+        self._lapses: Turns[Order, int] = Turns(0, lambda order: order.seq, clock_us)
 
     def settle(self, answers: Sequence[ReceivedOutcome]) -> ClosingResult:
         """Settle all the outcomes that wait, in one transaction as a rule.
@@ -79,14 +81,13 @@ class Settlement:
     ) -> None:
         named = (one.outcome.order for one in answers)
         orders = order_sql.get_orders(connection, named, lock=True)
-        keys = herd_sql.live_keys(connection, herd_sql.WORKER)
-        known = {
-            instance: herd_sql.get_worker(connection, instance)
-            for instance in {one.instance for one in answers}
-        }
+        # Only whose it is counts here. What else stands in the rows of its worker and its key was
+        # judged when the signature was checked, and decides nothing about the money.
+        kids = herd_sql.live_kids(connection, herd_sql.WORKER)
+        known = herd_sql.signers(connection, (one.instance for one in answers))
         for answer in answers:
-            worker = known[answer.instance]
-            if answer.kid not in keys or worker is None or worker.kid != answer.kid:
+            worker = known.get(answer.instance)
+            if answer.kid not in kids or worker is None or worker.kid != answer.kid:
                 # Not confirmed: a worker that has yet to announce itself sends it again.
                 _log.warning("outcome_of_unknown_worker", instance=answer.instance)
                 continue
@@ -142,9 +143,12 @@ class Settlement:
             limit: orders at most; `more` of the answer says whether there may be more.
         """
         with self._database.read() as connection:
-            found = book_sql.lapsed(connection, herd_sql.heard_s(connection), limit)
-        done = self._closer.close(found, lambda one: one.id, self._lapse)
-        done.more |= len(found) == limit
+            heard_s = herd_sql.heard_s(connection)
+            found = book_sql.lapsed(connection, heard_s, self._lapses.after, limit)
+        due = self._lapses.due(found)
+        done = self._closer.close(due, lambda one: one.id, self._lapse)
+        self._lapses.failed([one for one in due if one.id in done.stuck])
+        done.more |= self._lapses.turn(found, limit)
         return done
 
     def _lapse(
@@ -200,7 +204,7 @@ def _too_many_dispatches(order: Order) -> Failure:
     )
 
 
-def _bound(order: Order, worker: herd_sql.Worker) -> Order:
+def _bound(order: Order, worker: herd_sql.Signer) -> Order:
     """Return the order as it is once its attempt is bound: an outcome may come before the claim."""
     if order.instance is not None:
         return order

@@ -64,6 +64,12 @@ def add_account(connection: Connection, name: str, now_us: int) -> None:
     connection.execute(insert(account).values(name=name, created_us=now_us))
 
 
+def created_us(connection: Connection, name: str) -> int | None:
+    """Return the time at which an account was opened, in microseconds since the epoch, or None."""
+    query = select(account.c.created_us).where(account.c.name == name)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def names(connection: Connection, after: str = "", limit: int | None = None) -> list[str]:
     """Names of accounts in their order.
 

@@ -208,9 +208,14 @@ _ANSWER = (
     .where(order_text.c.order_id == bindparam("which"))
     .values(answer=bindparam("text"))
 )
+# A sum, which no index has: else PostgreSQL might look for the few through all that have ended.
+_BY_SEQ = orders.c.seq + 0
 _LAPSED = (
     select(orders)
-    .where(IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"))
+    .where(
+        IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"), orders.c.seq > bindparam("after")
+    )
+    .order_by(_BY_SEQ)
     .limit(bindparam("limit"))
 )
 _OVERDUE = (
@@ -219,7 +224,9 @@ _OVERDUE = (
         IS_OUT,
         in_state(State.RUNNING),
         orders.c.overdue_heard_s < bindparam("heard_s"),
+        orders.c.seq > bindparam("after"),
     )
+    .order_by(_BY_SEQ)
     .limit(bindparam("limit"))
 )
 _LATE = (
@@ -228,8 +235,11 @@ _LATE = (
         MAY_EXPIRE,
         orders.c.start_by_us < bindparam("now_us"),
         orders.c.begun.is_(False),
+        # A range of the index: an OR of two conditions would be looked for through all of it.
+        orders.c.start_by_us >= bindparam("after_us"),
+        or_(orders.c.start_by_us > bindparam("after_us"), orders.c.seq > bindparam("after")),
     )
-    .order_by(orders.c.start_by_us)
+    .order_by(orders.c.start_by_us, orders.c.seq)
     .limit(bindparam("limit"))
 )
 _CALL_OFF = (
@@ -302,21 +312,35 @@ def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> No
         connection.execute(_ANSWER, values)
 
 
-def lapsed(connection: Connection, heard_s: int, limit: int) -> list[Order]:
-    """Orders that are out and whose claim or lease has run out on the listening clock."""
-    rows = connection.execute(_LAPSED, {"heard_s": heard_s, "limit": limit})
+def lapsed(connection: Connection, heard_s: int, after: int, limit: int) -> list[Order]:
+    """Orders that are out and whose claim or lease has run out on the listening clock.
+
+    By number, from after one of them on.
+    """
+    rows = connection.execute(_LAPSED, {"heard_s": heard_s, "after": after, "limit": limit})
     return [to_order(row) for row in rows]
 
 
-def overdue(connection: Connection, heard_s: int, limit: int) -> list[Order]:
-    """Orders that run beyond their limit, or were called off, and whose worker does not answer."""
-    rows = connection.execute(_OVERDUE, {"heard_s": heard_s, "limit": limit})
+def overdue(connection: Connection, heard_s: int, after: int, limit: int) -> list[Order]:
+    """Orders that run beyond their limit, or were called off, and whose worker does not answer.
+
+    By number, from after one of them on.
+    """
+    rows = connection.execute(_OVERDUE, {"heard_s": heard_s, "after": after, "limit": limit})
     return [to_order(row) for row in rows]
 
 
-def late(connection: Connection, now_us: int, limit: int) -> list[Order]:
-    """Orders that were to have begun by now, and have not."""
-    rows = connection.execute(_LATE, {"now_us": now_us, "limit": limit})
+def late(connection: Connection, now_us: int, after: tuple[int, int], limit: int) -> list[Order]:
+    """Orders that were to have begun by now, and have not, the longest overdue first.
+
+    Args:
+        connection: a transaction.
+        now_us: the time.
+        after: (`start_by_us`, number) of the order behind which to begin.
+        limit: how many at most.
+    """
+    values = {"now_us": now_us, "after_us": after[0], "after": after[1], "limit": limit}
+    rows = connection.execute(_LATE, values)
     return [to_order(row) for row in rows]
 
 

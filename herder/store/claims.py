@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Select, bindparam, false, func, or_, select, update
 
 from herder.db.tables import IS_PENDING, webhook_delivery, webhook_endpoint
 from herder.store.deliveries import COLUMNS, Delivery, to_delivery
@@ -48,8 +48,18 @@ _SINCE = (
     .where(IS_PENDING, webhook_delivery.c.endpoint == _WAITING.c.endpoint)
     .scalar_subquery()
 )
-_ENDPOINTS_DUE = select(_WAITING.c.endpoint, _SINCE.label("since_us")).where(
-    _WAITING.c.endpoint.is_not(None)
+# Without those of another herder's key: they stay due, and would be looked at again each time.
+_ENDPOINTS_DUE = (
+    select(_WAITING.c.endpoint, _SINCE.label("since_us"))
+    .outerjoin_from(_WAITING, webhook_endpoint, webhook_endpoint.c.id == _WAITING.c.endpoint)
+    .where(
+        _WAITING.c.endpoint.is_not(None),
+        or_(
+            webhook_endpoint.c.id.is_(None),
+            webhook_endpoint.c.enabled == false(),
+            webhook_endpoint.c.sealed_by == bindparam("kid"),
+        ),
+    )
 )
 _CLAIM = (
     update(webhook_delivery)
@@ -191,7 +201,8 @@ def _choose(
     if look(_DUE, {"limit": LOOKED_AT}) < LOOKED_AT or len(chosen) >= places.free:
         return chosen, dropped
     # The backlog of a few may hide all the others.
-    waiting = [row for row in connection.execute(_ENDPOINTS_DUE) if row.since_us <= now_us]
+    mine = {"kid": places.kid}
+    waiting = [row for row in connection.execute(_ENDPOINTS_DUE, mine) if row.since_us <= now_us]
     others = sorted((row.since_us, row.endpoint) for row in waiting)
     for _, endpoint in [one for one in others if one[1] not in looked_at][:LOOKED_AT]:
         if len(chosen) >= places.free:

@@ -131,7 +131,7 @@ def deliveries(
 
 
 def counts(connection: Connection, endpoint: str) -> dict[str, int]:
-    """Return how many messages to an endpoint stand where; for people, since it reads them all."""
+    """Return the number of messages to an endpoint by state; it reads them all."""
     rows = connection.execute(
         select(webhook_delivery.c.state, func.count())
         .where(webhook_delivery.c.endpoint == endpoint)

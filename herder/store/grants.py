@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
@@ -42,10 +43,18 @@ class Grant:
 
 _BY_ID = select(grants).where(grants.c.id == bindparam("which"))
 _LOCKED = _BY_ID.with_for_update()
-_BEGUN = select(grants.c.id).where(
+_BEGUN = select(grants.c.id, grants.c.next_us).where(
     grants.c.ended_us.is_(None), grants.c.next_us <= bindparam("now_us")
 )
-_DUE = _BEGUN.where(grants.c.failure.is_(None)).order_by(grants.c.next_us).limit(bindparam("limit"))
+_DUE = (
+    _BEGUN.where(
+        grants.c.failure.is_(None),
+        grants.c.next_us >= bindparam("after_us"),
+        or_(grants.c.next_us > bindparam("after_us"), grants.c.id > bindparam("after")),
+    )
+    .order_by(grants.c.next_us, grants.c.id)
+    .limit(bindparam("limit"))
+)
 _ASIDE = (
     _BEGUN.where(grants.c.failure.is_not(None), grants.c.id > bindparam("after"))
     .order_by(grants.c.id)
@@ -128,13 +137,26 @@ def page(
     return [_to_grant(row) for row in connection.execute(query)]
 
 
-def due(connection: Connection, now_us: int, limit: int) -> list[str]:
+class Due(NamedTuple):
+    """A grant that is due: when its next period begins, and its id."""
+
+    next_us: int
+    id: str
+
+
+def due(connection: Connection, now_us: int, after: Due, limit: int) -> list[Due]:
     """Grants that a period has begun for which was not posted, the longest overdue first.
 
     Without those that are set aside.
+
+    Args:
+        connection: a transaction.
+        now_us: the time.
+        after: the grant behind which to begin.
+        limit: how many at most.
     """
-    rows = connection.execute(_DUE, {"now_us": now_us, "limit": limit})
-    return [str(grant_id) for grant_id in rows.scalars()]
+    values = {"now_us": now_us, "after_us": after.next_us, "after": after.id, "limit": limit}
+    return [Due(row.next_us, row.id) for row in connection.execute(_DUE, values)]
 
 
 def aside(connection: Connection, now_us: int, after: str, limit: int) -> list[str]:
@@ -149,7 +171,7 @@ def all_aside(connection: Connection, limit: int) -> list[Grant]:
 
 
 def count_aside(connection: Connection) -> int:
-    """Return how many grants are set aside."""
+    """Return the number of grants that are set aside."""
     return int(connection.execute(_COUNT_ASIDE).scalar_one())
 
 

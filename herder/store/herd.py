@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from herder.db.tables import IS_OUT, clock, in_state, key, orders, worker
 from herder.domain.order import State
 from herder.store.upsert import insert_or
-from workers.wire import Announcement, PublicKey
+from workers.transport.event_log import EventLog
+from workers.wire import Announcement, PublicKey, WireError
+
+_log = EventLog("herder.store.herd")
 
 HERDER = "herder"
 WORKER = "worker"
@@ -68,7 +83,18 @@ _UNBOUND = select(func.count()).where(
 )
 
 
-def _to_worker(row: Row[Any]) -> Worker:
+_NUMBERS = ("slots", "context", "tokens_per_s", "beat", "strays", "heard_s", "joined_us", "seen_us")
+
+
+def _to_worker(row: Row[Any]) -> Worker | None:
+    """Return a row as the worker that it is; None, and a line in the log, where it is not one.
+
+    SQLite keeps words in a column of numbers. Nobody is to count with them, or all would stop.
+    """
+    wrong = [name for name in _NUMBERS if type(getattr(row, name)) is not int]
+    if wrong:
+        _log.error("worker_unreadable", instance=row.instance, columns=wrong)
+        return None
     return Worker(
         row.instance,
         row.kid,
@@ -91,23 +117,47 @@ def _to_worker(row: Row[Any]) -> Worker:
 def workers_here(connection: Connection, model: str | None = None) -> list[Worker]:
     """Return the workers that beat, of one model or of all."""
     if model is None:
-        return [_to_worker(row) for row in connection.execute(_HERE)]
-    return [_to_worker(row) for row in connection.execute(_HERE_OF, {"model": model})]
+        return _to_workers(connection.execute(_HERE))
+    return _to_workers(connection.execute(_HERE_OF, {"model": model}))
 
 
 def all_workers(connection: Connection) -> list[Worker]:
     """Return every worker instance that ever announced itself."""
-    return [_to_worker(row) for row in connection.execute(_WORKERS)]
+    return _to_workers(connection.execute(_WORKERS))
+
+
+def _to_workers(rows: Iterable[Row[Any]]) -> list[Worker]:
+    return [found for row in rows if (found := _to_worker(row)) is not None]
+
+
+class Signer(NamedTuple):
+    """The part of a worker that an order notes; `kid` is the key that it announced."""
+
+    instance: str
+    kid: str
+    name: str
+    weights: str
+
+
+_SIGNERS = select(worker.c.instance, worker.c.kid, worker.c.name, worker.c.weights).where(
+    worker.c.instance.in_(bindparam("which", expanding=True))
+)
+
+
+def signers(connection: Connection, instances: Iterable[str]) -> dict[str, Signer]:
+    """Return the names of worker instances for orders to note, whatever else their rows hold."""
+    rows = connection.execute(_SIGNERS, {"which": sorted(set(instances))})
+    return {row.instance: Signer._make(row) for row in rows}
 
 
 def get_worker(connection: Connection, instance: str) -> Worker | None:
-    """Return a worker instance, whatever its state."""
+    """Return a worker instance, whatever its state; None also where its row cannot be read."""
     row = connection.execute(_ONE, {"which": instance}).one_or_none()
     return None if row is None else _to_worker(row)
 
 
 def unclaimed(connection: Connection, model: str) -> int:
-    """Return how many orders of a model are out with nobody yet."""
+    """Return the number of a model's orders that are out with nobody yet."""
     return int(connection.execute(_UNBOUND, {"model": model}).scalar_one())
 
 
@@ -176,25 +226,56 @@ def add_key(connection: Connection, role: str, owner: str, public: PublicKey, no
     connection.execute(row.on_conflict_do_nothing(index_elements=[key.c.kid]))
 
 
-_LIVE_KEYS = select(key).where(key.c.role == bindparam("role"), key.c.revoked_us.is_(None))
+# As text: the database's driver would parse it, and one row that it cannot parse would be all.
+_KEYS = select(key.c.kid, cast(key.c.jwk, Text).label("jwk")).where(key.c.role == bindparam("role"))
+_LIVE_KEYS = _KEYS.where(key.c.revoked_us.is_(None))
+_REVOKED_KEYS = _KEYS.where(key.c.revoked_us.is_not(None))
+_LIVE_KIDS = select(key.c.kid).where(key.c.role == bindparam("role"), key.c.revoked_us.is_(None))
+
+
+def live_kids(connection: Connection, role: str) -> set[str]:
+    """Return the ids of the keys of a role that were not revoked.
+
+    For who has checked a signature, and looks again whether its key is still believed.
+    """
+    return set(connection.execute(_LIVE_KIDS, {"role": role}).scalars())
+
+
+def kids_of(connection: Connection, role: str, owner: str) -> list[str]:
+    """Return the ids of the live keys of a role that an owner has, or that has this id itself."""
+    mine = _LIVE_KIDS.where(or_(key.c.owner == owner, key.c.kid == owner)).order_by(key.c.kid)
+    return list(connection.execute(mine, {"role": role}).scalars())
+
+
+def key_owners(connection: Connection, role: str) -> list[str]:
+    """Return the names of the owners of a role's live keys."""
+    query = select(key.c.owner).where(key.c.role == role, key.c.revoked_us.is_(None)).distinct()
+    return list(connection.execute(query.order_by(key.c.owner)).scalars())
 
 
 def live_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
     """Return the keys of a role that were not revoked, by `kid`."""
-    rows = connection.execute(_LIVE_KEYS, {"role": role})
-    return {row.kid: _parsed(json.dumps(row.jwk)) for row in rows}
-
-
-@lru_cache(maxsize=1024)
-def _parsed(jwk: str) -> PublicKey:
-    """Return a key as it stands there: every transaction that believes one looks at all of them."""
-    return PublicKey.from_jwk(json.loads(jwk))
+    return _to_keys(connection.execute(_LIVE_KEYS, {"role": role}))
 
 
 def revoked_keys(connection: Connection, role: str) -> dict[str, PublicKey]:
     """Return the keys of a role that were believed once, by `kid`."""
-    query = select(key).where(key.c.role == role, key.c.revoked_us.is_not(None))
-    return {row.kid: _parsed(json.dumps(row.jwk)) for row in connection.execute(query)}
+    return _to_keys(connection.execute(_REVOKED_KEYS, {"role": role}))
+
+
+def _to_keys(rows: Iterable[Row[Any]]) -> dict[str, PublicKey]:
+    """Return keys by `kid`. One that cannot be read opens nothing, and keeps no other from it."""
+    return {row.kid: one for row in rows if (one := _parsed(row.kid, row.jwk)) is not None}
+
+
+@lru_cache(maxsize=1024)
+def _parsed(kid: str, jwk: str) -> PublicKey | None:
+    """Return a key as it stands there: every look at the keys is one at all of them."""
+    try:
+        return PublicKey.from_jwk(json.loads(jwk))
+    except (WireError, ValueError, TypeError, AttributeError, RecursionError):
+        _log.error("key_unreadable", kid=kid)
+        return None
 
 
 def revoke_key(connection: Connection, kid: str, now_us: int) -> bool:

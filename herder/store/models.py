@@ -83,7 +83,8 @@ def _to_model(row: Row[Any]) -> Model:
         row.name,
         Rates(row.prompt_fee, row.fee_per_token),
         row.context,
-        Fraction(row.last_fee, row.last_needed),
+        # One that needed nothing would be an endless bid, and every look at its model an error.
+        Fraction(row.last_fee, max(1, row.last_needed)),
         row.last_dispatch_us,
     )
 

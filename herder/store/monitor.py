@@ -93,7 +93,7 @@ def dispatched(connection: Connection, limit: int) -> list[str]:
 
 
 def count_out(connection: Connection) -> dict[tuple[str, str], int]:
-    """Return how many orders are out with the herd, by model and state."""
+    """Return the number of orders that are out with the herd, by model and state."""
     return {(model, state): int(count) for model, state, count in connection.execute(_OUT)}
 
 

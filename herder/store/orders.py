@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from herder.db.tables import event, order_text, orders
-from herder.domain.order import ENDED, STOPPED, Order, Prompt, State
+from herder.domain.order import STOPPED, Order, Prompt, State
 from herder.domain.pricing import Rates
 from herder.store.steps import NewOrder, Subject
 from workers.transport.event_log import EventLog
@@ -114,6 +114,15 @@ def field_of(error: ValidationError) -> str | None:
     return next((str(one) for one in where if isinstance(one, str)), None)
 
 
+def _rates(row: Row[Any]) -> Rates:
+    """Return the rates of an order; where they cannot be read, those that charge the least."""
+    try:
+        return Rates(row.prompt_fee, row.fee_per_token)
+    except (ValueError, TypeError):
+        _log.error("rates_unreadable", order=row.id)
+        return Rates(1, 0)
+
+
 def to_order(row: Row[Any]) -> Order:
     """Return a row of `orders` as the order that it is."""
     return Order(
@@ -125,7 +134,7 @@ def to_order(row: Row[Any]) -> Order:
         rank=row.rank,
         fee=row.fee,
         needed=row.needed,
-        rates=Rates(row.prompt_fee, row.fee_per_token),
+        rates=_rates(row),
         charge_unused=row.charge_unused,
         bid_factor=row.bid_factor,
         automatic=row.automatic,
@@ -281,40 +290,6 @@ def get_answer(connection: Connection, order_id: str) -> str | None:
     return None if row is None else str(row.answer or "")
 
 
-_WITH_TEXT = (
-    select(order_text.c.order_id)
-    .join(orders, orders.c.id == order_text.c.order_id)
-    .where(orders.c.state.in_(sorted(ENDED)))
-)
-
-
-def ended_with_text(
-    connection: Connection,
-    *,
-    before_us: int | None = None,
-    account: str | None = None,
-    order_id: str | None = None,
-    limit: int,
-) -> list[str]:
-    """Orders that ended and whose prompt and text are still here.
-
-    Args:
-        connection: a transaction.
-        before_us: only those that ended before; None for any.
-        account: only this account's.
-        order_id: only this one.
-        limit: how many at most.
-    """
-    query = _WITH_TEXT.limit(limit)
-    if before_us is not None:
-        query = query.where(orders.c.ended_us < before_us)
-    if account is not None:
-        query = query.where(orders.c.account == account)
-    if order_id is not None:
-        query = query.where(orders.c.id == order_id)
-    return [str(found) for found in connection.execute(query).scalars()]
-
-
 class TextOf(NamedTuple):
     """An order as who deletes old texts looks at it; `ended_us` is None before its end."""
 
@@ -340,9 +315,25 @@ _TEXTS_AFTER = (
 )
 
 
-def texts_after(connection: Connection, seq: int, limit: int) -> list[TextOf]:
-    """Return orders after one, in the order of their numbers, and whether they have a text."""
-    rows = connection.execute(_TEXTS_AFTER, {"after": seq, "limit": limit})
+_TEXTS_OF_AFTER = _TEXTS_AFTER.where(orders.c.account == bindparam("account"))
+
+
+def texts_after(
+    connection: Connection, seq: int, limit: int, *, account: str | None = None
+) -> list[TextOf]:
+    """Return orders after one, in the order of their numbers, and whether they have a text.
+
+    Args:
+        connection: a transaction.
+        seq: the number of the order behind which to begin.
+        limit: how many at most.
+        account: only this account's.
+    """
+    values = {"after": seq, "limit": limit}
+    if account is None:
+        rows = connection.execute(_TEXTS_AFTER, values)
+    else:
+        rows = connection.execute(_TEXTS_OF_AFTER, {**values, "account": account})
     return [TextOf._make(row) for row in rows]
 
 

@@ -19,7 +19,9 @@ _JOIN = (
     .where(outbox.c.attempt == orders.c.attempt, in_state(State.DISPATCHED))
     .order_by(outbox.c.seq)
 )
-_PENDING = _JOIN.where(outbox.c.created_us <= bindparam("until_us")).limit(bindparam("limit"))
+_PENDING = _JOIN.where(
+    outbox.c.created_us <= bindparam("until_us"), outbox.c.seq > bindparam("after")
+).limit(bindparam("limit"))
 _OF = _JOIN.where(outbox.c.order_id.in_(bindparam("ids", expanding=True)))
 _OLD = select(exists().where(outbox.c.created_us <= bindparam("until_us")))
 _DONE = delete(outbox).where(outbox.c.seq.in_(bindparam("seqs", expanding=True)))
@@ -57,9 +59,17 @@ class Outgoing(NamedTuple):
     stored: str | None
 
 
-def pending(connection: Connection, *, until_us: int, limit: int) -> list[Outgoing]:
-    """Messages that are to be published and that nobody published yet: those still of use."""
-    return _outgoing(connection.execute(_PENDING, {"until_us": until_us, "limit": limit}))
+def pending(connection: Connection, *, until_us: int, after: int, limit: int) -> list[Outgoing]:
+    """Messages that are to be published and that nobody published yet: those still of use.
+
+    Args:
+        connection: a transaction.
+        until_us: only those that were noted by then.
+        after: the number of the row behind which to begin.
+        limit: how many at most.
+    """
+    values = {"until_us": until_us, "after": after, "limit": limit}
+    return _outgoing(connection.execute(_PENDING, values))
 
 
 def of_orders(connection: Connection, ids: Sequence[str]) -> list[Outgoing]:

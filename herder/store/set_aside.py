@@ -88,7 +88,7 @@ def remove(connection: Connection, order_id: str) -> None:
 
 
 def find(connection: Connection, order: Order) -> Aside | None:
-    """Return how an order was set aside; None if it is not."""
+    """Return the record of an order that is set aside; None if it is not."""
     row = connection.execute(_ONE, {"which": order.id}).one_or_none()
     return None if row is None else _to_aside(row, order)
 
@@ -102,7 +102,7 @@ def page(connection: Connection, after: str, limit: int) -> list[Aside]:
 
 
 def count(connection: Connection) -> int:
-    """Return how many orders are set aside."""
+    """Return the number of orders that are set aside."""
     return int(connection.execute(_COUNT).scalar_one())
 
 

@@ -90,7 +90,7 @@ _AT = select(survey.c.at_us).where(survey.c.model == bindparam("model"))
 
 
 def surveyed_us(connection: Connection, model: str) -> int | None:
-    """Return when a model's book was counted last; None if it is not kept."""
+    """Return the time at which a model's book was counted last; None if it is not kept."""
     at_us = connection.execute(_AT, {"model": model}).scalar_one_or_none()
     return None if at_us is None else int(at_us)
 

@@ -183,7 +183,7 @@ class Deliverer:
         return self._read_claimed(by, seqs) if seqs else []
 
     def _places(self, replies: list[tuple[_Claimed, Reply]]) -> Places:
-        """Return how many may be sent now, once these replies are written down."""
+        """Return the places for messages that may be sent once these replies are written down."""
         under_way = Counter(self._under_way)
         under_way.subtract(done.endpoint.id for done, _ in replies)
         free = 0 if self._stopping.is_set() else self._limits.at_once - under_way.total()

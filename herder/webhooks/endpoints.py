@@ -99,6 +99,8 @@ class Webhooks:
         def step(connection: Connection) -> None:
             if account_sql.standing(connection, account, lock=True) is None:
                 raise AccountNotFound(account)
+            if webhook_sql.get_endpoint(connection, which) == endpoint:
+                return  # it was committed, and nobody heard of it
             if len(webhook_sql.endpoints(connection, account)) >= MAX_ENDPOINTS:
                 raise InvalidWebhook(
                     f"Account {account!r} already has {MAX_ENDPOINTS} webhooks, the most allowed; "
@@ -106,7 +108,7 @@ class Webhooks:
                 )
             webhook_sql.add_endpoint(connection, endpoint)
 
-        self._database.transact(step)
+        self._database.settle(step)
         return endpoint, secret
 
     def list(self, account: str | None = None) -> list[Endpoint]:
@@ -138,14 +140,17 @@ class Webhooks:
             WebhookNotFound: as `get`.
         """
         secret = new_secret(self._draw)
+        sealed = self._sealer.seal(secret, which)
 
         def step(connection: Connection) -> Endpoint:
             had = endpoint_of(connection, which, account, lock=True)
+            if had.secret == sealed:
+                return had  # it was committed, and nobody heard of it
             # What another key sealed, this one cannot open, nor any herder that has only this one.
             keeps = had.sealed_by == self._sealer.kid and self._overlap_us > 0
             changed = replace(
                 had,
-                secret=self._sealer.seal(secret, which),
+                secret=sealed,
                 sealed_by=self._sealer.kid,
                 old_secret=had.secret if keeps else None,
                 old_until_us=self._clock_us() + self._overlap_us if keeps else None,
@@ -153,7 +158,7 @@ class Webhooks:
             webhook_sql.replace_secret(connection, changed)
             return changed
 
-        return self._database.transact(step), secret
+        return self._database.settle(step), secret
 
     def disable(self, which: str, *, account: str | None = None) -> Endpoint:
         """Send nothing there any more, until it is enabled: what ends meanwhile is not queued.
@@ -167,7 +172,7 @@ class Webhooks:
             webhook_sql.disable_endpoint(connection, which, "asked")
             return replace(found, enabled=False, why="asked")
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def enable(self, which: str, *, account: str | None = None) -> Endpoint:
         """Send there again.
@@ -181,7 +186,7 @@ class Webhooks:
             webhook_sql.enable_endpoint(connection, which)
             return replace(found, enabled=True, why=None, failing_since_us=None)
 
-        return self._database.transact(step)
+        return self._database.settle(step)
 
     def delete(self, which: str, *, account: str | None = None) -> Endpoint:
         """Forget an endpoint, and all that was to be sent there.
@@ -189,13 +194,17 @@ class Webhooks:
         Raises:
             WebhookNotFound: as `get`.
         """
+        seen: Endpoint | None = None
 
         def step(connection: Connection) -> Endpoint:
-            found = endpoint_of(connection, which, account, lock=True)
+            nonlocal seen
+            if seen is not None and webhook_sql.get_endpoint(connection, which) is None:
+                return seen  # it was committed, and nobody heard of it
+            seen = endpoint_of(connection, which, account, lock=True)
             webhook_sql.delete_endpoint(connection, which)
-            return found
+            return seen
 
-        deleted = self._database.transact(step)
+        deleted = self._database.settle(step)
         while True:
             with self._database.read() as connection:
                 found = delivery_sql.of_endpoint(connection, which, MAX_AT_ONCE)
@@ -205,7 +214,7 @@ class Webhooks:
             def forget(connection: Connection, found: list[int] = found) -> None:
                 delivery_sql.forget(connection, found)
 
-            self._database.transact(forget)
+            self._database.settle(forget)
 
 
 def _parse_types(types: Iterable[str] | None) -> tuple[str, ...]:

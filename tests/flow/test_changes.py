@@ -76,7 +76,7 @@ def test_a_drained_worker_ends_and_another_goes_on(herd):
     worker = herd.start_worker(HERD_STUB_STEP_MS="30", HERD_GRACE_S="0")
     order = herd.submit("Tell me everything.", 60)
     herd.running(order, worker)
-    assert len(herd.client.drain(worker.name)) == 1
+    assert len(herd.client.workers.drain(worker.name)) == 1
     assert worker.ended() == 0
     herd.start_worker()
     assert order.result(timeout=60).receipt.state == "completed"

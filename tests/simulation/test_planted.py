@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +21,10 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import outbox as outbox_sql
 from ledger import Ledger
+from tests.simulation import planting
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.herder import Parts
-from tests.simulation.planting import found, often
+from tests.simulation.planting import found, often, reached
 from tests.simulation.truth import Truth
 from tests.simulation.world import World
 from workers.wire import Confirm
@@ -38,6 +40,8 @@ def test_a_settlement_without_the_binding(monkeypatch):
 
     def trusting(order, held, instance):
         if order is not None and order.attempt_open:
+            if order.instance not in (None, instance):
+                reached()
             order = replace(order, instance=instance)
         return judge_attempt(order, held, instance)
 
@@ -55,6 +59,7 @@ class _LaterHold(Ledger):
         self.waiting: list[tuple[Any, ...]] = []
 
     def hold(self, conn: Any, *asked: Any, **more: Any) -> Any:  # noqa: ARG002
+        reached()
         self.waiting.append((asked, more))
 
 
@@ -80,6 +85,7 @@ class PublishesFirst(Dispatcher):
 
         def hasty(connection, ids):
             messages = of(connection, ids)
+            reached()
             self._publish(messages)
             return messages
 
@@ -100,6 +106,7 @@ def test_a_dispatch_that_does_not_raise_the_attempt(monkeypatch):
     def same_again(connection, steps):
         dispatch(connection, steps)
         for step in steps:
+            reached()
             connection.execute(
                 text("UPDATE orders SET attempt = attempt - 1 WHERE seq = :seq AND attempt > 1"),
                 {"seq": step.seq},
@@ -110,7 +117,9 @@ def test_a_dispatch_that_does_not_raise_the_attempt(monkeypatch):
 
 
 class CountsTwice(Dispatcher):
-    def _room(self, workers, unclaimed):  # noqa: ARG002 (the fault)
+    def _room(self, workers, unclaimed):
+        if unclaimed:
+            reached()
         return super()._room(workers, 0)
 
 
@@ -123,7 +132,7 @@ class _KeepsHolds(Ledger):
         super().__init__(books._clock, books.outside)
 
     def void_many(self, conn: Any, hold_ids: Any) -> Any:  # noqa: ARG002 (the fault)
-        return None
+        reached()
 
 
 class KeepsOldHold(OrderIntake):
@@ -142,6 +151,7 @@ def test_a_rebid_that_keeps_the_old_hold():
 
 class ConfirmsFirst(Service):
     def _settle(self, answers):
+        reached()
         self._announcer.control(
             [(one.instance, Confirm(held=(one.outcome.held,))) for one in answers],
         )
@@ -160,6 +170,7 @@ class CountsWithoutListening(HeartbeatProcessor):
     def mark(self):
         number = super().mark()
         if number is not None:
+            reached()
             with self._database.write() as connection:
                 herd_sql.hear_mark(connection, number, self.time.now_us)
         return number
@@ -181,6 +192,8 @@ class ChargesTheStream(Settlement):
     def _streamed(self, answer):
         outcome = answer.outcome
         count = self.truth.streamed.get((outcome.order, outcome.attempt), outcome.generated)
+        if count != outcome.generated:
+            reached()
         return replace(answer, outcome=outcome.model_copy(update={"generated": count}))
 
 
@@ -195,9 +208,10 @@ def test_a_better_order_that_is_skipped(monkeypatch):
     best = book_sql.best
 
     def second_best(connection, model, limit, now_us):
-        return best(connection, model, limit + 1, now_us)[1:] or best(
-            connection, model, limit, now_us
-        )
+        behind = best(connection, model, limit + 1, now_us)[1:]
+        if behind:
+            reached()
+        return behind or best(connection, model, limit, now_us)
 
     monkeypatch.setattr(book_sql, "best", second_best)
     assert found() == "order"
@@ -210,6 +224,8 @@ def test_a_quote_whose_rates_are_forgotten(monkeypatch):
     price = order_price_module.price
 
     def forgetful(connection, call, now_us):
+        if call.quote is not None:
+            reached()
         return price(connection, replace(call, quote=None), now_us)
 
     monkeypatch.setattr(intake_module, "price", forgetful)
@@ -220,7 +236,23 @@ def test_a_quote_that_holds_for_ever(monkeypatch):
     require = order_price_module.require_quoted
 
     def patient(terms, *, now_us, **order):
+        if now_us:
+            reached()
         require(terms, now_us=0, **order)
 
     monkeypatch.setattr(order_price_module, "require_quoted", patient)
     assert found() in ("price", "quote")
+
+
+# The planting itself
+
+
+def test_a_fault_that_is_planted_where_nobody_comes_by_is_told(monkeypatch):
+    monkeypatch.setattr(planting, "SEEDS", range(1, 2))
+    monkeypatch.setattr(planting, "ORDERS", 5)
+    with pytest.raises(AssertionError, match="never reached"):
+        found()
+    broken = SimpleNamespace(rule="charge", what="a word", events=1)
+    monkeypatch.setattr(planting, "run_seed", lambda *_, **__: broken)
+    with pytest.raises(AssertionError, match="without the planted fault"):
+        found()

@@ -21,7 +21,7 @@ from herder.store import book as book_sql
 from herder.store import orders as order_sql
 from herder.webhooks import events
 from tests.simulation.herder import Parts
-from tests.simulation.planting import found, often
+from tests.simulation.planting import found, often, reached
 from workers.wire import Outcome
 
 
@@ -36,6 +36,7 @@ def charging(when: Callable[[Any], bool]) -> type[ClosingBatch]:
     class Charges(ClosingBatch):
         def end(self, order, state, now_us, outcome, failure=None):
             if outcome is None and state is not State.FAILED and when(order):
+                reached()
                 outcome = Outcome.model_construct(
                     order=order.id,
                     attempt=order.attempt,
@@ -68,12 +69,14 @@ def test_an_expiry_that_ends_an_order_that_was_begun(monkeypatch):
     def late(order, now_us):
         return order.start_by_us is not None and order.start_by_us < now_us and order.waits
 
-    def all_late(connection, now_us, limit):
+    def all_late(connection, now_us, after, limit):
         rows = connection.execute(
             text("SELECT id FROM orders WHERE state = 'queued' AND start_by_us < :now"),
             {"now": now_us},
         )
         found = order_sql.get_orders(connection, [row.id for row in rows])
+        if any(order.begun for order in found.values()):
+            reached()
         return list(found.values())[:limit]
 
     monkeypatch.setattr(cancellation_module, "_is_late", late)
@@ -82,7 +85,7 @@ def test_an_expiry_that_ends_an_order_that_was_begun(monkeypatch):
 
 
 def test_a_call_off_that_is_forgotten(monkeypatch):
-    monkeypatch.setattr(book_sql, "call_off", lambda *_: None)
+    monkeypatch.setattr(book_sql, "call_off", lambda *_: reached())
     assert found() == "cancel"
 
 
@@ -90,6 +93,8 @@ def test_a_call_off_that_a_lapse_forgets(monkeypatch):
     give_up = Settlement._give_up
 
     def forgetful(self, connection, plan, order, now_us):
+        if order.call_off is not None:
+            reached()
         give_up(self, connection, plan, replace(order, call_off=None), now_us)
 
     monkeypatch.setattr(Settlement, "_give_up", forgetful)
@@ -102,6 +107,7 @@ class EndsTooEarly(Cancellation):
     def cancel(self, order_id, *, account=None):
         order = super().cancel(order_id, account=account)
         if order.state is State.RUNNING:
+            reached()
             with self._database.write() as connection:
                 plan = ClosingBatch()
                 order = plan.end(order, State.CANCELLED, self._clock_us(), None)
@@ -114,7 +120,9 @@ def test_a_cancelled_order_that_does_not_wait_for_its_worker():
 
 
 class Anybodys(Cancellation):
-    def cancel(self, order_id, *, account=None):  # noqa: ARG002 (the fault)
+    def cancel(self, order_id, *, account=None):
+        if account is not None:
+            reached()
         return super().cancel(order_id)
 
 
@@ -131,6 +139,7 @@ def test_a_late_answer_that_counts_after_its_order_was_sent_out_again(monkeypatc
 
     def forgiving(order, held, instance):
         if order is not None and order.attempt_open and held.attempt < order.attempt:
+            reached()
             return "current"
         return judge_attempt(order, held, instance)
 
@@ -144,6 +153,7 @@ def test_a_late_answer_that_is_lost(monkeypatch):
 
     def impatient(order, held, instance):
         if order is not None and order.state is State.QUEUED:
+            reached()
             return "void"
         return judge_attempt(order, held, instance)
 
@@ -152,13 +162,17 @@ def test_a_late_answer_that_is_lost(monkeypatch):
 
 
 def test_a_purge_of_what_still_runs(monkeypatch):
-    ended = order_sql.ended_with_text
+    texts_after = order_sql.texts_after
 
-    def too_many(connection, **asked):
+    def too_many(connection, *asked, **more):
         rows = connection.execute(text("SELECT id FROM orders WHERE state = 'running'"))
-        return [*ended(connection, **asked), *(row.id for row in rows)]
+        running = {row.id for row in rows}
+        found = texts_after(connection, *asked, **more)
+        if running & {one.id for one in found}:
+            reached()
+        return [one._replace(ended_us=0) if one.id in running else one for one in found]
 
-    monkeypatch.setattr(order_sql, "ended_with_text", too_many)
+    monkeypatch.setattr(order_sql, "texts_after", too_many)
     assert found() == "purge"
 
 
@@ -166,7 +180,7 @@ def test_a_purge_of_what_still_runs(monkeypatch):
 
 
 def test_a_closing_batch_that_tells_nobody(monkeypatch):
-    monkeypatch.setattr(events, "queue_ends", lambda *_: None)
+    monkeypatch.setattr(events, "queue_ends", lambda _, ended, __: ended and reached())
     assert found() == "webhooks"
 
 
@@ -174,6 +188,8 @@ def test_a_closing_batch_that_tells_of_failures_and_cancellations_alone(monkeypa
     queue_ends = events.queue_ends
 
     def most(connection, ended, now_us):
+        if any(one.charged for one in ended):
+            reached()
         queue_ends(connection, [one for one in ended if one.charged == 0], now_us)
 
     monkeypatch.setattr(events, "queue_ends", most)
@@ -181,7 +197,7 @@ def test_a_closing_batch_that_tells_of_failures_and_cancellations_alone(monkeypa
 
 
 def test_an_answer_that_is_forgotten(monkeypatch):
-    monkeypatch.setattr(closing_module, "deliver", lambda *_: None)
+    monkeypatch.setattr(closing_module, "deliver", lambda _, letters, __: letters and reached())
     assert found() == "answer"
 
 
@@ -190,6 +206,8 @@ def test_an_answer_in_a_transaction_of_its_own(monkeypatch):
 
     def later(connection, letters, now_us):
         deliver(connection, late, now_us)
+        if letters:
+            reached()
         late[:] = letters
 
     monkeypatch.setattr(closing_module, "deliver", later)

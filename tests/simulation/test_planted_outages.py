@@ -12,7 +12,7 @@ from herder.errors import HerdUnavailable
 from herder.orders.intake import OrderIntake
 from herder.orders.reader import OrderReader
 from tests.simulation.herder import Parts
-from tests.simulation.planting import found, often
+from tests.simulation.planting import found, often, reached
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,15 @@ class TakesAnew(OrderIntake):
     """Draws another id for each try: one that was made and not heard of is there as well."""
 
     def submit(self, call):
-        return self._database.settle(lambda connection: self.take(connection, self._new_id(), call))
+        drawn = []
+
+        def anew(connection):
+            if drawn:
+                reached()
+            drawn.append(self._new_id())
+            return self.take(connection, drawn[-1], call)
+
+        return self._database.settle(anew)
 
 
 def test_a_call_that_is_taken_anew_when_its_commit_was_cut_off():
@@ -36,6 +44,7 @@ def test_a_cut_off_commit_that_counts_as_not_made(monkeypatch):
         try:
             return database.transact(step)
         except CommitUnknown as error:
+            reached()
             raise HerdUnavailable(error.message) from error
 
     monkeypatch.setattr(Database, "settle", hasty)
@@ -48,6 +57,7 @@ def test_a_wait_that_tells_another_charge(monkeypatch):
 
     def wrong(answers, order_id):
         result = answer(answers, order_id)
+        reached()
         return replace(result, receipt=replace(result.receipt, charged=result.receipt.charged + 1))
 
     monkeypatch.setattr(OrderReader, "answer", wrong)

@@ -224,3 +224,9 @@ def test_the_docstring_of_a_constant_or_field_is_no_riddle():
 
 def test_the_docstring_of_a_function_begins_with_a_verb():
     assert [where for where, said in described() if NO_VERB.match(said)] == []
+
+
+def test_the_docstring_of_a_function_returns_a_thing_and_no_question():
+    """ "Return the number of", where the verb had only been put before the question."""
+    question = re.compile(r"Return (how|why|what|who|whom|whose|which|when|where)\b")
+    assert [(where, said) for where, said in described() if question.match(said)] == []

@@ -280,7 +280,7 @@ class Engine:
         return bool(self._inbox) or any(self._held.get(key) is not None for key in self._off)
 
     def _nap_s(self) -> float | None:
-        """Return how long to sleep while there is nothing to compute.
+        """Return the seconds to sleep while there is nothing to compute.
 
         For ever, or to a drain's end.
         """

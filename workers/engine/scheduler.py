@@ -302,7 +302,7 @@ class Scheduler:
                     self._drop(prefix)
 
     def _worth_keeping(self, seq: Seq) -> int:
-        """Return how much of an ended sequence should stay in the cache for others."""
+        """Return the part of an ended sequence that should stay in the cache for others."""
         if not self.max_prefixes:
             return 0
         length = seq.computed if seq.continues else seq.shared

@@ -56,7 +56,7 @@ class Seq:
         return self.remaining == 1 and len(self.tokens) > self.prompt
 
     def common(self, other: Resident) -> int:
-        """Return how many tokens its prompt and the other's begin with in common.
+        """Return the number of tokens with which its prompt and the other's begin in common.
 
         Worked out once.
         """

@@ -60,7 +60,7 @@ class LlamaOptions:
 
 
 def llama_options(settings: WorkerSettings) -> LlamaOptions:
-    """Return how the settings of a worker have its model loaded."""
+    """Return the options with which a worker's settings have its model loaded."""
     return LlamaOptions(
         path=Path(settings.model_path),
         slots=settings.slots,

@@ -49,7 +49,7 @@ class CommandLine:
 
 
 def typed_command_line() -> CommandLine | None:
-    """Return what was typed, if Celery's command loads the app just now; else None."""
+    """Return the words that were typed, if Celery's command loads the app just now; else None."""
     context = click.get_current_context(silent=True)
     module = sys.modules.get("celery.bin.celery")
     if context is None or module is None or context.find_root().command is not module.celery:

@@ -119,7 +119,7 @@ class Launch:
 
 
 def launched(role: Role) -> Launch:
-    """Return how this process was started; from here on, its help says what options do here."""
+    """Return the line that started this process; its help says from now on what options do."""
     line = typed_command_line()
     if line is not None and line.command == "worker":
         from celery.bin.worker import worker

@@ -109,7 +109,7 @@ _VARIABLES = {
 def refusal(
     line: CommandLine, environment: Mapping[str, str], role: Role, broker: str
 ) -> str | None:
-    """Return why a process may not start as it was asked to; None if it may.
+    """Return the reason for which a process may not start as it was asked to; None if it may.
 
     Args:
         line: what was typed.
@@ -216,7 +216,7 @@ _FITS: dict[str, tuple[Callable[[str], bool], str]] = {
 
 
 def named(value: str) -> str:
-    """Return what `-n` names a process: its host in the place of %h, and as it is without an `@`.
+    """Return the name that `-n` gives a process: its host for %h, and as it is without an `@`.
 
     Raises:
         ValueError: it holds a format that Celery does not know.

@@ -46,7 +46,7 @@ TOLD = {
 
 
 def fault_of(kind: str, told: Mapping[str, Any]) -> str:
-    """Return what is said of a fault after the name of what is wrong.
+    """Return the words for a fault that follow the name of the wrong field.
 
     Args:
         kind: the fault's, as pydantic calls it.

@@ -60,7 +60,7 @@ MAX_SENTENCE_CHARS = 200
 
 
 def obstacle_of(found: Any) -> str | None:
-    """Return what is wrong with a part that every order needs, from the answer of `/readyz`.
+    """Return the fault of a part that every order needs, from the answer of `/readyz`.
 
     >>> obstacle_of({"checks": {"redis": "ok", "broker": "It is full.", "worker": "None."}})
     'It is full.'

@@ -34,7 +34,7 @@ from herder.client.http.retrying import (
     retrying,
 )
 from herder.client.http.sse import TextOf, aread_events
-from herder.errors import ResultTimeout
+from herder.errors import HerdUnavailable, ResultTimeout
 from herder.interface import (
     OrderOptions,
     QuoteOptions,
@@ -114,8 +114,21 @@ class AsyncOrder:
         raise_if_not_completed(await self._client.answer(self.id, retries=retries))
 
     async def cancel(self) -> Receipt:
-        """End it; as `herder.Order.cancel`."""
-        return receipt_of(await self._client.send(of_order("POST", self.id, "/cancel")))
+        """End it; as `herder.Order.cancel`, but nothing is remembered here.
+
+        Raises:
+            HerdUnavailable: the gateway was away for some seconds. Where `order` is in its data,
+                the gateway remembers the cancellation; else the order may go on: call it again.
+        """
+        try:
+            return receipt_of(await self._client.send(of_order("POST", self.id, "/cancel")))
+        except HerdUnavailable as error:
+            if error.data.get("order") == self.id:
+                raise
+            raise HerdUnavailable(
+                f"Order {self.id} may not be cancelled, and may go on; call cancel() again when "
+                f"the gateway answers. {error.message}"
+            ) from error
 
     async def rebid(self, fee: int) -> Receipt:
         """Raise its fee while it is queued; as `herder.Order.rebid`."""

@@ -39,6 +39,7 @@ from herder.domain.paging import MAX_HTTP_PAGE, require_limit
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
 from herder.interface import OrderCall, QuoteCall, raise_if_not_completed
 from herder.local.callbacks import CallbackRunner
+from herder.local.cancellations import Cancellations
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class RemoteHerd:
         self._gateway = Connection(url, api_key, transport)
         ends = RemoteEnds(self.answer, self.orders)
         self._callbacks = CallbackRunner(ends, lambda order_id: self.result(order_id, None))
+        self._cancellations = Cancellations(
+            lambda order_id, account: self._cancel(order_id),  # noqa: ARG005 (the key's, as all)
+            behind="the gateway",
+        )
 
     def submit(self, prompt: str | None, tokens: int | None, **given: Unpack[OrderCall]) -> Receipt:
         """Take an order; arguments and errors as `herder.submit`."""
@@ -87,7 +92,7 @@ class RemoteHerd:
         return any(one.workers for one in self.info().models if one.name == model)
 
     def obstacle(self) -> str | None:
-        """Return what that gateway says is wrong; None also where it says nothing."""
+        """Return the fault that the gateway tells of; None also where it says nothing."""
         return obstacle_of(self._gateway.glance("/readyz"))
 
     def receipt(self, order_id: str) -> Receipt:
@@ -204,7 +209,10 @@ class RemoteHerd:
         return found[:limit]
 
     def cancel(self, order_id: str) -> Receipt:
-        """End an order."""
+        """End an order; as `herder.local.cancellations.Cancellations.cancel`."""
+        return self._cancellations.cancel(order_id)
+
+    def _cancel(self, order_id: str) -> Receipt:
         return receipt_of(self._gateway.send(of_order("POST", order_id, "/cancel")))
 
     def rebid(self, order_id: str, fee: int) -> Receipt:
@@ -252,5 +260,10 @@ class RemoteHerd:
         self._callbacks.add(order_id, callback, on_error)
 
     def close(self) -> None:
-        """Give the connections back, once nobody waits to be called back any more."""
+        """Give the connections back, once nobody waits to be called back any more.
+
+        Cancellations that could not be made are tried for some seconds more, and logged if they
+        still fail.
+        """
+        self._cancellations.close()
         self._callbacks.afterwards(self._gateway.close)

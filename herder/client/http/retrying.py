@@ -48,7 +48,7 @@ Retries = Generator[float, Outcome, httpx.Response]
 def pause_s(
     tried: int, retry_after: str | None, chance: random.Random, now_s: float = 0.0
 ) -> float:
-    """Return how long to wait before the next try, in seconds: as told, else longer each time.
+    """Return the pause before the next try, in seconds: as told, else longer each time.
 
     Args:
         tried: how often the call was sent.

@@ -46,7 +46,7 @@ class Bell:
         self.closed = False
 
     def listen(self, room: str) -> asyncio.Event:
-        """Return what will be set when something is said.
+        """Return an event that is set when something is said.
 
         Asked for before one looks, none is missed.
         """

@@ -182,7 +182,7 @@ class Rooms:
         return self._store.members(self.known(room), self._free_us(self._clock_us()))
 
     def count(self, room: str) -> int:
-        """Return how many messages of a room are kept."""
+        """Return the number of a room's messages that are kept."""
         return self._store.count(room)
 
     @staticmethod

@@ -206,7 +206,7 @@ class Store:
         return [Said(*row) for row in reversed(found)]
 
     def count(self, room: str) -> int:
-        """Return how many messages of a room are kept."""
+        """Return the number of a room's messages that are kept."""
         wanted = "SELECT count(*) FROM message WHERE room = ?"
         with self._mutex, _translated():
             return int(self._connection.execute(wanted, (room,)).fetchone()[0])

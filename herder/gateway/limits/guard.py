@@ -24,7 +24,7 @@ KNOWN_KEYS = 10_000
 
 
 def address_of(scope: Scope) -> str:
-    """Return who calls, as far as calls are counted.
+    """Return the caller under whom a call is counted.
 
     An address, or of IPv6 the network that it is in.
 
@@ -145,7 +145,7 @@ class RequestGuard:
 
 
 def head_bytes(scope: Scope) -> int:
-    """Return how long a request's head was, about.
+    """Return the approximate length of a request's head in bytes.
 
     Its first line, its headers and what ends each.
     """

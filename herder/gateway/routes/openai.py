@@ -211,7 +211,7 @@ class _Stream:
             yield _broken(error)
 
     def sign_of_life(self) -> ServerSentEvent:
-        """Return what is sent in silence.
+        """Return the chunk that is sent in silence.
 
         A chunk without a choice: not every client's idle time begins anew with a comment, and one
         that waits no longer would buy a second order.

@@ -257,4 +257,4 @@ async def workers(context: Context, _: Operator) -> WorkersAnswer:
 @router.post("/workers/{name}/drain", status_code=202)
 async def drain(name: str, context: Context, _: Operator) -> DrainAnswer:
     """Have a worker take no more orders, finish or hand back what it has, and end."""
-    return DrainAnswer(worker=name, instances=await run_sync(context.herd.drain, name))
+    return DrainAnswer(worker=name, instances=await run_sync(context.herd.workers.drain, name))

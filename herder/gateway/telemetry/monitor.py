@@ -184,7 +184,7 @@ class Monitor:
         return Queue(max(found.orders, last.ahead), max(found.tokens, last.tokens))
 
     def _follow(self, connection: Connection) -> tuple[list[Happening], int]:
-        """Return what happened since the look before, and how many events that leaves unread."""
+        """Return the events since the look before, and the number of those left unread."""
         cursor, now_s = self._cursor, self._clock_s()
         last = monitor_sql.last_event(connection)
         if cursor.top is None:

@@ -58,7 +58,7 @@ def test_the_commands_are_these():
         *(f"account {one}" for one in accounts.split()),
         *("order show", "order refund", "order cancel", "order rebid", "orders purge"),
         *("model list", "model set", "policy show", "policy set", "account limit"),
-        *("worker list", "worker add", "worker check", "worker drain"),
+        *("worker list", "worker add", "worker check", "worker drain", "worker revoke"),
         *(f"webhooks {one}" for one in webhooks.split()),
     }
 

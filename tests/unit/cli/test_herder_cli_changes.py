@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from herder.errors import HerdUnavailable
 from herder.local.local_herd import LocalHerd
+from herder.store import herd as herd_sql
 from tests.unit.cli.herder_cli_support import Cli
 from workers.transport.streams import Streams
+from workers.wire import PrivateKey
 
 
 @pytest.fixture
@@ -107,6 +111,63 @@ def test_a_worker_cannot_be_told_without_redis(cli):
     done = cli.run("worker", "drain", "gpu-1")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "Redis is out of reach" in done.stderr
+
+
+def test_a_worker_is_revoked_and_its_order_goes_to_another(cli, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(
+        Streams, "add_controls", lambda _, messages: told.extend(one for one, _ in messages)
+    )
+    house = cli.house
+    bad = house.worker("gpu-1")
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    bad.claim(job)
+    assert "Workers: gpu-1, worker." in cli.refused("worker", "revoke", "other")
+    found = cli.json("worker", "revoke", "gpu-1")
+    assert (found["keys"], found["instances"], found["running"]) == (
+        [bad.key.kid], [bad.instance], 1,
+    )  # fmt: skip
+    assert told == [bad.instance]
+    assert "Workers: worker." in cli.refused("worker", "revoke", "gpu-1")
+
+    waiting = house.submit(fee=26)
+    assert house.dispatch() == [], "nothing goes to it"
+    house.cancellation.cancel(waiting.id)
+
+    # What it says now counts for nothing, and each time it is told so.
+    assert [type(body).__name__ for _, body in bad.beat().control] == ["Reject"]
+    assert bad.finish(job, text="forged").ended == []
+    house.lapse(house.settings.lease_s + 1)
+    good = house.worker("gpu-2")
+    good.finish(house.dispatched(), text="right")
+    assert house.answer(order.id) == "right"
+
+
+def test_a_worker_is_revoked_by_its_keys_id_without_redis_and_may_join_with_another(cli):
+    house = cli.house
+    cli.says("worker", "add", "gpu-1")
+    file = house.settings.home / "workers" / "gpu-1.json"
+    first = PrivateKey.from_jwk(json.loads(file.read_text())["worker"])
+    said = cli.says("worker", "revoke", first.kid)
+    assert said == f"Revoked 1 key of {first.kid}.\n"
+    cli.says("worker", "add", "gpu-1")
+    second = PrivateKey.from_jwk(json.loads(file.read_text())["worker"])
+    assert second.kid != first.kid
+    with house.database.read() as connection:
+        live = herd_sql.live_kids(connection, herd_sql.WORKER)
+    assert (first.kid in live, second.kid in live) == (False, True)
+
+
+def test_a_worker_that_announces_another_name_is_revoked_by_it(cli, monkeypatch):
+    monkeypatch.setattr(Streams, "add_controls", lambda *_: None)
+    worker = cli.house.worker("gpu-1")
+    worker.name = "gpu-1-of-two"
+    worker.beat()
+    said = cli.says("worker", "revoke", "gpu-1-of-two")
+    assert said.startswith(
+        "Revoked 1 key of gpu-1-of-two.\nTold 1 process to end. 0 running orders"
+    )
 
 
 def test_a_time_to_begin_by_and_a_longest_run(cli):

@@ -147,3 +147,37 @@ def test_a_program_ends_though_its_database_is_silent(monkeypatch):
     assert time.monotonic() - began_s < 30
     assert dropped == [1]
     go.set()
+
+
+def test_many_are_made_side_by_side_and_one_that_is_locked_keeps_none():
+    """Bounded, so that whoever else needs the database gets to it."""
+    at_once = cancellations.MAX_SIDE_BY_SIDE
+    together, lock, now, most = threading.Barrier(at_once, timeout=60), threading.Lock(), [0], [0]
+    done: set[str] = set()
+
+    def cancel(order_id: str, *, account: str | None) -> Any:
+        if order_id == "locked":
+            raise HerdUnavailable("Its row is locked.")
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        if int(order_id) >= at_once - 1:  # those beside the locked one
+            together.wait()
+        with lock:
+            now[0] -= 1
+            done.add(order_id)
+
+    remembered = Cancellations(cancel)
+    # None may begin before all are there, or the groups would be others.
+    with remembered._lock:
+        remembered._asked.update(
+            {
+                cancellations._Asked(one, None): 0.0
+                for one in ("locked", *map(str, range(5 * at_once - 1)))
+            }
+        )
+    remembered._make_all(None)
+    assert done == {str(number) for number in range(5 * at_once - 1)}
+    assert most[0] == at_once
+    assert remembered.waiting == 1
+    remembered.close()
