@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from typing import Any
 
 import structlog
@@ -174,10 +175,31 @@ def _on_worker_ready(**_: Any) -> None:
 
 
 @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
-def _on_shutting_down(**_: Any) -> None:
+def _on_shutting_down(how: str, **_: Any) -> None:
     # Celery waits for its threads without limit; they return as their attempts end.
+    _drain()
+    if how == "Cold":
+        # It has waited for them already, and tells nobody of its end.
+        _on_shutdown()
+
+
+def _drain(grace_s: float | None = None) -> None:
+    """Let the orders end, and the process too: whatever it waits for then, it has so long."""
     if _process is not None:
-        _process.agent.drain()
+        timer = threading.Timer(_process.agent.drain(grace_s), _on_overrun)
+        timer.daemon = True
+        timer.start()
+
+
+app.stop_at_once = lambda: _drain(grace_s=0)
+
+
+def _on_overrun() -> None:
+    # A broker or a Redis that does not answer, or a step of the model that does not end: whoever
+    # told it to stop is about to kill it. What it had lapses, and another worker runs it.
+    code = celery_state.should_stop
+    _log.warning("stop_cut_short")
+    os._exit(code if type(code) is int else 0)
 
 
 @signals.worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -190,15 +212,12 @@ def _on_shutdown(**_: Any) -> None:
 def _on_refused(reason: str) -> None:
     launch.tell(f"The herd refused this worker. {reason}")
     celery_state.should_stop = EXIT_SETUP
-    # Celery waits for its threads: what they run is of no use to anybody.
-    if _process is not None:
-        _process.agent.drain(grace_s=0)
+    _drain(grace_s=0)  # what it runs is of no use to anybody
 
 
 def _on_drain() -> None:
     celery_state.should_stop = 0
-    if _process is not None:
-        _process.agent.drain()
+    _drain()
 
 
 def _on_broken(error: WorkerError) -> None:

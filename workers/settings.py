@@ -153,10 +153,11 @@ class WorkerSettings(TransportSettings):
         Field(
             ge=0,
             le=86_400,
-            description="Seconds for which a worker that is told to stop lets its orders run "
-            "before it hands them back.",
+            description="Seconds that a worker takes at most to stop, from the signal to its end, "
+            "and at least 3. Orders run until 3 seconds before, and are then handed back. Give "
+            "whoever kills processes (`docker stop`, systemd) more.",
         ),
-    ] = 10
+    ] = 8
     stub_step_ms: Annotated[
         int, Field(ge=0, le=60_000, description="Milliseconds per step of the deterministic model.")
     ] = 0

@@ -36,8 +36,8 @@ ROOT_OK = "ignore:You're running the worker with superuser privileges"
 
 HERDER_STOP_S = 15
 REDIS_STOP_S = 5
-WORKER_CLOSE_S = 20
-"""After its grace period a worker hands back, waits for confirmations, and frees its model."""
+WORKER_KILL_S = 10
+"""A worker ends itself after its grace time; this much later its supervisor does."""
 
 
 class _WorkerValues(BaseSettings):
@@ -50,7 +50,7 @@ class _WorkerValues(BaseSettings):
     model_path: str = ""
     threads: int = 0
     context: int = 0
-    grace_s: Annotated[int, Field(ge=0, le=86_400)] = 10
+    grace_s: Annotated[int, Field(ge=0, le=86_400)] = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def make_plan(workers: int, folder: Path | None = None) -> StartPlan:
         model["HERD_MODEL_PATH"] = model_path
     # Where two workers each spin on all cores, a token takes seconds.
     threads = {"HERD_THREADS": str(values.threads or max(1, _cores() // workers))}
-    stop_s = values.grace_s + WORKER_CLOSE_S
+    stop_s = values.grace_s + WORKER_KILL_S
     stages = [
         [Program("herder", _celery("herder", "herder"), shared, HERDER_STOP_S)],
         [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import time
+
 import pytest
 
 from tests.support.running import RunningHerd
@@ -51,6 +54,50 @@ def test_a_worker_that_is_told_to_stop_hands_back_and_another_finishes(herd):
     assert (result.receipt.worker, result.receipt.attempts) == (stayer.name, 1)
     assert herd.known_state(leaver.name) == "gone"
     paid_once(herd, [result])
+
+
+def test_a_stop_with_a_long_order_takes_the_grace_time_and_no_more(herd):
+    """Docker kills after ten seconds what was to stop: then nothing is handed back."""
+    worker = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="50", HERD_GRACE_S="8")
+    order = herd.submit("Tell me more.", 2000)
+    herd.running(order, worker)
+    began_s = time.monotonic()
+    assert worker.stop() == 0
+    took_s = time.monotonic() - began_s
+    assert "draining grace_s=8.0 orders_run_s=5.0" in worker.log
+    assert 4 < took_s < 30, "eight seconds, and what a machine at its limit makes of them"
+    assert order.status() == "queued", "it was handed back in time"
+    assert herd.known_state(worker.name) == "gone"
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT]])
+def test_a_worker_that_is_to_stop_at_once_hands_back_and_another_finishes(herd, signals):
+    """SIGQUIT, and Ctrl-C twice: Celery would kill a process, and here are threads."""
+    leaver = herd.start_worker(HERD_GRACE_S="600", **SLOW)
+    order = herd.submit("Tell me more.", 1000)
+    herd.running(order, leaver)
+    stayer = herd.start_worker(HERD_SLOTS="1")
+    for number in signals:
+        leaver.process.send_signal(number)
+        wait_for(lambda: "worker: " in leaver.log, "it was told")
+    leaver.ended()
+    assert "Traceback" not in leaver.log
+    (result,) = completed([order])
+    assert (result.receipt.worker, result.receipt.attempts) == (stayer.name, 1)
+
+
+def test_a_redis_that_stands_still_does_not_keep_a_worker_from_ending(make_herd, own_redis):
+    herd: RunningHerd = make_herd(own_redis)
+    herd.start_herder()
+    worker = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="50", HERD_GRACE_S="3")
+    herd.running(herd.submit("Tell me more.", 2000), worker)
+    own_redis.stand()
+    began_s = time.monotonic()
+    assert worker.stop() == 0
+    took_s = time.monotonic() - began_s
+    own_redis.go_on()
+    print(f"stopped in {took_s:.1f} s")
+    assert took_s < 30, "three seconds, and what a machine at its limit makes of them"
 
 
 @pytest.mark.both_brokers

@@ -32,7 +32,7 @@ QUICK = {
     "HERD_RESEND_S": "1",
     "HERD_LEASE_S": "4",
     "HERD_CLAIM_S": "4",
-    "HERD_GRACE_S": "1",
+    "HERD_GRACE_S": "4",
     "HERD_GATEWAY_GRACE_S": "1",
 }
 """Times that let a test see a worker lost within seconds."""

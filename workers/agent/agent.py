@@ -19,6 +19,7 @@ from redis import RedisError
 from workers.agent.claims import Claims
 from workers.agent.conversion import bare_outcome, outcome_of, work_of
 from workers.agent.outcomes import OutcomeBox, OutcomeSender
+from workers.agent.stopping import StopClock
 from workers.agent.texts import TextFlusher
 from workers.engine.engine import Engine
 from workers.engine.work import Completion
@@ -130,6 +131,7 @@ class Agent:
         self._draining = False
         self._refused = False
         self._stopping = threading.Event()
+        self._stop = StopClock(clock)
         self._heard = "0"
         beat_s = float(settings.beat_s)
         self._beat_loop = Loop(
@@ -304,27 +306,40 @@ class Agent:
             self._heard = entry_id
             self.hear(token)
 
-    def drain(self, grace_s: float | None = None) -> None:
-        """Take no more; finish what can be finished in the grace period, hand back the rest.
+    def drain(self, grace_s: float | None = None) -> float:
+        """Take no more; finish what can be finished in the grace time, hand back the rest.
 
         Args:
-            grace_s: seconds, or None for `HERD_GRACE_S`; a later call can only shorten them.
+            grace_s: seconds that the whole stop may take, this and `close`, or None for
+                `HERD_GRACE_S`; a later call can only shorten them.
+
+        Returns:
+            Seconds after which the process should have ended.
         """
         given_s = float(self._settings.grace_s) if grace_s is None else grace_s
+        runs_s = self._stop.begin(given_s)
         if not self._draining:
-            _log.info("draining", grace_s=given_s, running=len(self._running))
+            running = len(self._running)
+            _log.info("draining", grace_s=given_s, orders_run_s=round(runs_s, 1), running=running)
         self._draining = True
-        self._engine.drain(given_s)
+        self._engine.drain(runs_s)
         self._beat_loop.wake()
+        return self._stop.left_s
 
-    def close(self, timeout_s: float = 10.0) -> bool:
+    def close(self, timeout_s: float | None = None) -> bool:
         """Wait for the last confirmations, say farewell, and free the model.
+
+        Args:
+            timeout_s: seconds to wait for confirmations at most; None for what the stop leaves.
 
         Returns:
             False if the engine is stuck in a step: then the process should end itself.
         """
+        if not self._stop.begun:
+            self._stop.begin(0)
+        waits_s = self._stop.to_confirm_s if timeout_s is None else timeout_s
         # Nobody confirms anything to a worker that was refused.
-        until_s = self._clock() + (0.0 if self._refused else timeout_s)
+        until_s = self._clock() + (0.0 if self._refused else waits_s)
         while self._outcomes and self._clock() < until_s:
             self._stopping.wait(0.05)
         if self._outcomes:
@@ -333,15 +348,15 @@ class Agent:
         loops = (self._beat_loop, self._control_loop)
         for loop in loops:
             loop.stop(0)
-        self._outcomes.stop()
-        self._texts.stop()
+        self._outcomes.stop(self._stop.left_s)
+        self._texts.stop(self._stop.left_s)
         for loop in loops:
-            loop.stop(5)
+            loop.stop(self._stop.left_s)
         try:
             self._say(WorkerStopped())
         except RedisError as error:
             _log.warning("farewell_not_sent", reason=type(error).__name__)
-        return self._engine.stop()
+        return self._engine.stop(self._stop.left_s)
 
 
 def _key(held: AttemptRef) -> str:

@@ -211,6 +211,6 @@ class OutcomeBox:
         with self._lock:
             self._changed.notify()
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 5.0) -> None:
         """Send what is due, and end the thread; what was not confirmed is another worker's."""
-        self._loop.stop(5)
+        self._loop.stop(timeout_s)

@@ -97,6 +97,6 @@ class TextFlusher:
         with self._changed:
             self._changed.notify()
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 5.0) -> None:
         """Flush what waits and end the thread."""
-        self._loop.stop(10)
+        self._loop.stop(timeout_s)

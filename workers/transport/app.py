@@ -9,6 +9,7 @@ they change nothing, for whoever sends by this app too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
@@ -36,6 +37,8 @@ class HerdApp(Celery):  # type: ignore[misc]
         self._broker: str = settings["broker_url"]
         # "disabled", whatever the environment says: results are signed messages of our own.
         self.backend_cls = "disabled"
+        self.stop_at_once: Callable[[], None] = lambda: None
+        """Called where Celery is told to stop at once, before it waits for its threads."""
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to take messages by."""

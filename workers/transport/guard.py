@@ -135,6 +135,13 @@ class GuardedConsumer(Consumer):  # type: ignore[misc]
         )
         return super().ensure_connected(conn)
 
+    def cancel_active_requests(self) -> None:
+        """Hand back what runs: Celery asks for this where it is to stop at once (SIGQUIT).
+
+        Its own way would be to kill what runs it, and a thread cannot be killed.
+        """
+        self.app.stop_at_once()
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Kombu could not unpack a body; Celery would log all of it, in twenty lines."""
         _log.warning("message_refused", reason=f"unreadable: {type(exc).__name__}")
