@@ -163,6 +163,8 @@ def _on_logging(**_: Any) -> None:
 def _on_celeryd_init(instance: Any, **_: Any) -> None:
     if not launch.name:
         instance.hostname = f"herder-{os.getpid()}@{instance.hostname.partition('@')[2]}"
+    elif "@" not in launch.name:
+        instance.hostname = f"{launch.name}@herd"
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]

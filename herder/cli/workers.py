@@ -66,6 +66,7 @@ def add(
 
     The file that HERD_WORKER_KEY names is the worker's secret: whoever has it can answer orders.
     Copy it to the worker's machine, and give HERD_REDIS_URL as that machine sees it.
+    `celery -A workers worker --help` says what Celery's options do in a herd.
     """
     from herder.host.home import add_worker
 

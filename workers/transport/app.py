@@ -9,11 +9,17 @@ they change nothing, for whoever sends by this app too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
+
+from workers.transport.event_log import EventLog
+from workers.transport.options import ignored_variables
+
+_log = EventLog("workers.transport.app", lowered=True)
 
 
 class HerdLoader(AppLoader):  # type: ignore[misc]
@@ -34,6 +40,9 @@ class HerdApp(Celery):  # type: ignore[misc]
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         super().__init__(name, loader=HerdLoader, set_as_current=False)
         self.conf.update(settings)
+        ignored = ignored_variables(os.environ, settings["broker_url"])
+        if ignored:
+            _log.warning("celery_variables_ignored", variables=",".join(ignored))
         self._broker: str = settings["broker_url"]
         # "disabled", whatever the environment says: results are signed messages of our own.
         self.backend_cls = "disabled"

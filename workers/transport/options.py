@@ -22,6 +22,10 @@ NOT_REACHED = ("status", "inspect", "control")
 """Celery's commands that ask its workers by remote control, which is off here."""
 
 
+SHOWS_SETTINGS = ("report",)
+"""Celery's commands that would show what its variables say, and not what is used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """A kind of process that Celery starts.
@@ -126,24 +130,35 @@ def refusal(
         return f"`celery beat` has nothing to do in a herd: {_PERIODIC}."
     if line.command == "purge":
         return f"`celery purge` cannot be used in a herd: {_why(_NEVER['purge'], role)}."
+    starts = line.command == "worker"
     for name, given in line.options.items():
         why = _GLOBAL.get(name)
-        if why is not None and not (name == "broker" and given.value == broker):
+        same = name == "broker" and given.value == broker
+        # Others than those that it would lead astray do without a variable that is somebody else's.
+        if why is not None and not same and (starts or not given.variable):
             return _refused(given, why, role)
-    if line.command != "worker":
-        return None
-    return _of_variables(environment, role, broker) or _of_worker(line, role)
+    if starts or line.command in SHOWS_SETTINGS:
+        return _of_variables(environment, role, broker) or _of_worker(line, role)
+    return None
 
 
 _MORE = {"autoscale": " -c N", "concurrency": " -c N", "hostname": " -n NAME"}
 """The end of the command to type."""
 
 
+def ignored_variables(environment: Mapping[str, str], broker: str) -> list[str]:
+    """Return Celery's variables that say something else than the herd's settings."""
+    return [
+        variable
+        for variable, name in _VARIABLES.items()
+        if environment.get(variable, "") not in ("", broker if name == "broker" else "")
+    ]
+
+
 def _of_variables(environment: Mapping[str, str], role: Role, broker: str) -> str | None:
-    for variable, name in _VARIABLES.items():
-        value = environment.get(variable)
-        if value and not (name == "broker" and value == broker):
-            return _refused(Given(variable, value, variable=True), _GLOBAL[name], role)
+    for variable in ignored_variables(environment, broker):
+        given = Given(variable, environment[variable], variable=True)
+        return _refused(given, _GLOBAL[_VARIABLES[variable]], role)
     return None
 
 

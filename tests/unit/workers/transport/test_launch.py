@@ -72,7 +72,7 @@ def test_a_log_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["read", "write", "both"])
 def test_an_app_speaks_to_the_herds_broker_whatever_celerys_variables_say(
-    kind, tmp_path, monkeypatch
+    kind, tmp_path, monkeypatch, caplog
 ):
     """As in a program that buys beside an app of Celery's of its own."""
     for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL"):
@@ -82,7 +82,10 @@ def test_an_app_speaks_to_the_herds_broker_whatever_celerys_variables_say(
     monkeypatch.setenv("CELERY_LOADER", "default")
     own = Settings({}, [{"broker_url": "x"}])
     assert own.broker_url == "redis://elsewhere:1/9", "what Celery itself makes of it"
-    app = make_app(load_settings(tmp_path, redis_url="redis://127.0.0.1:7777/5"))
+    with caplog.at_level(logging.INFO):
+        app = make_app(load_settings(tmp_path, redis_url="redis://127.0.0.1:7777/5"))
+    assert "celery_variables_ignored variables=CELERY_BROKER_URL,CELERY_BROKER" in caplog.text
+    assert "elsewhere" not in caplog.text
     ask = {
         "read": app.connection_for_read,
         "write": app.connection_for_write,

@@ -170,10 +170,16 @@ def test_remote_control_says_that_it_is_off_and_what_shows_the_workers(command):
 
 
 def test_other_commands_go_on_and_what_celery_refuses_itself_is_left_to_it():
-    for arguments in ("flower --conf=x", "events --dump", "report"):
+    for arguments in ("flower --conf=x", "events --dump"):
         line = read_command_line(["-A", "workers", *arguments.split()], {})
         assert line is not None
         assert refused(line, CELERY_BROKER_URL="redis://elsewhere") is None
+    line = read_command_line(["-A", "workers", "flower"], {"BROKER_URL": "redis://elsewhere"})
+    assert line is not None
+    assert refused(line) is None, "it is somebody else's, and nothing here goes by it"
+    line = read_command_line(["-A", "workers", "report"], {})
+    assert line is not None
+    assert "CELERY_BROKER_URL" in str(refused(line, CELERY_BROKER_URL="redis://elsewhere"))
     for arguments in (["worker", "--nonsense"], ["nonsense"], [], ["worker", "-c"]):
         assert read_command_line(["-A", "workers", *arguments], {}) is None
     for command in ("beat", "purge"):
