@@ -53,6 +53,7 @@ def make_service(
     """Wire a herder's parts together."""
     key = load_herder_key(settings)
     books = open_ledger()
+    streams = open_streams(settings.redis_url)
     upkeep = make_upkeep(
         database,
         Grants(database, books, clock_us=clock_us),
@@ -62,11 +63,11 @@ def make_service(
     )
     return Service(
         database=database,
-        settlement=Settlement(database, books, settings, clock_us=clock_us),
+        settlement=Settlement(database, books, settings, streams, clock_us=clock_us),
         cancellation=Cancellation(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
         herd=HeartbeatProcessor(database, settings, clock_us=clock_us),
-        streams=open_streams(settings.redis_url),
+        streams=streams,
         key=key,
         keys=TrustedKeys(database),
         name=f"h-{secrets.token_hex(4)}",

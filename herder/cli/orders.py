@@ -117,7 +117,7 @@ def purge(
 
 @app.command(epilog="Example: herd order cancel 2f5c0a52-6a0e-4f0c-9d5e-1f0c7c2f3b11")
 def cancel(order: OrderId, json: Json = False) -> None:
-    """Cancel an order; a waiting one costs nothing, a running one what it delivered."""
+    """Cancel an order; a waiting one costs nothing, a running one what was read of it."""
     with buying() as herd:
         receipt = herd.cancel(order)
     if json:
@@ -125,7 +125,7 @@ def cancel(order: OrderId, json: Json = False) -> None:
     elif receipt.state == "set_aside":
         say(f"Order {order} cannot end yet: the herd's operator decides. Its fee stays held.")
     elif receipt.held:
-        say(f"Order {order} is being stopped; what it has delivered is charged.")
+        say(f"Order {order} is being stopped; what was read of it is charged.")
     elif receipt.state == "cancelled":
         say(f"Order {order} is cancelled; {receipt.returned} winston were returned.")
     else:

@@ -76,9 +76,9 @@ class Order:
     def cancel(self) -> Receipt:
         """End it. While it waits, all of the fee comes back at once and the receipt says so.
 
-        Once it runs, its worker stops it between two tokens, and what was delivered until then is
-        charged: `result()` waits for that and raises `OrderCancelled` with the partial text. An
-        order that has ended stays as it is.
+        Once it runs, its worker stops it between two tokens, and what streams had handed out of its
+        text by then is charged: `result()` waits for that and raises `OrderCancelled` with that
+        text. An order that has ended stays as it is.
 
         Raises:
             HerdUnavailable: the herd does not answer. Where `order` is in its data, the

@@ -20,6 +20,7 @@ from herder.gateway.openapi import describe
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
+from herder.gateway.streams.delivering import DeliveryNotes
 from herder.gateway.streams.following import Follower
 from herder.gateway.telemetry.metrics import GatewayMetrics, Measured
 from herder.gateway.telemetry.monitor import Monitor
@@ -33,7 +34,7 @@ from herder.web.serving import BoundedBody, listen, run
 from herder.web.single_flight import Once
 from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping
 from workers.transport.loops import TaskLoop
-from workers.transport.reading import TextReader
+from workers.transport.reading import DeliveryWriter, TextReader
 
 _log = structlog.get_logger("herder.gateway")
 
@@ -59,8 +60,14 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         stopping.serve()
         reader = TextReader(settings.redis_url, settings.max_streams + SPARE_READS)
+        writer = DeliveryWriter(settings.redis_url)
         follower = Follower(
-            local, reader, settings.max_streams, settings.max_streams_per_key, metrics.began
+            local,
+            reader,
+            DeliveryNotes(writer.write),
+            settings.max_streams,
+            settings.max_streams_per_key,
+            metrics.began,
         )
         metrics.streams.set_function(lambda: float(follower.open))
         ready = Once(partial(check, local))
@@ -84,6 +91,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         await run_sync(cancellations.close)
         await adder.close()
         await reader.close()
+        await writer.close()
 
     app = FastAPI(
         title="Llama Herder",

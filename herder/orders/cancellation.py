@@ -1,8 +1,9 @@
 """Orders that end early: cancelled by their client, too late to start, or overdue.
 
 Until a worker has an order, cancelling it charges nothing and takes effect at once. Once it runs,
-its worker is told to stop between two tokens, and what it delivered is charged by the outcome that
-it sends; a worker that does not answer within a lease is not waited for.
+its worker is told to stop between two tokens, and its outcome is charged as far as readers of its
+text were given it (`herder.domain.charging`), which are given no more from then on; a worker that
+does not answer within a lease is not waited for.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from herder.db.database import Database
+from herder.domain.charging import CALLED_OFF
 from herder.domain.order import Order, State
 from herder.duties.turns import Turns
 from herder.errors import OrderNotFound
 from herder.orders.closer import PIECE, Closer, is_about_an_order
 from herder.orders.closing import ClosingBatch, ClosingResult
-from herder.orders.settlement import CALLED_OFF
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql

@@ -13,8 +13,8 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from herder.domain.charging import charge_of
 from herder.domain.order import STEPS, Order, State
-from herder.domain.pricing import charge
 from herder.messages.inbox import OutgoingMessage, deliver, told_end
 from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
@@ -112,18 +112,13 @@ class ClosingBatch:
             order: as it stands, with the worker that it is bound to.
             state: how it ends.
             now_us: the time.
-            outcome: what its worker delivered, which is charged; None: nothing.
+            outcome: what was delivered, which is charged; None: nothing.
             failure: why, if it failed.
         """
         assert state in STEPS[order.state], f"{order.state} to {state}"
         # A worker cannot have generated more than it was asked for, whatever it says.
         generated = min(outcome.generated, order.tokens) if outcome else 0
-        charged = 0
-        if state is State.COMPLETED or (state is not State.FAILED and generated > 0):
-            whole = order.charge_unused and state is State.COMPLETED
-            charged = charge(
-                order.fee, order.needed, order.rates, order.words, generated, whole=whole
-            )
+        charged = charge_of(order, state, generated)
         took_us = outcome.took_ms * 1000 if outcome else 0
         started_us = order.started_us
         if started_us is None and order.instance is not None:

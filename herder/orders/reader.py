@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from uuid import uuid4
 
 from redis import RedisError
 
 from herder.db.database import Database
 from herder.db.outages import giving_up, ride_out
+from herder.domain.charging import was_cancelled
 from herder.domain.order import Order, State
 from herder.domain.receipts import result_of
 from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamRestarted
@@ -16,8 +18,9 @@ from herder.interface import raise_if_not_completed
 from herder.orders.watcher import CompletionWatcher
 from herder.store import orders as order_sql
 from herder.types import Result
+from workers.transport.delivery import Delivery, Reach
 from workers.transport.event_log import EventLog
-from workers.transport.streams import Streams
+from workers.transport.streams import TEXT_AFTER_END_TTL_S, TEXT_TTL_S, Streams
 
 _log = EventLog("herder.orders.reader", lowered=True)
 
@@ -107,57 +110,125 @@ class OrderReader:
             OrderSetAside: an operator has to decide how it ends.
         """
         shown = ""
-        reading, after = 0, "0"
-        while True:
-            if reading:
-                try:
-                    order = self.order(order_id)
-                except HerdUnavailable as error:
-                    # What runs goes on without the database, and its text comes by Redis.
-                    _log.info("order_not_read", order=order_id, reason=type(error).__name__)
-            else:
-                order = ride_out(lambda: self.order(order_id))
-            if order.state.stopped:
-                break
-            attempt = readable_attempt(order)
-            if attempt != reading:
-                if shown:
+        order = ride_out(lambda: self.order(order_id))
+        line = TextLine(self._streams, order_id, uuid4().hex)
+        try:
+            while not order.state.stopped:
+                attempt = readable_attempt(order)
+                if attempt != line.attempt and shown:
                     raise StreamRestarted(order_id, len(shown))
-                reading, after = attempt, "0"
-            after, text, ended = self._follow(order_id, attempt, after, len(shown))
-            if text:
-                shown += text
-                yield text
-            if ended:
-                # All of the text is out; its settlement follows within moments.
-                self._watcher.wait(order_id, FOLLOW_MS / 1000)
+                text = "" if was_cancelled(order) else line.read(order, attempt, len(shown))
+                if text is None or was_cancelled(order):
+                    self._watcher.wait(order_id, FOLLOW_MS / 1000)
+                order = self._stand(order_id, order)
+                # Noted first, looked at then: so whoever settles it knows all that was handed out.
+                if text and may_hand_out(order, attempt):
+                    shown += text
+                    yield text
+                if line.is_whole and not order.state.stopped:
+                    # All of the text is out; its settlement follows within moments.
+                    self._watcher.wait(order_id, FOLLOW_MS / 1000)
+                    order = self._stand(order_id, order)
+        finally:
+            line.leave(has_ended=order.state.ended)
         result = ride_out(lambda: self.answer(order_id))
-        if not State(result.receipt.state).ended:
+        state = State(result.receipt.state)
+        if not state.ended:
             raise_if_not_completed(result)
+        if state is State.CANCELLED and shown.startswith(result.text):
+            raise_if_not_completed(result)  # nothing more of it was paid for
         if not result.text.startswith(shown):
             raise StreamRestarted(order_id, len(shown))
         if len(result.text) > len(shown):
             yield result.text[len(shown) :]
         raise_if_not_completed(result)
 
-    def _follow(self, order_id: str, attempt: int, after: str, shown: int) -> tuple[str, str, bool]:
-        """(where to go on, new text, whether that was all) of an attempt's stream."""
+    def _stand(self, order_id: str, known: Order) -> Order:
+        """Return an order as it stands; as it is known, if the database is away."""
         try:
-            pieces = self._streams.read_text(order_id, attempt, after, block_ms=FOLLOW_MS)
+            return self.order(order_id)
+        except HerdUnavailable as error:
+            # What runs goes on without the database, and its text comes by Redis.
+            _log.info("order_not_read", order=order_id, reason=type(error).__name__)
+            return known
+
+
+class TextLine:
+    """One reading of an order's text, noted as it is handed out.
+
+    Args:
+        streams: of the texts.
+        order_id: the order.
+        name: of this reading, and of no other.
+
+    Attributes:
+        attempt: that it reads.
+        is_whole: whether all of that attempt's text was read.
+    """
+
+    def __init__(self, streams: Streams, order_id: str, name: str) -> None:
+        self._streams = streams
+        self._order = order_id
+        self._reader = name
+        self._after = "0"
+        self._noted = Reach()
+        self._keep_s = TEXT_TTL_S
+        self.attempt = 0
+        self.is_whole = False
+
+    def read(self, order: Order, attempt: int, shown: int) -> str | None:
+        """Return new text of an attempt, noted as handed out; None where Redis is away.
+
+        Args:
+            order: as it stands.
+            attempt: which.
+            shown: characters of it that were handed out before.
+        """
+        if attempt != self.attempt:
+            self.attempt, self.is_whole, self._after, self._noted = attempt, False, "0", Reach()
+        # Whoever cancels an order that runs for days finds it all the same.
+        self._keep_s = TEXT_TTL_S + (order.run_limit_s or 0)
+        after, text, reach, whole = self._after, "", self._noted, False
+        try:
+            for piece in self._streams.read_text(self._order, attempt, after, block_ms=FOLLOW_MS):
+                after, whole = piece.id, piece.end
+                have = shown + len(text)
+                if piece.offset > have:
+                    continue  # a piece was dropped on the way: the stored text fills the gap
+                text += piece.text[have - piece.offset :]
+                reach = Reach(shown + len(text), piece.generated)
+            if text:
+                self._note(reach, has_left=False)
         except RedisError as error:
-            _log.info("text_not_read", order=order_id, reason=type(error).__name__)
-            self._watcher.wait(order_id, FOLLOW_MS / 1000)
-            return after, "", False
-        text = ""
-        for piece in pieces:
-            after = piece.id
-            have = shown + len(text)
-            if piece.offset > have:
-                continue  # a piece was dropped on the way: the stored text fills the gap
-            text += piece.text[have - piece.offset :]
-            if piece.end:
-                return after, text, True
-        return after, text, False
+            _log.info("text_not_read", order=self._order, reason=type(error).__name__)
+            return None
+        self._after, self._noted, self.is_whole = after, reach, whole
+        return text
+
+    def leave(self, *, has_ended: bool) -> None:
+        """Note that nobody reads here any more."""
+        if has_ended:
+            self._keep_s = TEXT_AFTER_END_TTL_S
+        if not self._noted.characters:
+            return
+        try:
+            self._note(self._noted, has_left=True)
+        except RedisError as error:
+            _log.info("delivery_not_noted", order=self._order, reason=type(error).__name__)
+
+    def _note(self, reach: Reach, *, has_left: bool) -> None:
+        said = Delivery(self._order, self.attempt, self._reader, reach, has_left, self._keep_s)
+        self._streams.note_deliveries([said])
+
+
+def may_hand_out(order: Order, attempt: int) -> bool:
+    """Return whether text of an attempt may be given to a reader.
+
+    Not of an order that was cancelled: from then on its end says what there is.
+    """
+    if order.state in (State.CANCELLED, State.FAILED, State.SET_ASIDE) or was_cancelled(order):
+        return False
+    return readable_attempt(order) == attempt
 
 
 def readable_attempt(order: Order) -> int:

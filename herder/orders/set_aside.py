@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 
 import ledger
 from herder.db.database import Database
+from herder.domain.charging import CALLED_OFF
 from herder.domain.order import Order, State
 from herder.domain.paging import require_limit
 from herder.domain.receipts import receipt_of
 from herder.errors import InvalidRequest, OrderNotFound, RefundRefused
 from herder.orders.closer import is_about_an_order, why
 from herder.orders.closing import ClosingBatch, ClosingResult
-from herder.orders.settlement import CALLED_OFF
 from herder.store import orders as order_sql
 from herder.store import set_aside as set_aside_sql
 from herder.store.set_aside import Aside

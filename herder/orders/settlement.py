@@ -3,17 +3,25 @@
 An outcome counts if and only if its attempt is the order's current one, still open, and its
 worker is the one that it is bound to, or the first to show up with its nonce. Settling is
 idempotent: an outcome that comes again is confirmed again and changes nothing.
+
+Of an order that was cancelled while it ran, only that counts which readers of its text were given
+(`herder.domain.charging`). They note that in Redis before they hand it out, and hand out nothing
+once the cancellation is committed: so what is read there after that commit is all there will be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
+from redis import RedisError
 from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.domain.binding import judge_attempt
+from herder.domain.charging import CALLED_OFF, ENDS, delivered_part, was_cancelled
 from herder.domain.order import Order, State
 from herder.duties.turns import Turns
 from herder.orders.closer import PIECE, Closer
@@ -23,19 +31,11 @@ from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from ledger import Ledger
+from workers.transport.delivery import Reach
 from workers.transport.event_log import EventLog
 from workers.wire import Failure, Outcome
 
 _log = EventLog("herder.orders.settlement")
-
-_STATE_OF = {
-    "stop": State.COMPLETED,
-    "length": State.COMPLETED,
-    "deadline": State.EXPIRED,
-    "cancelled": State.CANCELLED,
-}
-CALLED_OFF = {"cancelled": State.CANCELLED, "deadline": State.EXPIRED}
-"""The end of an order whose attempt was called off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,16 @@ class ReceivedOutcome:
     kid: str
 
 
+class Deliveries(Protocol):
+    """Says what readers were given; `workers.transport.streams.Streams`."""
+
+    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
+        """Return the furthest reach of any reader in each (order, attempt), in their order."""
+
+
+Attempt = tuple[str, int]
+
+
 class Settlement:
     """Settles what comes back from workers, and what does not."""
 
@@ -55,10 +65,12 @@ class Settlement:
         database: Database,
         books: Ledger,
         settings: Settings,
+        deliveries: Deliveries,
         *,
         clock_us: Callable[[], int],
     ) -> None:
         self._database = database
+        self._deliveries = deliveries
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
         self._lapses: Turns[Order, int] = Turns(0, lambda order: order.seq, clock_us)
@@ -66,13 +78,47 @@ class Settlement:
     def settle(self, answers: Sequence[ReceivedOutcome]) -> ClosingResult:
         """Settle all the outcomes that wait, in one transaction as a rule.
 
+        Where it is not known what readers of a cancelled order were given, its outcome is left, and
+        comes again.
+
         Args:
             answers: outcomes as they came, of any number of workers, repeats among them.
         """
-        return self._closer.close(answers, lambda one: one.outcome.order, self._settle)
+        # Whoever stopped for a cancellation was told of it after its commit.
+        stopped = [one for one in answers if one.outcome.finish_reason == "cancelled"]
+        reached = self._reached(stopped)
+        left: dict[Attempt, ReceivedOutcome] = {}
+        done = self._close(answers, reached, left)
+        # Cancelled while the worker said that it was done.
+        late = [one for one in left.values() if _attempt(one) not in reached]
+        if reached := self._reached(late):
+            done.add(self._close(late, reached, {}))
+        return done
+
+    def _reached(self, answers: Sequence[ReceivedOutcome]) -> dict[Attempt, Reach]:
+        """Return the reach of readers in these outcomes' texts; nothing where Redis is away."""
+        attempts = sorted({_attempt(one) for one in answers})
+        if not attempts:
+            return {}
+        try:
+            return dict(zip(attempts, self._deliveries.delivered(attempts), strict=True))
+        except RedisError as error:
+            _log.warning("deliveries_not_read", orders=len(attempts), reason=type(error).__name__)
+            return {}
+
+    def _close(
+        self,
+        answers: Sequence[ReceivedOutcome],
+        reached: Mapping[Attempt, Reach],
+        left: dict[Attempt, ReceivedOutcome],
+    ) -> ClosingResult:
+        step = partial(self._settle, reached, left)
+        return self._closer.close(answers, lambda one: one.outcome.order, step)
 
     def _settle(
         self,
+        reached: Mapping[Attempt, Reach],
+        left: dict[Attempt, ReceivedOutcome],
         connection: Connection,
         answers: Sequence[ReceivedOutcome],
         plan: ClosingBatch,
@@ -99,10 +145,17 @@ class Settlement:
                 )
                 done.stops.append((answer.instance, answer.outcome.held, "void"))
                 continue
-            done.confirmed.append((answer.instance, answer.outcome.held))
+            outcome = answer.outcome
+            if verdict == "current" and was_cancelled(order) and outcome.result == "completed":
+                reach = reached.get(_attempt(answer))
+                if reach is None:
+                    left[_attempt(answer)] = answer
+                    continue
+                outcome = delivered_part(order, outcome, reach)
+            done.confirmed.append((answer.instance, outcome.held))
             if verdict == "current":
                 bound = _bound(order, worker)
-                orders[order.id] = self._apply(plan, bound, answer.outcome, now_us)
+                orders[order.id] = self._apply(plan, bound, outcome, now_us)
                 done.models.add(order.model)
 
     def _apply(self, plan: ClosingBatch, order: Order, outcome: Outcome, now_us: int) -> Order:
@@ -111,7 +164,7 @@ class Settlement:
         failure = outcome.failure
         unasked = outcome.finish_reason == "cancelled" and order.call_off is None
         if outcome.result == "completed" and not unasked:
-            return plan.end(order, _STATE_OF[outcome.finish_reason or "stop"], now_us, outcome)
+            return plan.end(order, ENDS[outcome.finish_reason or "stop"], now_us, outcome)
         if outcome.result == "failed" and (failure is None or failure.permanent):
             return plan.end(order, State.FAILED, now_us, outcome, failure)
         if order.call_off is not None:
@@ -194,6 +247,10 @@ class Settlement:
             plan.requeue(order, "lapsed", still_open=True)
         else:
             plan.end(order, State.FAILED, now_us, None, failure)
+
+
+def _attempt(answer: ReceivedOutcome) -> Attempt:
+    return answer.outcome.order, answer.outcome.attempt
 
 
 def _too_many_dispatches(order: Order) -> Failure:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from sqlalchemy import func, select
 
@@ -64,7 +65,7 @@ class Book:
         self.books = open_ledger()
         self.intake = OrderIntake(self.database, self.books, clock_us=clock_us)
         self.cancellation = Cancellation(self.database, self.books, settings, clock_us=clock_us)
-        self.settlement = Settlement(self.database, self.books, settings, clock_us=clock_us)
+        self.settlement = Settlement(self.database, self.books, settings, Mock(), clock_us=clock_us)
         key = load_herder_key(settings)
         self.quotes = Quotes(self.database, key, clock_us=clock_us)
         self.broker = NoBroker()

@@ -14,8 +14,9 @@ from tests.simulation.shadow import (
     Row,
     Shadow,
 )
-from tests.simulation.truth import Truth
+from tests.simulation.truth import Truth, text_of
 from tests.simulation.weather import Layout
+from workers.wire import Outcome
 
 STATE_OF = {
     "stop": "completed",
@@ -102,7 +103,7 @@ class Endings:
     def _judge_end(self, old: Row, new: Row) -> None:
         expected = 0
         if new.finish_reason is not None and new.state != "failed":
-            expected = self._charge_of_outcome(new)
+            expected = self._charge_of_outcome(old, new)
         elif new.state == "failed":
             self._judge_failure(old, new)
         elif new.state == "completed":
@@ -114,12 +115,14 @@ class Endings:
         if new.charged + new.returned != new.fee:
             raise Broken("charge", f"order {new.seq}: {new.charged} and {new.returned}")
 
-    def _charge_of_outcome(self, row: Row) -> int:
-        """What the table of the design says, of what the bound worker really delivered."""
+    def _charge_of_outcome(self, old: Row, row: Row) -> int:
+        """What the table of charges says, of what the bound worker really delivered."""
         stored = self._shadow.one("SELECT answer FROM order_text WHERE order_id = ?", row.id) or ""
         said = (row.finish_reason, row.generated, stored)
         outcomes = self._truth.outcomes
         mine = outcomes.get((row.id, row.attempt, row.instance or ""))
+        if mine is not None and old.call_off == "cancelled":
+            mine = self._judge_delivered(row, mine, stored)
         if mine is None or said != (mine.finish_reason, mine.generated, mine.text):
             for (order_id, attempt, instance), other in outcomes.items():
                 if order_id == row.id and said == (
@@ -143,6 +146,34 @@ class Endings:
             return 0
         delivered = row.prompt_fee + row.fee_per_token * (row.words + mine.generated)
         return min(row.fee, -(-row.fee * delivered // row.needed))
+
+    def _judge_delivered(self, row: Row, mine: Outcome, stored: str) -> Outcome:
+        """What counts of the outcome of a cancelled order: what readers were given, and no more.
+
+        A reader notes a piece before it hands it out: what it was about to hand out it may be
+        charged, since it is given that with the order's end.
+        """
+        attempt = (row.id, row.attempt)
+        given = min(mine.generated, self._truth.given.get(attempt, 0))
+        noted = min(mine.generated, max(self._truth.noted.get(attempt, {}).values(), default=0))
+        if row.finish_reason != "cancelled":
+            if noted < mine.generated or not stored:
+                raise Broken("delivered", f"order {row.seq} was not read to its end, and it counts")
+            self._time.count("a called-off order had been read to its end")
+            return mine
+        if row.generated > noted:
+            raise Broken(
+                "delivered", f"order {row.seq}: {row.generated} are charged, {noted} were read"
+            )
+        if row.generated < given:
+            raise Broken("unpaid", f"order {row.seq}: {given} were read, {row.generated} charged")
+        if stored != text_of(row.instance or "", row.attempt, row.generated):
+            raise Broken("text", f"order {row.seq} keeps more or less than was charged")
+        how = "is paid as far as it was read" if row.generated else "that nobody read costs nothing"
+        self._time.count(f"a called-off order {how}")
+        return mine.model_copy(
+            update={"finish_reason": "cancelled", "generated": row.generated, "text": stored}
+        )
 
     def _judge_failure(self, old: Row, new: Row) -> None:
         """It fails by its worker's word, or after the last try that it had."""

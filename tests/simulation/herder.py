@@ -77,7 +77,9 @@ class SimHerder(Process):
         self._failures: list[Exception] = []
         self.service = parts.service(
             database=room.database,
-            settlement=parts.settlement(room.database, books, room.settings, **common),
+            settlement=parts.settlement(
+                room.database, books, room.settings, cast("Streams", room.redis), **common
+            ),
             cancellation=parts.cancellation(room.database, books, room.settings, **common),
             dispatcher=parts.dispatcher(
                 room.database,

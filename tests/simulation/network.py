@@ -11,6 +11,8 @@ from redis import ConnectionError as RedisConnectionError
 from tests.simulation.clockwork import Clockwork, Environment, Process, Thread
 from tests.simulation.rules import Rules
 from tests.simulation.truth import Truth, peek
+from workers.transport.delivery import Delivery, Reach
+from workers.transport.streams import TextPiece
 from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
 
@@ -147,6 +149,7 @@ class Redis(Network):
         self._read = -1
         """How many beats the group has read; -1: there is no group."""
         self._nudged: dict[str, int] = {}
+        self._delivered: dict[tuple[str, int], dict[str, Reach]] = {}
         self.listeners: list[Callable[[], None]] = []
         self.readers: dict[str, tuple[Process, Callable[[str], None]]] = {}
 
@@ -232,6 +235,40 @@ class Redis(Network):
         else:
             read(token)
 
+    def read_text(
+        self,
+        order: str,
+        attempt: int,
+        after: str,
+        *,
+        block_ms: int,  # noqa: ARG002 (what comes later is looked for later)
+    ) -> list[TextPiece]:
+        if self._away():
+            self.time.fault("finds no Redis for a text")
+            raise RedisConnectionError("Redis is out of reach")
+        text, generated = self._truth.text_so_far(order, attempt)
+        begin = int(after)
+        if len(text) <= begin:
+            return []
+        return [TextPiece(str(len(text)), begin, text[begin:], generated, False)]
+
+    def note_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        def write() -> None:
+            for one in deliveries:
+                self._truth.note(one)
+                readers = self._delivered.setdefault((one.order, one.attempt), {})
+                known = readers.get(one.reader, Reach())
+                # Who leaves may take back what it was not given after all.
+                readers[one.reader] = one.reach if one.has_left else max(known, one.reach)
+
+        self._call(write, "a delivery")
+
+    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
+        if self._away():
+            self.time.fault("finds no Redis for deliveries")
+            raise RedisConnectionError("Redis is out of reach")
+        return [max(self._delivered.get(one, {}).values(), default=Reach()) for one in attempts]
+
     def announce_ended(self, orders: Sequence[str]) -> None:
         self.rules.announced(orders)
         self._call(lambda: None, "the end of orders")
@@ -258,6 +295,8 @@ class Redis(Network):
         super().wipe()
         self._beats.clear()
         self._nudged.clear()
+        self._delivered.clear()
+        self._truth.forget_readers()
         self._read = -1
 
 

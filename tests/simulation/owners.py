@@ -27,6 +27,7 @@ from herder.orders.watcher import CompletionWatcher
 from tests.simulation.clockwork import Broken, Process
 from tests.simulation.herder import Room
 from tests.simulation.keys import HERDER_KEY
+from tests.simulation.readers import Readers
 from tests.simulation.shadow import RUNNING, WAITING, Row, Shadow
 from tests.simulation.truth import Truth
 from workers.transport.streams import Streams
@@ -62,10 +63,13 @@ class Owners:
         self._shadow = shadow
         self._soon = soon
         self._set_rates = set_rates
+        self._readers = Readers(room, truth, shadow)
 
     def plan(self, order: Order, account: str) -> None:
         """Draw what its owner will do about an order."""
         rng = self._time.rng
+        if rng.random() < 0.3:
+            self._soon(50_000, account, lambda p: self._readers.read(p, order.id))
         if rng.random() < 0.15:
             self._soon(1_500_000, account, lambda p: self._cancel(p, order.id))
         if rng.random() < 0.15:

@@ -32,6 +32,8 @@ KINDS: dict[str, tuple[str, ...]] = {
         "the operator sets rates",
         "texts are purged",
         "an order's end is waited for",
+        "an order's text is read along",
+        "a reader hangs up",
     ),
     "crashes": (
         "a process dies before a commit",
@@ -102,6 +104,9 @@ KINDS: dict[str, tuple[str, ...]] = {
         "an order expires over its worker's head",
         "a called-off order ends by its worker's word",
         "a called-off order ends without its worker",
+        "a called-off order is paid as far as it was read",
+        "a called-off order that nobody read costs nothing",
+        "a called-off order had been read to its end",
         "an order fails after too many tries",
         "an order fails after too many times out",
         "a message is answered",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
 from tests.simulation.shadow import Row
+from workers.transport.delivery import Delivery
 from workers.wire import Outcome
 
 Attempt = tuple[str, int]
@@ -17,6 +19,9 @@ Attempt = tuple[str, int]
 
 Done = tuple[str, int, str]
 """The same, and a worker instance."""
+
+
+TOKEN = " on"
 
 
 @dataclass
@@ -35,6 +40,9 @@ class Truth:
         announced: orders whose end was announced.
         rates: that stood at some time.
         quotes: that clients were given.
+        runs: who runs an attempt, and how many tokens it has by now.
+        noted: tokens that each reader of an attempt says it was given, or is about to be.
+        given: tokens of an attempt that some reader was given, since Redis was wiped last.
     """
 
     taken: set[Done] = field(default_factory=set)
@@ -48,11 +56,41 @@ class Truth:
     announced: set[str] = field(default_factory=set)
     rates: set[Rates] = field(default_factory=set)
     quotes: list[Terms] = field(default_factory=list)
+    runs: dict[Attempt, tuple[str, Callable[[], int]]] = field(default_factory=dict)
+    noted: dict[Attempt, dict[str, int]] = field(default_factory=dict)
+    given: dict[Attempt, int] = field(default_factory=dict)
+
+    def text_so_far(self, order: str, attempt: int) -> tuple[str, int]:
+        """An attempt's text by now, and its tokens."""
+        if (order, attempt) not in self.runs:
+            return "", 0
+        instance, generated = self.runs[order, attempt]
+        return text_of(instance, attempt, generated()), generated()
+
+    def note(self, delivery: Delivery) -> None:
+        """A reader's word of what it was given, or is about to be."""
+        readers = self.noted.setdefault((delivery.order, delivery.attempt), {})
+        readers[delivery.reader] = delivery.reach.tokens
+
+    def give(self, order: str, attempt: int, shown: str) -> None:
+        """A reader was given so much of an attempt."""
+        key = (order, attempt)
+        self.given[key] = max(self.given.get(key, 0), shown.count(TOKEN))
+
+    def forget_readers(self) -> None:
+        """Redis was wiped: what was noted and given before is known to nobody."""
+        self.noted.clear()
+        self.given.clear()
 
     def came_to_nothing(self, row: Row) -> bool:
         """Whether an order's worker gave it back, or failed it for now."""
         outcome = self.outcomes.get((row.id, row.attempt, row.instance or ""))
         return outcome is not None and outcome.result != "completed"
+
+
+def text_of(instance: str, attempt: int, generated: int) -> str:
+    """The text that a worker makes of so many tokens."""
+    return f"{instance} #{attempt}" + TOKEN * generated if generated else ""
 
 
 def peek(token: str) -> tuple[str, dict[str, Any]]:

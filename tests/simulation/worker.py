@@ -12,7 +12,7 @@ from tests.simulation.clockwork import Clockwork, Process, Thread
 from tests.simulation.database import MODEL
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.network import Broker, Redis, machine_is_up
-from tests.simulation.truth import Truth
+from tests.simulation.truth import Truth, text_of
 from workers.agent.outcomes import OutcomeBox
 from workers.transport.tasks import NewTask
 from workers.wire import (
@@ -62,6 +62,8 @@ class Run:
     hangs: bool = False
     """Its engine takes no order to stop, and keeps to no limit."""
     over: bool = False
+    made: int = 0
+    """Tokens that anybody heard of so far."""
 
     def generated(self, now_us: int) -> int:
         """Tokens sampled until now."""
@@ -163,6 +165,8 @@ class SimWorker(Process):
         run = Run(job, self.time.now_us, self._token_us())
         self._running[key] = run
         self._site.truth.taken.add((job.order, job.attempt, self.instance))
+        so_far = (self.instance, lambda: self._so_far(run))
+        self._site.truth.runs.setdefault((job.order, job.attempt), so_far)
         self.time.note(f"takes {job.order[:8]} #{job.attempt}")
         try:
             self._say(Claim(held=(job.held,)))
@@ -177,6 +181,12 @@ class SimWorker(Process):
 
     def _token_us(self) -> int:
         return max(1000, int(self._site.token_us * self.time.rng.uniform(0.5, 1.5)))
+
+    def _so_far(self, run: Run) -> int:
+        """Tokens whose text is out by now."""
+        if not run.over and self.alive and run.began_us:
+            run.made = max(run.made, run.generated(self.time.now_us))
+        return run.made
 
     def _begin(self, run: Run) -> None:
         """The engine has it; how it will end is drawn here."""
@@ -236,7 +246,8 @@ class SimWorker(Process):
             return
         if result == "handed_back":
             self.time.count("a worker hands an order back")
-        text = f"{self.instance} #{job.attempt}" + " on" * generated if generated else ""
+        run.made = generated
+        text = text_of(self.instance, job.attempt, generated)
         outcome = Outcome(
             order=job.order,
             attempt=job.attempt,

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
+from redis import ConnectionError as RedisConnectionError
 from sqlalchemy import func, select, text
 
 import ledger
@@ -56,6 +57,7 @@ from herder.webhooks.messages import WebhookRequest
 from herder.webhooks.schedule import Reply
 from herder.webhooks.signing import Sealer
 from tests.support.sqlite_file import prepare
+from workers.transport.delivery import Reach
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
@@ -78,6 +80,28 @@ from workers.wire import (
 )
 
 MODEL = "stub"
+
+
+class FakeReaders:
+    """What readers say that they were given, as Redis keeps it, or nothing while it is away."""
+
+    def __init__(self) -> None:
+        self.reached: dict[tuple[str, int], Reach] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.away = False
+
+    def read(self, job: InferenceJob, characters: int, tokens: int) -> None:
+        """Somebody was given so much of an attempt's text."""
+        reach = Reach(characters, tokens)
+        known = self.reached.get((job.order, job.attempt), Reach())
+        self.reached[job.order, job.attempt] = max(reach, known)
+
+    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
+        """As of `workers.transport.streams.Streams`."""
+        if self.away:
+            raise RedisConnectionError("Redis is out of reach")
+        self.asked += attempts
+        return [self.reached.get(one, Reach()) for one in attempts]
 
 
 class FakePublisher:
@@ -229,6 +253,7 @@ class House:
             prepare(self.settings.database)
             home.init(self.settings, InitialPolicy(model=MODEL, **(policy or {})))
         self.key = load_herder_key(self.settings)
+        self.readers = FakeReaders()
         self._build(Database(self.settings.database))
 
     def _build(self, database: Database) -> None:
@@ -238,7 +263,9 @@ class House:
         self.grants = Grants(self.database, self.books, clock_us=self.clock)
         self.api_keys = ApiKeys(self.database, clock_us=self.clock)
         self.intake = OrderIntake(self.database, self.books, clock_us=self.clock)
-        self.settlement = Settlement(self.database, self.books, self.settings, clock_us=self.clock)
+        self.settlement = Settlement(
+            self.database, self.books, self.settings, self.readers, clock_us=self.clock
+        )
         self.cancellation = Cancellation(
             self.database, self.books, self.settings, clock_us=self.clock
         )

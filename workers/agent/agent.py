@@ -20,7 +20,7 @@ from workers.agent.claims import Claims
 from workers.agent.conversion import bare_outcome, outcome_of, work_of
 from workers.agent.outcomes import OutcomeBox, OutcomeSender
 from workers.agent.stopping import StopClock
-from workers.agent.texts import TextFlusher
+from workers.agent.texts import AddText, TextFlusher
 from workers.engine.engine import Engine
 from workers.engine.work import Completion
 from workers.errors import NotAccepting
@@ -64,7 +64,7 @@ class _Running:
     """An attempt that this worker has; the engine's listener for it."""
 
     held: AttemptRef
-    add_text: Callable[[str, bool], None]
+    add_text: AddText
     end: Completion | None = None
     void: bool = False
     called_off: Literal["cancelled", "deadline"] | None = None
@@ -73,14 +73,14 @@ class _Running:
     def on_start(self, prompt_tokens: int) -> None:
         """Note that the engine starts with it."""
 
-    def on_text(self, text: str) -> None:
+    def on_text(self, text: str, generated: int) -> None:
         """Take more text from the engine."""
-        self.add_text(text, False)
+        self.add_text(text, generated, end=False)
 
     def on_end(self, end: Completion) -> None:
         """Take the end of its work from the engine."""
         self.end = end
-        self.add_text("", True)
+        self.add_text("", end.generated, end=True)
         self.done.set()
 
 

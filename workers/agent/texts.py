@@ -6,8 +6,8 @@ The engine's thread only appends to a buffer: a slow Redis delays text and never
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 from redis import RedisError
@@ -24,12 +24,26 @@ SPARE_ENTRIES = 8
 """Entries of a stream beyond one for each token: the end, and pieces that an end lets go."""
 
 
+class AddText(Protocol):
+    """Takes an attempt's text, piece by piece."""
+
+    def __call__(self, text: str, generated: int, *, end: bool) -> None:
+        """Take a piece.
+
+        Args:
+            text: the piece.
+            generated: the attempt's tokens so far.
+            end: whether it is the last.
+        """
+
+
 @dataclass(slots=True)
 class _Buffer:
     order: str
     attempt: int
     tokens: int
     sent: int = 0
+    generated: int = 0
     pieces: list[str] = field(default_factory=list)
     ended: bool = False
 
@@ -47,15 +61,16 @@ class TextFlusher:
         """Begin to flush."""
         self._loop.start()
 
-    def open(self, order: str, attempt: int, tokens: int) -> Callable[[str, bool], None]:
-        """Begin an attempt's text; returns what to call with (piece, whether it is the last)."""
+    def open(self, order: str, attempt: int, tokens: int) -> AddText:
+        """Begin an attempt's text; returns what takes its pieces."""
         buffer = _Buffer(order, attempt, tokens)
         key = f"{order}:{attempt}"
 
-        def add(text: str, end: bool) -> None:
+        def add(text: str, generated: int, *, end: bool) -> None:
             with self._changed:
                 if text:
                     buffer.pieces.append(text)
+                buffer.generated = generated
                 buffer.ended = buffer.ended or end
                 self._dirty[key] = buffer
                 self._changed.notify()
@@ -76,6 +91,7 @@ class TextFlusher:
                         buffer.attempt,
                         buffer.sent,
                         text,
+                        buffer.generated,
                         buffer.ended,
                         buffer.tokens + SPARE_ENTRIES,
                     )

@@ -97,7 +97,7 @@ class Generation:
     def _show(self, text: str) -> None:
         if text:
             self._text.append(text)
-            self._tell("on_text", lambda: self._listener.on_text(text))
+            self._tell("on_text", lambda: self._listener.on_text(text, self.generated))
 
     def _tell(self, what: str, call: Callable[[], None]) -> None:
         """Call the listener; one that fails must not end the work of all the others."""

@@ -78,8 +78,13 @@ class Listener(Protocol):
     def on_start(self, prompt_tokens: int) -> None:
         """Hear that it has a slot and its prompt of this many tokens is about to be computed."""
 
-    def on_text(self, text: str) -> None:
-        """More text: whole characters, never part of a stop string, never taken back."""
+    def on_text(self, text: str, generated: int) -> None:
+        """More text: whole characters, never part of a stop string, never taken back.
+
+        Args:
+            text: what came.
+            generated: the tokens so far, from the first.
+        """
 
     def on_end(self, end: Completion) -> None:
         """Hear of the end, exactly once, and of nothing after it."""

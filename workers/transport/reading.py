@@ -1,12 +1,16 @@
-"""Reads the texts of attempts for programs that run an event loop."""
+"""Texts of attempts for programs that run an event loop: read, and noted as handed out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from workers.transport.delivery import Delivery, note
 from workers.transport.streams import LIMIT_S, WAITS_S, TextPiece, pieces_of
 from workers.wire import text_stream
 
@@ -27,16 +31,7 @@ class TextReader:
 
     def __init__(self, url: str, most: int) -> None:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=most,
-            timeout=5,
-            decode_responses=True,
-            encoding_errors="replace",  # whatever a stranger wrote there is read all the same
-            socket_timeout=LIMIT_S + WAITS_S,
-            socket_connect_timeout=LIMIT_S,
-            socket_keepalive=True,
-            health_check_interval=10,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (redis.ConnectionError,)),
+            url, max_connections=most, timeout=5, **_options(LIMIT_S + WAITS_S)
         )
         self._pool = pool
         self._redis = redis.asyncio.Redis.from_pool(pool)
@@ -72,3 +67,40 @@ class TextReader:
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.aclose()
+
+
+class DeliveryWriter:
+    """Writes down what readers of texts were given.
+
+    Args:
+        url: of Redis.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.asyncio.Redis.from_url(url, **_options(LIMIT_S))
+
+    async def write(self, deliveries: Sequence[Delivery]) -> None:
+        """Write some, all or none.
+
+        Raises:
+            RedisError: Redis is out of reach.
+        """
+        async with self._redis.pipeline(transaction=True) as pipe:
+            note(pipe, deliveries)
+            await pipe.execute()
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._redis.aclose()
+
+
+def _options(timeout_s: float) -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "encoding_errors": "replace",  # whatever a stranger wrote there is read all the same
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": LIMIT_S,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (redis.ConnectionError,)),
+    }

@@ -16,6 +16,8 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from workers.transport import delivery
+from workers.transport.delivery import Delivery, Reach
 from workers.wire import BEATS_STREAM, control_stream, text_stream
 
 MAX_BEATS = 20_000
@@ -80,6 +82,7 @@ class NewText:
 
     Attributes:
         offset: characters of the attempt's text before this piece.
+        generated: tokens of the attempt up to the end of this piece.
         end: whether the text is whole with it.
         most: entries that the stream may hold: one for each token and a few.
     """
@@ -88,17 +91,25 @@ class NewText:
     attempt: int
     offset: int
     text: str
+    generated: int
     end: bool
     most: int
 
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A piece of an attempt's provisional text; `offset` counts the characters before it."""
+    """A piece of an attempt's provisional text.
+
+    Attributes:
+        offset: characters before it.
+        generated: tokens of the attempt up to its end; 0 where its worker does not say.
+        end: whether the text is whole with it.
+    """
 
     id: str
     offset: int
     text: str
+    generated: int
     end: bool
 
 
@@ -214,7 +225,7 @@ class Streams:
         with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
             for piece in pieces:
                 key = text_stream(piece.order, piece.attempt)
-                fields: dict[Any, Any] = {"o": piece.offset, "t": piece.text}
+                fields: dict[Any, Any] = {"o": piece.offset, "t": piece.text, "n": piece.generated}
                 if piece.end:
                     # From here on the stored text answers for it.
                     fields["end"] = "1"
@@ -228,6 +239,20 @@ class Streams:
         return pieces_of(
             self._waiting.xread({text_stream(order, attempt): after}, count=500, block=block_ms)
         )
+
+    # What readers were given
+
+    def note_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Note how far readers were given texts."""
+        with self._in_time(), self._redis.pipeline(transaction=True) as pipe:
+            delivery.note(pipe, deliveries)
+            pipe.execute()
+
+    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
+        """Return the furthest reach of any reader in each (order, attempt), in their order."""
+        with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
+            delivery.furthest(pipe, attempts)
+            return [delivery.reach_of(answer) for answer in pipe.execute()]
 
     # The ends of orders, and nudges
 
@@ -263,7 +288,7 @@ def open_streams(url: str) -> Streams:
 def pieces_of(answer: Any) -> list[TextPiece]:
     """Return the pieces of text read from an attempt's stream."""
     return [
-        TextPiece(entry_id, int(fields["o"]), fields["t"], "end" in fields)
+        TextPiece(entry_id, int(fields["o"]), fields["t"], int(fields.get("n", 0)), "end" in fields)
         for entry_id, fields in _entries(answer)
     ]
 

@@ -183,6 +183,7 @@ class _Stream:
         self._house = context
         self._asked = asked
         self._receipt = receipt
+        self._notes = context.follower.notes(receipt.order)
         self._ended = False
         self._restarted = False
 
@@ -194,7 +195,8 @@ class _Stream:
             if asked.kind == "chat":
                 yield _chunk(head, asked, {"role": "assistant", "content": ""})
             follower = self._house.follower
-            async for one in follower.follow(order_id, account=self._receipt.account):
+            account = self._receipt.account
+            async for one in follower.follow(order_id, self._notes, account=account):
                 if one.kind == "text":
                     yield _chunk(head, asked, {"content": one.data["text"]})
                 elif one.kind == "restart":
@@ -221,6 +223,8 @@ class _Stream:
 
     async def after(self, left: bool) -> None:
         """Cancel the order, if nobody will read what it costs, or should."""
+        # Before it is cancelled: what was given is what it is charged.
+        await self._notes.leave(has_ended=self._ended)
         if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
             return
         if self._house.stopping.is_told and not (left or self._restarted):

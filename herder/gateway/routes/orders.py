@@ -145,10 +145,14 @@ async def events(
     if cancels:
         require(key, "buy")
     mark = StreamMark.parse(last_event_id)
+    notes, ended = context.follower.notes(order_id), False
     await run_sync(partial(context.herd.order, order_id, account=key.account))
 
     async def happening() -> AsyncGenerator[ServerSentEvent, None]:
-        async for one in context.follower.follow(order_id, account=key.account, mark=mark):
+        nonlocal ended
+        follow = context.follower.follow
+        async for one in follow(order_id, notes, account=key.account, mark=mark):
+            ended = one.kind == "end"
             identity = str(one.mark) if one.mark else None
             yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)
             if one.result is not None:
@@ -156,6 +160,7 @@ async def events(
                 yield ServerSentEvent(paid, event="receipt")
 
     async def after(left: bool) -> None:
+        await notes.leave(has_ended=ended)
         if left and cancels:
             context.herd.cancellations.remember(order_id)
 
@@ -181,7 +186,7 @@ async def receipt(order_id: str, context: Context, key: Reader) -> Signed:
 
 @router.post("/orders/{order_id}/cancel")
 async def cancel(order_id: str, context: Context, key: Buyer) -> Receipt:
-    """End an order: all comes back while it waits; once it runs, what was delivered is charged."""
+    """End an order: all comes back while it waits; of one that runs, what was read is charged."""
     cancel = partial(context.herd.cancel, order_id, account=key.account)
     try:
         return await run_sync(cancel)

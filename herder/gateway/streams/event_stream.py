@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Receive, Scope, Send
 
 from herder.errors import HerdError
-from herder.gateway.streams.following import StreamSlot
+from herder.gateway.streams.slots import StreamSlot
 from herder.web.errors import answer_to
 from herder.web.stopping import LAST_S, ServerStopping, Stopping
 

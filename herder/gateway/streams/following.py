@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,18 +17,26 @@ from typing import Any, Literal
 
 from redis import RedisError
 
+from herder.domain.charging import was_cancelled
 from herder.domain.order import Order, State
 from herder.errors import HerdUnavailable
 from herder.gateway.outages import ride_out
 from herder.gateway.short_reads import Found, look
+from herder.gateway.streams.delivering import DeliveryNotes, LineNotes
+from herder.gateway.streams.slots import StreamSlot
 from herder.local.local_herd import LocalHerd
-from herder.orders.reader import readable_attempt
+from herder.orders.reader import may_hand_out, readable_attempt
 from herder.types import Place, Result
 from herder.web.errors import BadRequest, TooManyStreams
+from workers.transport.delivery import Reach
+from workers.transport.event_log import EventLog
 from workers.transport.reading import TextReader
+from workers.transport.streams import TextPiece
 
 LOOK_S = 1.0
 """The time that a line waits for text before it looks into the database again."""
+
+_log = EventLog("herder.gateway.following")
 
 _MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
@@ -90,36 +98,13 @@ class Wake:
             self._loop.call_soon_threadsafe(self.event.set)
 
 
-class StreamSlot:
-    """A line that a caller holds, until it is closed; it may be closed more than once."""
-
-    def __init__(self, holders: Counter[str], key_id: str) -> None:
-        self._holders = holders
-        self._key_id: str | None = key_id
-        holders[key_id] += 1
-
-    def close(self) -> None:
-        """Give it back."""
-        key_id, self._key_id = self._key_id, None
-        if key_id is None:
-            return
-        self._holders[key_id] -= 1
-        if not self._holders[key_id]:
-            del self._holders[key_id]
-
-    def __enter__(self) -> StreamSlot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class Follower:
     """The lines of one gateway.
 
     Args:
         herd: whose orders.
         reader: of their texts.
+        notes: of what callers were given.
         most: lines at once.
         most_per_key: those of one API key.
         began: is told, once for each text that is read from its beginning, the order's model and
@@ -130,12 +115,14 @@ class Follower:
         self,
         herd: LocalHerd,
         reader: TextReader,
+        notes: DeliveryNotes,
         most: int,
         most_per_key: int,
         began: Callable[[str, float], None] = lambda _model, _seconds: None,
     ) -> None:
         self._herd = herd
         self._reader = reader
+        self._notes = notes
         self._most = most
         self._most_per_key = most_per_key
         self._began = began
@@ -195,15 +182,27 @@ class Follower:
         finally:
             adding.add_done_callback(lambda _: watcher.remove(topic, wake))
 
+    def notes(self, order_id: str) -> LineNotes:
+        """Return the notes of a line that `follow` is to serve; whoever has it ends them."""
+        return LineNotes(self._notes, order_id)
+
     async def follow(
-        self, order_id: str, *, account: str | None, mark: StreamMark | None = None
+        self,
+        order_id: str,
+        notes: LineNotes,
+        *,
+        account: str | None,
+        mark: StreamMark | None = None,
     ) -> AsyncIterator[Happened]:
         """Yield all that happens to an order from here on; the last is its end.
 
-        While the database is away the text of what runs goes on, and the end is waited for.
+        While the database is away the text of what runs goes on, and the end is waited for. Text
+        is handed out once that is noted and, after it, the order was not cancelled: so whoever
+        settles it knows all that anybody was given.
 
         Args:
             order_id: the order.
+            notes: of this line.
             account: whose it has to be; None: anybody's.
             mark: how far its text was read before: what came after it follows.
 
@@ -213,11 +212,8 @@ class Follower:
         text = _Text(mark)
         after, reading, waits, started = "0", 0, None, 0
         fresh = mark is None  # nothing of any attempt's text was read yet
-        order: Order | None = None
-        while True:
-            order = await self._stand(order_id, account, order)
-            if order.state.stopped:
-                break
+        order = await self._stand(order_id, account, None)
+        while not order.state.stopped:
             if (attempt := readable_attempt(order)) != reading:
                 if (lost := text.turn_to(attempt)) is not None:
                     yield lost
@@ -229,21 +225,30 @@ class Follower:
             if place is not None and place != waits:
                 waits = place
                 yield Happened("place", asdict(place))
-            async for more in self._read(order_id, attempt, after, text):
-                if isinstance(more, str):
-                    if fresh:
-                        fresh = False
-                        self._began(order.model, _since(order, more))
-                    after = more
+            pieces = await self._read(order, attempt, after, text, notes)
+            order = await self._stand(order_id, account, order)
+            if not may_hand_out(order, attempt):
+                continue
+            for piece in pieces:
+                after = piece.id
+                if fresh:
+                    fresh = False
+                    self._began(order.model, _since(order, after))
+                if (more := text.take(piece)) is None:
                     continue
                 if started != attempt:
                     started = attempt
                     yield Happened("start", {"attempt": attempt})
                 yield more
+                notes.gave(text.reach)
+            if pieces and pieces[-1].end and not order.state.stopped:
+                # All of the text is out; its settlement follows within moments.
+                await self.wait(order_id, LOOK_S)
+                order = await self._stand(order_id, account, order)
         result = await self._look(partial(self._herd.answer, order_id))
         # Of a failed one nothing counts, and its end says so; what is set aside was not paid for.
         if order.state not in (State.FAILED, State.SET_ASIDE):
-            for last in text.complete(order.attempt, result.text):
+            for last in text.complete(order, result.text):
                 yield last
         yield _end(result)
 
@@ -268,30 +273,35 @@ class Follower:
             return None
 
     async def _read(
-        self, order_id: str, attempt: int, after: str, text: _Text
-    ) -> AsyncIterator[Happened | str]:
-        """Yield new text of an attempt, and the ids of what was read of it."""
+        self, order: Order, attempt: int, after: str, text: _Text, notes: LineNotes
+    ) -> list[TextPiece]:
+        """Return new pieces of an attempt's text, noted as handed out."""
         try:
-            pieces = await self._reader.read(order_id, attempt, after, block_ms=int(LOOK_S * 1000))
-        except RedisError:
+            if not was_cancelled(order):
+                pieces = await self._reader.read(
+                    order.id, attempt, after, block_ms=int(LOOK_S * 1000)
+                )
+                if (reach := text.reach_with(pieces)) > text.reach:
+                    await notes.promise(order, attempt, reach)
+                return pieces
+        except RedisError as error:
             # The stored text answers in the end.
-            await self.wait(order_id, LOOK_S)
-            return
-        for piece in pieces:
-            yield piece.id
-            if (more := text.take(piece.offset, piece.text)) is not None:
-                yield more
-            if piece.end:
-                # All of the text is out; its settlement follows within moments.
-                await self.wait(order_id, LOOK_S)
+            _log.info("text_not_read", order=order.id, reason=type(error).__name__)
+        await self.wait(order.id, LOOK_S)
+        return []
 
 
 class _Text:
-    """The part of an order's text that a caller was given, and whether it still counts."""
+    """The part of an order's text that a caller was given, and whether it still counts.
+
+    Attributes:
+        reach: how far it was given of the attempt.
+    """
 
     def __init__(self, mark: StreamMark | None) -> None:
         self._attempt = mark.attempt if mark else 0
         self._shown = mark.characters if mark else 0
+        self.reach = Reach(self._shown)
         # Of what was shown here, so that a long text need not be kept: it may be all or a tail.
         self._begin = self._shown
         self._hash = hashlib.blake2b()
@@ -302,21 +312,35 @@ class _Text:
             return None
         lost = Happened("restart", {"shown": self._shown}) if self._shown else None
         self._attempt, self._shown, self._begin = attempt, 0, 0
+        self.reach = Reach()
         self._hash = hashlib.blake2b()
         return lost
 
-    def take(self, offset: int, text: str) -> Happened | None:
+    def reach_with(self, pieces: Sequence[TextPiece]) -> Reach:
+        """Return the reach once these pieces are given, too."""
+        reach = self.reach
+        for piece in pieces:
+            if piece.offset <= reach.characters:
+                reach = max(reach, _reach_of(piece))
+        return reach
+
+    def take(self, piece: TextPiece) -> Happened | None:
         """Return a piece of the attempt's text.
 
         None if nothing of it is new, or one before is missing.
         """
-        if offset > self._shown:
+        if piece.offset > self._shown:
             return None  # a piece was dropped on the way: the stored text fills the gap
-        return self._show(text[self._shown - offset :])
+        more = self._show(piece.text[self._shown - piece.offset :])
+        if more is not None:
+            self.reach = _reach_of(piece)
+        return more
 
-    def complete(self, attempt: int, whole: str) -> Iterator[Happened]:
+    def complete(self, order: Order, whole: str) -> Iterator[Happened]:
         """Yield the rest of the text that the order ended with."""
-        if (lost := self.turn_to(attempt)) is not None:
+        if order.state is State.CANCELLED and len(whole) < self._shown:
+            return  # what was charged is less than what was read: nothing more is to be said
+        if (lost := self.turn_to(order.attempt)) is not None:
             yield lost
         again = hashlib.blake2b(whole[self._begin : self._shown].encode())
         if len(whole) < self._shown or again.digest() != self._hash.digest():
@@ -332,6 +356,10 @@ class _Text:
         self._shown += len(text)
         self._hash.update(text.encode())
         return Happened("text", {"text": text}, StreamMark(self._attempt, self._shown))
+
+
+def _reach_of(piece: TextPiece) -> Reach:
+    return Reach(piece.offset + len(piece.text), piece.generated)
 
 
 def _since(order: Order, entry_id: str) -> float:

@@ -12,6 +12,7 @@ import pytest
 from herder.db.outages import CommitUnknown
 from herder.errors import HerdUnavailable
 from herder.gateway.outages import accept, accepted, ride_out
+from herder.gateway.streams.delivering import DeliveryNotes
 from herder.gateway.streams.following import Follower
 from herder.local.cancellations import Cancellations
 from herder.web.errors import answer_to
@@ -113,7 +114,8 @@ class Watcher:
 def follower(watcher: Watcher) -> Follower:
     herd: Any = SimpleNamespace(watcher=watcher, database=SimpleNamespace(reads_at_once=False))
     reader: Any = None
-    return Follower(herd, reader, 10, 10)
+    writer: Any = None
+    return Follower(herd, reader, DeliveryNotes(writer), 10, 10)
 
 
 def test_who_meets_an_outage_waits_and_is_forgotten_afterwards():

@@ -53,15 +53,66 @@ def test_cancelling_what_is_out_with_nobody_stops_whoever_shows_up(house, worker
     assert ended(house, order) == ("cancelled", 0, 26)
 
 
-def test_cancelling_what_runs_charges_what_was_delivered(house, worker):
+def test_cancelling_what_runs_charges_what_readers_were_given(house, worker):
     order = house.submit(fee=26)
     job = house.dispatched()
     worker.claim(job)
+    house.readers.read(job, 4, 5)
     now = house.cancellation.cancel(order.id)
     assert (now.state, now.call_off, now.instance) == ("running", "cancelled", worker.instance)
-    worker.finish(job, finish_reason="cancelled", generated=5, text="half")
+    worker.finish(job, finish_reason="cancelled", generated=7, text="half of it")
     assert ended(house, order) == ("cancelled", 16, 10)
     assert house.answer(order.id) == "half"
+    assert house.order(order.id).generated == 5
+
+
+def test_cancelling_what_nobody_read_costs_nothing_and_nothing_is_kept(house, worker):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    worker.claim(job)
+    house.cancellation.cancel(order.id)
+    worker.finish(job, finish_reason="cancelled", generated=7, text="half of it")
+    assert ended(house, order) == ("cancelled", 0, 26)
+    assert (house.answer(order.id), house.order(order.id).generated) == ("", 0)
+
+
+def test_what_was_read_of_a_lost_attempt_is_not_charged_with_the_next(house, worker):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    worker.claim(job)
+    house.readers.read(job, 4, 5)
+    house.lapse(house.settings.lease_s + 1)
+    other = house.worker()
+    again = house.dispatched()
+    other.claim(again)
+    house.cancellation.cancel(order.id)
+    other.finish(again, finish_reason="cancelled", generated=7, text="other text")
+    assert ended(house, order) == ("cancelled", 0, 26)
+    assert house.answer(order.id) == ""
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "stop"])
+def test_a_cancelled_order_waits_for_what_its_readers_were_given(house, worker, reason):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    worker.claim(job)
+    house.readers.read(job, 4, 5)
+    house.cancellation.cancel(order.id)
+    house.readers.away = True
+    told = worker.finish(job, finish_reason=reason, generated=7, text="half of it")
+    assert (told.confirmed, told.ended) == ([], [])
+    assert house.order(order.id).state == "running"
+    house.readers.away = False
+    told = worker.finish(job, finish_reason=reason, generated=7, text="half of it")
+    assert told.confirmed == [(worker.instance, job.held)]
+    assert ended(house, order) == ("cancelled", 16, 10)
+
+
+def test_no_reader_is_asked_for_where_nobody_cancelled(house, worker):
+    order = house.submit(fee=26)
+    worker.finish(house.dispatched(), generated=10)
+    assert ended(house, order) == ("completed", 26, 0)
+    assert house.readers.asked == []
 
 
 def test_a_worker_is_told_again_with_each_beat(house, worker):
@@ -80,7 +131,8 @@ def test_cancelling_twice_and_after_the_end_changes_nothing(house, worker):
     worker.claim(job)
     house.cancellation.cancel(order.id)
     assert house.cancellation.cancel(order.id).state == "running"
-    worker.finish(job, generated=10)  # it was done before it heard of it
+    house.readers.read(job, 100, 10)
+    worker.finish(job, generated=10)  # it was done before it heard of it, and all was read
     assert house.cancellation.cancel(order.id).state == "completed"
     assert ended(house, order) == ("completed", 26, 0)
     assert house.events(order.id).count("cancel_asked") == 1

@@ -86,6 +86,7 @@ def test_what_was_cut_short_is_charged_if_anything_was_delivered(
     worker.claim(job)
     if reason == "cancelled":
         house.cancellation.cancel(order.id)
+        house.readers.read(job, 2, generated)
     worker.finish(job, finish_reason=reason, generated=generated, text="so")
     assert ended(house, order) == expected
     assert house.answer(order.id) == "so"

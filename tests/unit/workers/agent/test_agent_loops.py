@@ -90,13 +90,13 @@ def test_texts_are_flushed_on(raised):
     flusher = TextFlusher(Streams())
     add = flusher.open("o-1", 1, 10)
     flusher.start()
-    add("lost", False)
+    add("lost", 1, end=False)
     wait_for(lambda: Streams.add_texts.calls == 1, "the failure")
-    add("kept", True)
+    add("kept", 2, end=True)
     wait_for(lambda: [piece.text for piece in sent] == ["kept"], "what came after it")
-    add("the last", True)
+    add("the last", 3, end=True)
     flusher.stop()
-    assert [piece.text for piece in sent] == ["kept", "the last"]
+    assert [(piece.text, piece.generated) for piece in sent] == [("kept", 2), ("the last", 3)]
 
 
 @pytest.mark.parametrize("raised", ONCE, ids=repr)

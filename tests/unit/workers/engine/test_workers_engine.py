@@ -48,8 +48,9 @@ class Heard:
         assert self.prompt_tokens is None
         self.prompt_tokens = prompt_tokens
 
-    def on_text(self, text: str) -> None:
+    def on_text(self, text: str, generated: int) -> None:
         assert text
+        assert generated > 0
         assert not self.ends
         self.pieces.append(text)
 
@@ -239,7 +240,7 @@ def test_a_dead_model_ends_everything_and_says_so() -> None:
 
 def test_a_listener_that_fails_harms_nobody_else() -> None:
     class Bad(Heard):
-        def on_text(self, text: str) -> None:  # noqa: ARG002
+        def on_text(self, text: str, generated: int) -> None:  # noqa: ARG002
             raise RuntimeError("boom")
 
     engine = Engine(StubModel())

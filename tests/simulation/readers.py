@@ -1,0 +1,101 @@
+"""Clients who read an order's text while it runs, with the library's own parts, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy.exc import OperationalError
+
+from herder.domain.charging import was_cancelled
+from herder.domain.order import Order
+from herder.errors import HerdUnavailable
+from herder.orders.reader import OrderReader, TextLine, may_hand_out, readable_attempt
+from herder.orders.watcher import CompletionWatcher
+from tests.simulation.clockwork import Broken, Process, Thread
+from tests.simulation.herder import Room
+from tests.simulation.shadow import Shadow
+from tests.simulation.truth import Truth
+from workers.transport.streams import Streams
+
+APART_US = 30_000
+
+
+@dataclass
+class Reading:
+    """One reader of one order; `shown` is the text of `line.attempt` that it was given."""
+
+    process: Process
+    order_id: str
+    line: TextLine
+    shown: str = ""
+    leaves: bool = False
+    """Whether it hangs up in the middle."""
+
+
+class Readers:
+    """All of them. Whoever is cancelled, and by whom, is `owners`' affair."""
+
+    def __init__(self, room: Room, truth: Truth, shadow: Shadow) -> None:
+        self._room = room
+        self._time = room.time
+        self._truth = truth
+        self._shadow = shadow
+        self._orders = OrderReader(
+            room.database, cast("Streams", room.redis), cast("CompletionWatcher", None)
+        )
+
+    def read(self, process: Process, order_id: str) -> None:
+        """Begin to read an order."""
+        line = TextLine(cast("Streams", self._room.redis), order_id, self._time.new_nonce())
+        leaves = self._time.rng.random() < 0.4
+        self._time.count("an order's text is read along")
+        self._look(Reading(process, order_id, line, leaves=leaves))
+
+    def _soon(self, reading: Reading, do: str, *more: object) -> None:
+        delay_us = self._time.rng.randint(100, APART_US)
+        step = getattr(self, do)
+        self._time.after(delay_us, Thread(reading.process), lambda: step(reading, *more))
+
+    def _stand(self, reading: Reading) -> Order | None:
+        try:
+            return self._orders.order(reading.order_id)
+        except (HerdUnavailable, OperationalError):
+            return None
+
+    def _look(self, reading: Reading, *_: object) -> None:
+        """See whether there may be more, then read what is new, and note it."""
+        order = self._stand(reading)
+        if order is None:
+            self._soon(reading, "_look")
+            return
+        attempt = readable_attempt(order)
+        if order.state.stopped or (attempt != reading.line.attempt and reading.shown):
+            reading.line.leave(has_ended=order.state.ended)
+            return
+        self._soon(reading, "_look" if was_cancelled(order) else "_read", order, attempt)
+
+    def _read(self, reading: Reading, order: Order, attempt: int) -> None:
+        text = reading.line.read(order, attempt, len(reading.shown))
+        if text:
+            self._soon(reading, "_hand_out", attempt, text)
+        else:
+            self._soon(reading, "_look")
+
+    def _hand_out(self, reading: Reading, attempt: int, text: str) -> None:
+        """Give it to whoever reads, unless the order was cancelled meanwhile."""
+        order = self._stand(reading)
+        if order is None:
+            self._soon(reading, "_hand_out", attempt, text)
+            return
+        if may_hand_out(order, attempt):
+            reading.shown += text
+            self._truth.give(reading.order_id, attempt, reading.shown)
+            row = self._shadow.by_id[reading.order_id]
+            if row.state == "cancelled" and row.attempt == attempt:
+                raise Broken("unpaid", f"order {row.seq} was cancelled, and is read on")
+        if reading.leaves and self._time.rng.random() < 0.1:
+            self._time.count("a reader hangs up")
+            reading.line.leave(has_ended=False)
+            return
+        self._soon(reading, "_look")
