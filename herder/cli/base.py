@@ -91,7 +91,7 @@ class HerdGroup(TyperGroup):
             code = exit_code(told)
         except Exception as error:
             # Typer's own refusals; whatever else there is, is a defect and keeps its traceback.
-            code = _usage_code(error)
+            code = _usage_code(error) or _outage_code(error)
             if code is None:
                 raise
         if not standalone_mode:
@@ -116,6 +116,15 @@ def _usage_code(error: Exception) -> int | None:
     path = context.command_path if context is not None else "herd"
     complain(f"{path}: {str(say()).rstrip('.')}; see `{path} --help`.")
     return REFUSED
+
+
+def _outage_code(error: Exception) -> int | None:
+    from workers.transport.reasons import is_redis_error, redis_sentence
+
+    if not is_redis_error(error):
+        return None
+    complain(redis_sentence(error))
+    return NOT_DONE
 
 
 def _require_text(args: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ _READ_ONLY = "25006"
 _GAVE_UP = "57014"  # query_canceled, by a time limit of the server's
 _WRONG_VALUE = "22"  # class data_exception
 _DAMAGED = {"XX001", "XX002"}  # data, or an index, corrupted
+_DISK_FULL = "53100"
 _SHORT_OF = ("53", "58")
 """Classes of SQLSTATEs: of resources such as disk space and memory, and errors of the system."""
 
@@ -29,6 +30,9 @@ _TURNED_AWAY = re.compile(
     r"authentication failed|no password supplied|pg_hba\.conf|role .* does not exist"
     r"|not permitted to log in|permission denied for database",
     re.IGNORECASE,
+)
+_NO_CONNECTION_LEFT = re.compile(
+    r"too many (?:clients|connections)|connection slots|no more connections", re.IGNORECASE
 )
 _NO_DATABASE = re.compile(r"database .* does not exist", re.IGNORECASE)
 _NO_HOST = re.compile(r"could not translate host name|resolve host", re.IGNORECASE)
@@ -76,9 +80,16 @@ class Meanings:
                 "created the tables."
             )
         if state == _READ_ONLY:
-            return HerdUnavailable("The database does not accept writes; it may be a standby.")
+            return HerdUnavailable(
+                "The database does not accept writes; it may be a standby, where HERD_DATABASE_URL "
+                "has to name the primary."
+            )
         if state in _DAMAGED:
             return SetupError(f"The database is damaged: {self._quoted(str(cause))}.")
+        if state == _DISK_FULL:
+            return _Unreachable(
+                f"The disk of PostgreSQL at {self._server} is full; make room there and try again."
+            )
         if state is not None and state.startswith(_SHORT_OF):
             return _Unreachable(
                 f"PostgreSQL at {self._server} cannot do this now: {self._quoted(str(cause))}; "
@@ -115,9 +126,12 @@ class Meanings:
                     f"PgBouncer at {self._server} does not take the option {option[1]!r} in "
                     f"HERD_DATABASE_URL; leave it out, or name it in ignore_startup_parameters."
                 )
+            advice = "try again"
+            if _NO_CONNECTION_LEFT.search(said[1]):
+                advice = "raise its max_connections, or run fewer programs on it"
             return _Unreachable(
                 f"PostgreSQL at {self._server} accepts no connections: {self._quoted(said[1])}; "
-                f"try again."
+                f"{advice}."
             )
         if _NO_HOST.search(reason):
             return _Unreachable(

@@ -23,7 +23,8 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from herder.db.outages import CommitUnknown
-from herder.errors import HerdError, HerdUnavailable, SetupError
+from herder.db.sqlite_errors import DiskFailed, meaning, not_locked
+from herder.errors import HerdUnavailable
 from ledger import SQLITE_PRAGMAS, LedgerBusy, LedgerFault
 
 BUSY_TIMEOUT_S = 30
@@ -92,10 +93,15 @@ class Sqlite:
         """See `herder.db.database.Database.write`."""
         committing = False
         try:
-            with self._mutex, self._turn(), _translated(), self._writer.begin() as connection:
+            with (
+                self._mutex,
+                self._turn(),
+                _translated(self._path),
+                self._writer.begin() as connection,
+            ):
                 yield connection
                 committing = True
-        except _DiskFailed as error:
+        except DiskFailed as error:
             if committing:
                 raise CommitUnknown(error.message) from error
             raise
@@ -108,7 +114,7 @@ class Sqlite:
                 yield connection
             return
         engine = self._short if short else self._reader
-        with _translated(), engine.begin() as connection:
+        with _translated(self._path), engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -138,14 +144,11 @@ def _open_lock(database: Path) -> int:
     try:
         return os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SetupError(
-            f"The database folder {database.parent} cannot be written to ({error.strerror}); "
-            "`herd init` creates it."
-        ) from None
+        raise not_locked(database, error) from None
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(path: str | None) -> Iterator[None]:
     try:
         yield
     except LedgerBusy as error:
@@ -157,38 +160,7 @@ def _translated() -> Iterator[None]:
     except (DatabaseError, LedgerFault) as error:
         # The ledger has no word for a full disk, and hands it on as the cause of its own.
         cause = error.__cause__ if isinstance(error, LedgerFault) else error
-        meaning = _meaning(str(cause.orig)) if isinstance(cause, DatabaseError) else None
-        if meaning is None:
+        said = meaning(str(cause.orig), path) if isinstance(cause, DatabaseError) else None
+        if said is None:
             raise
-        raise meaning from error
-
-
-def _meaning(reason: str) -> HerdError | None:
-    """Return the herd's error for SQLite's words; None: what was asked cannot be done."""
-    if "no such table" in reason or "no such column" in reason:
-        return SetupError(
-            "The database has no tables of this version; `herd init` brings it up to date."
-        )
-    if "unable to open" in reason:
-        return SetupError("The database cannot be opened; `herd init` creates it.")
-    if "not a database" in reason or "malformed" in reason:
-        return SetupError("The database file is damaged, or is not a database.")
-    if "readonly" in reason:
-        return SetupError("This user cannot write to the database.")
-    if "locked" in reason or "busy" in reason:
-        return HerdUnavailable("The database is busy; try again.")
-    if "is full" in reason:
-        return _DiskFull("The disk of the database is full; make room there.")
-    if "I/O error" in reason:
-        return _DiskFailed("The disk of the database answers with errors.")
-    return None
-
-
-class _DiskFull(HerdUnavailable):
-    """No room is left where the database is."""
-
-    told_callers = "The herd's database is out of reach; try again."
-
-
-class _DiskFailed(HerdUnavailable):
-    """The disk failed: if that was in a commit, it may have happened."""
+        raise said from error

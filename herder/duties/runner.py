@@ -19,13 +19,14 @@ from redis import RedisError
 
 from herder.db.postgres import statement_limit
 from herder.duties.records import LEASE_S, DutyGuard, Tally
-from herder.errors import HerdUnavailable
+from herder.errors import HerdUnavailable, SetupError
 from herder.store.duties import Counts
 
 _log = structlog.get_logger("herder.duties.runner")
 
-OUTAGES: tuple[type[Exception], ...] = (RedisError, HerdUnavailable, OSError)
-"""Errors of things that are out of reach: no row is to blame, and all is tried again."""
+OUTAGES: tuple[type[Exception], ...] = (RedisError, HerdUnavailable, SetupError, OSError)
+"""Errors of things that are out of reach, or cannot be used as they are: no row is to blame, and
+all is tried again."""
 
 BATCH = 500
 """Rows of one batch, where a duty says nothing else: no transaction holds its locks for long."""

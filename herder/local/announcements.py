@@ -15,6 +15,7 @@ from redis import RedisError
 
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 from workers.transport.streams import LIMIT_S, Streams
 
 _log = EventLog("herder.local.announcements", lowered=True)
@@ -71,7 +72,7 @@ class Announcements:
             try:
                 announce()
             except (RedisError, OSError) as error:
-                _log.warning("not_announced", kind=kind, reason=type(error).__name__)
+                _log.warning("not_announced", kind=kind, reason=reason_of(error))
 
     def _unblock(self) -> None:
         with self._changed:

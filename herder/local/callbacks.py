@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from herder.errors import HerdError, HerdUnavailable
+from herder.errors import HerdError, HerdUnavailable, SetupError
 from herder.types import Result
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
@@ -78,7 +78,7 @@ class CallbackRunner:
             "herd-callbacks",
             self._step,
             daemon=False,
-            outages=(HerdUnavailable,),
+            outages=(HerdUnavailable, SetupError),
             retry_s=(0.1, 1.0),
             log=_log,
         )

@@ -14,6 +14,7 @@ from herder.herd.trusted_keys import REVOKED
 from herder.store import herd as herd_sql
 from herder.store.herd import Worker
 from workers.transport.event_log import EventLog
+from workers.transport.reasons import redis_sentence
 from workers.transport.streams import Streams
 from workers.wire import Body, Drain, PrivateKey, Reject, control_stream, seal
 
@@ -71,7 +72,7 @@ class WorkerControl:
         try:
             self._tell(told, Drain())
         except RedisError as error:
-            raise HerdUnavailable("Redis is out of reach; try again.") from error
+            raise HerdUnavailable(redis_sentence(error)) from error
         return told
 
     def revoke(self, name: str) -> Revocation:

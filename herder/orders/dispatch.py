@@ -33,6 +33,7 @@ from herder.store import outbox as outbox_sql
 from herder.store.outbox import Outgoing
 from herder.store.steps import DispatchedRow, Subject
 from ledger import Ledger
+from workers.transport.reasons import reason_of
 from workers.transport.tasks import NewTask
 from workers.wire import (
     INFER_TASK,
@@ -208,7 +209,7 @@ class Dispatcher:
         try:
             self._publisher.publish_many(list(tasks.values()))
         except OSError as error:
-            _log.warning("broker_out_of_reach", waiting=len(tasks), reason=str(error))
+            _log.warning("broker_out_of_reach", waiting=len(tasks), reason=reason_of(error))
             return unsendable
         with self._lock:
             self._published.update(tasks)

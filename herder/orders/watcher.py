@@ -14,7 +14,7 @@ from typing import Protocol
 
 import redis
 
-from herder.errors import HerdUnavailable
+from herder.errors import HerdUnavailable, SetupError
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Failures, Loop
 from workers.transport.streams import ENDED_CHANNEL
@@ -52,7 +52,11 @@ class CompletionWatcher:
             "herd-watch-redis", outages=(redis.RedisError,), retry_s=(0.1, LOOK_S), log=_log
         )
         self._loop = Loop(
-            "herd-watch", self._step, outages=(HerdUnavailable,), retry_s=(0.1, LOOK_S), log=_log
+            "herd-watch",
+            self._step,
+            outages=(HerdUnavailable, SetupError),
+            retry_s=(0.1, LOOK_S),
+            log=_log,
         )
 
     def wait(self, order_id: str, timeout_s: float | None) -> bool:

@@ -12,6 +12,7 @@ import structlog
 from redis import RedisError
 
 from herder.orders.closing import ClosingResult, instances
+from workers.transport.reasons import reason_of
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
@@ -60,7 +61,7 @@ class Announcer:
                 if settled.inboxes:
                     self._streams.announce_inboxes(sorted(settled.inboxes))
             except RedisError as error:
-                _log.warning("redis_out_of_reach", reason=type(error).__name__)
+                _log.warning("redis_out_of_reach", reason=reason_of(error))
 
     def control(self, messages: Sequence[tuple[str, Body]]) -> None:
         """Send (instance, message) to workers."""
@@ -77,7 +78,7 @@ class Announcer:
         try:
             self._streams.add_controls(tokens)
         except RedisError as error:
-            _log.warning("control_not_sent", reason=type(error).__name__)
+            _log.warning("control_not_sent", reason=reason_of(error))
 
     def mark(self, number: int) -> None:
         """Send the listening clock's marker."""
@@ -85,7 +86,7 @@ class Announcer:
         try:
             self._streams.add_beat(token)
         except RedisError as error:
-            _log.warning("redis_out_of_reach", reason=type(error).__name__)
+            _log.warning("redis_out_of_reach", reason=reason_of(error))
 
     def _seal(self, body: Body, audience: str) -> str:
         return seal(

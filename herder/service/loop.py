@@ -29,10 +29,9 @@ from herder.service.announcer import Announcer
 from herder.service.beats import BeatReader
 from herder.store.duties import Counts
 from workers.transport.loops import Failures, Loop
+from workers.transport.reasons import reason_of
 from workers.transport.streams import Streams
-from workers.wire import (
-    PrivateKey,
-)
+from workers.wire import PrivateKey
 
 _log = structlog.get_logger("herder.service.loop")
 
@@ -247,7 +246,7 @@ class Service:
         try:
             self._streams.nudge_arrived(model)
         except RedisError as error:
-            _log.warning("redis_out_of_reach", reason=type(error).__name__)
+            _log.warning("redis_out_of_reach", reason=reason_of(error))
         # A submission between that look and this word nudged nobody.
         self._dispatch(model)
 
@@ -275,7 +274,7 @@ class Service:
             each_alone(answers, settle, pass_over)
         except OUTAGES as error:
             # Not confirmed, so their workers send them again.
-            _log.warning("settlement_delayed", outcomes=len(answers), reason=str(error)[:200])
+            _log.warning("settlement_delayed", outcomes=len(answers), reason=reason_of(error))
             self.tally.failed(WORK)
         return done
 
@@ -305,7 +304,7 @@ class Service:
             try:
                 runner.run_if_due()
             except OUTAGES as error:
-                _log.warning("out_of_reach", duty=runner.duty.name, reason=str(error)[:200])
+                _log.warning("out_of_reach", duty=runner.duty.name, reason=reason_of(error))
                 self._tell_failure(runner.duty.name, error)
             except Exception as error:  # noqa: BLE001 (logged with its trace)
                 _log.exception("step_failed", duty=runner.duty.name)

@@ -14,6 +14,7 @@ from redis import RedisError
 from herder.settings import Settings
 from workers.transport.event_log import EventLog
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
 from workers.wire import HERDER_QUEUE, NUDGE_ID, NUDGE_TASK, Nudge, PrivateKey, seal
@@ -72,7 +73,7 @@ class Nudger:
                     self._publish(model)
             except (RedisError, OSError) as error:
                 # No reason to trouble whoever submitted.
-                _log.warning("nudge_not_sent", model=model, reason=type(error).__name__)
+                _log.warning("nudge_not_sent", model=model, reason=reason_of(error))
 
     def _publish(self, model: str) -> None:
         token = seal(Nudge(model=model), self._key, sender="herder", audience=HERDER_QUEUE)

@@ -40,6 +40,7 @@ from herder.webhooks.schedule import (
 from herder.webhooks.sending import WebhookSender
 from herder.webhooks.signing import Sealer
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 
 _log = structlog.get_logger("herder.webhooks")
 
@@ -300,7 +301,7 @@ class Deliverer:
         self._loop = Loop(
             DELIVER,
             lambda: self.step(POLL_S),
-            outages=(HerdUnavailable,),
+            outages=(HerdUnavailable, SetupError),
             retry_s=RETRY_S,
             on_failure=lambda _error: failed(DELIVER),
             log=_log,
@@ -322,4 +323,4 @@ class Deliverer:
         try:
             self.step(0)
         except (HerdUnavailable, OSError) as error:
-            _log.warning("out_of_reach", step="webhooks", reason=str(error)[:200])
+            _log.warning("out_of_reach", step="webhooks", reason=reason_of(error))

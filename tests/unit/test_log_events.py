@@ -17,6 +17,7 @@ from workers.transport.event_log import EventLog
 ROOT = Path(__file__).parents[2]
 WRITERS = {
     ROOT / "workers/transport/event_log.py",
+    ROOT / "workers/transport/repeats.py",
     ROOT / "workers/transport/logs.py",
 }
 """What sets logging up, and what writes events through it."""

@@ -26,6 +26,7 @@ from workers.engine.work import Completion
 from workers.errors import NotAccepting
 from workers.settings import JoinFile, WorkerSettings
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 from workers.transport.streams import Streams
 from workers.wire import (
     BEATS_STREAM,
@@ -191,7 +192,7 @@ class Agent:
             self._claims.put(job.held)
         except RedisError as error:
             # Nobody would know that it runs here: its claim lapses and another worker gets it.
-            _log.warning("claim_not_sent", order=job.order, reason=type(error).__name__)
+            _log.warning("claim_not_sent", order=job.order, reason=reason_of(error))
             return None
         began_s = self._clock()
         try:
@@ -355,7 +356,7 @@ class Agent:
         try:
             self._say(WorkerStopped())
         except RedisError as error:
-            _log.warning("farewell_not_sent", reason=type(error).__name__)
+            _log.warning("farewell_not_sent", reason=reason_of(error))
         return self._engine.stop(self._stop.left_s)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 from workers.transport.tasks import NewTask
 from workers.wire import (
     HERDER_QUEUE,
@@ -152,7 +153,7 @@ class OutcomeBox:
         try:
             self._sender.publish_many(self._sealed(taken))
         except OSError as error:
-            _log.warning("outcomes_not_sent", count=len(taken), reason=str(error))
+            _log.warning("outcomes_not_sent", count=len(taken), reason=reason_of(error))
             with self._lock:
                 for kept in taken:
                     # Nobody had a chance to confirm it: that is no reason to wait longer.

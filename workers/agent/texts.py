@@ -13,6 +13,7 @@ import structlog
 from redis import RedisError
 
 from workers.transport.loops import Loop
+from workers.transport.reasons import reason_of
 from workers.transport.streams import NewText, Streams
 
 _log = structlog.get_logger("workers.agent.texts")
@@ -101,7 +102,7 @@ class TextFlusher:
             try:
                 self._streams.add_texts(batch)
             except RedisError as error:
-                _log.warning("text_not_streamed", reason=type(error).__name__)
+                _log.warning("text_not_streamed", reason=reason_of(error))
 
     def _step(self) -> None:
         with self._changed:

@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from workers.transport.repeats import RepeatFilter
+
 _QUIET = ("celery.worker.strategy", "celery.app.trace", "kombu", "alembic")
 """Loggers that would write a line or more for each task, in words that name tasks, not orders."""
 
@@ -51,6 +53,7 @@ def configure_logging(level: str, file: str = "", *, plain: bool = False) -> Non
             ],
         )
     )
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

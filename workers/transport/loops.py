@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from workers.transport.event_log import EventLog
+from workers.transport.reasons import reason_of
 
 LOGGER = "herd.loops"
 
@@ -101,8 +102,7 @@ class Failures:
             if kind is type(error) and now_s - since_s < REPEAT_S:
                 return
         self._warned = (type(error), now_s)
-        reason = f"{type(error).__name__}: {error}"[:200]
-        self._write("warning", "out_of_reach", reason=reason, failures=self.in_a_row)
+        self._write("warning", "out_of_reach", reason=reason_of(error), failures=self.in_a_row)
 
     def _write(self, level: str, event: str, **more: Any) -> None:
         try:

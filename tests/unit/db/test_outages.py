@@ -224,6 +224,7 @@ def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
     with closing(guarded) as database:
         said = refusal(database)
         assert "too many connections for role" in said
+        assert "raise its max_connections" in said
         assert "does not answer" not in said
         own_postgres.execute(f"ALTER USER {GUARDED} CONNECTION LIMIT 9")
         with database.write() as connection:
@@ -239,6 +240,8 @@ def test_a_server_that_turns_away_is_quoted_and_one_that_is_silent_is_not(
         limit = "SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)"
         assert "took it too long" in refusal(database, limit)
         short = "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
+        assert "disk of PostgreSQL at" in refusal(database, short)
+        short = short.replace("53100", "53200")
         assert '"no space left"' in refusal(database, short)
         own_postgres.stop()
         assert "does not answer" in refusal(database)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from herder.db.postgres import statement_limit
 from herder.duties.records import LEASE_S, DutyGuard, Tally
 from herder.duties.runner import Duty, Runner, each_alone
-from herder.errors import HerdUnavailable
+from herder.errors import HerdUnavailable, SetupError
 from herder.store import duties as duty_sql
 from herder.store.duties import Counts
 from tests.support.wait import wait_for
@@ -27,6 +27,15 @@ def counted(house):
 
 
 # Rows that fail
+
+
+@pytest.mark.parametrize("error", [SetupError("No rights."), HerdUnavailable("Busy."), OSError()])
+def test_what_no_row_is_to_blame_for_sets_none_aside(error):
+    def do(rows):
+        raise error
+
+    with pytest.raises(type(error)):
+        each_alone([1, 2, 3], do, lambda row, _: pytest.fail(f"set aside {row}"))
 
 
 def test_one_bad_row_of_a_batch_is_set_aside_and_the_others_are_done_in_their_order():
