@@ -168,10 +168,16 @@ class WorkerSettings(TransportSettings):
         return Path(self.worker_key) if self.worker_key else self.home / "workers" / "worker.json"
 
     def called(self, name: str = "", *, slots: int | None = None) -> Self:
-        """Return these settings with what was typed: a name, and how many orders at once."""
+        """Return these settings with what was typed: a name, and how many orders at once.
+
+        An order's share of the cache stays: a worker with fewer slots would have a longer context,
+        and where it came first, the others would be refused for theirs.
+        """
         typed: dict[str, Any] = {"worker_name": name} if name else {}
         if slots is not None:
             typed["slots"] = slots
+            if self.kv_layout == "separate":
+                typed["cells"] = self.cells // self.slots * slots
         return self.model_copy(update=typed)
 
     @property

@@ -93,6 +93,7 @@ def test_remote_control_says_at_once_that_it_is_off(make_herd):
     assert "`herd worker list`" in line
 
 
+@pytest.mark.both_brokers
 def test_c_is_how_many_orders_run_at_once_and_how_many_are_announced(herd):
     child = start(herd, "w1", "-c", "1", "-P", "threads", "-n", "gpu-1", HERD_SLOTS="4")
     wait_for(lambda: "gpu-1" in known(herd), "it joins")

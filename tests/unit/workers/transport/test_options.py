@@ -229,6 +229,14 @@ def test_what_is_typed_goes_before_what_is_set():
     )
 
 
+@pytest.mark.parametrize("slots", [1, 16, 256])
+def test_c_leaves_each_order_its_share_of_the_cache(slots):
+    """A worker with a longer context that joined first had the others refused."""
+    settings = WorkerSettings().called(slots=slots)
+    assert settings.cells // settings.slots == 32_768 // 16
+    assert WorkerSettings(kv_layout="unified").called(slots=slots).cells == 32_768
+
+
 @pytest.mark.parametrize(
     ("arguments", "file"),
     [
