@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -44,12 +45,36 @@ CALIBRATE_S = 1.0
 STUB_CONTEXT = 4096
 
 
+def _find_model() -> None:
+    """Make sure that a model is named.
+
+    Raises:
+        SettingsError: none is, or its file is not there.
+    """
+    if settings.engine == "stub":
+        return
+    if not settings.model_path:
+        raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
+    if not Path(settings.model_path).exists():
+        raise SettingsError(
+            f"There is no file {settings.model_path}. Set HERD_MODEL_PATH to a GGUF file that can "
+            "be loaded."
+        )
+
+
 launch = launched(WORKER)
 try:
     settings = load_settings()
 except WorkerError as _error:
     launch.die(str(_error))
 launch.check(settings.broker)
+if launch.detaches:
+    # While somebody still reads what is said, and the exit code.
+    try:
+        read_join_file(settings.key_path)
+        _find_model()
+    except WorkerError as _error:
+        launch.die(str(_error))
 # What is typed goes before what is set: -c is HERD_SLOTS, -n is HERD_WORKER_NAME.
 settings = settings.called(launch.name, slots=launch.threads)
 
@@ -160,8 +185,7 @@ def _load_model() -> Model:
             slots=settings.slots,
             step_s=settings.stub_step_ms / 1000,
         )
-    if not settings.model_path:
-        raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
+    _find_model()
     from workers.llama.model import LlamaModel
     from workers.llama.options import llama_options
 

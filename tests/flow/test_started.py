@@ -165,11 +165,25 @@ def test_a_worker_that_was_detached_says_in_its_log_file_why_it_ended(herd, deta
     wait_for(lambda: ended(pid), "it ends")
     assert "draining" in log.read_text()
 
-    missing = herd.folder / "no-such-key.json"
-    parent = start(herd, "w2", *arguments, HERD_WORKER_KEY=str(missing))
+    parent = start(herd, "w2", *arguments, HERD_MODEL="not-the-herds")
     assert parent.ended() == 0, parent.log
-    wait_for(lambda: str(missing) in log.read_text(), "it says why")
+    wait_for(lambda: "The herd refused this worker." in log.read_text(), "it says why")
+    wait_for(lambda: not pid_file.exists(), "it ends")
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("HERD_WORKER_KEY", "no-such-key.json"), ("HERD_MODEL_PATH", "no-such-model.gguf")],
+)
+def test_what_is_missing_is_said_before_it_detaches(make_herd, setting, value):
+    herd = make_herd(HERD_ENGINE="llama" if setting == "HERD_MODEL_PATH" else "stub")
+    log = herd.folder / "w.log"
+    child = start(herd, "w1", "-D", "-f", str(log), **{setting: value})
+    assert child.ended() == EX_CONFIG, child.log
+    (line,) = child.log.splitlines()
+    assert value in line
+    assert value in log.read_text()
 
 
 def test_celery_multi_gives_its_names_and_its_log_files(herd, detached):

@@ -52,6 +52,11 @@ class Launch:
         return int(self._value("concurrency") or 0) or None
 
     @property
+    def detaches(self) -> bool:
+        """Whether another process is started in its place, which nobody looks at."""
+        return self.line is not None and "detach" in self.line.options
+
+    @property
     def log_level(self) -> str | None:
         """The level that `-l` asks for; None where it was not given."""
         level = self._value("loglevel").upper()
