@@ -20,6 +20,7 @@ from herder.clock import clock_us
 from herder.db.database import Database
 from herder.errors import HerdError, HerdUnavailable
 from herder.herd.heartbeats import HeartbeatProcessor
+from herder.herd.hellos import Greeter
 from herder.herd.herder_key import load_herder_key
 from herder.herd.trusted_keys import TrustedKeys
 from herder.market.policy import set_herd_model
@@ -72,7 +73,7 @@ def make_service(
         keys=TrustedKeys(database),
         name=f"h-{secrets.token_hex(4)}",
         clock_us=clock_us,
-        upkeep=upkeep,
+        upkeep=[Greeter(database, key, publisher, clock_us=clock_us).duty, *upkeep],
     )
 
 

@@ -93,9 +93,11 @@ class Settings(TransportSettings):
         Field(
             ge=1,
             le=3600,
-            description="Seconds within which a worker must claim a dispatched order.",
+            description="Seconds within which a worker must claim an order that it was sent while "
+            "it has a free slot; then the order is sent to another, and the worker none until a "
+            "message has reached it again.",
         ),
-    ] = 15
+    ] = 5
     lease_s: Annotated[
         int,
         Field(

@@ -22,20 +22,24 @@ from workers.engine.work import Model
 from workers.errors import ModelFileError, SettingsError, WorkerError
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.app import HerdApp
-from workers.transport.config import celery_config
+from workers.transport.config import celery_config, consume_own_queue
 from workers.transport.guard import MessageGuard, Repeated, TaskPool
 from workers.transport.launch import EXIT_SETUP, launched
 from workers.transport.options import WORKER
 from workers.transport.sender import CelerySender
 from workers.transport.streams import open_streams
 from workers.wire import (
+    HELLO_TASK,
     INFER_TASK,
     INFERENCE_QUEUE,
     Envelope,
+    Hello,
     InferenceJob,
     WireError,
     attempt_id,
+    hello_id,
     unseal,
+    worker_queue,
 )
 
 _log = structlog.get_logger("workers")
@@ -97,10 +101,21 @@ _process: _Process | None = None
 
 
 def _check(name: str, token: str) -> tuple[Envelope, str, str]:
-    """Return the guard's question: is this a job that a herder signed for workers?"""
-    if name != INFER_TASK or _process is None:
+    """Return the guard's question: is this a job, or a hello, that a herder signed for us?
+
+    What is meant for another worker is refused; what herders of before this version sent was meant
+    for any.
+    """
+    if name not in (INFER_TASK, HELLO_TASK) or _process is None:
         raise WireError("unknown_task", name[:80])
-    envelope = unseal(token, _process.join.herders, audience=INFERENCE_QUEUE)
+    instance = _process.agent.instance
+    own = worker_queue(instance)
+    if name == HELLO_TASK:
+        envelope = unseal(token, _process.join.herders, audience=own)
+        if not isinstance(envelope.body, Hello):
+            raise WireError("unknown_kind", "a hello says hello")
+        return envelope, hello_id(instance, envelope.body.number), "hello"
+    envelope = unseal(token, _process.join.herders, audience=(own, INFERENCE_QUEUE))
     job = envelope.body
     if not isinstance(job, InferenceJob):
         raise WireError("unknown_kind", "workers accept only jobs")
@@ -122,6 +137,15 @@ def infer(self: Any, token: str) -> dict[str, str | int]:
     if envelope is None or _process is None:
         return {"status": "repeated", "tokens": 0}
     return _process.agent.run(envelope.body)
+
+
+@app.task(name=HELLO_TASK, bind=True)  # type: ignore[untyped-decorator]
+def hello(self: Any, token: str) -> dict[str, str | int]:
+    """Answer a hello, on a thread of the pool as orders are: so that what it needs is shown."""
+    envelope = app.herd_guard.take(self.request.id, token)
+    if envelope is None or _process is None:
+        return {"status": "repeated", "tokens": 0}
+    return _process.agent.answer_hello(envelope.body)
 
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -166,6 +190,8 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         on_stuck=_on_stuck,
     )
     _process = _Process(join, agent, outbound)
+    if not consume_own_queue(app, agent.instance, redis=settings.broker_is_redis):
+        _log.warning("takes_nothing", reason="it does not consume the queue inference")
     _log.info(
         "model_ready",
         model=settings.model,

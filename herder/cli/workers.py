@@ -31,12 +31,14 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the herd's workers."""
-    from herder.herd.roster import list_workers
+    from herder.herd.roster import list_workers, why_unreached
 
     with opened() as herd:
         found = list_workers(herd.database, all_of_them=all_of_them)
     if json:
-        print_json({"workers": [asdict(one) | {"free": one.free} for one in found]})
+        print_json(
+            {"workers": [asdict(one) | {"free": one.free, "reached": one.reached} for one in found]}
+        )
         return
     print_table(
         ("Worker", "Model", "!State", ">Busy", ">Slots", ">Tokens/s", "!Heard"),
@@ -44,7 +46,7 @@ def list_(
             (
                 one.name,
                 one.model,
-                one.state,
+                one.shown_state,
                 one.out + one.strays,
                 one.slots,
                 one.tokens_per_s * one.slots,
@@ -53,6 +55,9 @@ def list_(
             for one in found
         ),
     )
+    for one in found:
+        if (doubt := why_unreached(one)) is not None:
+            say(doubt)
 
 
 @app.command(epilog="Example: herd worker add gpu-1")

@@ -142,8 +142,10 @@ class Order:
     """True while the current attempt may still answer."""
     dispatched_us: int | None
     instance: str | None
-    """The worker instance that the current attempt is bound to."""
+    """The worker instance that the current attempt was sent to, and that alone may claim it; None
+    for one that a herder of before this rule sent to any worker."""
     worker: str | None
+    """The name of the worker that claimed the current attempt; None while nobody has."""
     weights: str | None
     started_us: int | None
     begun: bool

@@ -20,6 +20,7 @@ from herder.domain.order import Order, State
 from herder.herd.trusted_keys import REVOKED
 from herder.settings import Settings
 from herder.store import book as book_sql
+from herder.store import hellos as hello_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
@@ -34,6 +35,7 @@ from workers.wire import (
     Claim,
     Confirm,
     Envelope,
+    HelloAnswer,
     Marker,
     Reject,
     WorkerStopped,
@@ -55,15 +57,18 @@ class HeartbeatResult:
     Attributes:
         control: (instance, message) that workers are to hear.
         models: models that gained free slots.
+        joined: whether a worker joined, or came back, that is to be sent a hello.
     """
 
     control: list[tuple[str, Body]] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
+    joined: bool = False
 
     def add(self, other: HeartbeatResult) -> None:
         """Act on another batch's as well."""
         self.control += other.control
         self.models |= other.models
+        self.joined |= other.joined
 
 
 @dataclass(slots=True)
@@ -78,6 +83,9 @@ class _Batch:
     binds: list[BoundRow] = field(default_factory=list)
     renewals: list[RenewedRow] = field(default_factory=list)
     claimed: list[Subject] = field(default_factory=list)
+    proven: dict[str, str] = field(default_factory=dict)
+    """Workers that claimed their first attempt, or the first since they were doubted, and their
+    models."""
 
 
 class HeartbeatProcessor:
@@ -118,6 +126,9 @@ class HeartbeatProcessor:
             book_sql.bind(connection, batch.binds)
             book_sql.renew(connection, batch.renewals)
             order_sql.add_events(connection, "started", batch.now_us, batch.claimed)
+            for instance, model in sorted(batch.proven.items()):
+                hello_sql.prove(connection, instance)
+                heard.models.add(model)
             return heard
 
         # They were taken from the stream: what others undid here would not come again.
@@ -164,9 +175,22 @@ class HeartbeatProcessor:
         elif isinstance(body, Claim):
             for held in body.held:
                 self._bind_or_renew(batch, worker, held, heard)
+        elif isinstance(body, HelloAnswer):
+            self._hear_answer(connection, worker, body, heard)
         elif isinstance(body, WorkerStopped):
             herd_sql.set_worker_state(connection, worker.instance, "gone")
             _log.info("worker_gone", worker=worker.name, instance=worker.instance)
+
+    def _hear_answer(
+        self,
+        connection: Connection,
+        worker: herd_sql.Worker,
+        answer: HelloAnswer,
+        heard: HeartbeatResult,
+    ) -> None:
+        if hello_sql.answer_hello(connection, worker.instance, answer.number):
+            _log.info("worker_reached", worker=worker.name, instance=worker.instance)
+            heard.models.add(worker.model)
 
     def _hear_beat(
         self,
@@ -180,6 +204,7 @@ class HeartbeatProcessor:
         announced = beat.worker
         if worker is not None and beat.number <= worker.beat:
             return  # older than what is known: it says nothing of now
+        returns = worker is not None and worker.state not in ("alive", "draining")
         if worker is None or _is_another(worker, announced):
             refusal = self._refusal(connection, envelope.sender, announced)
             if refusal is not None:
@@ -187,6 +212,7 @@ class HeartbeatProcessor:
                 heard.control.append((envelope.sender, Reject(reason=refusal)))
                 return
             self._welcome(connection, announced)
+            heard.joined = True
             _log.info(
                 "worker_joined",
                 worker=announced.name,
@@ -208,6 +234,7 @@ class HeartbeatProcessor:
             strays=strays,
             heard_s=batch.heard_s,
             now_us=batch.now_us,
+            returns=returns,
         )
         heard.models.add(announced.model)
 
@@ -236,7 +263,9 @@ class HeartbeatProcessor:
         if order.state is State.RUNNING:
             batch.renewals.append(RenewedRow(order.seq, deadline))
             return True
-        first = order.instance is None
+        first = order.worker is None
+        if not worker.proven:
+            batch.proven[worker.instance] = worker.model
         batch.binds.append(
             BoundRow(
                 seq=order.seq,
@@ -251,7 +280,11 @@ class HeartbeatProcessor:
         )
         batch.claimed.append(Subject(order.id, order.attempt, worker.instance))
         batch.orders[order.id] = replace(
-            order, state=State.RUNNING, instance=worker.instance, begun=True
+            order,
+            state=State.RUNNING,
+            instance=worker.instance,
+            worker=worker.name,
+            begun=True,
         )
         return True
 
@@ -347,7 +380,6 @@ def _as_worker(envelope: Envelope, announced: Announcement) -> herd_sql.Worker:
         heard_s=0,
         joined_us=0,
         seen_us=0,
-        out=0,
     )
 
 

@@ -73,7 +73,7 @@ def wait_ready(
     since_us: int,
     on_join: Callable[[herd_sql.Worker], None] = lambda _worker: None,
 ) -> bool:
-    """Wait until the herder sees all workers.
+    """Wait until the herder sees all workers, and reaches them by the broker.
 
     Args:
         herd: where to look.
@@ -90,7 +90,8 @@ def wait_ready(
         with herd.database.read() as connection:
             here = herd_sql.workers_here(connection)
         for worker in here:
-            if worker.joined_us >= since_us and worker.name in names and worker.name not in seen:
+            known = worker.joined_us >= since_us and worker.reached
+            if known and worker.name in names and worker.name not in seen:
                 seen.add(worker.name)
                 on_join(worker)
         if seen.issuperset(set(names) & set(supervisor.kept())):

@@ -51,7 +51,7 @@ def check(herd: Looked) -> dict[str, str]:
 
     Returns:
         `database`, `redis`, `broker`, `herder` (one is alive, and hears workers), and `worker`
-        (one of the default model was heard within a lease).
+        (one of the default model was heard within a lease, and is reached by the broker).
     """
     redis = herd.redis_state()
     checks = {
@@ -81,8 +81,11 @@ def check(herd: Looked) -> dict[str, str]:
         )
     since_us = now_us - herd.settings.lease_s * 1_000_000
     # Their state alone does not tell: where no herder listens, nobody notices that they are gone.
-    if not any(worker.seen_us >= since_us for worker in workers):
+    heard_from = [worker for worker in workers if worker.seen_us >= since_us]
+    if not heard_from:
         checks["worker"] = f"No worker with {default} has been heard from lately."
+    elif not any(worker.reached for worker in heard_from):
+        checks["worker"] = f"No message reaches any worker with {default} by Celery's broker."
     return checks
 
 

@@ -198,7 +198,9 @@ class _Herd:
     def __init__(self, connection: Connection, model: str) -> None:
         self._connection = connection
         self.model = model
-        self.workers = herd_sql.workers_here(connection, model)
+        # One that no message reaches runs nothing.
+        here = herd_sql.workers_here(connection, model)
+        self.workers = [worker for worker in here if worker.reached]
 
     def look(self) -> None:
         """Look all of it up now, so that it is known when the read has ended."""

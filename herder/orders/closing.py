@@ -121,7 +121,7 @@ class ClosingBatch:
         charged = charge_of(order, state, generated)
         took_us = outcome.took_ms * 1000 if outcome else 0
         started_us = order.started_us
-        if started_us is None and order.instance is not None:
+        if started_us is None and order.worker is not None:
             started_us = max(order.submitted_us, now_us - took_us)
         ended = replace(
             order,

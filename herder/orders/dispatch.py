@@ -1,8 +1,9 @@
 """Dispatch: the best orders go to the slots that are free, and what they say goes out.
 
-One short transaction per model under one lock (on SQLite the write lock is that lock): count the
-free slots, take the best orders, give each an attempt and a nonce, note them in the outbox; commit;
-then publish. At each dispatch no better order, committed before it began, stays waiting.
+Each attempt is sent to one worker, and nobody else may claim it (`placement` chooses which). One
+short transaction per model under one lock (on SQLite the write lock is that lock): count the free
+slots, take the best orders, give each a worker, an attempt and a nonce, note them in the outbox;
+commit; then publish. At each dispatch no better order, committed before it began, stays waiting.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from herder.domain.receipts import decimal_text
 from herder.duties.turns import Turns
 from herder.orders.closer import Closer
 from herder.orders.closing import ClosingBatch, ClosingResult
+from herder.orders.placement import place, room
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -34,7 +35,7 @@ from herder.store.outbox import Outgoing
 from herder.store.steps import DispatchedRow, Subject
 from ledger import Ledger
 from workers.transport.reasons import reason_of
-from workers.transport.tasks import NewTask
+from workers.transport.tasks import NewTask, Publisher
 from workers.wire import (
     INFER_TASK,
     INFERENCE_QUEUE,
@@ -45,6 +46,7 @@ from workers.wire import (
     WireError,
     attempt_id,
     seal,
+    worker_queue,
 )
 
 _log = structlog.get_logger("herder.orders.dispatch")
@@ -61,13 +63,6 @@ RUN_LIMIT_FACTOR = 10
 MIN_RUN_LIMIT_S = 60
 SLOWEST_TOKENS_PER_S = 1
 """Assumed for the run limit of a herd that has measured nothing."""
-
-
-class Publisher(Protocol):
-    """Whatever puts signed messages on queues."""
-
-    def publish_many(self, tasks: Sequence[NewTask]) -> None:
-        """Send messages; raises OSError when the broker is out of reach."""
 
 
 Unsendable = tuple[Order, Failure]
@@ -121,13 +116,13 @@ class Dispatcher:
         """
         done = Dispatched() if done is None else done
         while True:
-            messages, room = self._take(model)
+            messages, free = self._take(model)
             unsendable = self._publish(messages)
             if unsendable:
                 # They end at once, and the slots that they were given go to the next best.
                 done.settled.add(self._give_up(unsendable))
             elif len(messages) < MAX_AT_ONCE:
-                done.free = room > len(messages)
+                done.free = free > len(messages)
                 return done
 
     def _take(self, model: str) -> tuple[list[Outgoing], int]:
@@ -141,16 +136,18 @@ class Dispatcher:
             if not model_sql.lock_dispatch(connection, model):
                 return [], 0  # its book is being ranked anew
             workers, unclaimed = _standing(connection, model)
-            room = self._room(workers, unclaimed)
+            free = self._room(workers, unclaimed)
             now_us = self._clock_us()
-            most = min(room, MAX_AT_ONCE)
-            chosen = book_sql.best(connection, model, most, now_us) if room else []
+            most = min(free, MAX_AT_ONCE)
+            chosen = book_sql.best(connection, model, most, now_us) if free else []
             if not chosen:
-                return [], room
+                return [], free
+            places = place(workers, len(chosen), self._settings.lookahead)
             deadline = herd_sql.heard_s(connection) + self._settings.claim_s
             rows = [
                 DispatchedRow(
                     seq=order.seq,
+                    instance=instance,
                     nonce=self._new_nonce(),
                     run_limit_s=min(
                         order.run_limit_s or run_limit_s(order.tokens, workers), MAX_RUN_LIMIT_S
@@ -158,7 +155,7 @@ class Dispatcher:
                     dispatched_us=now_us,
                     deadline_heard_s=deadline,
                 )
-                for order in chosen
+                for order, instance in zip(chosen, places, strict=True)
             ]
             book_sql.dispatch(connection, rows)
             attempts = [(order.id, order.attempt + 1) for order in chosen]
@@ -172,21 +169,23 @@ class Dispatcher:
                 connection,
                 "dispatched",
                 now_us,
-                [Subject(one, number) for one, number in attempts],
+                [
+                    Subject(order_id, attempt, instance)
+                    for (order_id, attempt), instance in zip(attempts, places, strict=True)
+                ],
             )
             outbox_sql.clear(connection, published)
-            return outbox_sql.of_orders(connection, [order.id for order in chosen]), room
+            return outbox_sql.of_orders(connection, [order.id for order in chosen]), free
 
-        messages, room = self._database.transact(step)
+        messages, free = self._database.transact(step)
         if messages:
             self._forget_published(published)
-        return messages, room
+        return messages, free
 
     def _room(self, workers: Sequence[herd_sql.Worker], unclaimed: int) -> int:
-        """Orders that may go out now: free slots, less what is out with nobody yet."""
-        alive = [worker for worker in workers if worker.state == "alive"]
-        ahead = self._settings.lookahead * len(alive)
-        return max(0, sum(worker.free for worker in alive) + ahead - unclaimed)
+        """Orders that may go out now: free slots, less what earlier herders sent to anybody."""
+        lookahead = self._settings.lookahead
+        return max(0, sum(room(worker, lookahead) for worker in workers) - unclaimed)
 
     def _publish(self, messages: Sequence[Outgoing]) -> list[Unsendable]:
         """Send messages that were committed; what fails stays in the outbox for the sweep.
@@ -236,16 +235,17 @@ class Dispatcher:
 
     def _task(self, order: Order, request: order_sql.StoredRequest) -> NewTask:
         job = job_of(order, request)
+        queue = INFERENCE_QUEUE if order.instance is None else worker_queue(order.instance)
         token = seal(
             job,
             self._key,
             sender="herder",
-            audience=INFERENCE_QUEUE,
+            audience=queue,
             now_s=self._clock_us() // 1_000_000,
             ttl_s=self._settings.claim_s,
         )
         return NewTask(
-            INFERENCE_QUEUE,
+            queue,
             INFER_TASK,
             token,
             attempt_id(job.held),

@@ -26,10 +26,15 @@ from herder.domain.order import Order, State
 from herder.duties.turns import Turns
 from herder.orders.closer import PIECE, Closer
 from herder.orders.closing import ClosingBatch, ClosingResult
+from herder.orders.silent import SilentWorker
 from herder.settings import Settings
 from herder.store import book as book_sql
+from herder.store import hellos as hello_sql
 from herder.store import herd as herd_sql
+from herder.store import lapses as lapse_sql
 from herder.store import orders as order_sql
+from herder.store import signers as signer_sql
+from herder.store.steps import RenewedRow
 from ledger import Ledger
 from workers.transport.delivery import Reach
 from workers.transport.event_log import EventLog
@@ -130,7 +135,8 @@ class Settlement:
         # Only whose it is counts here. What else stands in the rows of its worker and its key was
         # judged when the signature was checked, and decides nothing about the money.
         kids = herd_sql.live_kids(connection, herd_sql.WORKER)
-        known = herd_sql.signers(connection, (one.instance for one in answers))
+        known = signer_sql.signers(connection, (one.instance for one in answers))
+        proven: set[str] = set()
         for answer in answers:
             worker = known.get(answer.instance)
             if answer.kid not in kids or worker is None or worker.kid != answer.kid:
@@ -154,9 +160,13 @@ class Settlement:
                 outcome = delivered_part(order, outcome, reach)
             done.confirmed.append((answer.instance, outcome.held))
             if verdict == "current":
+                if not worker.proven:
+                    proven.add(answer.instance)
                 bound = _bound(order, worker)
                 orders[order.id] = self._apply(plan, bound, outcome, now_us)
                 done.models.add(order.model)
+        for instance in sorted(proven):
+            hello_sql.prove(connection, instance)
 
     def _apply(self, plan: ClosingBatch, order: Order, outcome: Outcome, now_us: int) -> Order:
         """Return the order after an outcome that counts."""
@@ -187,7 +197,10 @@ class Settlement:
         return plan.end(order, State.FAILED, now_us, outcome, failure)
 
     def lapse(self, limit: int = PIECE) -> ClosingResult:
-        """Take back what nobody claimed, and what fell silent for a lease.
+        """Take back what was not claimed, and what fell silent for a lease.
+
+        A worker that left an attempt unclaimed while it had a free slot is sent no other until a
+        hello came back from it. Where all of its slots run something the attempt waits for one.
 
         The order goes back to its old place, or fails once it was tried often enough. Its last
         attempt stays open until it is dispatched again: a late answer is still an answer.
@@ -197,7 +210,9 @@ class Settlement:
         """
         with self._database.read() as connection:
             heard_s = herd_sql.heard_s(connection)
-            found = book_sql.lapsed(connection, heard_s, self._lapses.after, limit)
+            found = lapse_sql.lapsed(
+                connection, heard_s, self._lapses.after, limit, claim_s=self._settings.claim_s
+            )
         due = self._lapses.due(found)
         done = self._closer.close(due, lambda one: one.id, self._lapse)
         self._lapses.failed([one for one in due if one.id in done.stuck])
@@ -213,6 +228,9 @@ class Settlement:
         now_us: int,
     ) -> None:
         locked = order_sql.get_orders(connection, (one.id for one in found), lock=True)
+        heard_s = herd_sql.heard_s(connection)
+        silent: dict[str, SilentWorker] = {}
+        waiting: list[RenewedRow] = []
         for seen in found:
             order = locked[seen.id]
             if (order.attempt, order.state, order.deadline_heard_s) != (
@@ -221,9 +239,19 @@ class Settlement:
                 seen.deadline_heard_s,
             ):
                 continue  # something came while the lock was waited for
+            if order.instance is not None and order.worker is None:
+                if order.instance not in silent:
+                    silent[order.instance] = SilentWorker.look(connection, order.instance)
+                if silent[order.instance].full:
+                    waiting.append(RenewedRow(order.seq, heard_s + self._settings.claim_s))
+                    continue
             done.models.add(order.model)
             self._give_up(connection, plan, order, now_us)
             _log.warning("lapsed", order=order.id, attempt=order.attempt, instance=order.instance)
+        book_sql.renew(connection, waiting)
+        for _, one in sorted(silent.items()):
+            if not one.full:
+                one.doubt(connection, heard_s)
 
     def _give_up(
         self, connection: Connection, plan: ClosingBatch, order: Order, now_us: int
@@ -233,7 +261,7 @@ class Settlement:
         if order.call_off is not None:
             plan.end(order, CALLED_OFF[order.call_off], now_us, None)
             return
-        if order.instance is None and not order_sql.messages_flowed_since_dispatch(
+        if order.worker is None and not order_sql.messages_flowed_since_dispatch(
             connection, order.id
         ):
             # Not this order's message was lost, but the broker, or all who read from it.
@@ -261,9 +289,9 @@ def _too_many_dispatches(order: Order) -> Failure:
     )
 
 
-def _bound(order: Order, worker: herd_sql.Signer) -> Order:
+def _bound(order: Order, worker: signer_sql.Signer) -> Order:
     """Return the order as it is once its attempt is bound: an outcome may come before the claim."""
-    if order.instance is not None:
+    if order.worker is not None:
         return order
     return replace(
         order,

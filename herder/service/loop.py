@@ -20,6 +20,7 @@ from herder.db.database import Database
 from herder.duties.records import DutyGuard, Tally
 from herder.duties.runner import OUTAGES, Duty, Runner, each_alone, spread
 from herder.herd.heartbeats import HeartbeatProcessor, HeartbeatResult
+from herder.herd.hellos import HELLO
 from herder.herd.trusted_keys import TrustedKeys
 from herder.orders.cancellation import Cancellation
 from herder.orders.closing import ClosingResult
@@ -43,8 +44,7 @@ MAX_WAITING = 10_000
 
 THICK = 3
 LINGER_S = 0.012
-"""After a batch of at least `THICK` outcomes, the wait to collect the next one: a
-transaction costs the same for one as for ten. A herd of long orders never waits for it."""
+"""After a batch of at least `THICK` outcomes, the wait to collect the next one."""
 NUDGES_APART_S = 0.03
 """The same for submissions to a herd with free slots, after the first."""
 
@@ -295,6 +295,8 @@ class Service:
     def _act_on(self, heard: HeartbeatResult) -> None:
         self._announcer.control(heard.control)
         self.wake(heard.models)
+        for loop in (one for one in self._loops if heard.joined and one.name == HELLO):
+            loop.wake()
 
     # Duties
 
@@ -312,8 +314,7 @@ class Service:
 
     def _mark(self, _limit: int) -> bool:
         """Send the listening clock's next marker, if it is time and this herder's turn."""
-        number = self._herd.mark()
-        if number is not None:
+        if (number := self._herd.mark()) is not None:
             self._announcer.mark(number)
         return False
 

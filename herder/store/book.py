@@ -15,7 +15,15 @@ from sqlalchemy import (
     update,
 )
 
-from herder.db.tables import IS_OUT, IS_QUEUED, MAY_EXPIRE, in_state, order_text, orders, set_aside
+from herder.db.tables import (
+    IS_OUT,
+    IS_QUEUED,
+    MAY_EXPIRE,
+    in_state,
+    order_text,
+    orders,
+    set_aside,
+)
 from herder.domain.order import Order, State
 from herder.domain.pricing import RANK_CAP
 from herder.store.orders import MAX_IDS, get_orders, to_order
@@ -139,7 +147,7 @@ _DISPATCH = Each(
         attempt=orders.c.attempt + 1,
         dispatches=orders.c.dispatches + 1,
         attempt_open=True,
-        instance=None,
+        instance=given("instance"),
         worker=None,
         weights=None,
         started_us=None,
@@ -210,14 +218,6 @@ _ANSWER = (
 )
 # A sum, which no index has: else PostgreSQL might look for the few through all that have ended.
 _BY_SEQ = orders.c.seq + 0
-_LAPSED = (
-    select(orders)
-    .where(
-        IS_OUT, orders.c.deadline_heard_s < bindparam("heard_s"), orders.c.seq > bindparam("after")
-    )
-    .order_by(_BY_SEQ)
-    .limit(bindparam("limit"))
-)
 _OVERDUE = (
     select(orders)
     .where(
@@ -310,15 +310,6 @@ def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> No
     if rows:
         values = [{"which": order_id, "text": text} for order_id, text in rows]
         connection.execute(_ANSWER, values)
-
-
-def lapsed(connection: Connection, heard_s: int, after: int, limit: int) -> list[Order]:
-    """Orders that are out and whose claim or lease has run out on the listening clock.
-
-    By number, from after one of them on.
-    """
-    rows = connection.execute(_LAPSED, {"heard_s": heard_s, "after": after, "limit": limit})
-    return [to_order(row) for row in rows]
 
 
 def overdue(connection: Connection, heard_s: int, after: int, limit: int) -> list[Order]:

@@ -41,7 +41,11 @@ class Worker:
     Attributes:
         state: `alive`, `draining`, `lost` (silent for a lease), or `gone` (said farewell).
         strays: attempts that it runs without being given them; they take its slots all the same.
-        out: orders that the database has out with it.
+        hello, answered: the hello that is to come back through the broker, and the last that did.
+        hellos_sent: how often that hello was sent.
+        unclaimed: attempts in a row that it was sent and did not claim.
+        proven: whether it claimed an attempt since it joined, or since it left one unclaimed.
+        out: orders that the database has out with it, those that it has yet to claim among them.
     """
 
     instance: str
@@ -58,14 +62,38 @@ class Worker:
     heard_s: int
     joined_us: int
     seen_us: int
-    out: int
+    hello: int = 1
+    answered: int = 0
+    hellos_sent: int = 0
+    unclaimed: int = 0
+    proven: bool = False
+    out: int = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether what is sent by the broker reaches it, as far as anybody knows."""
+        return self.answered == self.hello
+
+    @property
+    def shown_state(self) -> str:
+        """The state as people are shown it: `unreached` where it only beats."""
+        return "unreached" if self.state == "alive" and not self.reached else self.state
+
+    @property
+    def usable_slots(self) -> int:
+        """Slots that count: those of a worker that messages reach, one until it claimed an order.
+
+        So a worker that takes messages and does nothing delays one order, and not as many as it
+        says that it has slots.
+        """
+        if self.state != "alive" or not self.reached:
+            return 0
+        return self.slots if self.proven else 1
 
     @property
     def free(self) -> int:
         """Slots that may be given an order."""
-        if self.state != "alive":
-            return 0
-        return max(0, self.slots - self.strays - self.out)
+        return max(0, self.usable_slots - self.strays - self.out)
 
 
 _OUT_WITH = (
@@ -83,7 +111,10 @@ _UNBOUND = select(func.count()).where(
 )
 
 
-_NUMBERS = ("slots", "context", "tokens_per_s", "beat", "strays", "heard_s", "joined_us", "seen_us")
+_NUMBERS = (
+    *("slots", "context", "tokens_per_s", "beat", "strays", "heard_s", "joined_us", "seen_us"),
+    *("hello", "answered", "hellos_sent", "unclaimed"),
+)
 
 
 def _to_worker(row: Row[Any]) -> Worker | None:
@@ -110,6 +141,11 @@ def _to_worker(row: Row[Any]) -> Worker | None:
         row.heard_s,
         row.joined_us,
         row.seen_us,
+        row.hello,
+        row.answered,
+        row.hellos_sent,
+        row.unclaimed,
+        row.proven,
         row.out_with,
     )
 
@@ -130,26 +166,6 @@ def _to_workers(rows: Iterable[Row[Any]]) -> list[Worker]:
     return [found for row in rows if (found := _to_worker(row)) is not None]
 
 
-class Signer(NamedTuple):
-    """The part of a worker that an order notes; `kid` is the key that it announced."""
-
-    instance: str
-    kid: str
-    name: str
-    weights: str
-
-
-_SIGNERS = select(worker.c.instance, worker.c.kid, worker.c.name, worker.c.weights).where(
-    worker.c.instance.in_(bindparam("which", expanding=True))
-)
-
-
-def signers(connection: Connection, instances: Iterable[str]) -> dict[str, Signer]:
-    """Return the names of worker instances for orders to note, whatever else their rows hold."""
-    rows = connection.execute(_SIGNERS, {"which": sorted(set(instances))})
-    return {row.instance: Signer._make(row) for row in rows}
-
-
 def get_worker(connection: Connection, instance: str) -> Worker | None:
     """Return a worker instance, whatever its state; None also where its row cannot be read."""
     row = connection.execute(_ONE, {"which": instance}).one_or_none()
@@ -157,7 +173,10 @@ def get_worker(connection: Connection, instance: str) -> Worker | None:
 
 
 def unclaimed(connection: Connection, model: str) -> int:
-    """Return the number of a model's orders that are out with nobody yet."""
+    """Return the number of orders of a model that are out with nobody.
+
+    None is that this version sent: those of earlier ones were for any worker.
+    """
     return int(connection.execute(_UNBOUND, {"model": model}).scalar_one())
 
 
@@ -171,10 +190,12 @@ def put_worker(
     strays: int,
     heard_s: int,
     now_us: int,
+    returns: bool = False,
 ) -> None:
     """Write down what a worker announced and reported; what it reported later already stays.
 
-    An instance belongs to the key that announced it first: of another's, nothing is written.
+    An instance belongs to the key that announced it first: of another's, nothing is written. One
+    that returns has to be reached by a hello anew.
     """
     values = {
         "name": announced.name,
@@ -192,6 +213,9 @@ def put_worker(
     row = insert_or(connection, worker).values(
         instance=instance, kid=kid, joined_us=now_us, **values
     )
+    if returns:
+        anew = {"hello": worker.c.hello + 1, "hellos_sent": 0, "hello_heard_s": 0}
+        values = {**values, **anew}
     connection.execute(
         row.on_conflict_do_update(
             index_elements=[worker.c.instance],

@@ -63,12 +63,14 @@ class DispatchedRow(NamedTuple):
 
     Attributes:
         seq: the order's number.
+        instance: the worker that it is sent to; nobody else may claim it.
         run_limit_s: how long it may run.
         dispatched_us: the time.
         deadline_heard_s: when its claim runs out, on the listening clock.
     """
 
     seq: int
+    instance: str
     nonce: str
     run_limit_s: int
     dispatched_us: int
@@ -112,7 +114,7 @@ class RequeuedRow(NamedTuple):
         still_open: whether a late answer of its attempt still counts.
         tries, dispatches: as they count from now on.
         begun: whether a worker ever began it.
-        instance, worker, weights: whom its attempt is bound to, if it is.
+        instance, worker, weights: whom its attempt was sent to, and who claimed it, if anybody did.
     """
 
     seq: int

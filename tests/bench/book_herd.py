@@ -26,6 +26,7 @@ from herder.orders.dispatch import Dispatcher
 from herder.orders.intake import OrderIntake
 from herder.orders.settlement import ReceivedOutcome, Settlement
 from herder.settings import InitialPolicy, Settings
+from herder.store import hellos as hello_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from tests.bench import book_load
@@ -101,6 +102,8 @@ class Book:
                 heard_s=0,
                 now_us=now_us,
             )
+            hello_sql.answer_hello(connection, "bench", 1)
+            hello_sql.prove(connection, "bench")
         surveyor = QueueSampler(self.database, clock_us=clock_us)
         for _ in range(2 + self.size // (STEP * MAX_STEPS)):
             surveyor.step()  # as a herder does once a second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from herder.store.lapses import TAKEN_S
 from tests.simulation import webhooks
 from tests.simulation.clockwork import Broken, Clockwork
 from tests.simulation.shadow import (
@@ -64,7 +65,7 @@ class Endings:
             if new.state in OUT:
                 if old is None or new.deadline_heard_s != old.deadline_heard_s:
                     self._leases[new.seq] = self._truth.markers
-                if old is None or (new.attempt, new.instance) != (old.attempt, old.instance):
+                if old is None or (new.attempt, new.worker) != (old.attempt, old.worker):
                     self._runs[new.seq] = self._truth.markers
                 if old is None or new.call_off != old.call_off:
                     self._calls[new.seq] = self._truth.markers
@@ -76,6 +77,9 @@ class Endings:
     def _judge_lapse(self, old: Row) -> None:
         """Nothing lapses but in the silence that somebody listened to."""
         allowed = self._layout.claim_s if old.state == DISPATCHED else self._layout.lease_s
+        state = self._shadow.one("SELECT state FROM worker WHERE instance = ?", old.instance)
+        if old.state == DISPATCHED and state != "alive":
+            allowed = TAKEN_S  # it takes no more
         listened = self._listened(self._leases, old)
         if listened < allowed:
             raise Broken("lease", f"order {old.seq} lapsed after {listened} s of {allowed}")

@@ -17,6 +17,7 @@ import herder.service.loop as service_module
 from herder.accounts.accounts import open_ledger
 from herder.errors import HerdUnavailable
 from herder.herd.heartbeats import HeartbeatProcessor
+from herder.herd.hellos import Greeter
 from herder.herd.trusted_keys import TrustedKeys
 from herder.orders.cancellation import Cancellation
 from herder.orders.dispatch import Dispatcher
@@ -97,6 +98,7 @@ class SimHerder(Process):
             name=self.name,
             clock_us=clock_us,
             clock_s=room.time.clock_s,
+            upkeep=[Greeter(room.database, HERDER_KEY, room.broker, **common).duty],
             on_failure=lambda _name, error: self._failures.append(error),
         )
         self._celery = _CelerySide(self.service, keys)

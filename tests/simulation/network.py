@@ -14,7 +14,7 @@ from tests.simulation.truth import Truth, peek
 from workers.transport.delivery import Delivery, Reach
 from workers.transport.streams import TextPiece
 from workers.transport.tasks import NewTask
-from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
+from workers.wire import HELLO_TASK, HERDER_QUEUE, INFERENCE_QUEUE
 
 NUDGE_TTL_US = 1_000_000
 
@@ -105,7 +105,8 @@ class Broker(Network):
         dies, breaks = time.doomed(), time.chance(weather.cut)
         arrive = time.rng.randint(0, len(tasks)) if dies or breaks else len(tasks)
         for task in tasks[:arrive]:
-            self._truth.published.add(_attempt_of(task))
+            if task.task != HELLO_TASK:
+                self._truth.published.add(_attempt_of(task))
             self._carry(partial(self._arrive, task))
         if dies:
             time.crash(f"with {arrive} of {len(tasks)} published", "a process dies amid a publish")
@@ -116,7 +117,7 @@ class Broker(Network):
         time.point("after it published", "a process dies after a publish")
 
     def _arrive(self, task: NewTask) -> None:
-        queue = self._queues[task.queue]
+        queue = self._queues.setdefault(task.queue, [])
         # Priorities are a hint: the broker keeps to them as it likes.
         place = self.time.rng.randint(0, len(queue))
         if place < len(queue):
@@ -126,9 +127,9 @@ class Broker(Network):
 
     def pump(self, name: str) -> None:
         """Give what waits to whoever is ready for it."""
-        queue = self._queues[name]
+        queue = self._queues.get(name, [])
         while queue:
-            ready = [taker for taker in self.takers[name] if taker.ready()]
+            ready = [taker for taker in self.takers.get(name, ()) if taker.ready()]
             if not ready:
                 return
             ready[self.time.rng.randrange(len(ready))].take(queue.pop(0))

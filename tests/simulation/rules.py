@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ STEPS = {
 }
 
 _RATES = "SELECT prompt_fee, fee_per_token FROM model WHERE name = ?"
-_WORKERS = "SELECT instance, slots, strays FROM worker WHERE state = 'alive' AND model = ?"
+_WORKERS = (
+    "SELECT instance, slots, strays, proven, hello, answered FROM worker "
+    "WHERE state = 'alive' AND model = ?"
+)
 
 
 class Rules:
@@ -114,8 +118,10 @@ class Rules:
         if new.state == DISPATCHED and old.state != DISPATCHED:
             if new.attempt != old.attempt + 1 or new.nonce in (None, old.nonce):
                 raise Broken("attempt", f"order {new.seq} was sent out as #{new.attempt} again")
-            if new.instance is not None or not new.attempt_open or new.deadline_heard_s is None:
-                raise Broken("attempt", f"order {new.seq} was sent out and is bound or over")
+            if new.worker is not None or not new.attempt_open or new.deadline_heard_s is None:
+                raise Broken("attempt", f"order {new.seq} was sent out and is claimed or over")
+            if new.instance is None:
+                raise Broken("attempt", f"order {new.seq} was sent out to nobody")
             self._nonces.add((new.id, new.attempt, new.nonce or ""))
         elif (new.attempt, new.nonce) != (old.attempt, old.nonce):
             raise Broken("attempt", f"order {new.seq} became #{new.attempt} and was not sent out")
@@ -125,14 +131,14 @@ class Rules:
     def _judge_binding(self, old: Row, new: Row) -> None:
         if new.attempt != old.attempt:
             return
-        if old.instance is not None and new.instance != old.instance:
-            if new.instance is not None or new.open:
-                raise Broken(
-                    "binding", f"order {new.seq} went from {old.instance} to {new.instance}"
-                )
-        elif new.instance is not None and old.instance is None:
+        moved = old.instance is not None and new.instance != old.instance
+        if moved and (new.instance is not None or new.open):
+            raise Broken("binding", f"order {new.seq} went from {old.instance} to {new.instance}")
+        if new.instance is not None and old.instance is None:
+            raise Broken("binding", f"order {new.seq} was sent to {new.instance} afterwards")
+        if new.worker is not None and old.worker is None:
             if (new.id, new.attempt, new.instance) not in self._truth.taken:
-                raise Broken("binding", f"order {new.seq} is bound to who was not given it")
+                raise Broken("binding", f"order {new.seq} is claimed by who was not given it")
             if not old.attempt_open:
                 raise Broken("binding", f"order {new.seq} was bound after its attempt was over")
         if old.attempt_open and not new.attempt_open:
@@ -181,7 +187,7 @@ class Rules:
         for model in sorted({row.model for row in sent}):
             rows = [row for row in sent if row.model == model]
             self._judge_order_of_service(rows)
-            self._judge_capacity(model)
+            self._judge_capacity(model, {row.instance for row in rows if row.instance})
             last = max(rows, key=lambda row: row.key)
             found = self._shadow.rows(
                 "SELECT last_fee * ? = last_needed * ? FROM model WHERE name = ?",
@@ -199,20 +205,19 @@ class Rules:
                 if not late:
                     raise Broken("order", f"order {row.seq} waits and a worse one was sent out")
 
-    def _judge_capacity(self, model: str) -> None:
-        """What is out with nobody never exceeds the slots that are free."""
-        unclaimed = 0
-        out_with: dict[str, int] = {}
-        for row in self._shadow.out.values():
-            if row.instance is None:
-                unclaimed += row.model == model
-            else:
-                out_with[row.instance] = out_with.get(row.instance, 0) + 1
-        room = 0
-        for instance, slots, strays in self._shadow.rows(_WORKERS, model):
-            room += max(0, slots - strays - out_with.get(instance, 0)) + self._layout.lookahead
-        if unclaimed > room:
-            raise Broken("capacity", f"{unclaimed} are out with nobody, and {room} slots are free")
+    def _judge_capacity(self, model: str, sent_to: set[str]) -> None:
+        """What a worker is sent never exceeds its free slots, and a message had reached it."""
+        out_with = Counter(row.instance for row in self._shadow.out.values())
+        here = {row[0]: row[1:] for row in self._shadow.rows(_WORKERS, model)}
+        for instance in sorted(sent_to):
+            if instance not in here:
+                raise Broken("capacity", f"{instance} was sent an order and is not here")
+            slots, strays, proven, hello, answered = here[instance]
+            if hello != answered or (instance, answered) not in self._truth.greeted:
+                raise Broken("capacity", f"{instance} was sent an order and no message reached it")
+            room = slots + self._layout.lookahead if proven else 1
+            if out_with[instance] + strays > room:
+                raise Broken("capacity", f"{instance} has {out_with[instance]} of {room}")
 
     def _judge_events(self, commit: Commit) -> None:
         """What happened to an order is written down with it, once."""

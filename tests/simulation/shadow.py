@@ -40,6 +40,7 @@ class Row(NamedTuple):
     dispatched_us: int | None
     deadline_heard_s: int | None
     instance: str | None
+    worker: str | None
     begun: int
     call_off: str | None
     tries: int

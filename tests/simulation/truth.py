@@ -30,6 +30,7 @@ class Truth:
 
     Attributes:
         taken: attempts that a worker was given by the broker.
+        greeted: (instance, number) of each hello that a worker was given by the broker.
         outcomes: how workers ended them, whether anybody heard of it or not.
         streamed: how many tokens of an attempt reached the stream of its text.
         published: attempts whose message the broker was given.
@@ -46,6 +47,7 @@ class Truth:
     """
 
     taken: set[Done] = field(default_factory=set)
+    greeted: set[tuple[str, int]] = field(default_factory=set)
     outcomes: dict[Done, Outcome] = field(default_factory=dict)
     streamed: dict[Attempt, int] = field(default_factory=dict)
     published: set[Attempt] = field(default_factory=set)

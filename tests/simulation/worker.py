@@ -30,6 +30,8 @@ from workers.wire import (
     Drain,
     Failure,
     FinishReason,
+    Hello,
+    HelloAnswer,
     InferenceJob,
     Outcome,
     PrivateKey,
@@ -39,6 +41,7 @@ from workers.wire import (
     control_stream,
     seal,
     unseal,
+    worker_queue,
 )
 
 BEAT_US = 1_000_000
@@ -96,6 +99,7 @@ class SimWorker(Process):
         self._site = site
         self._on_death = on_death
         self._name = name
+        self._queue = worker_queue(self.instance)
         self._running: dict[str, Run] = {}
         self._ended: set[str] = set()
         self._coming = 0
@@ -117,12 +121,14 @@ class SimWorker(Process):
         """Announce itself, and begin to read."""
         self._site.redis.readers[self.instance] = (self, self._control_came)
         self._site.broker.takers[INFERENCE_QUEUE].append(self)
+        self._site.broker.takers[self._queue] = [self]
         self.time.after(0, self._beating, self._beat_and_wait)
         self.time.after(1000, self.thread, self._read_on)
 
     def on_death(self) -> None:
         self._site.redis.readers.pop(self.instance, None)
         self._site.broker.takers[INFERENCE_QUEUE].remove(self)
+        del self._site.broker.takers[self._queue]
         self._on_death()
 
     def _seal(self, body: Body, audience: str) -> str:
@@ -149,14 +155,18 @@ class SimWorker(Process):
     def _run(self, task: NewTask) -> None:
         self._coming -= 1
         try:
+            queues = (self._queue, INFERENCE_QUEUE)
             envelope = unseal(
-                task.token, HERDERS, audience=INFERENCE_QUEUE, now_s=self.clock_us() / 1_000_000
+                task.token, HERDERS, audience=queues, now_s=self.clock_us() / 1_000_000
             )
         except WireError as error:
             self.time.note(f"refuses a job: {error.code}")
             self._read_on()
             return
         job = envelope.body
+        if isinstance(job, Hello):
+            self._answer_hello(job)
+            return
         assert isinstance(job, InferenceJob)
         key = _key(job.held)
         if key in self._running or key in self._ended or key in self.box:
@@ -178,6 +188,14 @@ class SimWorker(Process):
             return
         run.began_us = self.time.now_us
         self._begin(run)
+
+    def _answer_hello(self, hello: Hello) -> None:
+        self._site.truth.greeted.add((self.instance, hello.number))
+        try:
+            self._say(HelloAnswer(number=hello.number))
+        except RedisError:
+            self.time.note("answers no hello")
+        self._read_on()
 
     def _token_us(self) -> int:
         return max(1000, int(self._site.token_us * self.time.rng.uniform(0.5, 1.5)))
@@ -276,6 +294,7 @@ class SimWorker(Process):
         self.time.after(self.time.rng.randint(0, 1000), self.thread, self._read_on)
 
     def _read_on(self) -> None:
+        self._site.broker.pump(self._queue)
         self._site.broker.pump(INFERENCE_QUEUE)
 
     def _send(self) -> None:

@@ -48,6 +48,7 @@ from herder.service.loop import Service
 from herder.service.upkeep import make_upkeep
 from herder.settings import InitialPolicy, load_settings
 from herder.store import api_keys as key_sql
+from herder.store import hellos as hello_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
@@ -60,8 +61,10 @@ from tests.support.sqlite_file import prepare
 from workers.transport.delivery import Reach
 from workers.transport.tasks import NewTask
 from workers.wire import (
+    HELLO_TASK,
     INFER_TASK,
     INFERENCE_QUEUE,
+    WORKER_QUEUES,
     Announcement,
     AttemptRef,
     Beat,
@@ -71,12 +74,14 @@ from workers.wire import (
     Confirm,
     Envelope,
     Failure,
+    HelloAnswer,
     InferenceJob,
     Marker,
     Outcome,
     PrivateKey,
     WorkerStopped,
     unseal,
+    worker_queue,
 )
 
 MODEL = "stub"
@@ -110,13 +115,21 @@ class FakePublisher:
     def __init__(self) -> None:
         self.tokens: list[str] = []
         self.levels: list[int] = []
+        self.queues: list[str] = []
+        self.hellos: list[NewTask] = []
         self.away: Exception | None = None
 
     def publish_many(self, messages: Sequence[NewTask]) -> None:
         for message in messages:
             if self.away is not None:
                 raise self.away
-            assert (message.queue, message.task) == (INFERENCE_QUEUE, INFER_TASK)
+            if message.task == HELLO_TASK:
+                self.hellos.append(message)
+                continue
+            assert message.task == INFER_TASK
+            # What a herder of before the workers' own queues committed is for any worker.
+            assert message.queue.startswith((INFERENCE_QUEUE, WORKER_QUEUES))
+            self.queues.append(message.queue)
             assert message.task_id.partition(".")[0] in message.label
             self.tokens.append(message.token)
             self.levels.append(message.level)
@@ -162,6 +175,8 @@ class FakeWorker:
     tokens_per_s: int = 0
     number: int = 0
     held: list[AttemptRef] = field(default_factory=list)
+    reachable: bool = True
+    """Whether it answers the hellos that it is due, as soon as anything is dispatched."""
 
     def beat(
         self,
@@ -195,6 +210,19 @@ class FakeWorker:
     def envelope(self, body: Body) -> Envelope:
         """A message of this worker whose signature was checked."""
         return Envelope(self.key.kid, self.instance, body)
+
+    def greet(self) -> None:
+        """Answer the hello that it is due, and have claimed something before."""
+        if self.reachable:
+            self.answer_hello()
+            with self.house.database.write() as connection:
+                hello_sql.prove(connection, self.instance)
+
+    def answer_hello(self, number: int | None = None) -> HeartbeatResult:
+        """Answer a hello: the one that it is due, unless the test says otherwise."""
+        if number is None:
+            number = self.house.worker_state(self).hello
+        return self.says(HelloAnswer(number=number))
 
     def claim(self, job: InferenceJob) -> HeartbeatResult:
         """Show up with an attempt."""
@@ -289,6 +317,7 @@ class House:
             max_prompt_bytes=self.settings.max_prompt_bytes,
             clock_us=self.clock,
         )
+        self.workers: list[FakeWorker] = []
         self._names = count(1)
 
     def on(self, database: Database) -> House:
@@ -364,6 +393,8 @@ class House:
         if announced:
             heard = one.beat()
             assert not heard.control
+            one.greet()
+        self.workers.append(one)
         return one
 
     def call(self, prompt: str = "two words", tokens: int = 10, **fields: Any) -> OrderRequest:
@@ -389,6 +420,9 @@ class House:
 
     def dispatch(self, model: str = MODEL) -> list[InferenceJob]:
         """Fill the free slots; the jobs that went out, their signatures checked."""
+        for worker in self.workers:
+            if worker.reachable and self.is_doubted(worker):
+                worker.greet()
         before = len(self.publisher.tokens)
         self.dispatcher.dispatch(model)
         return self.jobs(self.publisher.tokens[before:])
@@ -399,10 +433,27 @@ class House:
         found = []
         for token in tokens:
             now_s = self.now_us / 1_000_000
-            body = unseal(token, keys, audience=INFERENCE_QUEUE, now_s=now_s).body
+            body = unseal(token, keys, audience=self.queues(), now_s=now_s).body
             assert isinstance(body, InferenceJob)
             found.append(body)
         return found
+
+    def queues(self) -> list[str]:
+        """The queues of all worker instances that there are, and the one that they share."""
+        with self.database.read() as connection:
+            known = [one.instance for one in herd_sql.all_workers(connection)]
+        return [INFERENCE_QUEUE, *map(worker_queue, known)]
+
+    def is_doubted(self, worker: FakeWorker) -> bool:
+        """Whether a worker that is here has a hello to answer."""
+        with self.database.read() as connection:
+            known = herd_sql.get_worker(connection, worker.instance)
+        return known is not None and known.state == "alive" and not known.reached
+
+    def sent_to(self, job: InferenceJob) -> FakeWorker:
+        """The worker that an attempt was sent to."""
+        to = self.order(job.order).instance
+        return next(one for one in self.workers if one.instance == to)
 
     def dispatched(self) -> InferenceJob:
         """Fill the free slots with what must be one job."""

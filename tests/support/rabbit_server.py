@@ -34,11 +34,15 @@ RIGHTS = {
     "herd": EVERYTHING,
     # Who may configure, write and read what: the patterns that the documentation gives.
     "herder": (
-        "^(herder|inference|celeryev)$",
-        "^(herder|inference|celeryev)$",
-        "^(herder|inference)$",
+        r"^(herder|inference(\..+)?|celeryev)$",
+        r"^(herder|inference(\..+)?|celeryev)$",
+        r"^(herder|inference(\..+)?)$",
     ),
-    "worker": ("^(inference|celeryev)$", "^(herder|celeryev)$", "^inference$"),
+    "worker": (
+        r"^(inference(\..+)?|celeryev)$",
+        "^(herder|celeryev)$",
+        r"^inference(\..+)?$",
+    ),
     "client": ("^$", "^herder$", "^$"),
     "flower": ("^celeryev.*$", "^celeryev.*$", "^celeryev.*$"),
 }

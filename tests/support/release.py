@@ -153,6 +153,7 @@ class _Frozen:
         self.house = house = House(folder)
         house.now_us = AT_US
         self.worker = FakeWorker(house, "worker", self.keys["worker"], INSTANCE, slots=8)
+        house.workers.append(self.worker)
         self.calls: dict[str, dict[str, Any]] = {}
         self.messages: dict[str, dict[str, Any]] = {}
         self.signed: dict[str, Any] = {"quotes": {}, "receipts": {}, "envelopes": {}}
@@ -242,7 +243,7 @@ class _Frozen:
         house.pass_s(2, worker)
         self._start("dispatched", claimed=False)
         token = house.publisher.tokens[-1]
-        self.signed["envelopes"]["job"] = {"token": token, "audience": "inference"}
+        self.signed["envelopes"]["job"] = {"token": token, "audience": house.publisher.queues[-1]}
         house.publisher.away = ConnectionError("the broker is away")
         self._start("unsent", claimed=False)
         worker.slots = 5

@@ -45,6 +45,9 @@ UNCOUNTED = {
 }
 """Of a gateway that a test calls by the thousand: each call is to be answered for what it asks."""
 
+WORKER = ("-A", "workers", "worker", "-Q", "inference")
+"""A worker, as Celery's arguments."""
+
 HERD = ("-c", "from herder.cli import main; main()")
 """The `herd` command, as Python's arguments."""
 
@@ -167,16 +170,16 @@ class RunningHerd:
         (found,) = re.findall(r"gateway_ready +host=(\S+) port=(\d+)", child.log)
         return child, "http://{}:{}".format(*found)
 
-    def begin_worker(self, **env: str) -> Child:
+    def begin_worker(self, command: tuple[str, ...] = WORKER, **env: str) -> Child:
         """A worker that begins to start."""
         self._count += 1
         name = f"worker{self._count}"
         key = home.add_worker_key(self.database, self.settings, name)
         own = {"HERD_WORKER_KEY": str(key), "HERD_WORKER_NAME": name, **env}
-        return self.start(name, ["-A", "workers", "worker", "-Q", "inference"], **own)
+        return self.start(name, list(command), **own)
 
     def start_worker(self, **env: str) -> Child:
-        """A worker that a herder knows."""
+        """A worker that a herder knows, and that is sent orders."""
         child = self.begin_worker(**env)
         wait_for(lambda: self.worker_state(child) == "alive", f"{child.name} joins")
         return child
@@ -188,7 +191,8 @@ class RunningHerd:
     def known_state(self, name: str) -> str | None:
         """How the herder sees a worker; None if it does not know it."""
         with self.database.read() as connection:
-            states = [one.state for one in herd_sql.all_workers(connection) if one.name == name]
+            known = herd_sql.all_workers(connection)
+            states = [one.shown_state for one in known if one.name == name]
         return states[-1] if states else None
 
     # Orders

@@ -53,7 +53,9 @@ def house(release, tmp_path, clean_environment, new_database):
 def worker(house, told):
     """The worker that had the orders, with the key that it had."""
     key = PrivateKey.from_jwk(told["keys"]["worker"])
-    return FakeWorker(house, "worker", key, INSTANCE, slots=6, number=100)
+    one = FakeWorker(house, "worker", key, INSTANCE, slots=6, number=100)
+    house.workers.append(one)
+    return one
 
 
 def opened(house, told, name):

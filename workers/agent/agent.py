@@ -40,6 +40,8 @@ from workers.wire import (
     Claim,
     Confirm,
     Drain,
+    Hello,
+    HelloAnswer,
     InferenceJob,
     Outcome,
     Reject,
@@ -243,6 +245,15 @@ class Agent:
 
     def _say(self, body: Body) -> None:
         self._streams.add_beat(seal(body, self._key, sender=self.instance, audience=BEATS_STREAM))
+
+    def answer_hello(self, hello: Hello) -> dict[str, str | int]:
+        """Say that a hello came through the broker: until then this worker is sent no orders."""
+        try:
+            self._say(HelloAnswer(number=hello.number))
+        except RedisError as error:
+            # The herders say hello again.
+            _log.warning("hello_not_answered", reason=type(error).__name__)
+        return {"status": "answered", "tokens": 0}
 
     # Control
 

@@ -17,6 +17,8 @@ from kombu import compression, transport
 from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
 
+from workers.wire import WORKER_QUEUES
+
 _log = structlog.get_logger("workers.transport")
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -26,11 +28,42 @@ _HEADER_FRAME = 2
 _PROPERTIES_AT = 12
 """The offset of a header frame's properties, after class, weight and the body's size."""
 
+MAX_OWN = 1024
+"""Messages that a worker's own queue holds at most: it is sent no more than it has free slots, and
+a hello now and then."""
+
+OWN_TTL_S = 600
+"""Seconds after which a message in a worker's own queue is of no use to anybody, and after which
+the queue goes where nobody uses it."""
+
 _NO_PROPERTIES = b"\0\0"
 
 
 class SturdyChannel(kombu_redis.Channel):  # type: ignore[misc]
-    """Reads a queue of Redis, and goes on after what it cannot read."""
+    """Reads queues of Redis, and goes on after what it cannot read.
+
+    A worker's own queue is one list, whatever the priority of what is put there, which keeps the
+    newest messages only and expires: a worker that is gone leaves nothing behind.
+    """
+
+    def _q_for_pri(self, queue: str, pri: int) -> str:
+        if queue.startswith(WORKER_QUEUES):
+            return queue
+        return str(super()._q_for_pri(queue, pri))
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        super()._put(queue, message, **kwargs)
+        if not queue.startswith(WORKER_QUEUES):
+            return
+        if batch is not None:
+            batch.add("ltrim", queue, 0, MAX_OWN - 1)
+            batch.add("expire", queue, OWN_TTL_S)
+            return
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            pipe.ltrim(queue, 0, MAX_OWN - 1)
+            pipe.expire(queue, OWN_TTL_S)
+            pipe.execute()
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+from celery import Celery
 from kombu import Exchange, Queue
 
-from workers.transport.broker import use_sturdy_transports
+from workers.transport.broker import MAX_OWN, OWN_TTL_S, use_sturdy_transports
 from workers.transport.settings import TransportSettings
+from workers.wire import INFERENCE_QUEUE, WORKER_QUEUES, worker_queue
 
 PRIORITY_LEVELS = 10
 
@@ -82,7 +85,7 @@ def celery_config(
 
 
 class TakenQueue(Queue):  # type: ignore[misc]
-    """A queue of RabbitMQ that a worker takes from and may not send to.
+    """A queue that a worker takes from and may not send to.
 
     Binding a queue to an exchange takes the right to write to it, so its consumer only makes sure
     of the queue; who sends to it declares the exchange and the binding (see `sender`).
@@ -105,6 +108,45 @@ def make_queue(name: str, *, redis: bool, taken: bool = False) -> Queue:
     kind = TakenQueue if taken and not redis else Queue
     arguments = None if redis else {"x-max-priority": PRIORITY_LEVELS - 1}
     return kind(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
+
+
+@lru_cache(maxsize=1024)
+def queue_named(name: str, *, redis: bool, taken: bool = False) -> Queue:
+    """Return a queue by its name: one that all of a role share, or a worker's own.
+
+    Args:
+        name: of the queue.
+        redis: whether the broker is Redis.
+        taken: True for who only takes from it.
+    """
+    if not name.startswith(WORKER_QUEUES):
+        return make_queue(name, redis=redis, taken=taken)
+    kind = TakenQueue if taken else Queue
+    # On Redis it is a list that expires (see `broker`), without priorities on either: what it
+    # holds finds a free slot at once.
+    ttl_ms = 1000 * OWN_TTL_S
+    bounds = {"x-expires": ttl_ms, "x-message-ttl": ttl_ms, "x-max-length": MAX_OWN}
+    arguments = None if redis else bounds
+    exchange = Exchange(INFERENCE_QUEUE, type="direct")
+    return kind(name, exchange, routing_key=name, queue_arguments=arguments)
+
+
+def consume_own_queue(app: Celery, instance: str, *, redis: bool) -> bool:
+    """Have a worker consume a queue of its own beside the one that all workers share.
+
+    Args:
+        app: the worker's app, once Celery has read `-Q` and `-X`.
+        instance: the worker instance.
+        redis: whether the broker is Redis.
+
+    Returns:
+        False for one that does not consume the shared queue: it was told to take nothing.
+    """
+    queues = app.amqp.queues
+    if INFERENCE_QUEUE not in queues.consume_from:
+        return False
+    queues.select_add(queue_named(worker_queue(instance), redis=redis, taken=True))
+    return True
 
 
 def _amqp_options() -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError
 
-from workers.transport.config import broker_priority, make_queue
+from workers.transport.config import broker_priority, queue_named
 from workers.transport.tasks import NewTask
-from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
 
 _ORIGIN = "herd"
 
@@ -48,9 +47,6 @@ class CelerySender:
         )
         self._lock = threading.Lock()
         self._producer: Any = None
-        self._queues = {
-            name: make_queue(name, redis=self._redis) for name in (INFERENCE_QUEUE, HERDER_QUEUE)
-        }
 
     def publish_many(self, tasks: Sequence[NewTask]) -> None:
         """Send messages, in one round trip where the broker can.
@@ -78,7 +74,7 @@ class CelerySender:
             producer = self._connected()
             if declare:
                 for name in {task.queue for task in tasks}:
-                    self._queues[name](producer.channel).declare()
+                    self._queue(name)(producer.channel).declare()
             with producer.batch():
                 for task in tasks:
                     self._put(producer, task)
@@ -102,13 +98,16 @@ class CelerySender:
             producer,
             task.task,
             message,
-            queue=self._queues[task.queue],
+            queue=self._queue(task.queue),
             serializer="json",
             priority=broker_priority(task.level, redis=self._redis),
             retry=False,
             declare=[],
             **self._route(task.queue),
         )
+
+    def _queue(self, name: str) -> Any:
+        return queue_named(name, redis=self._redis)
 
     def _route(self, queue: str) -> dict[str, Any]:
         """Return the routing of a message to its queue.
@@ -119,7 +118,7 @@ class CelerySender:
         if self._redis:
             return {}
         return {
-            "exchange": self._queues[queue].exchange.name,
+            "exchange": self._queue(queue).exchange.name,
             "routing_key": queue,
             "mandatory": True,
             "timeout": CONFIRM_S,

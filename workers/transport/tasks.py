@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,10 @@ class NewTask:
     task_id: str
     label: str
     level: int = 0
+
+
+class Publisher(Protocol):
+    """Whatever puts signed messages on queues."""
+
+    def publish_many(self, tasks: Sequence[NewTask]) -> None:
+        """Send messages; raises OSError when the broker is out of reach."""

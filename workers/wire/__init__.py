@@ -21,6 +21,7 @@ from workers.wire.errors import WireError
 from workers.wire.keys import PrivateKey, PublicKey, thumbprint
 from workers.wire.messages import (
     BEATS_STREAM,
+    HELLO_TASK,
     HERDER_QUEUE,
     INFER_TASK,
     INFERENCE_QUEUE,
@@ -38,6 +39,7 @@ from workers.wire.messages import (
     NUDGE_ID,
     NUDGE_TASK,
     OUTCOME_TASK,
+    WORKER_QUEUES,
     Announcement,
     Attempt,
     AttemptRef,
@@ -51,6 +53,8 @@ from workers.wire.messages import (
     Drain,
     Failure,
     FinishReason,
+    Hello,
+    HelloAnswer,
     Id,
     InferenceJob,
     Marker,
@@ -64,7 +68,9 @@ from workers.wire.messages import (
     WorkerStopped,
     attempt_id,
     control_stream,
+    hello_id,
     text_stream,
+    worker_queue,
 )
 
 __all__ = [
@@ -83,7 +89,10 @@ __all__ = [
     "Failure",
     "WorkerStopped",
     "FinishReason",
+    "HELLO_TASK",
     "HERDER_QUEUE",
+    "Hello",
+    "HelloAnswer",
     "AttemptRef",
     "INFERENCE_QUEUE",
     "INFER_TASK",
@@ -116,12 +125,15 @@ __all__ = [
     "Sampling",
     "Stop",
     "CancelAttempt",
+    "WORKER_QUEUES",
     "WireError",
     "attempt_id",
     "control_stream",
+    "hello_id",
     "seal",
     "signer",
     "text_stream",
     "thumbprint",
     "unseal",
+    "worker_queue",
 ]

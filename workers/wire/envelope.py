@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +102,18 @@ def signer(token: object) -> str:
 
 
 def unseal(
-    token: object, keys: Mapping[str, PublicKey], *, audience: str, now_s: float | None = None
+    token: object,
+    keys: Mapping[str, PublicKey],
+    *,
+    audience: str | Sequence[str],
+    now_s: float | None = None,
 ) -> Envelope:
     """Check a message's signature, audience, age and form.
 
     Args:
         token: what came from the broker.
         keys: who may be believed here, by `kid`.
-        audience: the queue or stream that it came from.
+        audience: the queue or stream that it came from, or those that it may have come from.
         now_s: the time in seconds since the epoch; None for the machine's.
 
     Raises:

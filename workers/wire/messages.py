@@ -8,9 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 INFERENCE_QUEUE = "inference"
 HERDER_QUEUE = "herder"
+WORKER_QUEUES = f"{INFERENCE_QUEUE}."
+"""The beginning of the names of the workers' own queues."""
 BEATS_STREAM = "beats"
 
 INFER_TASK = "workers.infer"
+HELLO_TASK = "workers.hello"
 OUTCOME_TASK = "herder.outcome"
 NUDGE_TASK = "herder.nudge"
 NUDGE_ID = "nudge"
@@ -198,6 +201,21 @@ class WorkerStopped(Body):
     kind = "farewell"
 
 
+class Hello(Body):
+    """Herder to worker, by the broker and the worker's own queue: do messages reach you there?"""
+
+    kind = "hello"
+    number: Count
+    """Rises with each time that the herders have reason to ask: an old answer answers nothing."""
+
+
+class HelloAnswer(Body):
+    """Worker to herder: this hello came through the broker, and a thread took it."""
+
+    kind = "hello_answer"
+    number: Count
+
+
 class Marker(Body):
     """Herder to herders, on the beats' stream: one more second in which somebody listened."""
 
@@ -248,6 +266,8 @@ KINDS: dict[str, type[Body]] = {
         Beat,
         Claim,
         WorkerStopped,
+        Hello,
+        HelloAnswer,
         Marker,
         Nudge,
         CancelAttempt,
@@ -261,6 +281,16 @@ KINDS: dict[str, type[Body]] = {
 def attempt_id(held: AttemptRef) -> str:
     """Return the Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
+
+
+def hello_id(instance: str, number: int) -> str:
+    """Return the Celery task id of a hello to a worker instance."""
+    return f"hello.{instance}.{number}"
+
+
+def worker_queue(instance: str) -> str:
+    """Return the Celery queue that one worker instance consumes, and no other."""
+    return f"{WORKER_QUEUES}{instance}"
 
 
 def control_stream(instance: str) -> str:

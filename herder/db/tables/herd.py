@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    false,
+)
 
 from herder.db.tables.metadata import metadata
 
@@ -76,6 +87,15 @@ worker = Table(
     Column("heard_s", BigInteger, nullable=False),
     Column("joined_us", BigInteger, nullable=False),
     Column("seen_us", BigInteger, nullable=False),
+    # Whether the broker's messages reach it: `herder.herd.hellos`. The hello that is to come back,
+    # and the last that did; how many were sent in vain, and when the next is due on the listening
+    # clock; attempts in a row that it did not claim, and whether it claimed one since.
+    Column("hello", BigInteger, nullable=False, server_default="1"),
+    Column("answered", BigInteger, nullable=False, server_default="0"),
+    Column("hellos_sent", BigInteger, nullable=False, server_default="0"),
+    Column("hello_heard_s", BigInteger, nullable=False, server_default="0"),
+    Column("unclaimed", BigInteger, nullable=False, server_default="0"),
+    Column("proven", Boolean(name="proven"), nullable=False, server_default=false()),
     Index("ix_worker_model", "model", "state"),
 )
 

@@ -234,7 +234,10 @@ class WorkerCard(BaseModel):
     name: str
     instance: str
     model: str
-    state: str
+    state: str = Field(
+        description="`alive`, `draining`, or `unreached`: it beats, and no message reaches it by "
+        "the broker."
+    )
     slots: int
     free: int
     context: int
@@ -250,7 +253,7 @@ class WorkerCard(BaseModel):
             name=one.name,
             instance=one.instance,
             model=one.model,
-            state=one.state,
+            state=one.shown_state,
             slots=one.slots,
             free=one.free,
             context=one.context,

@@ -263,10 +263,10 @@ class GatewayMetrics:
             self.queue_tokens.labels(model).set(queue.tokens)
             for state in (State.DISPATCHED.value, State.RUNNING.value):
                 self.open_orders.labels(model, state).set(look.out.get((model, state), 0))
-            for state in ("alive", "draining"):
+            for state in ("alive", "draining", "unreached"):
                 self.workers.labels(model, state).set(0)
         for worker in look.workers:
-            self.workers.labels(worker.model, worker.state).inc()
+            self.workers.labels(worker.model, worker.shown_state).inc()
             # Two of one name count together.
             self.slots.labels(worker.model, worker.name).inc(worker.slots)
             self.slots_in_use.labels(worker.model, worker.name).inc(worker.out + worker.strays)

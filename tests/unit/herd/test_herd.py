@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
+from herder.db.tables import orders
 from herder.domain.pricing import Rates
 from herder.errors import ModelNotFound
 from herder.market.policy import set_herd_model, set_rates
@@ -41,7 +43,9 @@ def test_a_worker_joins_by_its_first_beat(house):
     assert heard.models == {MODEL}
     known = house.worker_state(worker)
     assert (known.name, known.slots, known.context, known.tokens_per_s) == ("ada", 3, 2048, 50)
-    assert (known.state, known.free) == ("alive", 3)
+    assert (known.state, known.reached, known.free) == ("alive", False, 0)
+    assert worker.answer_hello().models == {MODEL}
+    assert house.worker_state(worker).free == 1, "until it claims something"
     assert house.model().context == 2048
 
 
@@ -171,10 +175,17 @@ def test_a_farewell_is_the_end_of_an_instance(house, worker):
 def test_a_beat_and_a_claim_of_an_unannounced_worker_in_one_batch_are_both_heard(house, order):
     newcomer = house.worker(announced=False)
     job = house.dispatched()
+    sent_to_anybody(house, order)
     first = Beat(number=1, worker=announcement(newcomer))
     heard = newcomer.says(first, Claim(held=(job.held,)))
     assert heard.control == []
     assert house.order(order.id).instance == newcomer.instance
+
+
+def sent_to_anybody(house, order):
+    """As a herder of an earlier version sent it."""
+    with house.database.write() as connection:
+        connection.execute(update(orders).where(orders.c.id == order.id).values(instance=None))
 
 
 def announcement(worker):
@@ -206,6 +217,7 @@ def test_a_second_worker_that_shows_up_with_it_is_told_to_stop(house, worker, or
 
 def test_of_two_claims_in_one_batch_the_first_counts(house, worker, order, job):
     second = house.worker()
+    sent_to_anybody(house, order)
     claims = [one.envelope(Claim(held=(job.held,))) for one in (second, worker)]
     heard = house.herd.hear(claims)
     assert house.order(order.id).instance == second.instance

@@ -51,9 +51,11 @@ def test_a_late_beat_takes_an_order_back_to_running(house, worker, order, job):
 def test_a_late_beat_does_not_touch_what_was_sent_out_again(house, worker, order, job):
     worker.claim(job)
     house.lapse(house.settings.lease_s + 1)
+    house.herd.sweep()
     other = house.worker()
     second = house.dispatched()
     assert stops(worker.beat(), worker) == [job.held]
+    assert house.sent_to(second) is other, "the first is here no longer"
     other.claim(second)
     assert house.order(order.id).instance == other.instance
 

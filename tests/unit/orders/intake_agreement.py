@@ -72,7 +72,7 @@ class DeskAgreement(RuleBasedStateMachine):
                 assert money == (due.charged, due.returned, due.refunded, due.generated), due
                 assert now.returned + now.charged == (0 if due.state in OPEN else due.fee)
                 assert (now.attempt, now.attempt_open) == (due.attempt, due.open), due
-                assert (now.instance, now.tries) == (due.bound, due.tries), due
+                assert (now.instance, now.tries) == (due.to, due.tries), due
                 assert (now.deadline_heard_s, now.overdue_heard_s) == (due.deadline, due.overdue)
                 if due.state in OPEN:
                     assert (now.begun, now.call_off) == (due.begun, due.call_off), due
@@ -116,7 +116,7 @@ class DeskAgreement(RuleBasedStateMachine):
         with_it = [
             one
             for one in self.workers
-            if which != "any" and (one.instance == order.bound) != (which == "stranger")
+            if which != "any" and (one.instance == order.to) != (which == "stranger")
         ]
         return job, some(with_it or self.workers, who), order
 

@@ -17,6 +17,7 @@ from herder.orders import intake as intake_module
 from herder.orders import settlement as settlement_module
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
+from herder.store.herd import Worker
 from ledger import Ledger
 
 
@@ -144,7 +145,15 @@ def a_key_is_forgotten(monkeypatch):
 
 
 def a_slot_is_counted_twice(monkeypatch):
-    monkeypatch.setattr(dispatch_module.herd_sql, "unclaimed", lambda *_: 0)
+    monkeypatch.setattr(Worker, "free", property(lambda self: self.usable_slots))
+    monkeypatch.setattr(dispatch_module, "room", lambda worker, _: worker.usable_slots)
+    monkeypatch.setattr(
+        dispatch_module,
+        "place",
+        lambda workers, count, _: [
+            one.instance for one in workers for _ in range(one.usable_slots)
+        ][:count],
+    )
 
 
 def a_claim_does_not_renew(monkeypatch):

@@ -41,7 +41,7 @@ OUTCOMES: dict[str, dict[str, Any]] = {
 
 picks = st.integers(0, 10_000)
 accounts = st.sampled_from(["ada", "ada", "ada", "bob"])
-workers = st.integers(0, WORKERS - 1)
+workers = st.integers(0, 4 * WORKERS - 1)
 mostly = st.sampled_from([True, True, True, False])
 ways = st.sampled_from(["open", "open", "open", "stranger", "past", "any"])
 rarely = [None] * 5
@@ -206,11 +206,15 @@ class DeskMachine(DeskAgreement):
         due = self.model.dispatch()
         jobs = self.house.dispatch()
         assert [(job.order, job.attempt) for job in jobs] == [(o.id, o.attempt) for o in due]
+        for job in jobs:
+            self.model.send(self.model.orders[job.order], self.house.sent_to(job).instance)
         assert [job.run_limit_s for job in jobs] == [o.run_limit_s for o in due]
         self.jobs += jobs
         for job, claimed in zip(jobs, claims, strict=False):
             if claimed:
-                self._claim(job, some(self.workers, who))
+                # Mostly the worker that it was sent to; a stranger to it is told to stop.
+                stranger = who % 4 == 3
+                self._claim(job, some(self.workers, who) if stranger else self.house.sent_to(job))
 
     @rule(what=st.sampled_from(["join", "leave", "beat", "beat", "drain"]), who=workers)
     def move(self, what, who) -> None:

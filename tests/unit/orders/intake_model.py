@@ -52,7 +52,9 @@ class Asked:
     holds: int = 1
     attempt: int = 0
     open: bool = False
-    bound: str | None = None
+    to: str | None = None
+    """The worker that the current attempt was sent to."""
+    claimed: bool = False
     begun: bool = False
     call_off: str | None = None
     tries: int = 0
@@ -212,7 +214,7 @@ class Model:
         order.generated = delivered
         order.state, order.open, order.deadline, order.overdue = state, False, None, None
         if generated is None:
-            order.bound = None
+            order.to = None
         self.posted[order.call.account] -= order.charged
         self.flowed += state == "completed"
 
@@ -236,17 +238,24 @@ class Model:
         return sorted(may, key=lambda o: (-self.weight(o), o.number))
 
     def room(self) -> int:
-        free = sum(
-            max(0, w.slots - w.strays - self._out_with(name))
-            for name, w in self.workers.items()
-            if w.state == "alive"
-        )
-        return max(0, free - sum(o.state == "dispatched" for o in self.orders.values()))
+        return sum(map(self.free, self.workers))
+
+    def free(self, instance: str) -> int:
+        """Slots of a worker that may be sent an order: all answered their hellos, and claimed."""
+        worker = self.workers[instance]
+        taken = worker.strays + self._out_with(instance)
+        return max(0, worker.slots - taken) if worker.state == "alive" else 0
+
+    def send(self, order: Asked, instance: str) -> None:
+        """Which worker an order that was dispatched just now is sent to is the herder's choice."""
+        assert self.free(instance) > 0, "it has a free slot"
+        order.to = instance
 
     def dispatch(self) -> list[Asked]:
         sent = self.line()[: self.room()]
         for order in sent:
-            order.state, order.open, order.bound = "dispatched", True, None
+            order.state, order.open, order.to = "dispatched", True, None
+            order.claimed = False
             order.attempt, order.dispatches = order.attempt + 1, order.dispatches + 1
             order.deadline, order.overdue = self.heard + self.claim_s, None
             order.run_limit_s = order.run_limit_s or max(
@@ -257,7 +266,7 @@ class Model:
         return sent
 
     def _out_with(self, instance: str) -> int:
-        return sum(o.bound == instance and o.state in OUT for o in self.orders.values())
+        return sum(o.to == instance and o.state in OUT for o in self.orders.values())
 
     def _passed(self, order: Asked, at_us: int) -> bool:
         return order.call.start_by_us is not None and order.call.start_by_us < at_us
@@ -266,22 +275,22 @@ class Model:
 
     def show_up(self, order: Asked, attempt: int, instance: str) -> str | None:
         """A worker has an attempt; why it is to stop, or None."""
-        if attempt != order.attempt or order.bound not in (None, instance):
+        if attempt != order.attempt or order.to != instance:
             return "void"
         if not order.open:
-            return None if order.bound == instance else "void"
+            return None
         if not order.begun and self._passed(order, self.now_us):
             return "void"
         order.deadline = self.heard + self.lease_s
         if order.state != "running":
-            self._bind(order, instance)
+            self._bind(order)
             order.state, order.overdue = "running", order.deadline + order.run_limit_s
             self.flowed += 1
         return order.call_off
 
-    def _bind(self, order: Asked, instance: str) -> None:
-        order.tries += order.bound is None
-        order.bound, order.begun = instance, True
+    def _bind(self, order: Asked) -> None:
+        order.tries += not order.claimed
+        order.claimed = order.begun = True
 
     def beat(self, instance: str, held: list[tuple[str, int]], *, draining: bool) -> list[str]:
         """What it is told of each attempt that it names."""
@@ -295,11 +304,11 @@ class Model:
         self, order: Asked, attempt: int, instance: str, result: str, generated: int
     ) -> str | None:
         """An outcome: `void`, `again`, or None where it counts."""
-        if attempt != order.attempt or order.bound not in (None, instance):
+        if attempt != order.attempt or order.to != instance:
             return "void"
         if not order.open:
-            return "again" if order.bound == instance else "void"
-        self._bind(order, instance)
+            return "again"
+        self._bind(order)
         if result == "cancelled" and order.call_off is None:
             result = "failed_now"  # it stopped unasked
         if result in ("completed", "cancelled", "expired", "failed"):
@@ -324,11 +333,15 @@ class Model:
     def lapse(self) -> list[str]:
         """Take back what nobody claimed and who fell silent; what ended by it."""
         ended = []
+        full = {name for name in self.workers if self._is_full(name)}
         for order in self.orders.values():
-            if order.state not in OUT or order.deadline >= self.heard:
+            if not self._has_lapsed(order):
+                continue
+            if order.state == "dispatched" and not order.claimed and order.to in full:
+                order.deadline = self.heard + self.claim_s
                 continue
             if order.call_off is None:
-                lost_alone = order.bound is not None or self.flowed > order.sent_at
+                lost_alone = order.claimed or self.flowed > order.sent_at
                 order.dispatches -= not lost_alone
             enough = order.tries >= self.max_attempts or order.dispatches >= self.max_dispatches
             if order.call_off is not None or enough:
@@ -337,6 +350,20 @@ class Model:
             else:
                 order.state, order.deadline, order.overdue = "queued", None, None
         return ended
+
+    def _is_full(self, instance: str) -> bool:
+        """Whether a worker that is here runs so much that it has no slot for more."""
+        worker = self.workers[instance]
+        running = sum(o.to == instance and o.state == "running" for o in self.orders.values())
+        return worker.state == "alive" and running + worker.strays >= worker.slots
+
+    def _has_lapsed(self, order: Asked) -> bool:
+        if order.state not in OUT:
+            return False
+        leaves = self.workers[order.to].state != "alive"
+        # A worker that takes no more has a second to claim what it took before.
+        soon = order.state == "dispatched" and leaves
+        return order.deadline < self.heard + (self.claim_s - 1 if soon else 0)
 
     def sweep(self) -> list[str]:
         """End what did not begin in time, and what runs for too long."""

@@ -227,6 +227,7 @@ def test_once_begun_is_begun(house, worker):
     house.lapse(house.settings.lease_s + 1)
     assert house.order(order.id).state == "queued"
     assert house.cancellation.sweep().ended == []
+    house.herd.sweep()
     again = house.worker()
     again.finish(house.dispatched(), generated=10)
     assert ended(house, order) == ("completed", 26, 0)
@@ -278,6 +279,7 @@ def test_a_new_attempt_has_its_limit_anew(make_house):
     order = house.submit(run_limit_s=5)
     worker.claim(house.dispatched())
     house.lapse(5)
+    house.herd.sweep()
     other = house.worker()
     other.claim(house.dispatched())
     house.pass_s(7, other)

@@ -121,10 +121,14 @@ def test_as_many_go_out_as_slots_are_free(house):
     assert len(jobs) == 3
     assert house.dispatch() == [], "what nobody has claimed yet takes its slot all the same"
 
-    one.claim(jobs[0])
+    assert [house.sent_to(job) for job in jobs].count(one) == 2
+
+    with_one = next(job for job in jobs if house.sent_to(job) is one)
+    with_two = next(job for job in jobs if house.sent_to(job) is two)
+    one.claim(with_one)
     assert house.dispatch() == []
-    one.finish(jobs[0])
-    two.finish(jobs[1])
+    one.finish(with_one)
+    two.finish(with_two)
     assert len(house.dispatch()) == 2
 
 
@@ -251,9 +255,11 @@ def test_a_crash_between_commit_and_publish_loses_nothing(house):
 
 
 def test_a_message_that_goes_out_twice_does_no_harm(house):
-    one, two = house.worker(), house.worker()
+    pair = house.worker(), house.worker()
     order = house.submit()
     job = house.dispatched()
+    one = house.sent_to(job)
+    (two,) = [worker for worker in pair if worker is not one]
     other = FakePublisher()
     house.now_us += 6_000_000
     house.new_dispatcher(other).sweep()

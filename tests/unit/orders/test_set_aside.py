@@ -246,8 +246,10 @@ def crowd(make_house, count):
     jobs = []
     while len(jobs) < len(orders):
         jobs += house.dispatch()
-    for place, worker in enumerate(workers):
-        worker.held = [job.held for job in jobs[220 * place : 220 * (place + 1)]]
+    with house.database.read() as connection:
+        sent = dict(connection.execute(select(orders_table.c.id, orders_table.c.instance)).all())
+    for worker in workers:
+        worker.held = [job.held for job in jobs if sent[job.order] == worker.instance]
         worker.beat()
     return house, workers, jobs, orders
 

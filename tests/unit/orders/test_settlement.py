@@ -5,7 +5,9 @@ from __future__ import annotations
 from unittest.mock import Mock
 
 import pytest
+from sqlalchemy import update
 
+from herder.db.tables import orders
 from herder.store import herd as herd_sql
 from tests.support.house import FakeWorker
 from workers.wire import Failure
@@ -165,7 +167,7 @@ def test_an_order_that_comes_back_keeps_its_place(house, worker, order, job):
 
 
 def test_an_outcome_may_come_before_its_claim(house, worker, order, job):
-    assert house.order(order.id).instance is None
+    assert house.order(order.id).worker is None
     worker.finish(job, took_ms=0)
     now = house.order(order.id)
     assert (now.state, now.instance, now.tries) == ("completed", worker.instance, 1)
@@ -223,7 +225,15 @@ def test_a_worker_that_did_not_announce_itself_is_not_confirmed(house, order, jo
     settled = stranger.finish(job)
     assert (settled.confirmed, settled.void, settled.ended) == ([], [], [])
     stranger.beat()
+    assert stranger.finish(job).void == [(stranger.instance, job.held)], "it was not sent to it"
+    sent_to_anybody(house, order)
     assert stranger.finish(job).ended == [order.id], "its outcome comes again"
+
+
+def sent_to_anybody(house, order):
+    """As a herder of an earlier version sent it."""
+    with house.database.write() as connection:
+        connection.execute(update(orders).where(orders.c.id == order.id).values(instance=None))
 
 
 def test_an_outcome_that_comes_again_is_confirmed_again_and_changes_nothing(

@@ -51,6 +51,7 @@ def test_a_late_answer_of_what_was_not_sent_out_again_is_an_answer(house, worker
 def test_a_late_answer_of_what_was_sent_out_again_is_void(house, worker, order, job):
     worker.claim(job)
     house.lapse(house.settings.lease_s + 1)
+    house.herd.sweep()
     other = house.worker()
     second = house.dispatched()
     assert worker.finish(job, text="late").void == [(worker.instance, job.held)]
@@ -62,8 +63,9 @@ def test_a_late_answer_of_what_was_sent_out_again_is_void(house, worker, order, 
 
 def test_a_prompt_that_kills_its_workers_kills_no_more_than_three(house, order):
     for attempt in range(1, 4):
-        victim = house.worker()
+        house.worker()
         job = house.dispatched()
+        victim = house.sent_to(job)
         assert job.attempt == attempt
         victim.claim(job)
         settled = house.lapse(house.settings.lease_s + 1)
