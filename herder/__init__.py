@@ -9,7 +9,7 @@ Importing this package loads neither Celery nor SQLAlchemy nor a model; the firs
 
 from typing import TYPE_CHECKING, Any
 
-from herder.client import Order, info, quote, submit
+from herder.client import Order, count_tokens, info, quote, submit
 from herder.errors import (
     AccountExists,
     AccountNotFound,
@@ -51,6 +51,7 @@ from herder.errors import (
     OrderNotFound,
     OrderNotWaiting,
     OrderSetAside,
+    PromptTooLong,
     QuoteExpired,
     QuoteMismatch,
     RateLimited,
@@ -64,7 +65,7 @@ from herder.errors import (
     WebhookNotFound,
     WorkerNotFound,
 )
-from herder.types import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, Usage
+from herder.types import Bid, Info, ModelInfo, Quote, Rate, Receipt, Result, TokenCount, Usage
 from herder.version import __version__
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ __all__ = [
     # what a program calls
     "submit",
     "quote",
+    "count_tokens",
     "info",
     # the same over HTTP
     "Client",
@@ -96,6 +98,7 @@ __all__ = [
     "Usage",
     "Quote",
     "Bid",
+    "TokenCount",
     "Rate",
     "Info",
     "ModelInfo",
@@ -109,6 +112,7 @@ __all__ = [
     "FeeTooLow",
     "FeeAboveMax",
     "InvalidPrompt",
+    "PromptTooLong",
     "InvalidStop",
     "InvalidSampling",
     "InvalidReference",

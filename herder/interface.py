@@ -19,7 +19,7 @@ from herder.errors import (
     OrderSetAside,
     sentence,
 )
-from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey
@@ -54,6 +54,14 @@ class _Asked(TypedDict, total=False):
     max_fee: int | None
     model: str | None
     messages: Sequence[Mapping[str, str]] | None
+
+
+class CountOptions(TypedDict, total=False):
+    """The arguments of `count_tokens` besides the prompt; see `herder.count_tokens`."""
+
+    model: str | None
+    messages: Sequence[Mapping[str, str]] | None
+    raw: bool
 
 
 class QuoteOptions(_Asked, total=False):
@@ -119,6 +127,9 @@ class BuyerHerd(Protocol):
 
     def quote(self, prompt: str | None, tokens: int | None, **call: Unpack[QuoteCall]) -> Quote:
         """Return the price of an order."""
+
+    def count_tokens(self, prompt: str | None, **asked: Unpack[CountOptions]) -> TokenCount:
+        """Count the tokens of a prompt."""
 
     def info(self) -> Info:
         """Return the state of the herd."""

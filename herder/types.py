@@ -84,6 +84,24 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCount:
+    """The tokens of a prompt, counted by a worker that has the model.
+
+    Attributes:
+        prompt_tokens: of the prompt with the model's chat template, unless it is raw.
+        context: tokens that one order may have, prompt and answer together.
+    """
+
+    model: str
+    prompt_tokens: int
+    context: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the count as JSON would have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The place of an order in the queue now; fields as those of `Quote`."""
 

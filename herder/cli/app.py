@@ -22,6 +22,7 @@ from herder.cli import (
     receipts,
     running,
     submit,
+    tokenize,
     usage,
     webhooks,
     workers,
@@ -248,6 +249,7 @@ grants.register(accounts.app)
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
 quote.register(app)
+tokenize.register(app)
 submit.register(app)
 chat.register(app)
 orders.register(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from herder.errors import HerdError, InvalidPrompt, OrderFailed
+from herder.errors import HerdError, InvalidPrompt, OrderFailed, PromptTooLong
 
 
 class Conversation:
@@ -62,17 +62,25 @@ class Conversation:
 def too_long(error: HerdError) -> tuple[int, int] | None:
     """Return the size of a call and the largest that is taken, if an error says it was too large.
 
-    The herd knows bytes and turns when it is asked; tokens are counted by the worker alone.
+    The herd knows bytes and turns when it is asked; tokens are counted by a worker, be it before
+    the order is taken or when it is to run.
     """
+    if isinstance(error, PromptTooLong):
+        return _too_many(error.data)
     if isinstance(error, InvalidPrompt):
         return _bound(error.data.get("bytes", error.data.get("turns")), error.data.get("most"))
     if isinstance(error, OrderFailed):
         failure = error.result.receipt.failure or {}
         data = failure.get("data")
         if failure.get("code") == "prompt_too_long" and isinstance(data, dict):
-            context, tokens = data.get("context"), data.get("tokens")
-            if isinstance(context, int) and isinstance(tokens, int):
-                return _bound(data.get("prompt_tokens"), context - tokens)
+            return _too_many(data)
+    return None
+
+
+def _too_many(counted: dict[str, object]) -> tuple[int, int] | None:
+    context, tokens = counted.get("context"), counted.get("tokens")
+    if isinstance(context, int) and isinstance(tokens, int):
+        return _bound(counted.get("prompt_tokens"), context - tokens)
     return None
 
 

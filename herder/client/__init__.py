@@ -8,7 +8,7 @@ May not enter: SQLAlchemy, Redis, Celery, structlog, pydantic-settings (a contra
 holds that), or any rule about money; the herder decides, the client asks.
 """
 
-from herder.client.api import info, quote, submit
+from herder.client.api import count_tokens, info, quote, submit
 from herder.client.order import Order
 
-__all__ = ["Order", "info", "quote", "submit"]
+__all__ = ["Order", "count_tokens", "info", "quote", "submit"]

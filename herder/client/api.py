@@ -23,7 +23,7 @@ from herder.client.optional import needing
 from herder.client.order import Order
 from herder.errors import HerdError
 from herder.interface import BuyerHerd
-from herder.types import Info, Quote
+from herder.types import Info, Quote, TokenCount
 
 if TYPE_CHECKING:
     from herder.client.http.address import Address
@@ -242,6 +242,26 @@ def quote(
         messages=messages,
         bids=bids,
     )
+
+
+def count_tokens(
+    prompt: str | None = None,
+    *,
+    model: str | None = None,
+    messages: Messages | None = None,
+    raw: bool = False,
+) -> TokenCount:
+    """Count the tokens of a prompt, as a worker with the model is given it; costs nothing.
+
+    The arguments are those of `submit`, which itself counts a prompt that may be too long and
+    refuses it (`PromptTooLong`) before anything is held.
+
+    Raises:
+        InvalidPrompt: it cannot be a prompt, or the model's chat template refuses it.
+        ModelNotFound: no model has that name.
+        HerdUnavailable: no worker with the model answers.
+    """
+    return connect().count_tokens(prompt, model=model, messages=messages, raw=raw)
 
 
 def info() -> Info:

@@ -63,7 +63,7 @@ def meaning(reason: str, path: str | None) -> HerdError | None:
 
 
 def not_locked(database: Path, error: OSError) -> HerdError:
-    """Return why the file beside a database, by which processes take turns, cannot be had."""
+    """Return the error of a lock file, by which processes take turns, that cannot be had."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _Disk(FULL)
     if error.errno == errno.EROFS:
@@ -80,7 +80,7 @@ def _of_disk(path: str | None) -> HerdError | None:
 
 
 def _trouble(path: str | None) -> str | None:
-    """Return what is wrong with the disk that a file is on, as far as can be seen."""
+    """Return the trouble with the disk that a file is on, as far as can be seen."""
     if path is None:
         return None
     try:

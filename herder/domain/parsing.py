@@ -150,7 +150,7 @@ def parse_submission(
         raise InvalidRunLimit(run_limit_s, MAX_RUN_LIMIT_S)
     return OrderRequest(
         account=parse_account(account),
-        prompt=_parse_prompt(prompt, messages, raw, max_prompt_bytes),
+        prompt=parse_prompt(prompt, messages, raw, max_prompt_bytes),
         tokens=tokens,
         fee=_parse_fee("fee", fee),
         bid_factor=_bid_factor(multiplier, fee, quote),
@@ -237,7 +237,18 @@ def _one_fee(fee: object, name: str = "fee") -> int:
     return fee
 
 
-def _parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
+def parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
+    """Return the prompt, or the conversation, that the model is asked.
+
+    Args:
+        prompt: a text, or None where there are messages.
+        messages: a conversation, or None.
+        raw: whether the text reaches the model without its chat template.
+        most: bytes that it may have.
+
+    Raises:
+        InvalidPrompt: neither is given, or both, or it is empty or too long.
+    """
     if (prompt is None) == (messages is None):
         raise InvalidPrompt("Give either a prompt or messages, not both.")
     if messages is not None:

@@ -8,6 +8,7 @@ HerdError
 │   ├── InvalidQuote           no quote of this herd
 │   ├── QuoteMismatch          the quote is for another order
 │   ├── TooManyTokens         more than the model's context
+│   ├── PromptTooLong         with its prompt, an InvalidPrompt
 │   ├── FeeTooLow             below what is needed
 │   └── FeeAboveMax           the automatic fee is above the caller's `max_fee`
 ├── NotFound: AccountNotFound, ModelNotFound, OrderNotFound, WorkerNotFound, ApiKeyNotFound,
@@ -84,6 +85,7 @@ from herder.errors.requests import (
     InvalidStop,
     InvalidTokens,
     InvalidWebhook,
+    PromptTooLong,
     QuoteMismatch,
     TooManyTokens,
 )
@@ -110,6 +112,7 @@ __all__ = [
     "DatabaseVersionMismatch",
     "FeeAboveMax",
     "InvalidPrompt",
+    "PromptTooLong",
     "InvalidStop",
     "InvalidSampling",
     "InvalidReference",

@@ -166,6 +166,27 @@ class InvalidPrompt(InvalidRequest):
     code = "invalid_prompt"
 
 
+class PromptTooLong(InvalidPrompt):
+    """Raised when a prompt and the tokens asked for exceed the context, which was counted.
+
+    Args:
+        prompt_tokens: of the prompt, as the model is given it.
+        tokens: that were asked for.
+        context: tokens that one order may have.
+    """
+
+    code = "prompt_too_long"
+
+    def __init__(self, prompt_tokens: int, tokens: int, context: int) -> None:
+        super().__init__(
+            f"The prompt is {prompt_tokens} tokens long and {tokens} more were asked for, but the "
+            f"context holds {context}. Nothing was ordered.",
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            context=context,
+        )
+
+
 class InvalidStop(InvalidRequest):
     """Raised for too many stop strings, or one that is empty or too long."""
 

@@ -15,9 +15,10 @@ from herder.accounts.grants import Grants
 from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
+from herder.domain.ids import new_uuid
 from herder.domain.order import Order, State
 from herder.domain.paging import require_limit
-from herder.domain.parsing import parse_bids
+from herder.domain.parsing import parse_bids, parse_model, parse_prompt
 from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import sign_receipt
 from herder.errors import (
@@ -26,13 +27,14 @@ from herder.errors import (
 )
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
-from herder.interface import OrderCall, QuoteCall
+from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.local.announcements import Announcements
 from herder.local.callbacks import CallbackRunner, ErrorCallback, TextCallback
 from herder.local.calls import parse_call
 from herder.local.cancellations import Cancellations
 from herder.local.canceller import Canceller
 from herder.local.readiness import obstacle
+from herder.local.token_counts import TokenCounts
 from herder.local.topics import ended_topics
 from herder.local.workers import WorkerControl
 from herder.market.quotes import Quotes
@@ -48,7 +50,7 @@ from herder.service.nudge import Nudger
 from herder.settings import Settings
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
-from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from workers.transport.streams import INBOX, RedisState, connect, open_streams
@@ -100,6 +102,7 @@ class LocalHerd:
         self._announced = Announcements(self._streams)
         self._nudger = Nudger(settings, self._streams, key)
         cancellation = Cancellation(self.database, books, settings, clock_us=clock_us)
+        self._token_counts = TokenCounts(self.database, self._streams, key, new_id=new_uuid)
         self.workers = WorkerControl(self.database, self._streams, key, clock_us=clock_us)
         canceller = Canceller(cancellation, self._announced, self._nudger, key)
         self.cancellations = Cancellations(canceller.cancel)
@@ -126,6 +129,7 @@ class LocalHerd:
     ) -> Order:
         """Do as `submit`, for callers who need the order itself."""
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
+        self._token_counts.require_fit(parsed)
         try:
             order = self.intake.submit(parsed)
         except CommitUnknown as error:
@@ -155,6 +159,12 @@ class LocalHerd:
         bids = parse_bids(call.get("bids"))
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys)
         return self.quotes.quote(parsed, bids)
+
+    def count_tokens(self, prompt: str | None, **asked: Unpack[CountOptions]) -> TokenCount:
+        """Count the tokens of a prompt; arguments and errors as `herder.count_tokens`."""
+        most, model = self.settings.max_prompt_bytes, asked.get("model")
+        parsed = parse_prompt(prompt, asked.get("messages"), asked.get("raw", False), most)
+        return self._token_counts.count(None if model is None else parse_model(model), parsed)
 
     def info(self) -> Info:
         """Return the models served here, their rates, and the state of the herd."""

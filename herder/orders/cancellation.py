@@ -1,4 +1,4 @@
-"""Orders that end early: cancelled by their client, too late to start, or overdue.
+"""Orders that end early: cancelled by their client, too late to start, overdue, or too long.
 
 Until a worker has an order, cancelling it charges nothing and takes effect at once. Once it runs,
 its worker is told to stop between two tokens, and its outcome is charged as far as readers of its
@@ -19,6 +19,7 @@ from herder.duties.turns import Turns
 from herder.errors import OrderNotFound
 from herder.orders.closer import PIECE, Closer, is_about_an_order
 from herder.orders.closing import ClosingBatch, ClosingResult
+from herder.orders.unfit import UnfitOrders, known_contexts, unfit
 from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
@@ -48,6 +49,7 @@ class Cancellation:
         self._clock_us = clock_us
         self._late: Turns[Order, tuple[int, int]] = Turns((-1, 0), _late_cursor, clock_us)
         self._overdue: Turns[Order, int] = Turns(0, lambda order: order.seq, clock_us)
+        self._unfit = UnfitOrders()
 
     def cancel(self, order_id: str, *, account: str | None = None) -> Order:
         """End an order on its client's word. One that has ended stays as it is.
@@ -102,7 +104,7 @@ class Cancellation:
         return found
 
     def sweep(self, limit: int = PIECE) -> ClosingResult:
-        """End what did not begin in time, and what runs on beyond its limit or its cancellation.
+        """End what did not begin in time, what runs beyond its limit, and what can never run.
 
         Args:
             limit: orders of each kind at most; `more` of the answer says whether there may be more.
@@ -111,13 +113,15 @@ class Cancellation:
             late = book_sql.late(connection, self._clock_us(), self._late.after, limit)
             heard_s = herd_sql.heard_s(connection)
             overdue = book_sql.overdue(connection, heard_s, self._overdue.after, limit)
+            too_long = self._unfit.find(connection, limit)
         late_now, overdue_now = self._late.due(late), self._overdue.due(overdue)
-        ids = sorted({order.id for order in (*late_now, *overdue_now)})
+        ids = sorted({order.id for order in (*late_now, *overdue_now, *too_long)})
         done = self._closer.close(ids, str, self._sweep)
         self._late.failed([one for one in late_now if one.id in done.stuck])
         self._overdue.failed([one for one in overdue_now if one.id in done.stuck])
         done.more |= self._late.turn(late, limit)
         done.more |= self._overdue.turn(overdue, limit)
+        done.more |= self._unfit.go_on(too_long, limit)
         return done
 
     def _sweep(
@@ -128,7 +132,7 @@ class Cancellation:
         done: ClosingResult,
         now_us: int,
     ) -> None:
-        heard_s = herd_sql.heard_s(connection)
+        heard_s, contexts = herd_sql.heard_s(connection), known_contexts(connection)
         for order in order_sql.get_orders(connection, ids, lock=True).values():
             if _is_late(order, now_us):
                 plan.end(order, State.EXPIRED, now_us, None)
@@ -138,6 +142,9 @@ class Cancellation:
                 if order.instance is not None and order.current is not None:
                     done.stops.append((order.instance, order.current, "void"))
                 plan.end(order, CALLED_OFF[why], now_us, None)
+            elif (failure := unfit(order, contexts)) is not None:
+                _log.info("unfit", order=order.id, tokens=order.tokens)
+                plan.end(order, State.FAILED, now_us, None, failure)
             else:
                 continue  # something else ended it, or began it, a moment ago
             done.models.add(order.model)

@@ -42,7 +42,8 @@ request-timeout = 1.0
 BUYING = {
     *("POST /v1/orders", "GET /v1/orders", "GET /v1/orders/{order_id}"),
     *("GET /v1/orders/{order_id}/events", "GET /v1/orders/{order_id}/receipt"),
-    *("POST /v1/orders/{order_id}/cancel", "POST /v1/quotes", "GET /v1/account"),
+    *("POST /v1/orders/{order_id}/cancel", "POST /v1/quotes", "POST /v1/tokenize"),
+    *("GET /v1/account",),
     *("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models"),
 }
 """Calls that must have been taken too: to be refused each time shows little."""

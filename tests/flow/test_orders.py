@@ -8,7 +8,7 @@ import pytest
 
 import herder
 from herder.client import api as library
-from herder.errors import OrderFailed, ResultTimeout
+from herder.errors import HerdUnavailable, OrderFailed, PromptTooLong, ResultTimeout
 from tests.support.wait import wait_for
 
 SECRET = "Zanzibar"
@@ -49,9 +49,32 @@ def test_an_order_is_paid_run_and_answered(herd):
     assert result.text not in herd.logs
 
 
-def test_a_prompt_that_does_not_fit_fails_with_both_counts_and_costs_nothing(herd):
-    herd.start_worker(HERD_CONTEXT="64")
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_held(herd):
+    """Though all slots are busy: a worker counts beside what it does."""
+    herd.start_worker(HERD_CONTEXT="64", HERD_SLOTS="1", HERD_STUB_STEP_MS="1000")
+    busy = herd.submit("Tell me.", 50)
+    herd.running(busy)
+    with pytest.raises(PromptTooLong) as refused:
+        herd.submit(f"{SECRET} " * 80, 10)
+    assert refused.value.data["context"] == 64
+    assert refused.value.data["prompt_tokens"] > 64
+    counted = herd.client.count_tokens(f"{SECRET} " * 80)
+    assert counted.prompt_tokens == refused.value.data["prompt_tokens"]
+    raw = herd.client.count_tokens("one two three", raw=True)
+    turns = herd.client.count_tokens(None, messages=[{"role": "user", "content": "one two three"}])
+    assert (raw.prompt_tokens, turns.prompt_tokens) == (3, 5), "the template counts"
+    assert herd.client.accounts.balance("default").held == busy.fee
+    assert len(herd.client.orders()) == 1
+    busy.cancel()
+    assert not herd.redis.client().keys("prompt:*"), "no prompt is left anywhere"
+    assert SECRET not in herd.logs
+
+
+def test_a_prompt_that_nobody_could_count_fails_with_both_counts_and_costs_nothing(herd):
     order = herd.submit("word " * 80, 10)
+    with pytest.raises(HerdUnavailable, match="No worker"):
+        herd.client.count_tokens("word")
+    herd.start_worker(HERD_CONTEXT="64")
     with pytest.raises(OrderFailed, match="64") as caught:
         order.result(timeout=60)
     failure = caught.value.result.receipt.failure

@@ -18,6 +18,7 @@ from redis import RedisError
 
 from workers.agent.claims import Claims
 from workers.agent.conversion import bare_outcome, outcome_of, work_of
+from workers.agent.counting import TokenCounter
 from workers.agent.outcomes import OutcomeBox, OutcomeSender
 from workers.agent.stopping import StopClock
 from workers.agent.texts import AddText, TextFlusher
@@ -39,6 +40,7 @@ from workers.wire import (
     CancelAttempt,
     Claim,
     Confirm,
+    CountTokens,
     Drain,
     Hello,
     HelloAnswer,
@@ -118,6 +120,7 @@ class Agent:
         self._on_stuck = on_stuck
         self.instance = instance
         self._texts = TextFlusher(streams)
+        self._counter = TokenCounter(engine, streams, join, instance)
         self._lock = threading.Lock()
         self._outcomes = OutcomeBox(
             sender,
@@ -273,6 +276,8 @@ class Agent:
                 self._outcomes.forget(f"{held.order}:{held.attempt}")
         elif isinstance(body, CancelAttempt):
             self._stop_attempt(body)
+        elif isinstance(body, CountTokens):
+            self._counter.ask(body.request)
         elif isinstance(body, Reject):
             if not self._refused:
                 self._refused = True
@@ -300,6 +305,7 @@ class Agent:
         """Begin to beat and to listen."""
         self._texts.start()
         self._outcomes.start()
+        self._counter.start()
         self._beat_loop.start()
         self._control_loop.start()
 
@@ -362,6 +368,7 @@ class Agent:
             loop.stop(0)
         self._outcomes.stop(self._stop.left_s)
         self._texts.stop(self._stop.left_s)
+        self._counter.stop(self._stop.left_s)
         for loop in loops:
             loop.stop(self._stop.left_s)
         try:

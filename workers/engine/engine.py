@@ -83,6 +83,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         # the engine's thread alone
         self._by_seq: dict[Seq, Generation] = {}
+        self._counting = threading.Lock()
         self._arrivals = 0
         self._step_began_s: float | None = None
 
@@ -123,6 +124,13 @@ class Engine:
         if job.sampler is not None:
             job.sampler.close()
         raise NotAccepting("The engine stopped while the prompt was being prepared.")
+
+    def count_tokens(self, work: GenerationRequest) -> int:
+        """Return the tokens of a prompt; raises what `Model.count_tokens` does, `NotAccepting`."""
+        with self._counting:
+            if self._closed:
+                raise NotAccepting("The engine has stopped.")
+            return self._model.count_tokens(work)
 
     def cancel(self, key: str, reason: CalledOff = "cancelled") -> None:
         """End a piece of work before the next step; one that is not held is ignored."""
@@ -186,9 +194,10 @@ class Engine:
             if self._thread.is_alive():
                 return False
         self._end_all("handed_back", None)
-        if not self._closed:
-            self._closed = True
-            self._model.close()
+        with self._counting:  # whoever counts tokens reads the model
+            if not self._closed:
+                self._closed = True
+                self._model.close()
         return True
 
     def calibrate(self, seconds: float = 1.0) -> float:

@@ -127,18 +127,11 @@ class StubModel:
 
     def prepare(self, work: GenerationRequest) -> Prepared:
         """Cut the prompt into tokens and see what it tells the model to do."""
-        contents = (
-            [work.prompt or ""] if work.messages is None else [m.content for m in work.messages]
-        )
-        text = "\n".join(contents)
-        tokens: list[int] = []
-        for content in contents:
-            if not work.raw or work.messages is not None:
-                tokens += [0, 1]
-            tokens += [zlib.crc32(p.encode()) & 0xFFFFF for p in _PIECES.findall(content)]
-        if not tokens:
-            raise EmptyPrompt("The prompt has no tokens.")
-        return Prepared(tokens, self._script(text))
+        return Prepared(_tokens_of(work), self._script("\n".join(_contents_of(work))))
+
+    def count_tokens(self, work: GenerationRequest) -> int:
+        """Return the number of tokens of a prompt."""
+        return len(_tokens_of(work))
 
     def decode(self, rows: Sequence[BatchRow]) -> bool:
         """Pretend to compute; checks what llama.cpp would abort for."""
@@ -230,6 +223,23 @@ class StubModel:
                 self._pieces.append(piece)
             numbers.append(self._pieces.index(piece))
         return numbers
+
+
+def _contents_of(work: GenerationRequest) -> list[str]:
+    if work.messages is None:
+        return [work.prompt or ""]
+    return [message.content for message in work.messages]
+
+
+def _tokens_of(work: GenerationRequest) -> list[int]:
+    tokens: list[int] = []
+    for content in _contents_of(work):
+        if not work.raw or work.messages is not None:
+            tokens += [0, 1]
+        tokens += [zlib.crc32(p.encode()) & 0xFFFFF for p in _PIECES.findall(content)]
+    if not tokens:
+        raise EmptyPrompt("The prompt has no tokens.")
+    return tokens
 
 
 def _number(marks: dict[str, str], kind: str, default: int = 0) -> int | None:

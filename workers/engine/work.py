@@ -176,7 +176,10 @@ class Prepared:
 
 
 class Model(Protocol):
-    """A model, as the engine needs it. All but `prepare` is called on the engine's thread."""
+    """A model, as the engine needs it.
+
+    All but `prepare` and `count_tokens` is called on the engine's thread.
+    """
 
     @property
     def facts(self) -> ModelFacts:
@@ -188,6 +191,13 @@ class Model(Protocol):
         Raises:
             PromptError: the prompt cannot be made into tokens.
             SamplingError: the parameters cannot be used.
+        """
+
+    def count_tokens(self, work: GenerationRequest) -> int:
+        """Return the number of tokens of a prompt as `prepare` makes it; any thread may call this.
+
+        Raises:
+            PromptError: the prompt cannot be made into tokens.
         """
 
     def decode(self, rows: Sequence[BatchRow]) -> bool:

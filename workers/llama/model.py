@@ -196,6 +196,13 @@ class LlamaModel:
             raise EmptyPrompt("The prompt has no tokens.")
         return Prepared(tokens, self._samplers.make(work.sampling, tokens))
 
+    def count_tokens(self, work: GenerationRequest) -> int:
+        """Return the number of tokens of a prompt; any thread may call this."""
+        count = len(self._vocab.encode(work))
+        if not count:
+            raise EmptyPrompt("The prompt has no tokens.")
+        return count
+
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
         """See `Vocabulary.tokenize`."""
         return self._vocab.tokenize(text, template=template, begin=begin)

@@ -23,7 +23,7 @@ def is_redis_error(error: BaseException) -> bool:
 
 
 def redis_sentence(error: BaseException) -> str:
-    """Return what is said to whoever asked for something that Redis did not do."""
+    """Return the sentence for whoever asked for something that Redis did not do."""
     meant = _meant(error)
     if meant is None:
         return "Redis is out of reach; try again."
@@ -31,7 +31,7 @@ def redis_sentence(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why something failed, on one line.
+    """Return the reason for which something failed, on one line.
 
     Args:
         error: an error of ours is its sentence; of Redis, nothing that it was asked is quoted.

@@ -18,12 +18,14 @@ from redis.retry import Retry
 
 from workers.transport import delivery
 from workers.transport.delivery import Delivery, Reach
-from workers.wire import BEATS_STREAM, control_stream, text_stream
+from workers.wire import BEATS_STREAM, control_stream, counted_key, prompt_key, text_stream
 
 MAX_BEATS = 20_000
 MAX_CONTROL = 10_000
 CONTROL_TTL_S = 3600
 TEXT_TTL_S = 86_400
+COUNT_TTL_S = 10
+"""The time for which a prompt waits to be counted, and its count to be read."""
 TEXT_AFTER_END_TTL_S = 120
 GROUP = "herders"
 
@@ -217,6 +219,39 @@ class Streams:
         """(id, token) of what came for an instance after an id; empty when nothing did in time."""
         answer = self._waiting.xread({control_stream(instance): after}, count=100, block=block_ms)
         return [(entry_id, fields.get("token", "")) for entry_id, fields in _entries(answer)]
+
+    # Counting tokens
+
+    def ask_count(self, instance: str, request: str, prompt: str, control: str) -> None:
+        """Leave a prompt for a worker instance, and tell it; both are signed, and both expire."""
+        with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(prompt_key(request), prompt, ex=COUNT_TTL_S)
+            pipe.xadd(
+                control_stream(instance), {"token": control}, maxlen=MAX_CONTROL, approximate=True
+            )
+            pipe.expire(control_stream(instance), CONTROL_TTL_S)
+            pipe.execute()
+
+    def take_prompt(self, request: str) -> str | None:
+        """Take a prompt that was left to be counted; None if it has expired, or was taken."""
+        with self._in_time(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(prompt_key(request))
+            pipe.delete(prompt_key(request))
+            found, _ = pipe.execute()
+        return None if found is None else str(found)
+
+    def answer_count(self, request: str, token: str) -> None:
+        """Answer a number of tokens to whoever waits for it."""
+        with self._in_time(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.rpush(counted_key(request), token)
+            pipe.expire(counted_key(request), COUNT_TTL_S)
+            pipe.execute()
+
+    def await_count(self, request: str, timeout_s: float) -> str | None:
+        """Wait for an answer, no longer than `WAITS_S`; None if none came in time."""
+        wait_s = min(timeout_s, WAITS_S)
+        found: Any = self._waiting.blpop([counted_key(request)], timeout=wait_s)
+        return None if found is None else str(found[1])
 
     # Text
 

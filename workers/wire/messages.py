@@ -258,6 +258,38 @@ class Drain(Body):
     kind = "drain"
 
 
+class CountTokens(Body):
+    """Herder to worker: count the tokens of the prompt that was left under this id.
+
+    Not in the control stream itself: it keeps thousands of messages, and a prompt may be long.
+    """
+
+    kind = "count_tokens"
+    request: Id
+
+
+class PromptToCount(Body):
+    """Herder to worker: a prompt whose tokens are to be counted, as a job would give it."""
+
+    kind = "prompt_to_count"
+    request: Id
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
+    messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
+    raw: bool = False
+
+
+class CountedTokens(Body):
+    """Worker to herder: the tokens of a prompt, as the model would be given it."""
+
+    kind = "counted_tokens"
+    request: Id
+    prompt_tokens: Count = 0
+    context: Count = 0
+    """Tokens that one order may have here, prompt and answer together."""
+    failure: Failure | None = None
+    """The reason for which the prompt cannot run on this model, whatever its length."""
+
+
 KINDS: dict[str, type[Body]] = {
     body.kind: body
     for body in (
@@ -274,6 +306,9 @@ KINDS: dict[str, type[Body]] = {
         Confirm,
         Reject,
         Drain,
+        CountTokens,
+        PromptToCount,
+        CountedTokens,
     )
 }
 
@@ -296,6 +331,16 @@ def worker_queue(instance: str) -> str:
 def control_stream(instance: str) -> str:
     """Return the Redis stream on which a worker instance hears from the herders."""
     return f"control:{instance}"
+
+
+def prompt_key(request: str) -> str:
+    """Return the Redis key under which a prompt waits to be counted."""
+    return f"prompt:{request}"
+
+
+def counted_key(request: str) -> str:
+    """Return the Redis key under which the number of its tokens is answered."""
+    return f"counted:{request}"
 
 
 def text_stream(order: str, attempt: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from herder import errors
-from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
 
 MAX_CURSOR_CHARS = 64
 STOPPED = {"completed", "failed", "cancelled", "expired", "set_aside"}
@@ -117,6 +117,19 @@ def result_of(found: Mapping[str, Any]) -> Result:
 def quote_of(found: Mapping[str, Any]) -> Quote:
     """Return a quote."""
     return _built(Quote, found)
+
+
+@shaped
+def count_of(found: Mapping[str, Any]) -> TokenCount:
+    """Return the number of a prompt's tokens."""
+    return _built(
+        TokenCount,
+        {
+            "model": found["model"],
+            "prompt_tokens": found["count"],
+            "context": found["max_model_len"],
+        },
+    )
 
 
 @shaped

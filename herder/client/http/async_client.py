@@ -15,6 +15,7 @@ import httpx
 from herder.client.http.address import Address
 from herder.client.http.answers import (
     STOPPED,
+    count_of,
     decoded,
     info_of,
     quote_of,
@@ -23,7 +24,16 @@ from herder.client.http.answers import (
     taken_of,
 )
 from herder.client.http.bounds import aread_whole
-from herder.client.http.calls import ANSWER_S, HOT_S, Call, held_s, of_order, order_call, quote_call
+from herder.client.http.calls import (
+    ANSWER_S,
+    HOT_S,
+    Call,
+    count_call,
+    held_s,
+    of_order,
+    order_call,
+    quote_call,
+)
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import (
     MAX_STREAM_TRIES,
@@ -36,12 +46,13 @@ from herder.client.http.retrying import (
 from herder.client.http.sse import TextOf, aread_events
 from herder.errors import HerdUnavailable, ResultTimeout
 from herder.interface import (
+    CountOptions,
     OrderOptions,
     QuoteOptions,
     order_call_of,
     raise_if_not_completed,
 )
-from herder.types import Info, Quote, Receipt, Result
+from herder.types import Info, Quote, Receipt, Result, TokenCount
 
 
 class AsyncOrder:
@@ -196,6 +207,12 @@ class AsyncClient:
         Arguments and errors as `herder.quote`.
         """
         return quote_of(await self.send(quote_call(prompt, tokens, options)))
+
+    async def count_tokens(
+        self, prompt: str | None = None, **options: Unpack[CountOptions]
+    ) -> TokenCount:
+        """Count the tokens of a prompt; arguments and errors as `herder.count_tokens`."""
+        return count_of(await self.send(count_call(prompt, options)))
 
     async def info(self) -> Info:
         """Return the models served there, their rates, and the state of queues and herd."""

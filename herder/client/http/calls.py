@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from herder import errors
-from herder.interface import OrderCall, QuoteCall, QuoteOptions
+from herder.interface import CountOptions, OrderCall, QuoteCall, QuoteOptions
 
 ANSWER_S = 30.0
 """Seconds that an answer may take."""
@@ -73,6 +73,16 @@ def of_order(
 def quote_call(prompt: str | None, tokens: int | None, given: QuoteCall | QuoteOptions) -> Call:
     """Return a question for the price."""
     return Call("POST", "/v1/quotes", _asked(prompt, tokens, given))
+
+
+def count_call(prompt: str | None, given: CountOptions) -> Call:
+    """Return a question for the number of a prompt's tokens."""
+    body = {
+        name: value for name, value in given.items() if value is not None and value is not False
+    }
+    if prompt is not None:
+        body["prompt"] = prompt
+    return Call("POST", "/v1/tokenize", body)
 
 
 def _asked(

@@ -10,8 +10,8 @@ import httpx
 from herder.client.http.remote_herd import RemoteHerd
 from herder.client.order import Order
 from herder.errors import HerdError
-from herder.interface import OrderOptions, QuoteOptions, order_call_of
-from herder.types import Info, Quote
+from herder.interface import CountOptions, OrderOptions, QuoteOptions, order_call_of
+from herder.types import Info, Quote, TokenCount
 
 
 class Client:
@@ -57,6 +57,12 @@ class Client:
         Arguments and errors as `herder.quote`.
         """
         return self._herd.quote(prompt, tokens, **options)
+
+    def count_tokens(
+        self, prompt: str | None = None, **options: Unpack[CountOptions]
+    ) -> TokenCount:
+        """Count the tokens of a prompt; arguments and errors as `herder.count_tokens`."""
+        return self._herd.count_tokens(prompt, **options)
 
     def info(self) -> Info:
         """Return the models served there, their rates, and the state of queues and herd."""

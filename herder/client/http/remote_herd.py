@@ -13,6 +13,7 @@ import httpx
 from herder.client.http.answers import (
     STOPPED,
     balance_of,
+    count_of,
     info_of,
     obstacle_of,
     orders_of,
@@ -26,6 +27,7 @@ from herder.client.http.calls import (
     ANSWER_S,
     HOT_S,
     Call,
+    count_call,
     held_s,
     of_order,
     order_call,
@@ -37,10 +39,10 @@ from herder.client.http.retrying import MAX_STREAM_TRIES, Cut, Retries
 from herder.client.http.sse import TextOf
 from herder.domain.paging import MAX_HTTP_PAGE, require_limit
 from herder.errors import HerdError, InvalidRequest, ResultTimeout
-from herder.interface import OrderCall, QuoteCall, raise_if_not_completed
+from herder.interface import CountOptions, OrderCall, QuoteCall, raise_if_not_completed
 from herder.local.callbacks import CallbackRunner
 from herder.local.cancellations import Cancellations
-from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry
+from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
 
 if TYPE_CHECKING:
     from workers.wire import PublicKey
@@ -82,6 +84,10 @@ class RemoteHerd:
     def quote(self, prompt: str | None, tokens: int | None, **given: Unpack[QuoteCall]) -> Quote:
         """Return the price and the expected wait of an order placed now."""
         return quote_of(self._gateway.send(quote_call(prompt, tokens, given)))
+
+    def count_tokens(self, prompt: str | None, **asked: Unpack[CountOptions]) -> TokenCount:
+        """Count the tokens of a prompt."""
+        return count_of(self._gateway.send(count_call(prompt, asked)))
 
     def info(self) -> Info:
         """Return the herd's name, rates, queues and workers."""

@@ -76,6 +76,12 @@ async def completion(request: Request, context: Context, key: Buyer) -> ApiRespo
     return await _complete("completion", request, context, key)
 
 
+class ContextLengthExceeded(errors.PromptTooLong):
+    """A prompt that is too long, under the code by which OpenAI's clients know that."""
+
+    code = "context_length_exceeded"
+
+
 async def _complete(
     kind: Kind, request: Request, context: GatewayContext, key: ApiKey
 ) -> ApiResponse | EventStream:
@@ -89,18 +95,16 @@ async def _complete(
             "account": key.account,
             "idempotency_key": idempotency_key,
         }
-        order = await accept(
-            context.herd.cancellations,
-            partial(
-                context.herd.take,
-                asked.prompt,
-                asked.tokens,
-                call,
-                api_key=key.id,
-            ),
-            has_key=idempotency_key is not None,
-            continues=asked.on_disconnect == "continue",
-        )
+        take = partial(context.herd.take, asked.prompt, asked.tokens, call, api_key=key.id)
+        try:
+            order = await accept(
+                context.herd.cancellations,
+                take,
+                has_key=idempotency_key is not None,
+                continues=asked.on_disconnect == "continue",
+            )
+        except errors.PromptTooLong as error:
+            raise ContextLengthExceeded(**error.data) from error
         receipt = receipt_of(order)
         request.state.order = receipt.order
         if not asked.stream:

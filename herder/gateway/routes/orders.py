@@ -28,12 +28,20 @@ from herder.gateway.schemas.answers import (
     StartData,
     TextData,
 )
-from herder.gateway.schemas.orders import OrderAnswer, OrderBody, OrdersAnswer, QuoteBody, RebidBody
+from herder.gateway.schemas.orders import (
+    OrderAnswer,
+    OrderBody,
+    OrdersAnswer,
+    QuoteBody,
+    RebidBody,
+    TokenizeAnswer,
+    TokenizeBody,
+)
 from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
 from herder.gateway.streams.following import StreamMark
-from herder.interface import OrderCall, QuoteCall
+from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.types import Place, Quote, Receipt
 from herder.web.errors import ApiResponse
 
@@ -219,6 +227,14 @@ async def quote(body: QuoteBody, context: Context, key: Reader) -> Quote:
         "model": context.model(body.model),
     }
     return await run_sync(partial(context.herd.quote, body.prompt, body.tokens, **call))
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeBody, context: Context, _: Reader) -> TokenizeAnswer:
+    """Count the tokens of a prompt, as a worker with the model is given it; costs nothing."""
+    asked: CountOptions = {**body.asked(), "model": context.model(body.model)}
+    found = await run_sync(partial(context.herd.count_tokens, body.prompt, **asked))
+    return TokenizeAnswer(model=found.model, count=found.prompt_tokens, max_model_len=found.context)
 
 
 def _place(context: GatewayContext, found: Order) -> Place | None:

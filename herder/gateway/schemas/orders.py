@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic.config import JsonDict
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
-from herder.interface import OrderCall, QuoteCall
+from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.types import Place, Receipt, Usage
 from herder.web.shapes import Must, Refused
 from workers.wire import (
@@ -105,6 +105,33 @@ class _AskedBody(_Body):
 
     def _others(self) -> dict[str, Any]:
         return self.model_dump(exclude={"prompt", "tokens"}, exclude_none=True)
+
+
+class TokenizeBody(_Body):
+    """The prompt whose tokens are to be counted."""
+
+    model_config = ConfigDict(json_schema_extra=_PROMPTED)
+
+    prompt: StrictStr | None = _shown(minLength=1)
+    messages: list[Message] | None = _shown(minItems=1, maxItems=MAX_MESSAGES)
+    raw: StrictBool = Field(
+        False, description="Count the prompt as it is, without the model's chat template."
+    )
+    model: StrictStr | None = None
+
+    def asked(self) -> CountOptions:
+        """Return the call, without the prompt."""
+        return cast(CountOptions, self.model_dump(exclude={"prompt"}, exclude_none=True))
+
+
+class TokenizeAnswer(BaseModel):
+    """The number of a prompt's tokens, in the names of vLLM's route; without the tokens."""
+
+    model: str
+    count: int
+    max_model_len: int = Field(
+        description="Tokens that one order may have, prompt and answer together."
+    )
 
 
 class BidBody(_Body):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herder.cli.conversation import Conversation, too_long
-from herder.errors import FeeTooLow, InvalidPrompt, OrderFailed
+from herder.errors import FeeTooLow, InvalidPrompt, OrderFailed, PromptTooLong
 from herder.types import Rate, Receipt, Result, Usage
 
 
@@ -71,6 +71,8 @@ def failed(code: str, data: object) -> OrderFailed:
         (InvalidPrompt("Too many bytes.", bytes=70_000, most=65_536), (70_000, 65_536)),
         (InvalidPrompt("Too many turns.", turns=257, most=256), (257, 256)),
         (InvalidPrompt("Empty."), None),
+        (PromptTooLong(500, 100, 512), (500, 412)),
+        (PromptTooLong(5, 512, 512), None),
         (FeeTooLow(5, 20), None),
         (
             failed("prompt_too_long", {"prompt_tokens": 500, "tokens": 100, "context": 512}),

@@ -50,6 +50,7 @@ def test_the_commands_are_these():
             "demo",
             "demo agents",
             "quote",
+            "tokenize",
             "info",
             "submit",
             "chat",

@@ -297,3 +297,65 @@ def test_a_beat_after_its_time_does_not_end_what_was_claimed_before(house, worke
     told = house.herd.hear([claim, replace(beat, at_us=house.now_us)])
     assert stops(told, worker) == []
     assert house.order(order.id).state == "running"
+
+
+# What can never run
+
+
+def test_what_waits_for_more_tokens_than_the_model_holds_ends_when_that_is_known(house):
+    """Piece by piece, once for each context; and who is told is told why."""
+    orders = [house.submit(tokens=tokens) for tokens in (100, 10, 200, 300, 64, 65)]
+    assert house.cancellation.sweep().ended == [], "no context is known"
+    worker = house.worker(context=64, slots=1)
+    ended = []
+    for _ in range(10):
+        settled = house.cancellation.sweep(2)
+        ended += settled.ended
+        if not settled.more:
+            break
+    assert set(ended) == {orders[place].id for place in (0, 2, 3, 5)}
+    states = [str(house.order(one.id).state) for one in orders]
+    assert states == ["failed", "queued", "failed", "failed", "queued", "failed"]
+    failed = house.order(orders[0].id)
+    assert (failed.charged, failed.returned) == (0, failed.fee)
+    assert failed.failure["code"] == "too_many_tokens"
+    assert "asks for 100 tokens, but the context of stub holds 64" in failed.failure["message"]
+    assert house.held() == sum(house.order(orders[place].id).fee for place in (1, 4))
+    assert worker.slots == 1
+
+
+def test_what_has_begun_may_still_be_answered_though_the_context_shrank(house):
+    large = house.worker(context=1000)
+    order = house.submit(tokens=100)
+    job = house.dispatched()
+    large.claim(job)
+    house.lapse(house.settings.lease_s + 1)
+    assert str(house.order(order.id).state) == "queued"
+    house.herd.sweep()
+    house.worker(context=64, slots=1)
+    assert house.model().context == 64
+    assert house.cancellation.sweep().ended == []
+    large.finish(job, text="late")
+    assert house.answer(order.id) == "late"
+
+
+def test_a_herder_looks_through_a_book_once_for_each_context(house, monkeypatch):
+    from herder.orders import unfit as unfit_module
+
+    looks = []
+    longer_than = unfit_module.unfit_sql.longer_than
+
+    def look(connection, *asked):
+        looks.append(asked[:2])
+        return longer_than(connection, *asked)
+
+    monkeypatch.setattr(unfit_module.unfit_sql, "longer_than", look)
+    worker = house.worker(context=1000)
+    for _ in range(3):
+        house.cancellation.sweep()
+    assert looks == [("stub", 1000)]
+    worker.leave()
+    house.worker(context=64)
+    for _ in range(3):
+        house.cancellation.sweep()
+    assert looks == [("stub", 1000), ("stub", 64)]
