@@ -115,7 +115,14 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
         if not isinstance(envelope.body, Hello):
             raise WireError("unknown_kind", "a hello says hello")
         return envelope, hello_id(instance, envelope.body.number), "hello"
-    envelope = unseal(token, _process.join.herders, audience=(own, INFERENCE_QUEUE))
+    clock = _process.agent.clock
+    try:
+        queues = (own, INFERENCE_QUEUE)
+        envelope = unseal(token, _process.join.herders, audience=queues, now_s=clock.judging_s())
+    except WireError as error:
+        if error.code == "expired":
+            clock.doubt()
+        raise
     job = envelope.body
     if not isinstance(job, InferenceJob):
         raise WireError("unknown_kind", "workers accept only jobs")

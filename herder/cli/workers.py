@@ -58,6 +58,12 @@ def list_(
     for one in found:
         if (doubt := why_unreached(one)) is not None:
             say(doubt)
+        if one.clock_ahead_s and one.state in ("alive", "draining"):
+            which = "ahead of" if one.clock_ahead_s > 0 else "behind"
+            complain(
+                f"The clock of {one.name} is {abs(one.clock_ahead_s)} s {which} the herder's; "
+                "orders are not affected, but set it right, or the herder's."
+            )
 
 
 @app.command(epilog="Example: herd worker add gpu-1")

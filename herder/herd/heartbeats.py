@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from herder.db.database import Database
 from herder.domain.binding import judge_attempt
 from herder.domain.order import Order, State
+from herder.herd.clocks import tell_of_clock
 from herder.herd.trusted_keys import REVOKED
 from herder.settings import Settings
 from herder.store import book as book_sql
@@ -222,6 +223,7 @@ class HeartbeatProcessor:
                 context=announced.context,
             )
         known = worker or _as_worker(envelope, announced)
+        tell_of_clock(known, announced)
         strays = sum(not self._bind_or_renew(batch, known, held, heard) for held in beat.running)
         for held in beat.unconfirmed:
             self._show_unconfirmed(batch, known, held, heard)

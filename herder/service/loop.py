@@ -123,7 +123,7 @@ class Service:
         self.tally = Tally([WORK, BEATS, DISPATCH, *(duty.name for duty in self.duties)])
         self._announcer = Announcer(streams, key, clock_us)
         self._beats = BeatReader(
-            streams, herd, keys, name, act=self._act_on, failed=partial(self._failed, BEATS)
+            streams, herd, keys, name, clock_us, self._act_on, partial(self._failed, BEATS)
         )
         guard = DutyGuard(database, name, clock_us)
         self._runners = [Runner(duty, self.tally, guard, clock_s=clock_s) for duty in self.duties]

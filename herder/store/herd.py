@@ -45,6 +45,8 @@ class Worker:
         hellos_sent: how often that hello was sent.
         unclaimed: attempts in a row that it was sent and did not claim.
         proven: whether it claimed an attempt since it joined, or since it left one unclaimed.
+        clock_ahead_s: by how much its clock is ahead of the herders', as it finds; 0 for a few
+            seconds either way.
         out: orders that the database has out with it, those that it has yet to claim among them.
     """
 
@@ -67,6 +69,7 @@ class Worker:
     hellos_sent: int = 0
     unclaimed: int = 0
     proven: bool = False
+    clock_ahead_s: int = 0
     out: int = 0
 
     @property
@@ -146,6 +149,7 @@ def _to_worker(row: Row[Any]) -> Worker | None:
         row.hellos_sent,
         row.unclaimed,
         row.proven,
+        row.clock_ahead_s,
         row.out_with,
     )
 
@@ -209,6 +213,7 @@ def put_worker(
         "strays": strays,
         "heard_s": heard_s,
         "seen_us": now_us,
+        "clock_ahead_s": announced.clock_ahead_s,
     }
     row = insert_or(connection, worker).values(
         instance=instance, kid=kid, joined_us=now_us, **values

@@ -13,6 +13,7 @@ from tests.simulation.database import MODEL
 from tests.simulation.keys import HERDER_KEY
 from tests.simulation.network import Broker, Redis, machine_is_up
 from tests.simulation.truth import Truth, text_of
+from workers.agent.clock import HerderClock
 from workers.agent.outcomes import OutcomeBox
 from workers.transport.tasks import NewTask
 from workers.wire import (
@@ -26,6 +27,7 @@ from workers.wire import (
     Body,
     CancelAttempt,
     Claim,
+    ClockReading,
     Confirm,
     Drain,
     Failure,
@@ -82,6 +84,9 @@ class Site:
     redis: Redis
     truth: Truth
     token_us: int
+    asks_time: bool = False
+    """Whether workers ask herders for the time: in worlds whose clocks stay wrong. Elsewhere they
+    are right in the end, and what workers ask would change what each seed draws."""
 
 
 class SimWorker(Process):
@@ -110,6 +115,11 @@ class SimWorker(Process):
             resend_s=RESEND_S,
             others_run=lambda: False,
             clock=time.clock_s,
+        )
+        self.clock = HerderClock(
+            wall_s=lambda: self.clock_us() / 1e6,
+            steady_s=time.clock_s,
+            new_nonce=lambda: f"{time.rng.getrandbits(64):016x}",
         )
         self.thread = Thread(self, "celery")
         self._beating = Thread(self, "beats")
@@ -156,10 +166,11 @@ class SimWorker(Process):
         self._coming -= 1
         try:
             queues = (self._queue, INFERENCE_QUEUE)
-            envelope = unseal(
-                task.token, HERDERS, audience=queues, now_s=self.clock_us() / 1_000_000
-            )
+            asks = self._site.asks_time
+            now_s = self.clock.judging_s() if asks else self.clock_us() / 1e6
+            envelope = unseal(task.token, HERDERS, audience=queues, now_s=now_s)
         except WireError as error:
+            self.clock.doubt()
             self.time.note(f"refuses a job: {error.code}")
             self._read_on()
             return
@@ -320,11 +331,14 @@ class SimWorker(Process):
                 context=4096,
                 tokens_per_s=1_000_000 // self._site.token_us,
                 draining=self.draining,
+                clock_ahead_s=self.clock.ahead_s(),
             ),
             running=tuple(run.job.held for run in self._running.values()),
             unconfirmed=self.box.held(MAX_HELD),
         )
         try:
+            if self._site.asks_time and (question := self.clock.question()) is not None:
+                self._say(question)
             self._say(body)
         except RedisError:
             return  # the next one says it as well
@@ -347,6 +361,8 @@ class SimWorker(Process):
         elif isinstance(body, Reject):
             self.time.note(f"is refused: {body.reason[:50]}")
             self.die()
+        elif isinstance(body, ClockReading):
+            self.clock.hear(body)
         elif isinstance(body, Drain):
             self.drain()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -69,6 +70,18 @@ class World:
         self._keys = list(range(len(layout.slots)))
         """Which key each worker joins with."""
         self._herders_born = 0
+        self.clocks_stay_wrong = False
+
+    def have_clocks_wrong(self, skews_us: Mapping[str, int]) -> None:
+        """Have machines' clocks wrong from the beginning to the end; workers ask for the time.
+
+        Args:
+            skews_us: by how much they are ahead, of each machine that is named.
+        """
+        self.clocks_stay_wrong = True
+        self._site = replace(self._site, asks_time=True)
+        for machine, skew_us in skews_us.items():
+            self.time.set_clock(machine, skew_us)
 
     # The story
 
@@ -258,7 +271,8 @@ class World:
         time = self.time
         time.note("calm")
         time.weather = CALM
-        time.set_clocks_right()
+        if not self.clocks_stay_wrong:
+            time.set_clocks_right()
         self.broker.away_until_us = self.redis.away_until_us = 0
         self.database.away_until_us = 0
         for process in (*self.herders, *self.workers):

@@ -21,6 +21,7 @@ from herder.host import home
 from herder.local.local_herd import LocalHerd
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
+from tests.support import skewed
 from tests.support.fork_server import start
 from tests.support.house import MODEL, check_money
 from tests.support.redis_server import RedisServer
@@ -144,6 +145,8 @@ class RunningHerd:
         program: tuple[str, ...] = ("-m", "celery"),
         **env: str,
     ) -> Child:
+        if skewed.AHEAD in env:
+            program = skewed.PROGRAM
         child = Child(name, arguments, {**self.env, **env}, self.folder, program)
         with self._lock:
             self.children.append(child)

@@ -6,6 +6,7 @@ whose slots are all busy reads no queue. It obeys messages that a herder signed,
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +18,7 @@ import structlog
 from redis import RedisError
 
 from workers.agent.claims import Claims
+from workers.agent.clock import HerderClock
 from workers.agent.conversion import bare_outcome, outcome_of, work_of
 from workers.agent.counting import TokenCounter
 from workers.agent.outcomes import OutcomeBox, OutcomeSender
@@ -39,6 +41,7 @@ from workers.wire import (
     Body,
     CancelAttempt,
     Claim,
+    ClockReading,
     Confirm,
     CountTokens,
     Drain,
@@ -128,6 +131,9 @@ class Agent:
             resend_s=settings.resend_s,
             others_run=lambda: len(self._running) > 1,
             clock=clock,
+        )
+        self.clock = HerderClock(
+            wall_s=time.time, steady_s=clock, new_nonce=lambda: secrets.token_hex(16)
         )
         self._claims = Claims(lambda held: self._say(Claim(held=held)))
         self._running: dict[str, _Running] = {}
@@ -226,6 +232,8 @@ class Agent:
         One at a time: a beat that overtook an earlier one would have that one passed over.
         """
         with self._beating:
+            if (question := self.clock.question()) is not None:
+                self._say(question)
             self._say(self._now())
 
     def _now(self) -> Beat:
@@ -241,6 +249,7 @@ class Agent:
                     tokens_per_s=self._tokens_per_s,
                     weights=self._engine.facts.weights,
                     draining=self._draining,
+                    clock_ahead_s=self.clock.ahead_s(),
                 ),
                 running=tuple(one.held for one in self._running.values()),
                 unconfirmed=self._outcomes.held(MAX_HELD),
@@ -282,6 +291,8 @@ class Agent:
             if not self._refused:
                 self._refused = True
                 self._on_refused(body.reason)
+        elif isinstance(body, ClockReading):
+            self.clock.hear(body)
         elif isinstance(body, Drain):
             self._on_drain()
 

@@ -175,6 +175,8 @@ class Announcement(BaseModel):
     """Measured decoding speed of one slot with all slots busy; 0 while nothing was measured."""
     weights: Annotated[str, Field(max_length=64)] = "as in the file"
     draining: bool = False
+    clock_ahead_s: Annotated[int, Field(ge=-(2**40), le=2**40)] = 0
+    """By how many seconds its clock is ahead of the herders'; 0 for a few seconds either way."""
 
 
 class Beat(Body):
@@ -214,6 +216,24 @@ class HelloAnswer(Body):
 
     kind = "hello_answer"
     number: Count
+
+
+class ClockRequest(Body):
+    """Worker to herder: what does your clock show?"""
+
+    kind = "ask_clock"
+    nonce: Id
+    """Drawn anew for each question, and named in its answer: an old answer answers nothing."""
+
+
+class ClockReading(Body):
+    """Herder to worker: what its clock shows now, between the question's departure and now."""
+
+    kind = "clock"
+    nonce: Id
+    herder: Name
+    """The name of the herder that answers: their clocks may differ."""
+    now_us: Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Marker(Body):
@@ -297,6 +317,8 @@ KINDS: dict[str, type[Body]] = {
         Outcomes,
         Beat,
         Claim,
+        ClockRequest,
+        ClockReading,
         WorkerStopped,
         Hello,
         HelloAnswer,

@@ -96,6 +96,7 @@ worker = Table(
     Column("hello_heard_s", BigInteger, nullable=False, server_default="0"),
     Column("unclaimed", BigInteger, nullable=False, server_default="0"),
     Column("proven", Boolean(name="proven"), nullable=False, server_default=false()),
+    Column("clock_ahead_s", BigInteger, nullable=False, server_default="0"),
     Index("ix_worker_model", "model", "state"),
 )
 

@@ -245,6 +245,9 @@ class WorkerCard(BaseModel):
     weights: str
     joined: datetime | None
     seen: datetime | None
+    clock_ahead_s: int = Field(
+        description="By how many seconds the worker's clock is ahead of the herder's; 0 up to 5."
+    )
 
     @classmethod
     def of(cls, one: Worker) -> WorkerCard:
@@ -261,6 +264,7 @@ class WorkerCard(BaseModel):
             weights=one.weights,
             joined=moment_or_none(one.joined_us),
             seen=moment_or_none(one.seen_us),
+            clock_ahead_s=one.clock_ahead_s,
         )
 
 
