@@ -39,6 +39,7 @@ from herder.webhooks.signing import Sealer
 from workers.transport.guard import TaskPool
 from workers.transport.launch import launched
 from workers.transport.options import HERDER
+from workers.transport.private_files import open_mode
 from workers.transport.sender import CelerySender
 from workers.transport.streams import open_streams
 
@@ -192,6 +193,8 @@ def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.service.start()
         _process.deliverer.start(_process.service.tally.failed)
+        if (mode := open_mode(settings.home)) is not None:
+            _log.warning("home_open_to_others", home=str(settings.home), mode=mode)
         _log.info("herder_ready", home=str(settings.home))
 
 

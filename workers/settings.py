@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from workers.errors import SettingsError
+from workers.transport.private_files import close_to_others
 from workers.transport.settings import (
     MODEL_NAME,
     TransportSettings,
@@ -212,6 +213,7 @@ def read_join_file(path: Path) -> JoinFile:
     Raises:
         SettingsError: the file is missing, or is not a key file.
     """
+    close_to_others(path)
     try:
         content = json.loads(path.read_text())
         herders = [PublicKey.from_jwk(jwk) for jwk in content["herders"]]

@@ -138,6 +138,8 @@ def init(
         for line in made:
             say(f"Made {line}")
         say(f"The herd of {settings.home} is ready.")
+    if (warning := home.open_home(settings.home)) is not None:
+        complain(warning)
     if winston and not deposited:
         complain(
             f"Account {settings.account} already existed and got no deposit; `herd account "

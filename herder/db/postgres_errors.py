@@ -52,7 +52,10 @@ class Meanings:
 
     def __init__(self, url: URL) -> None:
         self._database = url.database
-        self._server = f"{url.host or 'this machine'}:{url.port or 5432}"
+        host = url.host or "this machine"
+        self._server = (
+            f"[{host}]:{url.port or 5432}" if ":" in host else f"{host}:{url.port or 5432}"
+        )
         self._password = str(url.password or "")
 
     def meaning(self, error: DBAPIError) -> HerdError | None:

@@ -26,6 +26,7 @@ from herder.db.outages import CommitUnknown
 from herder.db.sqlite_errors import DiskFailed, meaning, not_locked
 from herder.errors import HerdUnavailable
 from ledger import SQLITE_PRAGMAS, LedgerBusy, LedgerFault
+from workers.transport.private_files import close_to_others, make_private
 
 BUSY_TIMEOUT_S = 30
 POOL_TIMEOUT_S = 10
@@ -72,6 +73,10 @@ class Sqlite:
             **pool,
         )
 
+        @event.listens_for(engine, "do_connect")
+        def _do_connect(*_: object) -> None:
+            self._keep_private()
+
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
             connection.isolation_level = None  # the driver's own BEGIN would be a deferred one
@@ -87,6 +92,12 @@ class Sqlite:
             connection.exec_driver_sql(begin)
 
         return engine
+
+    def _keep_private(self) -> None:
+        """Have nobody else read the file, nor those beside it, which SQLite makes like it."""
+        if self._path is not None:
+            make_private(Path(self._path))
+            close_to_others(*(Path(f"{self._path}{end}") for end in ("", "-wal", "-shm", ".lock")))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from herder.errors import HerdError, HerdUnavailable, SetupError
 
-LEAST_FREE = 64 * 1024
+MIN_FREE_BYTES = 64 * 1024
 """Bytes below which a disk counts as full: SQLite needs as much to open a database."""
 
 FULL = "The disk of the database is full; make room there and try again."
@@ -89,4 +89,4 @@ def _trouble(path: str | None) -> str | None:
         return None
     if disk.f_flag & os.ST_RDONLY:
         return READ_ONLY
-    return FULL if disk.f_bavail * disk.f_frsize < LEAST_FREE else None
+    return FULL if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES else None

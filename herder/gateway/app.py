@@ -29,8 +29,7 @@ from herder.local.readiness import check
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse
-from herder.web.protocol import make_protocol
-from herder.web.serving import BoundedBody, listen, run
+from herder.web.serving import BoundedBody, BoundedHead, join_address, listen, run
 from herder.web.single_flight import Once
 from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping
 from workers.transport.loops import TaskLoop
@@ -118,7 +117,8 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.state.stopping = stopping
     # The last is the first that a call comes to.
     app.add_middleware(BoundedBody, most=settings.max_body_bytes)
-    app.add_middleware(RequestGuard, limits=limits, settings=settings)
+    app.add_middleware(RequestGuard, limits=limits)
+    app.add_middleware(BoundedHead, most=settings.max_header_bytes)
     app.add_middleware(AnswerWhenStopped, stopping=stopping)
     app.add_middleware(Measured, metrics=metrics)
     return app
@@ -143,7 +143,7 @@ def serve(
     host, port = listening.getsockname()[:2]
 
     def ready() -> None:
-        said(f"http://{host}:{port}")
+        said(f"http://{join_address(host, port)}")
         _log.info("gateway_ready", host=host, port=port)
 
     app = make_app(local, settings)
@@ -154,13 +154,7 @@ def serve(
         ready=ready,
         stopping=stopping.begin,
         timeout_graceful_shutdown=settings.gateway_grace_s + LAST_S,
-        http=make_protocol(
-            max_request_s=settings.max_request_s,
-            max_header_bytes=settings.max_header_bytes,
-            slow_reader_s=settings.slow_reader_s,
-        ),
-        ws="none",
-        h11_max_incomplete_event_size=settings.max_header_bytes,
+        bounds=settings,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
     )

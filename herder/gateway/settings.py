@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from herder.domain.parsing import parse_model
 from herder.errors import InvalidName
 from herder.settings import Settings
+from herder.web.bounds import HttpBounds
 from workers.transport.settings import from_text
 from workers.wire import MAX_TOKENS
 
@@ -42,14 +43,14 @@ def _aliases(text: str) -> dict[str, str]:
     return found
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(Settings, HttpBounds):
     """The settings of a gateway."""
 
     gateway_host: Annotated[
         str,
         Field(
             description="The address that the gateway listens on; 0.0.0.0 for every address of "
-            "the host."
+            "the host, :: for its IPv6 addresses too."
         ),
     ] = "127.0.0.1"
     gateway_port: Annotated[
@@ -100,25 +101,6 @@ class GatewaySettings(Settings):
             description="Open streams and long polls of one API key at one gateway.",
         ),
     ] = 500
-    max_header_bytes: Annotated[
-        int,
-        Field(
-            ge=1024, le=2**20, description="The longest request headers, path included, in bytes."
-        ),
-    ] = 32_768
-    max_request_s: Annotated[
-        int,
-        Field(ge=1, le=3600, description="Seconds within which a request must arrive completely."),
-    ] = 60
-    slow_reader_s: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=86_400,
-            description="Seconds that an answer waits for a caller who does not read it; then the "
-            "connection is closed, as if the caller had gone away.",
-        ),
-    ] = 60
     requests_per_minute_per_key: Annotated[
         int,
         Field(

@@ -6,6 +6,7 @@ import json
 
 from herder.errors import SetupError
 from herder.settings import Settings
+from workers.transport.private_files import close_to_others
 from workers.wire import PrivateKey, WireError
 
 
@@ -15,6 +16,7 @@ def load_herder_key(settings: Settings) -> PrivateKey:
     Raises:
         SetupError: the file is missing, or is not a key.
     """
+    close_to_others(settings.key_path)
     try:
         return PrivateKey.from_jwk(json.loads(settings.key_path.read_text()))
     except FileNotFoundError:

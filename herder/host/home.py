@@ -22,6 +22,7 @@ from herder.herd.herder_key import load_herder_key
 from herder.settings import InitialPolicy, Settings
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
+from workers.transport.private_files import close_to_others, open_mode
 from workers.transport.settings import SETTINGS_FILE
 from workers.wire import PrivateKey, PublicKey, WireError
 
@@ -63,6 +64,17 @@ def init(settings: Settings, initial: InitialPolicy, *, deposit: int = 0) -> lis
     finally:
         database.close()
     return made
+
+
+def open_home(home: Path) -> str | None:
+    """Return a warning of a home folder that other users may enter; None: they cannot."""
+    mode = open_mode(home)
+    if mode is None:
+        return None
+    return (
+        f"Other users of this machine may enter the home folder {home} (mode {mode}); `chmod 700 "
+        f"{home}` keeps them out. Its database and keys are readable by their owner alone."
+    )
 
 
 def _fill(
@@ -193,6 +205,7 @@ def add_worker_key(
     folder = settings.home / "workers"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name}.json"
+    close_to_others(path)
     if not path.exists():
         with database.read() as connection:
             herders = herd_sql.live_keys(connection, herd_sql.HERDER)

@@ -20,6 +20,9 @@ from herder.web.errors import body_of
 
 _log = structlog.get_logger("herder.gateway")
 
+_MAPPED = "::ffff:"
+"""Before an IPv4 address, on a socket that listens for both kinds."""
+
 
 def make_protocol(
     *, max_request_s: int, max_header_bytes: int, slow_reader_s: int
@@ -50,6 +53,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None and self.client[0].startswith(_MAPPED):
+            # One caller is one address, and a proxy is known by it, whichever socket they came to.
+            self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
         self._await_request()
 
     def data_received(self, data: bytes) -> None:

@@ -12,11 +12,12 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herder.errors import SetupError
-from herder.web.errors import body_of, refusal
+from herder.web.bounds import HttpBounds
+from herder.web.errors import ApiResponse, body_of, refusal
+from herder.web.protocol import make_protocol
 
 GRACE_S = 10
 """Seconds that open lines get to end when a server is told to stop; then they are cut."""
-MAX_HEADER_BYTES = 65_536
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that stop a server."""
 
@@ -66,6 +67,36 @@ class BoundedBody:
         await answer(scope, receive, send)
 
 
+class BoundedHead:
+    """Refuses heads that are too long; those that never end are `protocol`'s."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose head is short enough."""
+        app = self._app
+        if scope["type"] == "http" and head_bytes(scope) > self._most:
+            app = head_too_long(self._most)
+        await app(scope, receive, send)
+
+
+def head_bytes(scope: Scope) -> int:
+    """Return the approximate length of a request's head in bytes.
+
+    Its first line, its headers and what ends each.
+    """
+    lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return len(scope["raw_path"]) + len(scope["query_string"]) + lines
+
+
+def head_too_long(most: int) -> ApiResponse:
+    """Return the answer to a head that is too long."""
+    message = f"The request's headers are longer than {most} bytes."
+    return refusal(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})
+
+
 class _TooLong(BaseException):
     """The body is too long. No `Exception`: nobody on the way may take it for one of theirs."""
 
@@ -82,12 +113,20 @@ def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
     Raises:
         SetupError: the address cannot be had.
     """
+    host = host.removeprefix("[").removesuffix("]")
     try:
-        listening = socket.create_server((host, port), backlog=2048, reuse_port=False)
+        family, where = _resolve(host, port)
+        listening = socket.create_server(
+            where,
+            family=family,
+            backlog=2048,
+            reuse_port=False,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         raise SetupError(
-            f"The {who} cannot listen on {host}:{port} ({error.strerror}); {setting} chooses "
-            f"another port."
+            f"The {who} cannot listen on {join_address(host, port)} ({error.strerror}); {setting} "
+            f"chooses another port."
         ) from None
     # What it accepts inherits this. asyncio sets it only on sockets whose protocol was named, and
     # without it each answer's body waits 40 ms for the acknowledgement of its head.
@@ -95,10 +134,27 @@ def listen(host: str, port: int, who: str, setting: str) -> socket.socket:
     return listening
 
 
+def join_address(host: str, port: int) -> str:
+    """Return an address as a URL has it.
+
+    >>> join_address("::1", 80), join_address("127.0.0.1", 80)
+    ('[::1]:80', '127.0.0.1:80')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Return a family and an address to bind: of a name that has both kinds, the IPv4 one."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, *_, where = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, where
+
+
 def run(
     app: ASGIApp,
     listening: socket.socket,
     *,
+    bounds: HttpBounds,
     ready: Callable[[], None],
     stopping: Callable[[], None] = lambda: None,
     **more: Any,
@@ -108,19 +164,24 @@ def run(
     Args:
         app: the app.
         listening: as `listen` gave it.
+        bounds: of heads, slow requests and slow readers.
         ready: called once it answers, and ends well when it is told to stop.
         stopping: called, in a signal's handler, when it is told to stop.
         more: of `uvicorn.Config`, in place of what stands here.
     """
-    how = {
-        "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
-        "timeout_graceful_shutdown": GRACE_S,
-    } | more
+    how = {"timeout_graceful_shutdown": GRACE_S} | more
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
+        http=make_protocol(
+            max_request_s=bounds.max_request_s,
+            max_header_bytes=bounds.max_header_bytes,
+            slow_reader_s=bounds.slow_reader_s,
+        ),
+        ws="none",
+        h11_max_incomplete_event_size=bounds.max_header_bytes,
         **how,
     )
     server = _Server(config, ready, stopping)

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -334,3 +335,26 @@ def test_a_room_that_cannot_be_served_says_why_in_one_line(room, tmp_path):
         port = str(taken.getsockname()[1])
         arguments = ("--port", port, "--file", str(tmp_path / "new.db"))
         assert "HERD_ROOM_PORT" in refused(*arguments)
+
+
+# The bounds are the gateway's
+
+
+def test_a_head_that_is_too_long_is_refused_as_the_gateway_does(room, web):
+    told(web.get("/v1/rooms", headers={"X-Long": "x" * 40_000}), 431, "head_too_long")
+    assert web.get("/v1/rooms", headers={"X-Long": "x" * 20_000}).status_code == 200
+
+
+def test_half_a_request_and_an_answer_that_nobody_reads_are_cut(make_room):
+    room = make_room(HERD_MAX_REQUEST_S="1", HERD_SLOW_READER_S="1")
+    with socket.create_connection(("127.0.0.1", room.port), timeout=60) as line:
+        line.sendall(b"GET /v1/rooms HTTP/1.1\r\nHost: ")
+        assert line.recv(1000) == b""  # cut, after a second
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: room\r\n\r\n" * 5000
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(0.5)
+        line.connect(("127.0.0.1", room.port))
+        with suppress(TimeoutError, ConnectionError):  # it is no longer read either
+            line.sendall(asked)
+        room.child.says("slow_reader_cut")

@@ -29,6 +29,7 @@ PASSWORD = "never-to-be-shown"
 ACCESS = f"""\
 host all {GUARDED} 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
+host all all ::1/128 trust
 local all all trust
 """
 

@@ -36,9 +36,10 @@ def free_port() -> int:
 class RedisServer:
     """One server without persistence: what it holds is gone when it stops."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bind: tuple[str, ...] = ("127.0.0.1",)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._bind = bind
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -47,7 +48,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         arguments = [
-            *(find_binary(), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *(find_binary(), "--port", str(self.port), "--bind", *self._bind),
             *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
         ]
         with (self._folder / "redis.log").open("ab") as log:

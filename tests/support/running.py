@@ -21,6 +21,7 @@ from herder.host import home
 from herder.local.local_herd import LocalHerd
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
+from herder.web.serving import join_address
 from tests.support import skewed
 from tests.support.fork_server import start
 from tests.support.house import MODEL, check_money
@@ -171,7 +172,7 @@ class RunningHerd:
         child = self.start(f"gateway{self._count}", arguments, HERD, **env)
         child.says("gateway_ready")
         (found,) = re.findall(r"gateway_ready +host=(\S+) port=(\d+)", child.log)
-        return child, "http://{}:{}".format(*found)
+        return child, f"http://{join_address(found[0], int(found[1]))}"
 
     def begin_worker(self, command: tuple[str, ...] = WORKER, **env: str) -> Child:
         """A worker that begins to start."""

@@ -25,7 +25,7 @@ from herder.examples.room.store import Member, Store
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse, BadRequest, TooManyStreams, body_of, refusal
-from herder.web.serving import BoundedBody, listen, run
+from herder.web.serving import BoundedBody, BoundedHead, join_address, listen, run
 
 _log = structlog.get_logger("herder.examples.room")
 
@@ -260,7 +260,7 @@ def _cursor(last_event_id: str | None) -> int | None:
     return int(last_event_id)
 
 
-def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
+def make_app(rooms: Rooms, bell: Bell, max_header_bytes: int) -> FastAPI:
     """Return the app of one process's rooms."""
 
     @asynccontextmanager
@@ -292,6 +292,7 @@ def make_app(rooms: Rooms, bell: Bell) -> FastAPI:
     app.include_router(router)
     app.add_api_route("/healthz", healthz, response_class=ApiResponse)
     app.add_middleware(BoundedBody, most=MAX_BODY_BYTES)
+    app.add_middleware(BoundedHead, most=max_header_bytes)
     return app
 
 
@@ -313,10 +314,16 @@ def serve(settings: RoomSettings, said: Callable[[str], None] = lambda _: None) 
         host, port = listening.getsockname()[:2]
 
         def ready() -> None:
-            said(f"http://{host}:{port}")
+            said(f"http://{join_address(host, port)}")
             _log.info("room_ready", host=host, port=port)
 
-        run(make_app(rooms, bell), listening, ready=ready, stopping=bell.close)
+        run(
+            make_app(rooms, bell, settings.max_header_bytes),
+            listening,
+            bounds=settings,
+            ready=ready,
+            stopping=bell.close,
+        )
         _log.info("room_ended")
     finally:
         store.close()

@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from herder.errors import InvalidName
 from herder.examples.room.rules import parse_room
+from herder.web.bounds import HttpBounds
 from workers.transport.settings import TransportSettings, from_text
 
 MAX_ROOMS = 100
@@ -25,14 +26,14 @@ def _rooms(text: str) -> tuple[str, ...]:
     return names
 
 
-class RoomSettings(TransportSettings):
+class RoomSettings(TransportSettings, HttpBounds):
     """The settings of `herd room`."""
 
     room_host: Annotated[
         str,
         Field(
             description="The address that the room server listens on; 0.0.0.0 for every address "
-            "of the host."
+            "of the host, :: for its IPv6 addresses too."
         ),
     ] = "127.0.0.1"
     room_port: Annotated[

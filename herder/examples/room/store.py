@@ -19,6 +19,7 @@ import structlog
 
 from herder.errors import HerdUnavailable, SetupError
 from herder.examples.room.rules import Said
+from workers.transport.private_files import close_to_others
 
 _log = structlog.get_logger("herder.examples.room")
 
@@ -234,6 +235,7 @@ def _only_one(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The database too: only its owner may read what was said.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        close_to_others(*(Path(f"{path}{end}") for end in ("", "-wal", "-shm", ".lock")))
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupError(

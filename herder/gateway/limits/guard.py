@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from herder.errors import RateLimited
 from herder.gateway.limits.rates import CallRate
 from herder.gateway.settings import GatewaySettings
-from herder.web.errors import ApiResponse, answer_to, body_of, refusal
+from herder.web.errors import answer_to
 
 UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that look after this one, which must not be turned away."""
@@ -117,12 +117,11 @@ class CallLimits:
 
 
 class RequestGuard:
-    """Stands before the app: refuses long heads, and addresses that call too often."""
+    """Stands before the app: refuses addresses that call too often."""
 
-    def __init__(self, app: ASGIApp, limits: CallLimits, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, limits: CallLimits) -> None:
         self._app = app
         self._limits = limits
-        self._most = settings.max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a call."""
@@ -134,26 +133,9 @@ class RequestGuard:
         await app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        if head_bytes(scope) > self._most:
-            return head_too_long(self._most)
         if scope["path"] not in UNCOUNTED:
             try:
                 self._limits.address(address_of(scope))
             except RateLimited as error:
                 return answer_to(error)
         return None
-
-
-def head_bytes(scope: Scope) -> int:
-    """Return the approximate length of a request's head in bytes.
-
-    Its first line, its headers and what ends each.
-    """
-    lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-    return len(scope["raw_path"]) + len(scope["query_string"]) + lines
-
-
-def head_too_long(most: int) -> ApiResponse:
-    """Return the answer to a head that is too long."""
-    message = f"The request's headers are longer than {most} bytes."
-    return refusal(body_of(message, 431, "head_too_long"), 431, {"Connection": "close"})

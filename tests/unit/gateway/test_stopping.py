@@ -22,6 +22,7 @@ from sse_starlette import ServerSentEvent
 from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import StreamSlot
 from herder.web import errors, serving
+from herder.web.bounds import HttpBounds
 from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping
 from tests.support.wait import wait_for
 
@@ -100,6 +101,7 @@ class Story:
             serving.run(
                 self.app,
                 listening,
+                bounds=HttpBounds(),
                 ready=lambda: told.append(pool.submit(call, url, stop)),
                 stopping=stopping,
                 timeout_graceful_shutdown=self.stopping.grace_s + LAST_S,

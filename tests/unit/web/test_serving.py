@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from herder.web import serving
+from herder.web.bounds import HttpBounds
 
 
 async def app(scope, receive, send):
@@ -19,7 +20,7 @@ async def app(scope, receive, send):
 
 def served(**more):
     with serving.listen("127.0.0.1", 0, "server", "HERD_PORT") as listening:
-        serving.run(app, listening, **more)
+        serving.run(app, listening, bounds=HttpBounds(), **more)
 
 
 @pytest.mark.parametrize("how", serving.SIGNALS)
