@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from sqlalchemy import text
 
 from herder.herd.heartbeats import HeartbeatProcessor
 from herder.market import order_price as order_price_module
+from herder.orders import dispatch as dispatch_module
 from herder.orders import intake as intake_module
 from herder.orders import settlement as settlement_module
 from herder.orders.dispatch import Dispatcher
@@ -20,14 +23,16 @@ from herder.service.loop import Service
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import outbox as outbox_sql
+from herder.store.herd import Worker
 from ledger import Ledger
 from tests.simulation import planting
+from tests.simulation import worker as worker_module
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.herder import Parts
-from tests.simulation.planting import found, often, reached
+from tests.simulation.planting import found, reached
 from tests.simulation.truth import Truth
 from tests.simulation.world import World
-from workers.wire import Confirm
+from workers.wire import WORKER_QUEUES, Confirm, unseal
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +51,31 @@ def test_a_settlement_without_the_binding(monkeypatch):
         return judge_attempt(order, held, instance)
 
     monkeypatch.setattr(settlement_module, "judge_attempt", trusting)
+    # Attempts are addressed: only workers that take what was sent to others come in between.
+    monkeypatch.setattr(worker_module, "unseal", for_anybody)
     # The wrong worker's word ends the attempt, or fails the order, which the right one did not; if
     # the right one has spoken too, only the answer that the wrong one is given shows it.
-    assert found(prepare=often(repeat=0.5)) in {"binding", "charge", "confirm"}
+    assert found(prepare=misdeliver) in {"binding", "charge", "confirm"}
+
+
+def for_anybody(token, keys, **given):
+    """Open a message, whomever it was meant for."""
+    claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "==="))
+    return unseal(token, keys, **{**given, "audience": claims["aud"]})
+
+
+def misdeliver(world):
+    """Bring half of what is sent to a worker to another one too."""
+    arrive, rng = world.broker._arrive, world.time.rng
+
+    def also_elsewhere(task):
+        arrive(task)
+        queues = [one for one in world.broker.takers if one.startswith(WORKER_QUEUES)]
+        others = [one for one in queues if one != task.queue]
+        if task.queue in queues and others and rng.random() < 0.5:
+            arrive(replace(task, queue=rng.choice(others)))
+
+    world.broker._arrive = also_elsewhere
 
 
 class _LaterHold(Ledger):
@@ -116,15 +143,39 @@ def test_a_dispatch_that_does_not_raise_the_attempt(monkeypatch):
     assert found() == "attempt"
 
 
-class CountsTwice(Dispatcher):
-    def _room(self, workers, unclaimed):
-        if unclaimed:
+def test_a_slot_that_is_counted_twice(monkeypatch):
+    def empty(worker):
+        if worker.out:
             reached()
-        return super()._room(workers, 0)
+        return replace(worker, out=0)
+
+    room, place = dispatch_module.room, dispatch_module.place
+    monkeypatch.setattr(dispatch_module, "room", lambda one, ahead: room(empty(one), ahead))
+    monkeypatch.setattr(
+        dispatch_module, "place", lambda here, *more: place([empty(one) for one in here], *more)
+    )
+    assert found() == "capacity"
 
 
-def test_a_slot_that_is_counted_twice():
-    assert found(Parts(dispatcher=CountsTwice)) == "capacity"
+def test_a_worker_that_is_sent_orders_before_a_message_reached_it(monkeypatch):
+    def trusted(worker):
+        if worker.hello != worker.answered:
+            reached()
+        return True
+
+    monkeypatch.setattr(Worker, "reached", property(trusted))
+    assert found() == "capacity"
+
+
+def test_an_attempt_that_anybody_may_claim(monkeypatch):
+    dispatch = book_sql.dispatch
+
+    def to_nobody(connection, steps):
+        reached()
+        dispatch(connection, [step._replace(instance=None) for step in steps])
+
+    monkeypatch.setattr(book_sql, "dispatch", to_nobody)
+    assert found() == "attempt"
 
 
 class _KeepsHolds(Ledger):

@@ -180,7 +180,7 @@ class Player(House):
     def work(self) -> None:
         """Take up a message, or answer one or two."""
         if not self.claimed or self.chance.random() < 0.5:
-            order = self.pick(State.DISPATCHED)
+            order = self._mine() if self.chance.random() < 0.8 else self.pick(State.DISPATCHED)
             if order is not None:
                 job = self._message(order)
                 self.claimed.append(job)
@@ -189,6 +189,16 @@ class Player(House):
             return
         self.chance.shuffle(self.claimed)
         self.reply(self.chance.randint(1, 2))
+
+    def _mine(self) -> Order | None:
+        """One of the orders that this worker was sent and has yet to claim."""
+        held = {job.order for job in self.claimed}
+        mine = [
+            order
+            for order in self._those(State.DISPATCHED)
+            if order.instance == self.me.instance and order.id not in held
+        ]
+        return self.chance.choice(mine) if mine else None
 
     def reply(self, most: int, **given: Any) -> None:
         jobs = [self.claimed.pop() for _ in range(min(most, len(self.claimed)))]
@@ -228,6 +238,8 @@ class Player(House):
         for _ in range(10):
             self.serve()
             for order in self._those(State.DISPATCHED):
+                if order.instance != self.me.instance:
+                    continue  # another's, who has left: it lapses, or is cancelled
                 self.claimed.append(self._message(order))
             self.reply(len(self.claimed), finish_reason="length")
         while left := self._those(State.QUEUED, State.DISPATCHED, State.RUNNING):
