@@ -146,7 +146,8 @@ def submit(
         grammar: a GBNF grammar that the text follows.
         json_schema: a JSON schema, as text, that the answer follows.
         reference: your own words, given back with the answer.
-        idempotency_key: the same call with the same key is the same order, charged once.
+        idempotency_key: the same call with the same key is the same order, charged once; if that
+            was cancelled and cost nothing, it is a new one.
         start_by: a time with its zone; not begun by then, it expires and all comes back.
         run_limit_s: seconds after which a worker stops it; charged is what was delivered.
         quote: the `quote` of a `Quote` for the same account, model, words and tokens, which holds

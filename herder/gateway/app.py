@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from uuid import uuid4
 
 import structlog
 from anyio.to_thread import run_sync
@@ -17,11 +18,13 @@ from herder.gateway.auth import GatewayContext
 from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
+from herder.gateway.repetitions import RedisLostCalls, Repetitions
 from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.streams.delivering import DeliveryNotes
 from herder.gateway.streams.following import Follower
+from herder.gateway.streams.readers import Readers, RedisPresence, connect
 from herder.gateway.telemetry.metrics import GatewayMetrics, Measured
 from herder.gateway.telemetry.monitor import Monitor
 from herder.local.local_herd import LocalHerd
@@ -73,14 +76,23 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         cancellations = local.cancellations
         cancellations.on_dropped = metrics.dropped_cancellations.inc
         metrics.cancellations.set_function(lambda: float(cancellations.waiting))
+        client = connect(settings.redis_url)
+        readers = Readers(
+            RedisPresence(client, str(uuid4())),
+            cancellations.remember,
+            grace_s=settings.disconnect_grace_s,
+        )
+        repetitions = Repetitions(RedisLostCalls(client))
         app.state.context = GatewayContext(
-            local, follower, settings, limits, ready, metrics, stopping
+            local, follower, settings, limits, ready, metrics, stopping, readers, repetitions
         )
         adder = RedisAdder(settings.redis_url)
-        beside = [
+        beside: list[TaskLoop | Readers | Repetitions] = [
             make_sharing(limits.rates, adder),
             # Gives back, now and then, the connections that many streams at once needed.
             TaskLoop("trim", reader.trim, every_s=TRIM_S, outages=(RedisError,), log=_log),
+            readers,
+            repetitions,
         ]
         for one in beside:
             one.start()
@@ -89,6 +101,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
             await one.stop()
         await run_sync(cancellations.close)
         await adder.close()
+        await client.aclose()
         await reader.close()
         await writer.close()
 

@@ -13,9 +13,11 @@ from herder.accounts.api_keys import named_id, require
 from herder.errors import Unauthorized
 from herder.gateway.limits.guard import CallLimits, address_of
 from herder.gateway.outages import ride_out
+from herder.gateway.repetitions import Repetitions
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.short_reads import look
 from herder.gateway.streams.following import Follower
+from herder.gateway.streams.readers import Readers
 from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.local.local_herd import LocalHerd
 from herder.store.api_keys import ApiKey
@@ -38,6 +40,8 @@ class GatewayContext:
         ready: what is missing, as `herder.local.readiness.check` finds it.
         metrics: what is counted here.
         stopping: what becomes of open calls when the gateway is told to stop.
+        readers: who reads an order; cancels what nobody reads any more.
+        repetitions: the keys of calls that clients repeat by themselves.
     """
 
     herd: LocalHerd
@@ -47,6 +51,8 @@ class GatewayContext:
     ready: Once[dict[str, str]]
     metrics: GatewayMetrics
     stopping: Stopping
+    readers: Readers
+    repetitions: Repetitions
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""

@@ -65,6 +65,23 @@ class GatewaySettings(Settings, HttpBounds):
             "told to stop; then they are answered with an error, and their orders go on.",
         ),
     ] = 8
+    disconnect_grace_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3600,
+            description="Seconds that a caller who disconnected has to come back before the order "
+            "that is cancelled by it is; OpenAI's packages repeat a call within 8.",
+        ),
+    ] = 10
+    join_retries: Annotated[
+        bool,
+        Field(
+            description="Whether a call without an `Idempotency-Key` that its client marks as a "
+            "repetition (`x-stainless-retry-count`) joins the order of the same call before it, "
+            "whose caller disconnected less than a minute ago."
+        ),
+    ] = True
     default_tokens: Annotated[
         int,
         Field(

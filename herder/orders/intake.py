@@ -62,7 +62,8 @@ class OrderIntake:
             call: what the client asks, parsed.
 
         Returns:
-            The order, queued; or the order of an earlier call with the same idempotency key.
+            The order, queued; or the order of an earlier call with the same idempotency key, unless
+            that one was cancelled and nothing was charged: then the key buys again.
 
         Raises:
             InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
@@ -114,14 +115,33 @@ class OrderIntake:
         """
         model_sql.share_policy(connection)
         if call.idempotency_key:
-            # Two calls with one key, at once: the second has to find the first one's order.
-            account_sql.lock(connection, call.account)
-            found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
+            found = self._found(connection, call, call.idempotency_key)
             if found is not None:
-                fingerprint.require_same(call.idempotency_key, call, found[1])
-                return found[0]
+                return found
         priced = price(connection, call, self._clock_us())
         return self._place(connection, order_id, call, priced)
+
+    def _found(self, connection: Connection, call: OrderRequest, key: str) -> Order | None:
+        """Return the order that stands under an idempotency key; None if the key may buy."""
+        seen = order_sql.find_by_key(connection, call.account, key)
+        spent = None
+        if seen is not None and _left_nothing(seen[0]):
+            # It may lose its key. Orders are locked before accounts, everywhere.
+            spent = seen[0].id
+            order_sql.get_orders(connection, [spent], lock=True)
+        # Two calls with one key, at once: the second has to find the first one's order.
+        account_sql.lock(connection, call.account)
+        found = order_sql.find_by_key(connection, call.account, key)
+        if found is None:
+            return None
+        order, stored = found
+        fingerprint.require_same(key, call, stored)
+        if order.id != spent:
+            return order
+        order_sql.release_key(connection, spent)
+        subject = Subject(spent, order.attempt, None, None)
+        order_sql.add_events(connection, "key_released", self._clock_us(), [subject])
+        return None
 
     def _place(
         self,
@@ -277,3 +297,8 @@ class OrderIntake:
             return given.amount
 
         return self._database.settle(step)
+
+
+def _left_nothing(order: Order) -> bool:
+    """Return whether an order was cancelled before anything was delivered that is paid for."""
+    return order.state is State.CANCELLED and order.charged == 0

@@ -252,6 +252,18 @@ def find_by_key(connection: Connection, account: str, key: str) -> tuple[Order, 
     return None if row is None else (to_order(row), str(row.fingerprint))
 
 
+_RELEASE_KEY = (
+    update(orders)
+    .where(orders.c.id == bindparam("which"))
+    .values(idempotency_key=None, fingerprint=None)
+)
+
+
+def release_key(connection: Connection, order_id: str) -> None:
+    """Let the idempotency key of an order buy again. Its row is locked."""
+    connection.execute(_RELEASE_KEY, {"which": order_id})
+
+
 def add_refund(connection: Connection, order_id: str, amount: int) -> None:
     """Note on an order what an operator gave back of its charge, in winston."""
     connection.execute(

@@ -215,8 +215,10 @@ class Clients:
         """At the end: no call made two orders, and no order is nobody's."""
         for call in self.calls:
             made = [order_id for order_id in call.drawn if order_id in self._shadow.by_id]
-            if len(made) > 1:
-                raise Broken("one_order", f"a call made {len(made)} orders")
+            for before in made[:-1]:
+                if not self._left_nothing_paid(before):
+                    raise Broken("one_order", f"a call made {len(made)} orders")
+            made = made[-1:]
             if call.order_id is not None and made != [call.order_id]:
                 raise Broken("one_order", f"a call was told of {call.order_id[:8]} and made {made}")
 
@@ -244,7 +246,8 @@ class Clients:
                 self._time.count("a call is refused for the balance")
                 right = self._fill(call)
             case QuoteExpired():
-                right = self._quoting.is_over(process, asked.quote) and call.order_id is None
+                right = self._quoting.is_over(process, asked.quote)
+                right = right and (call.order_id is None or self._left_nothing_paid(call.order_id))
             case RateLimited():
                 self._time.count("a call is refused for the account's limits")
                 right = self._is_limited(call, error)
@@ -282,9 +285,11 @@ class Clients:
         row = self._shadow.by_id.get(order.id)
         if row is None or order.account != asked.account:
             raise Broken("accepted", f"{order.id[:8]} was accepted and is not there")
-        if call.order_id not in (None, order.id):
-            raise Broken("accepted", "the same key gave another order")
-        first = call.order_id is None
+        first = call.order_id != order.id
+        if call.order_id is not None and first:
+            self._time.count("a key buys again after a cancellation")
+            if not self._left_nothing_paid(call.order_id):
+                raise Broken("accepted", "the same key gave another order")
         call.order_id = order.id
         self._truth.accepted.add(order.id)
         if row.words != call.words:
@@ -302,6 +307,11 @@ class Clients:
             self._nudge()
         if first:
             self._plan_more(call, order)
+
+    def _left_nothing_paid(self, order_id: str) -> bool:
+        """Whether an order was cancelled and cost nothing, so that its key buys again."""
+        row = self._shadow.by_id[order_id]
+        return row.state == State.CANCELLED and row.charged == 0
 
     def _nudge(self) -> None:
         """As `herder.service.nudge` does."""

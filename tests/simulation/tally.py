@@ -115,6 +115,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Every kind of thing that a seed may bring about."""
 
 BESIDES = (
+    "a key buys again after a cancellation",
     "a call of which nothing is known is cancelled",
     *(f"{who} finds no database" for who in ("a refund", "something else")),
     *(f"the commit of {who} is cut off" for who in ("a refund", "something else")),

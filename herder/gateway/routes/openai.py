@@ -1,15 +1,15 @@
 """OpenAI's routes: `/v1/chat/completions` and `/v1/completions`, for programs written for those.
 
-A caller who disconnects cancels the order, unless the call said otherwise (`on_disconnect`):
-nobody would read what it costs.
+A caller who disconnects, and does not come back, cancels the order, unless the call said otherwise
+(`on_disconnect`): nobody would read what it costs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -19,10 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from herder import errors
 from herder.domain.order import State
-from herder.domain.receipts import receipt_of
 from herder.gateway.auth import Buyer, Context, GatewayContext
+from herder.gateway.buying import Purchase, buy
 from herder.gateway.openapi import streamed, takes
-from herder.gateway.outages import accept
 from herder.gateway.schemas.answers import ErrorAnswer
 from herder.gateway.schemas.openai import (
     ChatChunk,
@@ -34,7 +33,8 @@ from herder.gateway.schemas.openai_call import PRICED, Asked, Kind, read
 from herder.gateway.schemas.openai_requests import ChatBody, CompletionBody
 from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import Happened
-from herder.interface import OrderCall, raise_if_not_completed
+from herder.gateway.streams.hang_up import HangUp
+from herder.interface import raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
 from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of, refusal
@@ -42,7 +42,7 @@ from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of, refus
 router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResponse)
 
 LOOK_S = 1.0
-"""The pause between looks whether the caller of a whole answer is still there."""
+"""Seconds that are waited for an order's end before its caller is looked for."""
 PING_S = 15
 """Seconds between signs that a stream is still there."""
 
@@ -88,40 +88,28 @@ async def _complete(
     asked = read(kind, await _json(request), request.headers, context.settings.default_tokens)
     with ExitStack() as held:
         slot = held.enter_context(context.follower.acquire(key.id))
-        idempotency_key = request.headers.get("idempotency-key")
-        call: OrderCall = {
-            **asked.call,
-            "model": context.model(asked.call["model"]),
-            "account": key.account,
-            "idempotency_key": idempotency_key,
-        }
-        take = partial(context.herd.take, asked.prompt, asked.tokens, call, api_key=key.id)
-        try:
-            order = await accept(
-                context.herd.cancellations,
-                take,
-                has_key=idempotency_key is not None,
-                continues=asked.on_disconnect == "continue",
-            )
-        except errors.PromptTooLong as error:
-            raise ContextLengthExceeded(**error.data) from error
-        receipt = receipt_of(order)
-        request.state.order = receipt.order
-        if not asked.stream:
-            return await _whole(request, context, asked, receipt)
-        held.pop_all()  # the response gives it back
-    stream = _Stream(context, asked, receipt)
+        async with HangUp(request.receive) as line:
+            try:
+                bought = await buy(context, key, asked, request.headers)
+            except errors.PromptTooLong as error:
+                raise ContextLengthExceeded(**error.data) from error
+            held.callback(bought.end)
+            request.state.order = bought.receipt.order
+            if not asked.stream or line.is_gone:
+                return await _whole(context, asked, bought, line)
+        held.pop_all()  # the response gives the slot back, and says when the caller has gone
+    stream = _Stream(context, asked, bought)
     return EventStream(
         stream.chunks(),
         slot,
         context.stopping,
-        order_id=receipt.order,
+        order_id=bought.receipt.order,
         broken=_broken,
         ping_event=stream.sign_of_life,
         ping=PING_S,
         after=stream.after,
         sep="\n",
-        headers={"X-Order": receipt.order},
+        headers={"X-Order": bought.receipt.order},
     )
 
 
@@ -146,16 +134,23 @@ def _no_number(name: str) -> None:
 
 
 async def _whole(
-    request: Request, context: GatewayContext, asked: Asked, receipt: Receipt
+    context: GatewayContext, asked: Asked, bought: Purchase, line: HangUp
 ) -> ApiResponse:
     """Return the answer in one piece."""
+    receipt = bought.receipt
     order_id = receipt.order
-    cancels = asked.on_disconnect == "cancel"
-    while (result := await _ended(context, order_id)) is None:
-        if await request.is_disconnected():
-            if cancels:
-                context.herd.cancellations.remember(order_id)
-            return ApiResponse({}, 499)
+    try:
+        async with context.follower.waking(order_id) as news:
+            line.wakes(news)
+            result = None
+            while result is None and not line.is_gone:
+                result = await _ended(context, order_id, news)
+    except asyncio.CancelledError:
+        bought.interrupt()
+        raise
+    if line.is_gone or result is None:
+        bought.leave(has_begun=False)
+        return ApiResponse({}, 499)
     if (failed := _failed(result)) is not None:
         return failed
     text = {"message": {"role": "assistant", "content": result.text}}
@@ -166,13 +161,16 @@ async def _whole(
     return ApiResponse(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
 
 
-async def _ended(context: GatewayContext, order_id: str) -> Result | None:
+async def _ended(context: GatewayContext, order_id: str, news: asyncio.Event) -> Result | None:
     """Return the result of an order that ends within a moment.
 
     None if it does not, or cannot be read.
     """
-    if not await context.follower.wait(order_id, LOOK_S):
+    with suppress(TimeoutError):
+        await asyncio.wait_for(news.wait(), LOOK_S)
+    if not news.is_set():
         return None
+    news.clear()
     try:
         result = await run_sync(context.herd.answer, order_id)
     except errors.HerdUnavailable:
@@ -183,11 +181,12 @@ async def _ended(context: GatewayContext, order_id: str) -> Result | None:
 class _Stream:
     """The answer as it is generated, and what becomes of its order when it is cut."""
 
-    def __init__(self, context: GatewayContext, asked: Asked, receipt: Receipt) -> None:
+    def __init__(self, context: GatewayContext, asked: Asked, bought: Purchase) -> None:
         self._house = context
         self._asked = asked
-        self._receipt = receipt
-        self._notes = context.follower.notes(receipt.order)
+        self._bought = bought
+        self._receipt = bought.receipt
+        self._notes = context.follower.notes(bought.receipt.order)
         self._ended = False
         self._restarted = False
 
@@ -226,14 +225,14 @@ class _Stream:
         return ServerSentEvent(json.dumps(head | {"choices": []}), sep="\n")
 
     async def after(self, left: bool) -> None:
-        """Cancel the order, if nobody will read what it costs, or should."""
+        """Have the order cancelled, if nobody will read what it costs."""
         # Before it is cancelled: what was given is what it is charged.
         await self._notes.leave(has_ended=self._ended)
-        if self._ended or (self._asked.on_disconnect == "continue" and not self._restarted):
-            return
-        if self._house.stopping.is_told and not (left or self._restarted):
-            return  # the gateway goes, not the caller
-        self._house.herd.cancellations.remember(self._receipt.order)
+        is_gone = left or self._restarted or not self._house.stopping.is_told
+        if self._ended or not is_gone:
+            self._bought.end()  # or the gateway goes, and not the caller
+        else:
+            self._bought.leave(has_begun=True)
 
 
 def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentEvent]:

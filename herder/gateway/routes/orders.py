@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from functools import partial
 from typing import Annotated
 
@@ -122,7 +123,7 @@ async def order(
     found = await ride_out(read, within_s=wait)
     if wait == 0 or State(found.state).stopped:
         return found
-    with context.follower.acquire(key.id):
+    with context.follower.acquire(key.id), closing(context.readers.enter(order_id)):
         await context.follower.wait(order_id, until_s - time.monotonic())
     return await ride_out(read, within_s=until_s - time.monotonic())
 
@@ -146,8 +147,9 @@ async def events(
     `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
     caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
     leaves the order running, or cancels it with `on_disconnect=cancel`, for which the key needs
-    the scope `buy`. A gateway that is stopped ends the stream with an event `error`, and cancels
-    nothing: come back with `Last-Event-ID`.
+    the scope `buy`, unless somebody still reads it or comes back within a grace. A gateway that
+    is stopped ends the stream with an event `error`, and cancels nothing: come back with
+    `Last-Event-ID`.
     """
     cancels = on_disconnect == "cancel"
     if cancels:
@@ -167,14 +169,19 @@ async def events(
                 paid = json.dumps(one.result.receipt.to_dict())
                 yield ServerSentEvent(paid, event="receipt")
 
+    slot = context.follower.acquire(key.id)
+    reading = context.readers.enter(order_id)
+
     async def after(left: bool) -> None:
         await notes.leave(has_ended=ended)
         if left and cancels:
-            context.herd.cancellations.remember(order_id)
+            reading.leave(may_return=True)
+        else:
+            reading.close()
 
     return EventStream(
         happening(),
-        context.follower.acquire(key.id),
+        slot,
         context.stopping,
         order_id=order_id,
         after=after,

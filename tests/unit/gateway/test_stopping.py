@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request
 from sse_starlette import ServerSentEvent
 
 from herder.gateway.streams.event_stream import EventStream
-from herder.gateway.streams.following import StreamSlot
+from herder.gateway.streams.slots import StreamSlot
 from herder.web import errors, serving
 from herder.web.bounds import HttpBounds
 from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping

@@ -131,7 +131,7 @@ class DeskMachine(DeskAgreement):
             ),
         )
         if made is not None:
-            assert (made.id in self.model.orders) == (known is not None)
+            assert (made.id in self.model.orders) == (known is not None and not known.left_nothing)
             self.model.submit(call, made.id)
 
     @precondition(lambda self: self.model.orders)

@@ -67,6 +67,11 @@ class Asked:
     returned: int = 0
     refunded: int = 0
 
+    @property
+    def left_nothing(self) -> bool:
+        """Whether it was cancelled and cost nothing: its key buys again."""
+        return self.state == "cancelled" and self.charged == 0
+
     def costs(self, generated: int) -> int:
         """What it is charged for so many tokens."""
         prompt, token = self.rates
@@ -135,16 +140,18 @@ class Model:
         return math.floor(self.needs(call) * min(CAP, last * (BUMP if waits else 1)) * call.factor)
 
     def known(self, call: Call) -> Asked | None:
-        """The order of an earlier call with the same key."""
+        """The order of the last call with the same key."""
         same = (call.account, call.key)
-        found = (o for o in self.orders.values() if (o.call.account, o.call.key) == same)
-        return next(found, None) if call.key else None
+        found = [o for o in self.orders.values() if (o.call.account, o.call.key) == same]
+        return found[-1] if call.key and found else None
 
     def refuses(self, call: Call) -> type[Exception] | None:
         """Why a call is refused."""
         before = self.known(call)
-        if before is not None:
-            return None if before.call == call else errors.IdempotencyKeyReused
+        if before is not None and before.call != call:
+            return errors.IdempotencyKeyReused
+        if before is not None and not before.left_nothing:
+            return None
         need, fee = self.needs(call), self.offers(call)
         most, a_minute = self.limits[call.account]
         asked = call.words + call.tokens
@@ -162,7 +169,8 @@ class Model:
         return next((reason for reason, true in reasons if true), None)
 
     def submit(self, call: Call, order_id: str) -> None:
-        if self.known(call):
+        before = self.known(call)
+        if before is not None and not before.left_nothing:
             return
         fee, account = self.offers(call), call.account
         if a_minute := self.limits[account][1]:

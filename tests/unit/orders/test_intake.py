@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from uuid import uuid4
 
@@ -83,6 +84,56 @@ def test_a_call_repeated_after_the_end_is_answered_with_that_order(house):
     again = house.submit(idempotency_key="k")
     assert (again.id, again.state) == (first.id, "completed")
     assert house.held() == 0
+
+
+def test_a_key_buys_again_after_a_cancellation_that_cost_nothing(house):
+    """A client that gives up, has its order cancelled by that and asks again has bought nothing."""
+    first = house.submit(idempotency_key="k", fee=50)
+    house.cancellation.cancel(first.id)
+    second = house.submit(idempotency_key="k", fee=50)
+    assert second.id != first.id
+    assert (second.state, house.held()) == ("queued", 50)
+    assert house.submit(idempotency_key="k", fee=50).id == second.id
+    assert house.order(first.id).state == "cancelled"
+    assert house.events(first.id) == ["submitted", "cancelled", "key_released"]
+    house.cancellation.cancel(second.id)
+    third = house.submit(idempotency_key="k", fee=50)
+    assert third.id not in {first.id, second.id}
+    house.check()
+
+
+def test_a_key_stays_with_an_order_that_is_being_cancelled_or_was_paid_for(house):
+    worker = house.worker()
+    first = house.submit(idempotency_key="k")
+    job = house.dispatched()
+    worker.claim(job)
+    house.readers.read(job, 4, 5)
+    house.cancellation.cancel(first.id)
+    assert house.submit(idempotency_key="k").id == first.id, "nobody knows yet what it costs"
+    worker.finish(job, finish_reason="cancelled", generated=5, text="half")
+    again = house.submit(idempotency_key="k")
+    assert (again.id, again.charged) == (first.id, house.order(first.id).charged)
+    assert again.charged > 0
+
+
+def test_a_cancelled_orders_key_stands_for_its_call_all_the_same(house):
+    house.cancellation.cancel(house.submit(idempotency_key="k", fee=50).id)
+    with pytest.raises(errors.IdempotencyKeyReused):
+        house.submit(idempotency_key="k", fee=51)
+    assert house.submit(idempotency_key="k", fee=50).state == "queued"
+
+
+def test_of_several_who_repeat_a_cancelled_call_at_once_one_buys(house):
+    first = house.submit(idempotency_key="k", fee=50)
+    house.cancellation.cancel(first.id)
+    with ThreadPoolExecutor(4) as pool:
+        found = {
+            one.id
+            for one in pool.map(lambda _: house.submit(idempotency_key="k", fee=50), range(12))
+        }
+    assert len(found) == 1
+    assert first.id not in found
+    assert house.held() == 50
 
 
 @pytest.mark.parametrize(
