@@ -19,7 +19,7 @@ ROUNDS = int(os.environ.get("CHAOS_BROKER_ROUNDS", "20"))
 WORKERS = 2
 SLOTS = 4
 IDLE_S = 5
-"""How long orders may wait beside a free slot once the broker is back."""
+"""How long orders may wait with no start or end of any once the broker is back."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_orders_go_on_within_five_seconds_of_each_return(herd, own_rabbit, capsy
     with capsys.disabled():
         for trouble, each in idle.items():
             print(
-                f"\nafter {trouble}, {len(each)} times: orders waited beside a free slot for "
+                f"\nafter {trouble}, {len(each)} times: orders waited without a step of any for "
                 f"{median(each):.2f} s in the median, {max(each):.2f} s at most",
                 end="",
             )
