@@ -4,7 +4,7 @@
 BIN := .venv/bin
 SEEDS ?= 1..300
 
-.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine bench-gateway pins clean
+.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine bench-gateway test-clients pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: install ## a herd on this machine, ready to be paid
 
 test: install ## the checks, then all tests
 	@.ci/steps test
+
+test-clients: install ## OpenAI's released packages, Python and npm, against a real gateway: time-outs, lost gateways and workers
+	@.ci/steps clients
 
 check: install ## ruff, mypy, and who may import whom
 	@.ci/steps check

@@ -53,6 +53,7 @@ def judge(database: Database, seen: Sequence[Seen], *, max_attempts: int) -> dic
         *_ended_once(story),
         *_told(story),
         *_paid_for(story),
+        *_undelivered(story),
         *_tried(story, max_attempts),
         *_balanced(story),
         *_inversions_acknowledged(story),
@@ -122,6 +123,15 @@ def _paid_for(story: Story) -> Iterator[str]:
         due = charge(order.fee, order.needed, order.rates, order.words, order.generated)
         if order.charged != (due if delivered else 0):
             yield f"{order.id} was charged {order.charged}, and {due} were due"
+
+
+def _undelivered(story: Story) -> Iterator[str]:
+    """What nobody was given is not charged: these clients cancel orders whose text nobody reads."""
+    for order in story.orders.values():
+        if order.state is State.CANCELLED and (order.charged or story.texts[order.id]):
+            yield f"{order.id} was cancelled, read by nobody, and charged {order.charged}"
+        if order.call_off == "cancelled" and order.state is State.COMPLETED:
+            yield f"{order.id} was cancelled, read by nobody, and counts as completed"
 
 
 def _tried(story: Story, max_attempts: int) -> Iterator[str]:

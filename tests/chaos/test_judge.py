@@ -101,6 +101,14 @@ def test_a_herd_that_is_right_is_found_right(house, seen):
             "started after its end",
         ),
         ("UPDATE orders SET state = 'queued' WHERE id = :gone", "is queued and ended"),
+        (
+            "UPDATE orders SET charged = 8, generated = 1 WHERE id = :gone",
+            "was cancelled, read by nobody, and charged 8",
+        ),
+        (
+            "UPDATE orders SET call_off = 'cancelled' WHERE id = :best",
+            "was cancelled, read by nobody, and counts as completed",
+        ),
         ("UPDATE orders SET tries = 4 WHERE id = :best", "was tried 4 times"),
         (
             "UPDATE orders SET state = 'failed', failure = '{\"code\": \"answer_too_long\"}'"
