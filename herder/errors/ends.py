@@ -61,10 +61,12 @@ class StreamRestarted(HerdError):
 
     code = "stream_restarted"
 
-    def __init__(self, order: str, shown: int) -> None:
+    def __init__(
+        self, order: str, shown: int, then: str = "call stream() again for the new text"
+    ) -> None:
         super().__init__(
             f"Order {order} started again on another worker after {shown} characters were shown; "
-            "call stream() again for the new text.",
+            f"{then}.",
             order=order,
             shown=shown,
         )

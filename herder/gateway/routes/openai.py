@@ -46,6 +46,9 @@ LOOK_S = 1.0
 PING_S = 15
 """Seconds between signs that a stream is still there."""
 
+_AFTER_RESTART = "it is cancelled, and what was not read of it is not charged: send the call again"
+"""The advice at the end of such a stream: OpenAI's clients have no way to go on with its order."""
+
 _FINISH = {"stop": "stop", "length": "length", "deadline": "length"}
 _OBJECTS: dict[Kind, tuple[str, str]] = {
     "chat": ("chat.completion", "chat.completion.chunk"),
@@ -204,7 +207,8 @@ class _Stream:
                     yield _chunk(head, asked, {"content": one.data["text"]})
                 elif one.kind == "restart":
                     self._restarted = True  # what was shown cannot be taken back
-                    yield _broken(errors.StreamRestarted(order_id, one.data["shown"]))
+                    shown = one.data["shown"]
+                    yield _broken(errors.StreamRestarted(order_id, shown, _AFTER_RESTART))
                     return
                 elif one.result is not None:
                     self._ended = True
