@@ -1,8 +1,8 @@
 """The rule that binds an attempt to a worker, which decides about money. Pure.
 
-Nobody knows beforehand which worker takes a message, and a message may come twice. The first
-signed beat or outcome that quotes an attempt's nonce binds the attempt to its worker; any other
-worker that shows up with it is told to stop.
+An attempt is sent to one worker, and its message may come twice. Of signed beats and outcomes that
+quote the attempt's nonce only that worker's count; any other that shows up with it is told to stop.
+One that an earlier version sent to anybody is bound to the first that shows up.
 """
 
 from __future__ import annotations

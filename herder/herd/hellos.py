@@ -34,8 +34,6 @@ MAX_HELLOS = 100
 NAMED_AFTER = 2
 """Hellos in vain after which a worker is named; then each time that they have doubled."""
 
-HELLO_LEVEL = 9
-
 
 class Greeter:
     """Says hello to workers that have yet to answer."""
@@ -78,16 +76,16 @@ class Greeter:
             ]
 
         taken = self._database.transact(take)
-        for one in taken:
-            if one.sent >= NAMED_AFTER and one.sent & (one.sent - 1) == 0:
-                _log.warning(
-                    "worker_unreached", worker=one.name, instance=one.instance, hellos=one.sent
-                )
-        if taken:
-            self._send(taken)
+        if taken and self._send(taken):
+            for one in taken:
+                if one.sent >= NAMED_AFTER and one.sent & (one.sent - 1) == 0:
+                    _log.warning(
+                        "worker_unreached", worker=one.name, instance=one.instance, hellos=one.sent
+                    )
         return len(due) == limit
 
-    def _send(self, hellos: Sequence[DueHello]) -> None:
+    def _send(self, hellos: Sequence[DueHello]) -> bool:
+        """Send hellos; False where the broker is away."""
         try:
             self._publisher.publish_many([self._task(one) for one in hellos])
         except OSError as error:
@@ -101,6 +99,8 @@ class Greeter:
                     hello_sql.take_hello(connection, sent, heard_s + 1, now_sent=one.sent)
 
             self._database.transact(undo)
+            return False
+        return True
 
     def _task(self, one: DueHello) -> NewTask:
         queue = worker_queue(one.instance)
@@ -112,4 +112,4 @@ class Greeter:
             now_s=self._clock_us() // 1_000_000,
         )
         task_id = hello_id(one.instance, one.number)
-        return NewTask(queue, HELLO_TASK, token, task_id, "hello", HELLO_LEVEL)
+        return NewTask(queue, HELLO_TASK, token, task_id, "hello")

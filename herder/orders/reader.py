@@ -123,6 +123,7 @@ class OrderReader:
                 order = self._stand(order_id, order)
                 # Noted first, looked at then: so whoever settles it knows all that was handed out.
                 if text and may_hand_out(order, attempt):
+                    line.gave()
                     shown += text
                     yield text
                 if line.is_whole and not order.state.stopped:
@@ -171,7 +172,7 @@ class TextLine:
         self._order = order_id
         self._reader = name
         self._after = "0"
-        self._noted = Reach()
+        self._noted = self._given = Reach()
         self._keep_s = TEXT_TTL_S
         self.attempt = 0
         self.is_whole = False
@@ -185,10 +186,11 @@ class TextLine:
             shown: characters of it that were handed out before.
         """
         if attempt != self.attempt:
-            self.attempt, self.is_whole, self._after, self._noted = attempt, False, "0", Reach()
+            self.attempt, self.is_whole, self._after = attempt, False, "0"
+            self._noted = self._given = Reach()
         # Whoever cancels an order that runs for days finds it all the same.
         self._keep_s = TEXT_TTL_S + (order.run_limit_s or 0)
-        after, text, reach, whole = self._after, "", self._noted, False
+        after, text, reach, whole = self._after, "", Reach(), False
         try:
             for piece in self._streams.read_text(self._order, attempt, after, block_ms=FOLLOW_MS):
                 after, whole = piece.id, piece.end
@@ -198,21 +200,26 @@ class TextLine:
                 text += piece.text[have - piece.offset :]
                 reach = Reach(shown + len(text), piece.generated)
             if text:
+                self._noted = reach  # in any case: what comes of a note that failed is not known
                 self._note(reach, has_left=False)
         except RedisError as error:
             _log.info("text_not_read", order=self._order, reason=type(error).__name__)
             return None
-        self._after, self._noted, self.is_whole = after, reach, whole
+        self._after, self.is_whole = after, whole
         return text
 
+    def gave(self) -> None:
+        """Note that what was read is handed out; nothing is sent."""
+        self._given = self._noted
+
     def leave(self, *, has_ended: bool) -> None:
-        """Note that nobody reads here any more."""
+        """Note what was really handed out: nobody reads here any more."""
         if has_ended:
             self._keep_s = TEXT_AFTER_END_TTL_S
         if not self._noted.characters:
             return
         try:
-            self._note(self._noted, has_left=True)
+            self._note(self._given, has_left=True)
         except RedisError as error:
             _log.info("delivery_not_noted", order=self._order, reason=type(error).__name__)
 

@@ -38,7 +38,7 @@ from herder.store.steps import RenewedRow
 from ledger import Ledger
 from workers.transport.delivery import Reach
 from workers.transport.event_log import EventLog
-from workers.wire import Failure, Outcome
+from workers.wire import CLOCK_LEEWAY_S, Failure, Outcome
 
 _log = EventLog("herder.orders.settlement")
 
@@ -200,7 +200,8 @@ class Settlement:
         """Take back what was not claimed, and what fell silent for a lease.
 
         A worker that left an attempt unclaimed while it had a free slot is sent no other until a
-        hello came back from it. Where all of its slots run something the attempt waits for one.
+        hello came back from it. Where all of its slots run something the attempt waits for one, as
+        long as its message may be obeyed.
 
         The order goes back to its old place, or fails once it was tried often enough. Its last
         attempt stays open until it is dispatched again: a late answer is still an answer.
@@ -243,8 +244,11 @@ class Settlement:
                 if order.instance not in silent:
                     silent[order.instance] = SilentWorker.look(connection, order.instance)
                 if silent[order.instance].full:
-                    waiting.append(RenewedRow(order.seq, heard_s + self._settings.claim_s))
-                    continue
+                    if not self._has_expired(order, now_us):
+                        waiting.append(RenewedRow(order.seq, heard_s + self._settings.claim_s))
+                        continue
+                    # It waited for a slot for too long: that counts against nobody.
+                    order = replace(order, dispatches=max(0, order.dispatches - 1))
             done.models.add(order.model)
             self._give_up(connection, plan, order, now_us)
             _log.warning("lapsed", order=order.id, attempt=order.attempt, instance=order.instance)
@@ -252,6 +256,11 @@ class Settlement:
         for _, one in sorted(silent.items()):
             if not one.full:
                 one.doubt(connection, heard_s)
+
+    def _has_expired(self, order: Order, now_us: int) -> bool:
+        """Return whether a worker that takes an attempt's message now refuses it for its age."""
+        lives_s = self._settings.claim_s + CLOCK_LEEWAY_S
+        return now_us > (order.dispatched_us or 0) + lives_s * 1_000_000
 
     def _give_up(
         self, connection: Connection, plan: ClosingBatch, order: Order, now_us: int

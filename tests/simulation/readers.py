@@ -89,6 +89,7 @@ class Readers:
             self._soon(reading, "_hand_out", attempt, text)
             return
         if may_hand_out(order, attempt):
+            reading.line.gave()
             reading.shown += text
             self._truth.give(reading.order_id, attempt, reading.shown)
             row = self._shadow.by_id[reading.order_id]

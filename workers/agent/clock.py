@@ -78,7 +78,7 @@ class HerderClock:
         self._told_s = 0
 
     def question(self) -> ClockRequest | None:
-        """Return what to ask the herders now, if it is time to."""
+        """Return the question for the herders, if it is time to ask."""
         with self._lock:
             now_s = self._steady_s()
             if self._readings and now_s - self._asked_s < ASK_EVERY_S:

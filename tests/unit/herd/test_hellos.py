@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import structlog
 
 from herder.domain.doubt import MAX_DOUBT_S, MAX_WAIT_S, doubt_s, next_hello_s
-from herder.herd.hellos import Greeter
+from herder.herd.hellos import NAMED_AFTER, Greeter
 from herder.herd.roster import serving, why_unreached
 from tests.support.house import MODEL
-from workers.wire import HELLO_TASK, Hello, HelloAnswer, unseal, worker_queue
+from workers.wire import CLOCK_LEEWAY_S, HELLO_TASK, Hello, HelloAnswer, unseal, worker_queue
 
 
 @pytest.fixture
@@ -108,6 +109,27 @@ def test_a_broker_that_is_away_is_no_fault_of_the_workers(house, greeter, deaf):
     assert len(house.publisher.hellos) == 1
 
 
+def test_whom_earlier_hellos_did_not_reach_is_not_named_for_a_broker_that_is_away(
+    house, greeter, deaf
+):
+    while house.worker_state(deaf).hellos_sent < NAMED_AFTER:
+        house.pass_s(1, deaf)
+        greeter.greet(10)
+    house.publisher.away = ConnectionError("no broker")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(10):
+            house.pass_s(1, deaf)
+            greeter.greet(10)
+    told = {one["event"] for one in logs}
+    assert "hellos_not_sent" in told
+    assert "worker_unreached" not in told
+    house.publisher.away = None
+    with structlog.testing.capture_logs() as logs:
+        house.pass_s(1, deaf)
+        greeter.greet(10)
+    assert [one["worker"] for one in logs if one["event"] == "worker_unreached"] == [deaf.name]
+
+
 def test_who_leaves_an_order_unclaimed_gets_no_other_until_a_hello_came_back(house, greeter):
     worker = house.worker(slots=3)
     orders = [house.submit() for _ in range(5)]
@@ -173,6 +195,23 @@ def test_what_waits_for_a_slot_of_a_full_worker_is_not_lapsed_nor_the_worker_dou
     worker.finish(first_job)
     worker.finish(second_job)
     assert house.order(second.id).state == "completed"
+
+
+def test_what_waited_for_a_slot_until_its_message_expired_is_sent_again(make_house):
+    house = make_house(lookahead=1, claim_s=2, max_dispatches=2)
+    house.fund(1000)
+    worker = house.worker(slots=1)
+    house.submit()
+    second = house.submit()
+    first_job, _ = house.dispatch()
+    worker.claim(first_job)
+    for attempt in (2, 3, 4):
+        house.lapse(house.settings.claim_s + CLOCK_LEEWAY_S + 1, worker)
+        assert house.order(second.id).state == "queued"
+        assert house.dispatched().attempt == attempt
+        assert house.order(second.id).dispatches == 1
+    assert house.worker_state(worker).reached
+    assert house.worker_state(worker).unclaimed == 0
 
 
 @pytest.mark.parametrize("leaves", ["drains", "says farewell"])
