@@ -6,6 +6,7 @@ import pytest
 
 from herder.herd.herder_key import load_herder_key
 from tests.flow.forging import Post, hostile, hostile_bytes, job, message, sealed
+from tests.support import telling
 from tests.support.wait import wait_for
 from workers.wire import (
     HERDER_QUEUE,
@@ -22,6 +23,9 @@ from workers.wire import (
 )
 
 pytestmark = pytest.mark.both_brokers
+
+TELL_ALL = {telling.ALL: "yes"}
+"""Refusals are counted by their lines, of which else one in ten seconds is written."""
 
 
 def refuses_all(child, post, queue, attacks):
@@ -46,7 +50,7 @@ def took_each_once(child, post, queue, attacks):
 def test_a_worker_runs_nothing_of_what_a_stranger_sends_and_serves_the_next_order(
     herd, broker, tmp_path
 ):
-    worker = herd.start_worker()
+    worker = herd.start_worker(**TELL_ALL)
     trap = tmp_path / "trap"
     post = Post(herd, broker)
     attacks = {**post.fits(hostile(trap)), **hostile_bytes(post.broker)}
@@ -58,8 +62,8 @@ def test_a_worker_runs_nothing_of_what_a_stranger_sends_and_serves_the_next_orde
 
 def test_a_herder_believes_nothing_of_what_a_stranger_sends(make_herd, broker, tmp_path):
     herd = make_herd()
-    herder = herd.start_herder()
-    worker = herd.start_worker()
+    herder = herd.start_herder(**TELL_ALL)
+    worker = herd.start_worker(**TELL_ALL)
     trap = tmp_path / "trap"
     post = Post(herd, broker)
     forged = Outcomes(outcomes=(Outcome(order="forged", attempt=1, nonce="n", result="completed"),))
@@ -85,7 +89,7 @@ def herders(herd, body, audience=INFERENCE_QUEUE):
 
 def test_a_real_message_in_another_wrapping_runs_as_it_was_signed_and_once(herd, broker):
     """Replayed, re-addressed, or with headers and callbacks of somebody's own."""
-    worker = herd.start_worker(HERD_SLOTS="1")
+    worker = herd.start_worker(HERD_SLOTS="1", **TELL_ALL)
     post = Post(herd, broker)
     held = AttemptRef(order="o-1", attempt=1, nonce="n-1")
     token = herders(herd, job(order="o-1", nonce="n-1"))

@@ -22,7 +22,7 @@ from herder.local.local_herd import LocalHerd
 from herder.settings import InitialPolicy, load_settings
 from herder.store import herd as herd_sql
 from herder.web.serving import join_address
-from tests.support import skewed
+from tests.support import skewed, telling
 from tests.support.fork_server import start
 from tests.support.house import MODEL, check_money
 from tests.support.redis_server import RedisServer
@@ -148,6 +148,8 @@ class RunningHerd:
     ) -> Child:
         if skewed.AHEAD in env:
             program = skewed.PROGRAM
+        elif telling.ALL in env:
+            program = telling.PROGRAM
         child = Child(name, arguments, {**self.env, **env}, self.folder, program)
         with self._lock:
             self.children.append(child)
