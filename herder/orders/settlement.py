@@ -93,11 +93,11 @@ class Settlement:
         stopped = [one for one in answers if one.outcome.finish_reason == "cancelled"]
         reached = self._reached(stopped)
         left: dict[Attempt, ReceivedOutcome] = {}
-        done = self._close(answers, reached, left)
+        done = self._closer.close(answers, _order_of, partial(self._settle, reached, left))
         # Cancelled while the worker said that it was done.
         late = [one for one in left.values() if _attempt(one) not in reached]
         if reached := self._reached(late):
-            done.add(self._close(late, reached, {}))
+            done.add(self._closer.close(late, _order_of, partial(self._settle, reached, {})))
         return done
 
     def _reached(self, answers: Sequence[ReceivedOutcome]) -> dict[Attempt, Reach]:
@@ -110,15 +110,6 @@ class Settlement:
         except RedisError as error:
             _log.warning("deliveries_not_read", orders=len(attempts), reason=type(error).__name__)
             return {}
-
-    def _close(
-        self,
-        answers: Sequence[ReceivedOutcome],
-        reached: Mapping[Attempt, Reach],
-        left: dict[Attempt, ReceivedOutcome],
-    ) -> ClosingResult:
-        step = partial(self._settle, reached, left)
-        return self._closer.close(answers, lambda one: one.outcome.order, step)
 
     def _settle(
         self,
@@ -288,6 +279,10 @@ class Settlement:
 
 def _attempt(answer: ReceivedOutcome) -> Attempt:
     return answer.outcome.order, answer.outcome.attempt
+
+
+def _order_of(answer: ReceivedOutcome) -> str:
+    return answer.outcome.order
 
 
 def _too_many_dispatches(order: Order) -> Failure:
