@@ -2,8 +2,9 @@
 
 A reader notes a piece before it hands it out, and when it leaves before the end it says how much it
 really handed out. Of an attempt there is one sorted set: a member for each reader that is there,
-and one for all that have left. No number in it ever stands for less than was handed out, and only
-one of a reader that was killed may stand for more: for the one piece that it was about to send.
+and one for all that have left. No number in it ever stands for less than was handed out. Only that
+of a reader that is there, or was killed, may stand for more: for what one read of the text brought,
+a piece as a rule.
 """
 
 from __future__ import annotations
