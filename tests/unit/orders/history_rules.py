@@ -60,9 +60,10 @@ class History:
     def over(self) -> dict[str, tuple[int, int]]:
         """Between which instants each order ended."""
         return {
-            one: self._around(events[-1][1], "settle", "lapse", "expire", "cancel")
+            one: self._around(at_us, "settle", "lapse", "expire", "cancel")
             for one, events in self.events.items()
-            if events[-1][0] in FINAL
+            for kind, at_us in events
+            if kind in FINAL
         }
 
     def _around(self, clock_us: int, *names: str) -> tuple[int, int]:
@@ -114,8 +115,14 @@ def a_key_is_one_order(history: History) -> Iterator[str]:
         if did.asked["key"]:
             found.setdefault((did.asked["account"], did.asked["key"]), set()).add(did.got["id"])
     for key, ids in found.items():
-        if len(ids) > 1:
-            yield f"{key} stands for {ids}"
+        # A cancellation that cost nothing releases the key: it may buy again.
+        hold = {one for one in ids if "key_released" not in dict(history.events[one])}
+        if len(hold) > 1:
+            yield f"{key} stands for {hold}"
+        for one in ids - hold:
+            order = history.orders[one]
+            if (order.state.value, order.charged) != ("cancelled", 0):
+                yield f"{one} is {order.state} at {order.charged}, and its key was released"
     for one in {did.got["id"] for did in history.calls("submit")} ^ set(history.orders):
         yield f"{one} was acknowledged and is not there, or is there and nobody submitted it"
 

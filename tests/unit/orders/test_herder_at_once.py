@@ -8,8 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, text, update
 
+from herder.db.tables import orders
 from herder.domain.pricing import Rates, rank
 from herder.market import policy
 from herder.store import herd as herd_sql
@@ -144,10 +145,13 @@ def test_what_is_submitted_while_waiting_is_weighed_anew_ranks_like_the_others(h
 
 @pytest.mark.parametrize("look", ["workers_here", "unclaimed"])
 def test_what_is_claimed_while_slots_are_counted_keeps_its_slot(house, monkeypatch, look):
+    """What an earlier herder sent was for any worker, and takes a slot of somebody's already."""
     house.fund(1000)
     worker = house.worker(slots=1)
     house.submit()
     job = house.dispatched()
+    with house.database.write() as connection:
+        connection.execute(update(orders).where(orders.c.id == job.order).values(instance=None))
     house.submit()
     count = getattr(herd_sql, look)
 
@@ -163,3 +167,14 @@ def test_what_is_claimed_while_slots_are_counted_keeps_its_slot(house, monkeypat
     assert house.dispatch() == []
     assert house.order(job.order).state == "running"
     house.check()
+
+
+def test_what_was_sent_to_a_worker_takes_its_slot_before_it_is_claimed(house):
+    house.fund(1000)
+    house.worker(slots=1)
+    house.submit()
+    house.dispatched()
+    house.submit()
+    with house.database.read() as connection:
+        assert herd_sql.workers_here(connection, MODEL)[0].out == 1
+    assert house.dispatch() == []
