@@ -4,8 +4,10 @@
 
 Flower runs with the environment of any worker (HERD_REDIS_URL or HERD_BROKER_URL), on any machine
 that reaches the broker; it needs no key and loads no model. It shows what workers send of their
-own accord (HERD_EVENTS, on by default): the workers, and each attempt at an order with its order
-id, multiplier and tokens. No prompt and no text is in what they send.
+own accord (HERD_EVENTS, on by default): the workers, and each attempt at an order with its
+multiplier, tokens and order id. FAILURE is a failed attempt, with an error code; REVOKED one that
+was cancelled, overdue, handed back or void, as `result` says; of what lapsed, the herder tells. No
+prompt, no text and no traceback is in what they send.
 
 Flower takes every name below that it knows as an option. What a command line says goes before.
 """
@@ -32,8 +34,9 @@ read_only = True
 enable_events = False
 inspect_timeout = 100.0
 
-# `kwargs` is where order id, multiplier and tokens stand; `result` has status and tokens sampled.
-tasks_columns = "name,uuid,state,kwargs,result,received,runtime,worker"
+# `kwargs` is where multiplier, tokens and order id stand; `result` has status and tokens sampled;
+# `exception` is the code of what failed, `lapsed` where its worker fell silent or did not claim it.
+tasks_columns = "name,uuid,state,kwargs,result,exception,received,runtime,worker"
 
 # Each takes about two kilobytes of memory; the database keeps them all, and `herd orders` shows
 # them.

@@ -36,6 +36,7 @@ from herder.store import models as model_sql
 from herder.webhooks.deliverer import Deliverer, DeliveryLimits
 from herder.webhooks.sending import HttpSender
 from herder.webhooks.signing import Sealer
+from workers.transport.event_sender import EventSender
 from workers.transport.guard import TaskPool
 from workers.transport.launch import launched
 from workers.transport.options import HERDER
@@ -50,7 +51,11 @@ LOOK_AGAIN_S = 1.0
 
 
 def make_service(
-    settings: Settings, database: Database, publisher: CelerySender, deliverer: Deliverer
+    settings: Settings,
+    database: Database,
+    publisher: CelerySender,
+    deliverer: Deliverer,
+    events: EventSender,
 ) -> Service:
     """Wire a herder's parts together."""
     key = load_herder_key(settings)
@@ -65,7 +70,9 @@ def make_service(
     )
     return Service(
         database=database,
-        settlement=Settlement(database, books, settings, streams, clock_us=clock_us),
+        settlement=Settlement(
+            database, books, settings, streams, clock_us=clock_us, on_lost=events.put
+        ),
         cancellation=Cancellation(database, books, settings, clock_us=clock_us),
         dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
         herd=HeartbeatProcessor(database, settings, clock_us=clock_us),
@@ -135,6 +142,7 @@ class _Process:
     service: Service
     deliverer: Deliverer
     sender: CelerySender
+    events: EventSender
 
 
 launch = launched(HERDER)
@@ -182,8 +190,9 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         _name_model(database)
         sender = CelerySender(app)
         deliverer = make_deliverer(settings, database)
-        service = make_service(settings, database, sender, deliverer)
-        _process = _Process(database, TrustedKeys(database), service, deliverer, sender)
+        events = EventSender(app, enabled=settings.events)
+        service = make_service(settings, database, sender, deliverer, events)
+        _process = _Process(database, TrustedKeys(database), service, deliverer, sender, events)
     except HerdError as error:
         launch.die(str(error))
 
@@ -191,6 +200,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
+        _process.events.start()
         _process.service.start()
         _process.deliverer.start(_process.service.tally.failed)
         if (mode := open_mode(settings.home)) is not None:
@@ -204,4 +214,5 @@ def _on_shutdown(**_: Any) -> None:
         _process.service.stop()
         _process.deliverer.stop()
         _process.sender.close()
+        _process.events.stop()
         _process.database.close()

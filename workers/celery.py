@@ -25,6 +25,7 @@ from workers.transport.app import HerdApp
 from workers.transport.config import celery_config, consume_own_queue
 from workers.transport.guard import MessageGuard, Repeated, TaskPool
 from workers.transport.launch import EXIT_SETUP, launched
+from workers.transport.monitoring import SHOWN, node_name, shown_as
 from workers.transport.options import WORKER
 from workers.transport.sender import CelerySender
 from workers.transport.streams import open_streams
@@ -130,29 +131,28 @@ def _check(name: str, token: str) -> tuple[Envelope, str, str]:
         # RabbitMQ gives back what was not acked when a connection broke, while it still runs.
         raise Repeated(f"order={job.order}")
     # What Flower and the log may show of it: never the prompt.
-    label = f"order={job.order} multiplier={job.multiplier} tokens={job.tokens}"
-    return envelope, attempt_id(job.held), label
+    return envelope, attempt_id(job.held), job.label
 
 
 app.herd_guard = MessageGuard(_check)
 
 
-@app.task(name=INFER_TASK, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=INFER_TASK, bind=True, Request=SHOWN)  # type: ignore[untyped-decorator]
 def infer(self: Any, token: str) -> dict[str, str | int]:
     """Run one attempt at an order; the answer goes home as a signed task of its own."""
     envelope = app.herd_guard.take(self.request.id, token)
     if envelope is None or _process is None:
-        return {"status": "repeated", "tokens": 0}
-    return _process.agent.run(envelope.body)
+        return shown_as(self.request.id, {"status": "repeated", "tokens": 0})
+    return shown_as(self.request.id, _process.agent.run(envelope.body))
 
 
-@app.task(name=HELLO_TASK, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=HELLO_TASK, bind=True, Request=SHOWN)  # type: ignore[untyped-decorator]
 def hello(self: Any, token: str) -> dict[str, str | int]:
     """Answer a hello, on a thread of the pool as orders are: so that what it needs is shown."""
     envelope = app.herd_guard.take(self.request.id, token)
     if envelope is None or _process is None:
-        return {"status": "repeated", "tokens": 0}
-    return _process.agent.answer_hello(envelope.body)
+        return shown_as(self.request.id, {"status": "repeated", "tokens": 0})
+    return shown_as(self.request.id, _process.agent.answer_hello(envelope.body))
 
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -163,7 +163,7 @@ def _on_logging(**_: Any) -> None:
 @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_celeryd_init(instance: Any, **_: Any) -> None:
     # Two workers on one machine must not share a node name: Flower would show one of them.
-    instance.hostname = settings.name if "@" in settings.name else f"{settings.name}@herd"
+    instance.hostname = node_name(settings.name)
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]

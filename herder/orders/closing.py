@@ -23,6 +23,7 @@ from herder.store import orders as order_sql
 from herder.store.steps import EndedRow, RequeuedRow, Subject
 from herder.webhooks import events as webhooks
 from ledger import Ledger
+from workers.transport.tasks import LostTask
 from workers.wire import AttemptRef, Failure, Outcome
 
 WhyStop = Literal["void", "cancelled", "deadline"]
@@ -40,6 +41,7 @@ class ClosingResult:
         models: models whose slots came free or whose book grew.
         stuck: orders that could neither be ended nor set aside: they stay as they are.
         more: whether there was more to do than one piece of it.
+        lost: attempts that lapsed, for those who watch tasks.
     """
 
     confirmed: list[tuple[str, AttemptRef]] = field(default_factory=list)
@@ -49,6 +51,7 @@ class ClosingResult:
     models: set[str] = field(default_factory=set)
     stuck: set[str] = field(default_factory=set)
     more: bool = False
+    lost: list[LostTask] = field(default_factory=list)
 
     @property
     def void(self) -> list[tuple[str, AttemptRef]]:
@@ -64,6 +67,7 @@ class ClosingResult:
         self.models |= other.models
         self.stuck |= other.stuck
         self.more |= other.more
+        self.lost += other.lost
 
     def note(self, plan: ClosingBatch) -> None:
         """Note what a plan ended, and whom it told."""

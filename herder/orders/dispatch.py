@@ -249,7 +249,7 @@ class Dispatcher:
             INFER_TASK,
             token,
             attempt_id(job.held),
-            f"order={job.order}",
+            job.label,
             priority(order.fee, order.needed),
         )
 

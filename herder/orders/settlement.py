@@ -26,6 +26,7 @@ from herder.domain.order import Order, State
 from herder.duties.turns import Turns
 from herder.orders.closer import PIECE, Closer
 from herder.orders.closing import ClosingBatch, ClosingResult
+from herder.orders.lost import lost_task
 from herder.orders.silent import SilentWorker
 from herder.settings import Settings
 from herder.store import book as book_sql
@@ -38,6 +39,7 @@ from herder.store.steps import RenewedRow
 from ledger import Ledger
 from workers.transport.delivery import Reach
 from workers.transport.event_log import EventLog
+from workers.transport.tasks import LostTask
 from workers.wire import CLOCK_LEEWAY_S, Failure, Outcome
 
 _log = EventLog("herder.orders.settlement")
@@ -73,8 +75,21 @@ class Settlement:
         deliveries: Deliveries,
         *,
         clock_us: Callable[[], int],
+        on_lost: Callable[[Sequence[LostTask]], object] | None = None,
     ) -> None:
+        """Keep what settling needs.
+
+        Args:
+            database: where the orders stand.
+            books: the ledger.
+            settings: how often an order is tried, and how long a claim may take.
+            deliveries: says what readers were given.
+            clock_us: the time, in microseconds since the epoch.
+            on_lost: is told of attempts that lapsed, once that is committed; neither waits nor
+                raises.
+        """
         self._database = database
+        self._on_lost = on_lost
         self._deliveries = deliveries
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
@@ -209,6 +224,8 @@ class Settlement:
         done = self._closer.close(due, lambda one: one.id, self._lapse)
         self._lapses.failed([one for one in due if one.id in done.stuck])
         done.more |= self._lapses.turn(found, limit)
+        if self._on_lost is not None:
+            self._on_lost(done.lost)
         return done
 
     def _lapse(
@@ -241,6 +258,10 @@ class Settlement:
                     # It waited for a slot for too long: that counts against nobody.
                     order = replace(order, dispatches=max(0, order.dispatches - 1))
             done.models.add(order.model)
+            if order.current is not None:
+                looked_at = silent.get(order.instance or "")
+                name = order.worker or (looked_at.name if looked_at is not None else None)
+                done.lost.append(lost_task(order, order.current, name))
             self._give_up(connection, plan, order, now_us)
             _log.warning("lapsed", order=order.id, attempt=order.attempt, instance=order.instance)
         book_sql.renew(connection, waiting)

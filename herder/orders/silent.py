@@ -22,19 +22,23 @@ class SilentWorker:
     Attributes:
         worker: as it stands; None where there is none that could be blamed.
         full: whether it had no slot for it.
+        name: of the worker, blamed or not.
     """
 
     worker: herd_sql.Worker | None
     full: bool = False
+    name: str | None = None
 
     @classmethod
     def look(cls, connection: Connection, instance: str) -> SilentWorker:
         """Look at a worker."""
         worker = herd_sql.get_worker(connection, instance)
-        if worker is None or worker.state != "alive":
+        if worker is None:
             return cls(None)
+        if worker.state != "alive":
+            return cls(None, name=worker.name)
         claimed = lapse_sql.claimed(connection, instance)
-        return cls(worker, full=claimed + worker.strays >= worker.slots)
+        return cls(worker, claimed + worker.strays >= worker.slots, worker.name)
 
     def doubt(self, connection: Connection, heard_s: int) -> None:
         """Send it nothing more until a hello came back from it."""

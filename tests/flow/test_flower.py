@@ -47,6 +47,10 @@ class Flower:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read().decode()
 
+    def tasks(self):
+        """Every task, by its id, as a program is told of it."""
+        return json.loads(self.get("/api/tasks?limit=100"))
+
     def table(self):
         """The rows of the tasks page, which its script asks for."""
         asked = urlencode(
@@ -78,8 +82,8 @@ def test_it_shows_each_worker_and_each_orders_task_and_neither_prompt_nor_text(h
     expected = {order.id for order in [*orders, failing]}
 
     def rows():
-        found = flower.table()
-        done = [row for row in found if row["state"] == "SUCCESS"]
+        found = [row for row in flower.table() if row["name"] == "workers.infer"]
+        done = [row for row in found if row["state"] in ("SUCCESS", "FAILURE")]
         return found if len(done) >= len(expected) else None
 
     shown = {row["uuid"].partition(".")[0]: row for row in wait_for(rows, "all tasks are shown")}
@@ -87,10 +91,11 @@ def test_it_shows_each_worker_and_each_orders_task_and_neither_prompt_nor_text(h
     for order in orders:
         row, receipt = shown[order.id], order.receipt()
         assert row["name"] == "workers.infer"
-        assert f"order={order.id}" in row["kwargs"]
         multiplier = decimal_text(Fraction(receipt.fee, receipt.needed), 3)
-        assert f"multiplier={multiplier} " in row["kwargs"]
-        assert f"tokens={receipt.tokens}" in row["kwargs"]
+        # Its beginning is what a narrow column shows, and the id stands beside it.
+        told = f"multiplier={multiplier} tokens={receipt.tokens} order={order.id}"
+        assert row["kwargs"] == told
+        assert row["state"] == "SUCCESS"
         assert "completed" in row["result"]
         assert str(receipt.generated) in row["result"]
     names = {worker.name for worker in workers}
@@ -115,6 +120,96 @@ def test_it_shows_each_worker_and_each_orders_task_and_neither_prompt_nor_text(h
     with pytest.raises(urllib.error.HTTPError, match=r"40[35]"):
         flower.get(f"/api/worker/shutdown/{workers[0].name}@herd", data=b"")
     assert all(worker.alive for worker in workers)
+
+
+@pytest.mark.both_brokers
+def test_how_an_attempt_ended_is_shown_by_a_state_and_a_code(herd):
+    flower = Flower(herd, HERD_FLOWER_BASIC_AUTH=LOGIN)
+    worker = herd.start_worker(HERD_SLOTS="4")
+    failed = herd.submit(f"{PROMPT} [[fail]]", 7)
+    tried_again = herd.submit(f"{PROMPT} [[trouble]]", 7)
+    for order in (failed, tried_again):
+        wait_for(lambda order=order: order.status() == "failed", "it fails")
+    called_off = herd.submit(f"{PROMPT} [[hang:3]]", 100)
+    overdue = herd.submit(f"{PROMPT} [[hang:3]]", 100, run_limit_s=2)
+    herd.running(called_off, worker)
+    called_off.cancel()
+    wait_for(lambda: overdue.status() == "expired", "its time is up")
+    answered = herd.submit(f"{PROMPT} [[say:{ANSWER}]]", 7)
+    answered.result(timeout=60)
+    attempts = tried_again.receipt().attempts
+    expected = {
+        f"{failed.id}.1": ("FAILURE", "stub_failure"),
+        f"{called_off.id}.1": ("REVOKED", None),
+        f"{overdue.id}.1": ("REVOKED", None),
+        f"{answered.id}.1": ("SUCCESS", None),
+        **{f"{tried_again.id}.{n + 1}": ("FAILURE", "stub_trouble") for n in range(attempts)},
+    }
+
+    def shown():
+        tasks = flower.tasks()
+        ended = {uuid: (task["state"], task["exception"]) for uuid, task in tasks.items()}
+        return tasks if expected.items() <= ended.items() else None
+
+    tasks = wait_for(shown, "each attempt is shown as it ended")
+    assert "cancelled" in tasks[f"{called_off.id}.1"]["result"]
+    assert "deadline" in tasks[f"{overdue.id}.1"]["result"]
+    assert not [task for task in tasks.values() if task["traceback"]]
+    assert {task["state"] for task in tasks.values()} == {"SUCCESS", "FAILURE", "REVOKED"}
+    everything = json.dumps(tasks) + flower.get("/metrics") + herd.logs
+    everything += "".join(flower.get(f"/task/{uuid}") for uuid in tasks)
+    assert PROMPT not in everything
+    assert ANSWER not in everything
+
+
+@pytest.mark.both_brokers
+def test_what_a_killed_worker_ran_is_shown_as_lapsed(herd):
+    flower = Flower(herd, HERD_FLOWER_BASIC_AUTH=LOGIN)
+    dies = herd.start_worker()
+    order = herd.submit(f"{PROMPT} [[hang:3]]", 100)
+    herd.running(order, dies)
+    uuid = f"{order.id}.1"
+    wait_for(lambda: flower.tasks().get(uuid, {}).get("state") == "STARTED", "it runs")
+    dies.kill()
+    wait_for(lambda: flower.tasks()[uuid]["state"] == "FAILURE", "it is shown as lapsed")
+    shown = flower.tasks()[uuid]
+    assert shown["exception"] == "lapsed"
+    assert shown["name"] == "workers.infer"
+    assert shown["worker"] == f"{dies.name}@herd"
+    assert shown["kwargs"].startswith("multiplier=")
+    assert not shown["traceback"]
+    # Another attempt is another task, and so is one that was still sent to the dead worker.
+    other = herd.start_worker()
+    herd.running(order, other)
+    order.cancel()
+
+    def states():
+        tasks = flower.tasks().items()
+        return [task["state"] for each, task in tasks if each.startswith(order.id)]
+
+    def each_is_shown():
+        *lapsed, last = sorted(states())
+        return last == "REVOKED" and set(lapsed) == {"FAILURE"}
+
+    wait_for(each_is_shown, "the last one is called off")
+
+
+def test_without_events_nobody_is_told_and_all_goes_on(make_herd):
+    herd = make_herd(HERD_EVENTS="false")
+    herd.start_herder()
+    flower = Flower(herd, HERD_FLOWER_BASIC_AUTH=LOGIN)
+    dies = herd.start_worker()
+    failed = herd.submit("[[fail]]", 7)
+    wait_for(lambda: failed.status() == "failed", "it fails")
+    order = herd.submit("[[hang:3]]", 100)
+    herd.running(order, dies)
+    dies.kill()
+    wait_for(lambda: order.status() == "queued", "it lapses")
+    other = herd.start_worker()
+    herd.running(order, other)
+    order.cancel()
+    wait_for(lambda: order.status() == "cancelled", "it is called off")
+    assert flower.tasks() == {}
 
 
 def test_it_needs_no_key_and_no_model_and_stays_on_this_machine(make_herd):

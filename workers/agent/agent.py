@@ -19,7 +19,7 @@ from redis import RedisError
 
 from workers.agent.claims import Claims
 from workers.agent.clock import HerderClock
-from workers.agent.conversion import bare_outcome, outcome_of, work_of
+from workers.agent.conversion import bare_outcome, not_done, outcome_of, shown, work_of
 from workers.agent.counting import TokenCounter
 from workers.agent.outcomes import OutcomeBox, OutcomeSender
 from workers.agent.stopping import StopClock
@@ -183,9 +183,7 @@ class Agent:
                 self._ended[key] = None
                 while len(self._ended) > MAX_ENDED:
                     self._ended.popitem(last=False)
-        if outcome is None:
-            return {"status": "void", "tokens": 0}
-        return {"status": outcome.result, "tokens": outcome.generated}
+        return shown(outcome, void=running.void)
 
     def has(self, held: AttemptRef) -> bool:
         """Return whether an attempt runs here, or has ended here."""
@@ -265,6 +263,7 @@ class Agent:
         except RedisError as error:
             # The herders say hello again.
             _log.warning("hello_not_answered", reason=type(error).__name__)
+            return not_done("redis_out_of_reach")
         return {"status": "answered", "tokens": 0}
 
     # Control

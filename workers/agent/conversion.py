@@ -1,4 +1,4 @@
-"""A job as work for the engine, and how the engine ended it as an outcome. Pure."""
+"""A job as work for the engine, and how the engine ended it: as an outcome, and as shown. Pure."""
 
 from __future__ import annotations
 
@@ -52,6 +52,28 @@ def outcome_of(job: InferenceJob, end: Completion, took_ms: int) -> Outcome:
     if end.reason == "failed":
         return Outcome.model_validate({**base, "result": "failed", "failure": _failure(end.error)})
     return Outcome.model_validate({**base, "result": "completed", "finish_reason": end.reason})
+
+
+def shown(outcome: Outcome | None, *, void: bool) -> dict[str, str | int]:
+    """Return the end of an attempt as anybody may see it: no text, and of a failure its code.
+
+    Args:
+        outcome: what goes home; None where nothing does.
+        void: whether that is because the attempt counts for nothing.
+    """
+    if outcome is None:
+        return {"status": "void", "tokens": 0} if void else not_done("claim_not_sent")
+    if outcome.result == "failed":
+        code = outcome.failure.code if outcome.failure is not None else "worker_error"
+        return {**not_done(code), "tokens": outcome.generated}
+    called_off = outcome.finish_reason in ("cancelled", "deadline")
+    status = outcome.finish_reason if called_off and outcome.finish_reason else outcome.result
+    return {"status": status, "tokens": outcome.generated}
+
+
+def not_done(code: str) -> dict[str, str | int]:
+    """Return the end of a task that failed as anybody may see it."""
+    return {"status": "failed", "code": code, "tokens": 0}
 
 
 def _failure(error: WorkerError | None) -> Failure:

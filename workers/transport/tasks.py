@@ -28,6 +28,25 @@ class NewTask:
     level: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LostTask:
+    """A task whose end its worker could tell nobody.
+
+    Attributes:
+        task: the Celery task's name.
+        task_id: the Celery task's id.
+        label: what people see of it; never a prompt.
+        worker: the name of the worker that it was sent to.
+        code: why it counts as failed.
+    """
+
+    task: str
+    task_id: str
+    label: str
+    worker: str
+    code: str
+
+
 class Publisher(Protocol):
     """Whatever puts signed messages on queues."""
 

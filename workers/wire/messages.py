@@ -122,6 +122,11 @@ class InferenceJob(Body):
         """The attempt that this job is."""
         return AttemptRef(order=self.order, attempt=self.attempt, nonce=self.nonce)
 
+    @property
+    def label(self) -> str:
+        """What people who watch see of it."""
+        return job_label(self.order, self.multiplier, self.tokens)
+
 
 class Failure(BaseModel):
     """A worker's failure to deliver; `permanent` means that no other worker could either."""
@@ -338,6 +343,14 @@ KINDS: dict[str, type[Body]] = {
 def attempt_id(held: AttemptRef) -> str:
     """Return the Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
+
+
+def job_label(order: str, multiplier: str, tokens: int) -> str:
+    """Return the words by which people who watch know an attempt: never a prompt.
+
+    A narrow column shows its beginning, and the order's id stands in the task's id as well.
+    """
+    return f"multiplier={multiplier} tokens={tokens} order={order}"
 
 
 def hello_id(instance: str, number: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from herder.orders.settlement import Settlement
 from tests.support.house import FakeWorker
+from workers.transport.tasks import LostTask
 
 
 @pytest.fixture
@@ -36,6 +38,34 @@ def test_what_nobody_claims_goes_back_to_waiting(house, worker, order, job):
     # Nothing else was begun since: what was lost is not this order's fault, and not counted.
     assert (now.state, now.tries, now.dispatches) == ("queued", 0, 0)
     assert house.dispatched().attempt == 2
+
+
+def test_who_watches_tasks_is_told_of_what_lapsed_once_it_is_committed(house, worker, order, job):
+    told = []
+
+    def on_lost(lost):
+        told.extend((one, house.order(order.id).state) for one in lost)
+
+    house.settlement = Settlement(
+        house.database,
+        house.books,
+        house.settings,
+        house.readers,
+        clock_us=house.clock,
+        on_lost=on_lost,
+    )
+    assert told == []
+    house.lapse(house.settings.claim_s, worker)
+    assert told == [], "it may still be claimed"
+    house.lapse(1, worker)
+    ((unclaimed, state),) = told
+    label = f"multiplier=2 tokens=10 order={order.id}"
+    assert unclaimed == LostTask("workers.infer", f"{order.id}.1", label, worker.name, "lapsed")
+    assert state == "queued"
+    told.clear()
+    worker.claim(house.dispatched())
+    house.lapse(house.settings.lease_s + 1)
+    assert [(one.task_id, one.worker) for one, _ in told] == [(f"{order.id}.2", worker.name)]
 
 
 def test_a_late_answer_of_what_was_not_sent_out_again_is_an_answer(house, worker, order, job):

@@ -1,0 +1,32 @@
+"""An attempt that lapsed, as those who watch tasks are told of it. Pure."""
+
+from __future__ import annotations
+
+from herder.domain.order import Order
+from herder.domain.receipts import decimal_text
+from workers.transport.tasks import LostTask
+from workers.wire import INFER_TASK, AttemptRef, attempt_id, job_label
+
+LAPSED = "lapsed"
+"""The code of what was not claimed, or whose worker fell silent."""
+
+NOBODY = "unknown"
+
+
+def lost_task(order: Order, held: AttemptRef, worker: str | None) -> LostTask:
+    """Return the task of an attempt that lapsed.
+
+    Args:
+        order: as it stood.
+        held: its current attempt.
+        worker: the name of the worker that it was sent to; None where that is not known.
+    """
+    # An order that needs nothing has no multiplier; it fails once a herder makes its message.
+    multiplier = decimal_text(order.multiplier, 3) if order.needed > 0 else "0"
+    return LostTask(
+        task=INFER_TASK,
+        task_id=attempt_id(held),
+        label=job_label(order.id, multiplier, order.tokens),
+        worker=worker or NOBODY,
+        code=LAPSED,
+    )
