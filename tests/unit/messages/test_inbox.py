@@ -434,8 +434,8 @@ def test_old_texts_are_looked_for_in_pieces_and_none_is_passed_over(house, monke
     read: list[int] = []
     look = order_sql.texts_after
 
-    def seen(connection, seq, limit):
-        found = look(connection, seq, limit)
+    def seen(connection, seq, limit, **whose):
+        found = look(connection, seq, limit, **whose)
         read.append(len(found))
         return found
 

@@ -30,18 +30,21 @@ def spoil_slots(house, spoilt):
 
 @pytest.mark.parametrize("jwk", ["{}", "[1]", "null", '{"kty": 5}', "{not json"])
 def test_a_key_that_cannot_be_read_sets_no_order_aside(house, jwk):
-    spoilt, other = house.worker(), house.worker()
-    orders = [house.submit(), house.submit()]
+    for _ in range(2):
+        house.worker()
+        house.submit()
     jobs = house.dispatch()
+    spoilt, other = (house.sent_to(one) for one in jobs)
+    assert spoilt is not other
     spoilt.claim(jobs[0])
     other.claim(jobs[1])
     spoil_key(house, spoilt, jwk)
     # Both signatures were checked a moment ago, before the row was spoilt.
     answers = [spoilt.answer(jobs[0]), other.answer(jobs[1])]
     settled = house.settlement.settle(answers)
-    assert set(settled.ended) == {one.id for one in orders}
-    assert [house.order(one.id).state for one in orders] == ["completed", "completed"]
-    assert [house.order(one.id).worker for one in orders] == [spoilt.name, other.name]
+    assert set(settled.ended) == {one.order for one in jobs}
+    assert [house.order(one.order).state for one in jobs] == ["completed", "completed"]
+    assert [house.order(one.order).worker for one in jobs] == [spoilt.name, other.name]
     assert house.aside.count() == 0
     house.check()
 
@@ -56,9 +59,11 @@ def test_a_key_that_cannot_be_read_opens_nothing_and_leaves_the_others(house):
 
 
 def test_a_worker_whose_numbers_are_words_takes_nothing_and_leaves_the_others(house):
-    spoilt, other = house.worker(), house.worker()
+    workers = [house.worker(), house.worker()]
     order = house.submit()
     job = house.dispatched()
+    spoilt = house.sent_to(job)
+    (other,) = (one for one in workers if one is not spoilt)
     spoilt.claim(job)
     spoil_slots(house, spoilt)
     assert spoilt.finish(job).ended == [order.id]
