@@ -87,13 +87,15 @@ class CutProxy:
     ) -> threading.Event:
         """Pass on the next message that ends so, and cut its connection before the answer.
 
+        A transaction that began as `READ ONLY` is not meant: a herd reads when it likes (the
+        version of its tables, say), and a test that cuts a commit is about what was changed.
+
         Args:
             statement: of SQL, such as `COMMIT`; its end, to be exact: what begins a transaction
                 has `READ COMMITTED` in it.
             then: how the proxy behaves to everybody from that moment on.
-            after: what its connection has to have sent before, such as `INSERT INTO orders`: those
-                who only read commit, too. Statements that are prepared are sent without words:
-                connections have to be new.
+            after: what its connection has to have sent before, such as `INSERT INTO orders`.
+                Statements that are prepared are sent without words: connections have to be new.
             answered: let the answer through, and cut after it.
 
         Returns:
@@ -198,12 +200,14 @@ class CutProxy:
                 (server if one is client else client).sendall(data)
 
     def _is_cut_here(self, pair: _Pair, data: bytes) -> bool:
+        if b"BEGIN" in data:
+            pair.only_reads = b"READ ONLY" in data
         with self._lock:
             cut = self._cut_at
             if cut is None:
                 return False
             pair.is_marked = pair.is_marked or cut.after in data
-            if not pair.is_marked or cut.statement not in data:
+            if pair.only_reads or not pair.is_marked or cut.statement not in data:
                 return False
             self._cut_at = None
         assert pair.server is not None
@@ -255,6 +259,7 @@ class _Pair:
         self.server: socket.socket | None = None
         self.is_cut = False
         self.is_marked = False
+        self.only_reads = False
 
     def cut(self) -> None:
         """Have its thread close it."""

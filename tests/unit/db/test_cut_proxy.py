@@ -80,3 +80,19 @@ def test_a_commit_whose_answer_is_cut_is_made(proxied):
     proxy.restore()
     with psycopg.connect(url) as again:
         assert again.execute("SELECT n FROM made").fetchall() == [(7,)]
+
+
+def test_a_transaction_that_only_reads_is_not_the_one_that_is_cut(proxied):
+    proxy, url = proxied
+    connection = psycopg.connect(url)
+    connection.read_only = True
+    happened = proxy.cut_at(b"COMMIT")
+    for _ in range(2):
+        connection.execute("SELECT 1")
+        connection.commit()
+    assert not happened.is_set()
+    connection.read_only = False
+    connection.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        connection.commit()
+    assert happened.wait(10)

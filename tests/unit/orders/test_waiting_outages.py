@@ -20,7 +20,6 @@ from herder.errors import (
 )
 from herder.local import cancellations
 from herder.local.local_herd import LocalHerd
-from herder.local.token_counts import TokenCounts
 from herder.settings import load_settings
 from tests.support.wait import wait_for
 from tests.unit.cli.herder_cli_support import NO_REDIS, Cli
@@ -152,9 +151,6 @@ def test_those_that_are_left_are_made_or_named_when_the_herd_is_closed(
 
 def test_an_order_that_nobody_knows_of_is_cancelled(outage_house, herd, outage, monkeypatch):
     monkeypatch.setattr(databases, "SETTLE_S", 0.2)
-    # Neither the look at the database's version, nor that at the model's context, is to be cut.
-    herd.submit("two words", 10, fee=26)
-    monkeypatch.setattr(TokenCounts, "require_fit", lambda *_: None)
     outage.at_commit()
     with pytest.raises(CommitUnknown) as caught:
         herd.submit("two words", 10, fee=26)
@@ -164,6 +160,11 @@ def test_an_order_that_nobody_knows_of_is_cancelled(outage_house, herd, outage, 
     with pytest.raises(OrderCancelled):
         herd.result(order_id, 60)
 
+
+def test_an_order_that_nobody_knows_of_is_not_cancelled_where_a_key_finds_it(
+    outage_house, herd, outage, monkeypatch
+):
+    monkeypatch.setattr(databases, "SETTLE_S", 0.2)
     outage.at_commit()
     with pytest.raises(CommitUnknown) as caught:
         herd.submit("two words", 10, fee=26, idempotency_key="mine")
