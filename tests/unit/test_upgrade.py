@@ -98,7 +98,8 @@ def test_nothing_is_lost(house, told):
 def test_a_call_that_is_repeated_is_its_order(house, told):
     before = count(house)
     for name, one in told["orders"].items():
-        if "call" in one:
+        # The key of what was cancelled and cost nothing buys again: see the next test.
+        if "call" in one and one["state"] != "cancelled":
             again = house.intake.submit(parsed(one["call"], house, idempotency_key=name))
             assert again.id == one["order"], name
     for name, sent in told["messages"].items():
@@ -106,6 +107,17 @@ def test_a_call_that_is_repeated_is_its_order(house, told):
         assert (taken.id, taken.order) == (sent["id"], sent["order"]), name
     assert count(house) == before
     assert len(house.inbox("alice")) == len(told["inbox"])
+
+
+def test_the_key_of_what_was_cancelled_and_cost_nothing_buys_again(house, told):
+    name, before = "cancelled", told["orders"]["cancelled"]
+    was = house.order(before["order"])
+    assert (was.state.value, was.charged) == ("cancelled", 0)
+    call = parsed(before["call"], house, idempotency_key=name)
+    bought = house.intake.submit(call)
+    assert (bought.id == was.id, bought.state.value) == (False, "queued")
+    assert house.intake.submit(call).id == bought.id, "once"
+    assert house.order(was.id).state.value == "cancelled"
 
 
 CHANGES = {
@@ -304,5 +316,6 @@ def test_what_this_version_leaves_behind_can_be_frozen_too(tmp_path, clean_envir
     house = thaw(tmp_path / "today", tmp_path / "herd")
     test_nothing_is_lost(house, told)
     test_a_call_that_is_repeated_is_its_order(house, told)
+    test_the_key_of_what_was_cancelled_and_cost_nothing_buys_again(house, told)
     house.check()
     house.close()
