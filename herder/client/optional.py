@@ -15,6 +15,7 @@ EXTRAS = {
     "alembic": "herder",
     "amqp": "herder",
     "celery": "herder",
+    "click": "herder",
     "honcho": "herder",
     "kombu": "herder",
     "pydantic_settings": "herder",
