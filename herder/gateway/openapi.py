@@ -125,14 +125,19 @@ def describe(app: FastAPI) -> None:
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
     form = _ref(ErrorAnswer)
+    refusal = {"application/json": {"schema": form}}
     for operations in document["paths"].values():
         for method, operation in operations.items():
             answers = operation["responses"]
             # FastAPI documents its own answer to what is misshapen, which is a 400 here.
             answers.pop("422", None)
             for status in _refused(method, operation):
-                told = {**REFUSALS[status], "content": {"application/json": {"schema": form}}}
+                told = {**REFUSALS[status], "content": refusal}
                 answers[str(status)] = told | answers.get(str(status), {})
+            for answer in answers.values():
+                # FastAPI documents it in the media type of the route's own answer.
+                if {"schema": form} in answer.get("content", {}).values():
+                    answer["content"] = refusal
             operation["responses"] = dict(sorted(answers.items()))
     schemas = document["components"]["schemas"]
     for name in _UNUSED:

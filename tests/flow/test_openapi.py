@@ -177,4 +177,10 @@ def test_a_refusal_has_one_form_whoever_refuses(served):
         assert other.status_code == 405
         judge.validate(other.json())
         assert method in other.headers["allow"].split(", ")
-    assert "422" not in json.dumps(told)
+    for call, operation in operations(told).items():
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400 and call != "GET /readyz":
+                told_form = {"application/json": {"schema": {"$ref": form["$ref"]}}}
+                assert answer["content"] == told_form, (call, status)
+    # FastAPI's own 422, which nobody is told.
+    assert "ValidationError" not in json.dumps(told)

@@ -49,6 +49,7 @@ def test_the_rules_hold_for_a_fresh_seed(number, clean_environment):
     holds(run_seed(seed, ORDERS))
 
 
+@pytest.mark.timeout(1800)  # where the seeds' own tests ran in other processes, all run here anew
 def test_every_kind_of_trouble_occurs_in_the_fixed_seeds(clean_environment):
     tally = added(fixed(seed).tally for seed in FIXED)
     assert missing(tally) == []
