@@ -4,7 +4,7 @@
 BIN := .venv/bin
 SEEDS ?= 1..300
 
-.PHONY: help install demo test check unit simulate bench-ledger bench-book bench-pipeline bench-engine bench-gateway test-clients pins clean
+.PHONY: help install demo test check unit simulate chaos bench-ledger bench-book bench-pipeline bench-engine bench-gateway test-clients pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ unit: install ## the quick tests
 simulate: install ## a herd under a simulated clock, broker and workers, and all that can go wrong (SEEDS=1..300); then the models of ledger and book, for long
 	@$(BIN)/python -m tests.simulation $(SEEDS)
 	@TESTS_THOROUGH=1 $(BIN)/python -m pytest -n 2 -q tests/unit/ledger/test_ledger_model.py tests/unit/orders/test_intake_model.py
+
+chaos: install ## real processes that die, and brokers, Redis and databases that go away, for many rounds
+	@CHAOS_BROKER_ROUNDS=20 CHAOS_ROUNDS=10 $(BIN)/python -m pytest -n 0 -v -m chaos tests/chaos
 
 bench-ledger: install ## transfers per second
 	@$(BIN)/python tests/bench/ledger.py

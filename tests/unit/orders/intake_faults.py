@@ -8,7 +8,8 @@ from dataclasses import replace
 from sqlalchemy import select, update
 
 from herder.db.tables import orders
-from herder.domain.order import State
+from herder.domain import charging as charging_module
+from herder.domain.order import Order, State
 from herder.market import order_price as order_price_module
 from herder.orders import cancellation as cancellation_module
 from herder.orders import closing as closing_module
@@ -16,18 +17,19 @@ from herder.orders import dispatch as dispatch_module
 from herder.orders import intake as intake_module
 from herder.orders import settlement as settlement_module
 from herder.store import book as book_sql
+from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store.herd import Worker
 from ledger import Ledger
 
 
 def charges_the_whole_fee(monkeypatch):
-    charge = closing_module.charge
+    charge = charging_module.charge
 
     def whole(fee, need, rates, words, generated, *, whole=False):
         return charge(fee, need, rates, words, generated, whole=True)
 
-    monkeypatch.setattr(closing_module, "charge", whole)
+    monkeypatch.setattr(charging_module, "charge", whole)
 
 
 def a_new_bid_keeps_the_old_hold(monkeypatch):
@@ -127,17 +129,26 @@ def what_had_begun_is_too_late(monkeypatch):
         "_is_late",
         lambda order, now_us: is_late(replace(order, begun=False), now_us),
     )
-    anything = book_sql._LATE.whereclause.clauses[:-1]
+    late = book_sql._LATE
+    anything = [one for one in late.whereclause.clauses if "begun" not in str(one)]
+    assert len(anything) == len(late.whereclause.clauses) - 1
     monkeypatch.setattr(book_sql, "_LATE", select(orders).where(*anything).limit(100))
 
 
 def the_last_multiplier_is_the_first(monkeypatch):
-    class First(list):
-        def __getitem__(self, place):
-            return super().__getitem__(0 if place == -1 else place)
+    best, note = book_sql.best, model_sql.set_last_multiplier
+    first: list[Order] = []
 
-    best = book_sql.best
-    monkeypatch.setattr(book_sql, "best", lambda *args: First(best(*args)))
+    def remember(*given):
+        chosen = best(*given)
+        first[:] = chosen[:1]
+        return chosen
+
+    def note_first(connection, model, _fee, _needed, at_us):
+        note(connection, model, first[0].fee, first[0].needed, at_us)
+
+    monkeypatch.setattr(book_sql, "best", remember)
+    monkeypatch.setattr(model_sql, "set_last_multiplier", note_first)
 
 
 def a_key_is_forgotten(monkeypatch):

@@ -24,6 +24,7 @@ from workers.wire import Failure, InferenceJob
 
 WORKERS = 3
 TROUBLE = "It went wrong."
+TEXT = "so it is"
 OUTCOMES: dict[str, dict[str, Any]] = {
     "completed": {"finish_reason": "length"},
     "cancelled": {"finish_reason": "cancelled"},
@@ -264,19 +265,26 @@ class DeskMachine(DeskAgreement):
         which=ways,
         result=st.sampled_from(["completed", "completed", *OUTCOMES]),
         generated=st.integers(0, 8),
+        read=st.sampled_from([0, 3, len(TEXT)]),
         times=st.sampled_from([1, 1, 2]),
     )
-    def outcome(self, pick, who, which, result, generated, times) -> None:
+    def outcome(self, pick, who, which, result, generated, read, times) -> None:
         """How an attempt ended, and perhaps the same again in the same breath."""
-        self._outcome(*self.delivery(pick, who, which), result, generated, times)
+        job, worker, order = self.delivery(pick, who, which)
+        if read:
+            tokens = generated if read == len(TEXT) else generated // 2
+            self.house.readers.read(job, read, tokens)
+            self.model.read(order, job.attempt, read, tokens)
+        self._outcome(job, worker, order, result, generated, times)
 
     def _outcome(self, job, worker, order, result, generated=0, times=1) -> None:
         was_open = order.state in OPEN
         said = [
-            self.model.answer(order, job.attempt, worker.instance, result, generated)
+            self.model.answer(order, job.attempt, worker.instance, result, generated, len(TEXT))
             for _ in range(times)
         ]
-        answer = worker.answer(job, **{"generated": generated, **OUTCOMES[result]})
+        text = {"text": TEXT} if "finish_reason" in OUTCOMES[result] else {}
+        answer = worker.answer(job, **{"generated": generated, **text, **OUTCOMES[result]})
         done = self.house.settlement.settle([answer] * times)
         pair = (worker.instance, job.held)
         assert done.void == [pair] * said.count("void")

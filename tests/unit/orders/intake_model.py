@@ -62,6 +62,8 @@ class Asked:
     deadline: int | None = None
     overdue: int | None = None
     sent_at: int = 0
+    read: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of each attempt, the characters and tokens that readers of its stream were given."""
     generated: int = 0
     charged: int = 0
     returned: int = 0
@@ -308,10 +310,23 @@ class Model:
         seen.strays = told.count("void")
         return told
 
+    def read(self, order: Asked, attempt: int, characters: int, tokens: int) -> None:
+        """Readers of an attempt's stream were given so much of it."""
+        order.read[attempt] = max(order.read.get(attempt, (0, 0)), (characters, tokens))
+
+    def _delivered(self, order: Asked, result: str, generated: int, size: int) -> tuple[str, int]:
+        """How an attempt that said it was done ends its order, and what of it was delivered."""
+        if order.call_off != "cancelled" or result not in ("completed", "cancelled", "expired"):
+            return result, generated
+        characters, tokens = order.read.get(order.attempt, (0, 0))
+        if result != "cancelled" and characters >= size:
+            return result, generated
+        return "cancelled", min(generated, tokens)
+
     def answer(
-        self, order: Asked, attempt: int, instance: str, result: str, generated: int
+        self, order: Asked, attempt: int, instance: str, result: str, generated: int, size: int
     ) -> str | None:
-        """An outcome: `void`, `again`, or None where it counts."""
+        """An outcome with so many characters: `void`, `again`, or None where it counts."""
         if attempt != order.attempt or order.to != instance:
             return "void"
         if not order.open:
@@ -319,6 +334,7 @@ class Model:
         self._bind(order)
         if result == "cancelled" and order.call_off is None:
             result = "failed_now"  # it stopped unasked
+        result, generated = self._delivered(order, result, generated, size)
         if result in ("completed", "cancelled", "expired", "failed"):
             self.end(order, result, generated)
         elif order.call_off is not None:

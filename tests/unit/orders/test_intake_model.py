@@ -25,7 +25,7 @@ SEARCH = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 # No shrinking: what is asked is only whether it finds anything.
-HUNT = settings(SEARCH, phases=[Phase.generate], report_multiple_bugs=False)
+HUNT = settings(SEARCH, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False)
 
 
 @pytest.fixture
