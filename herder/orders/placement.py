@@ -26,8 +26,9 @@ def room(worker: Worker, lookahead: int) -> int:
 def place(workers: Sequence[Worker], count: int, lookahead: int) -> list[str]:
     """Return the instances that the next orders are sent to, one for each order, best order first.
 
-    The worker of which the smallest share of slots is taken comes first; among equals the fastest.
-    One that left its last attempt unclaimed comes after all others.
+    The worker of which the smallest share of slots is taken comes first; among equals the fastest,
+    and then the one that was given first. One that left its last attempt unclaimed comes after all
+    others.
 
     Args:
         workers: those of the model.
@@ -35,20 +36,20 @@ def place(workers: Sequence[Worker], count: int, lookahead: int) -> list[str]:
         lookahead: as in `room`.
     """
     heap = []
-    for worker in workers:
+    for number, worker in enumerate(workers):
         free = room(worker, lookahead)
         if free > 0:
             taken = worker.strays + worker.out
-            heap.append((*_weight(worker, taken), worker.instance, taken, free, worker))
+            heap.append((*_weight(worker, taken), number, taken, free, worker))
     heapq.heapify(heap)
     chosen: list[str] = []
     while heap and len(chosen) < count:
-        *_, instance, taken, free, worker = heap[0]
-        chosen.append(instance)
+        *_, number, taken, free, worker = heap[0]
+        chosen.append(worker.instance)
         if free == 1:
             heapq.heappop(heap)
         else:
-            after = (*_weight(worker, taken + 1), instance, taken + 1, free - 1, worker)
+            after = (*_weight(worker, taken + 1), number, taken + 1, free - 1, worker)
             heapq.heapreplace(heap, after)
     return chosen
 

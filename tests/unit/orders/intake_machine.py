@@ -8,6 +8,7 @@ of it may happen: a machine that mostly tries what is refused anyhow finds littl
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +26,7 @@ from workers.wire import Failure, InferenceJob
 WORKERS = 3
 TROUBLE = "It went wrong."
 TEXT = "so it is"
+NUMBERS = itertools.count()
 OUTCOMES: dict[str, dict[str, Any]] = {
     "completed": {"finish_reason": "length"},
     "cancelled": {"finish_reason": "cancelled"},
@@ -230,7 +232,8 @@ class DeskMachine(DeskAgreement):
             self._beat(worker, draining=what == "drain")
 
     def _join(self, slots: int) -> None:
-        worker = self.house.worker(slots=slots)
+        # Of one length, for who comes first among equals to be the same in each replay.
+        worker = self.house.worker(f"worker{next(NUMBERS):09}", slots=slots)
         self.workers.append(worker)
         self.model.workers[worker.instance] = Seen(slots, heard=self.model.heard)
 
