@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 MEMORY = Path("/dev/shm")
@@ -53,6 +55,25 @@ def _hear_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a command that was run in this process sets up to log with is taken down again.
+
+    Its handler would write to a stream of the runner's that is closed by then, and so have Python
+    tell of that on standard error, in the middle of later tests.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    added = [one for one in root.handlers if one not in handlers]
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    if any(isinstance(one.formatter, structlog.stdlib.ProcessorFormatter) for one in added):
+        structlog.reset_defaults()
+    for one in added:
+        one.close()
 
 
 @pytest.fixture
