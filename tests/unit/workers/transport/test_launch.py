@@ -21,21 +21,7 @@ def launch(tmp_path):
     return Launch(WORKER, read_command_line(arguments, {}))
 
 
-@pytest.fixture
-def loggers():
-    """The root logger and structlog's set-up, put back at the end."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield root
-    for handler in root.handlers:
-        if handler not in handlers:
-            handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-def test_lines_go_to_the_log_file_also_once_it_was_rotated(launch, loggers, tmp_path, capfd):
+def test_lines_go_to_the_log_file_also_once_it_was_rotated(launch, tmp_path, capfd):
     launch.log("INFO")
     log = structlog.get_logger("workers.test")
     log.info("before", order="a")

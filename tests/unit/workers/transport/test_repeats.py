@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -31,9 +30,8 @@ class Log:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
+def log() -> Log:
     root = logging.getLogger()
-    before = root.handlers[:], root.level
     made = Log()
     configure_logging("INFO")
     (handler,) = root.handlers
@@ -42,10 +40,7 @@ def log() -> Iterator[Log]:
     (repeats,) = handler.filters
     assert isinstance(repeats, RepeatFilter)
     repeats._clock_s = lambda: made.now_s
-    yield made
-    root.handlers[:], level = before
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return made
 
 
 def test_many_loops_that_miss_one_thing_write_one_line(log):
