@@ -28,7 +28,7 @@ from workers.agent.agent import Agent
 from workers.transport.sender import CelerySender
 from workers.transport.streams import Streams
 from workers.transport.tasks import NewTask
-from workers.wire import INFER_TASK, OUTCOME_TASK, Body
+from workers.wire import HELLO_TASK, INFER_TASK, OUTCOME_TASK, Body
 
 POINTS, MARKS = "CHAOS_POINTS", "CHAOS_MARKS"
 """The environment's names: the points, and the folder in which those that were reached stand."""
@@ -42,7 +42,11 @@ REACH_S = 200.0
 """How long a test waits for all of its points. On two cores that were five times
 overloaded that took 75."""
 
-SENT = {INFER_TASK: "dispatch sends", OUTCOME_TASK: "worker answers"}
+SENT = {
+    INFER_TASK: "dispatch sends",
+    OUTCOME_TASK: "worker answers",
+    HELLO_TASK: "herder greets",
+}
 
 ON_BEHALF = {
     "Service.work": "settle",
