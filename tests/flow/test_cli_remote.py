@@ -136,7 +136,10 @@ def test_ctrl_c_asks_whether_to_cancel(herd, elsewhere):
         try:
             wait_for(lambda: herd.client.orders(state="running", limit=1), "it runs")
             (order,) = herd.client.orders(state="running", limit=1)
-            wait_for(lambda: terminal.shown.strip(), "the command heard of it, and shows its text")
+            wait_for(
+                lambda typed=terminal: typed.shown.strip(),
+                "the command heard of it, and shows its text",
+            )
             terminal.interrupt()
             terminal.says(f"Cancel order {order.order}?")
             terminal.type(key + "\r")
