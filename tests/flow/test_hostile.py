@@ -122,7 +122,8 @@ def test_a_thousand_hostile_bodies_to_each_route_are_refused_and_cost_nothing(ta
         if body.wrong:
             assert 400 <= status < 500, about
         if status >= 400:
-            assert status < 500, about
+            # Nobody counts tokens where there is no worker.
+            assert status < 500 or (path, status) == ("/v1/tokenize", 503), about
             assert b"model_not_found" not in said or b"smollm2" not in body.content, about
             assert judge.is_valid(json.loads(said)), about
             assert len(said) < 2000, about
