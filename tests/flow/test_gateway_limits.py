@@ -212,7 +212,7 @@ def test_a_key_has_so_many_streams_and_no_more(herd, key):
 
 def test_a_reader_who_goes_away_leaves_the_order_or_cancels_it_as_he_said(herd, key):
     herd.start_worker(HERD_STUB_STEP_MS="30", HERD_SLOTS="3")
-    _, url = herd.start_gateway()
+    _, url = herd.start_gateway(HERD_DISCONNECT_GRACE_S="0")
     _, reader = herd.client.api_keys.create("default", scopes=["read"])
 
     def left(order, shown, **params):
