@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,6 +22,7 @@ from typing import Any
 
 from herder.db import database as database_module
 from herder.db.database import Database
+from herder.local.announcements import Announcements
 from herder.orders import closer as closer_module
 from herder.service.nudge import Nudger
 from workers.agent.agent import Agent
@@ -37,6 +38,8 @@ THROUGH = frozenset({database_module.__file__, closer_module.__file__})
 """Modules that open a transaction for somebody else."""
 
 SIDES = ("before", "after")
+
+_LATER = threading.local()
 
 REACH_S = 200.0
 """How long a test waits for all of its points. On two cores that were five times
@@ -187,7 +190,7 @@ def install() -> None:
     own = _Own(dict(os.environ))
     write, publish_many = Database.write, CelerySender.publish_many
     add_controls, announce_ended = Streams.add_controls, Streams.announce_ended
-    nudge, say = Nudger.nudge, Agent._say
+    nudge, say, put = Nudger.nudge, Agent._say, Announcements._put
     nudged_for: dict[str, str] = {}
 
     def write_and_die(self: Database) -> AbstractContextManager[Any]:
@@ -199,12 +202,25 @@ def install() -> None:
             publish_many(self, tasks)
 
     def control_and_die(self: Streams, messages: Sequence[tuple[str, str]]) -> None:
-        with own.around(f"{_on_behalf()} tells"):
+        with own.around(f"{_announced_for() or _on_behalf()} tells"):
             add_controls(self, messages)
 
     def announce_and_die(self: Streams, orders: Sequence[str]) -> None:
-        with own.around(f"{_on_behalf()} announces"):
+        with own.around(f"{_announced_for() or _on_behalf()} announces"):
             announce_ended(self, orders)
+
+    def put_for(self: Announcements, kind: str, announce: Callable[[], None]) -> None:
+        # It is announced a moment later, on another thread.
+        step = _on_behalf()
+
+        def announce_for() -> None:
+            _LATER.step = step
+            try:
+                announce()
+            finally:
+                _LATER.step = None
+
+        put(self, kind, announce_for)
 
     def nudge_for(self: Nudger, model: str) -> None:
         # It is sent a moment later, on another thread.
@@ -221,6 +237,7 @@ def install() -> None:
         (Streams, "add_controls", control_and_die),
         (Streams, "announce_ended", announce_and_die),
         (Nudger, "nudge", nudge_for),
+        (Announcements, "_put", put_for),
         (Agent, "_say", say_and_die),
     ]
     for owner, name, wrapped in patched:
@@ -233,6 +250,11 @@ def _opened_by() -> str:
     while frame.f_code.co_filename in THROUGH and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_qualname
+
+
+def _announced_for() -> str | None:
+    """What this thread announces for another; None where it announces nothing of another's."""
+    return getattr(_LATER, "step", None)
 
 
 def _on_behalf() -> str:
