@@ -21,8 +21,11 @@ def lost_task(order: Order, held: AttemptRef, worker: str | None) -> LostTask:
         held: its current attempt.
         worker: the name of the worker that it was sent to; None where that is not known.
     """
-    # An order that needs nothing has no multiplier; it fails once a herder makes its message.
-    multiplier = decimal_text(order.multiplier, 3) if order.needed > 0 else "0"
+    try:
+        multiplier = decimal_text(order.multiplier, 3)
+    except (ArithmeticError, TypeError, ValueError):
+        # It needs nothing, or its numbers cannot be read. A label decides nothing about an order.
+        multiplier = "0"
     return LostTask(
         task=INFER_TASK,
         task_id=attempt_id(held),

@@ -1,8 +1,8 @@
 """Settles outcomes that workers send, and lapses of those that do not.
 
 An outcome counts if and only if its attempt is the order's current one, still open, and its
-worker is the one that it is bound to, or the first to show up with its nonce. Settling is
-idempotent: an outcome that comes again is confirmed again and changes nothing.
+worker is the one that it was sent to (`herder.domain.binding`). Settling is idempotent: an outcome
+that comes again is confirmed again and changes nothing.
 
 Of an order that was cancelled while it ran, only that counts which readers of its text were given
 (`herder.domain.charging`). They note that in Redis before they hand it out, and hand out nothing

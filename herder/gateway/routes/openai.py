@@ -22,6 +22,7 @@ from herder.domain.order import State
 from herder.gateway.auth import Buyer, Context, GatewayContext
 from herder.gateway.buying import Purchase, buy
 from herder.gateway.openapi import streamed, takes
+from herder.gateway.routes.orders import PING_S
 from herder.gateway.schemas.answers import ErrorAnswer
 from herder.gateway.schemas.openai import (
     ChatChunk,
@@ -43,8 +44,6 @@ router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResp
 
 LOOK_S = 1.0
 """Seconds that are waited for an order's end before its caller is looked for."""
-PING_S = 15
-"""Seconds between signs that a stream is still there."""
 
 _AFTER_RESTART = "it is cancelled, and what was not read of it is not charged: send the call again"
 """The advice at the end of such a stream: OpenAI's clients have no way to go on with its order."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from herder.orders.lost import lost_task
 from herder.orders.settlement import Settlement
 from tests.support.house import FakeWorker
 from workers.transport.tasks import LostTask
@@ -66,6 +69,12 @@ def test_who_watches_tasks_is_told_of_what_lapsed_once_it_is_committed(house, wo
     worker.claim(house.dispatched())
     house.lapse(house.settings.lease_s + 1)
     assert [(one.task_id, one.worker) for one, _ in told] == [(f"{order.id}.2", worker.name)]
+
+
+@pytest.mark.parametrize("wrong", [{"needed": 0}, {"fee": "words"}])
+def test_a_label_that_cannot_be_made_keeps_nothing_from_lapsing(house, order, job, wrong):
+    told = lost_task(replace(house.order(order.id), **wrong), job.held, None)
+    assert told.label == f"multiplier=0 tokens=10 order={order.id}"
 
 
 def test_a_late_answer_of_what_was_not_sent_out_again_is_an_answer(house, worker, order, job):
