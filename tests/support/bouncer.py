@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +14,7 @@ import pytest
 from sqlalchemy import URL
 
 from deploy.install.servers import pgbouncer_path
-from tests.support.postgres_server import USER
+from tests.support.postgres_server import USER, plain_user
 from tests.support.redis_server import free_port
 from tests.support.wait import wait_for
 
@@ -62,7 +61,7 @@ class Bouncer:
         # Not in pytest's folder, which none but its owner may enter: it leaves root behind.
         self._folder = Path(tempfile.mkdtemp(prefix="herd-bouncer-"))
         self.port = free_port()
-        owner = _owner()
+        owner = plain_user()
         config = self._folder / "pgbouncer.ini"
         config.write_text(
             CONFIG.format(
@@ -108,14 +107,3 @@ class Bouncer:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder)
-
-
-def _owner() -> str | None:
-    """Whom it becomes: it refuses to stay root. None: whoever we are."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            pwd.getpwnam(name)
-            return name
-    raise AssertionError("there is no user to run PgBouncer as")

@@ -54,15 +54,15 @@ def why_not() -> str | None:
     return None
 
 
-def _plain_user() -> str | None:
-    """Whom to run it as: it refuses root. None: whoever we are."""
+def plain_user() -> str | None:
+    """Whom to run it, and what stands before it, as: they refuse root. None: whoever we are."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             pwd.getpwnam(name)
             return name
-    raise AssertionError("there is no user to run PostgreSQL as")
+    raise AssertionError("there is no user to run it as")
 
 
 def _memory() -> Path | None:
@@ -87,7 +87,7 @@ class PostgresServer:
             hasty: not to wait for the disk, and to do without one where there is memory enough.
             settings: lines of postgresql.conf that go before ours.
         """
-        self._user = _plain_user()
+        self._user = plain_user()
         # Not in pytest's folder, which none but its owner may enter, and whose name may be too
         # long for a socket in it.
         self._folder = Path(tempfile.mkdtemp(prefix="herd-pg-", dir=_memory() if hasty else None))
