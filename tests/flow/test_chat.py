@@ -43,6 +43,12 @@ def newest(herd: Any, state: str) -> Any:
     return wait_for(found, f"an order is {state}")
 
 
+def leave(chat: Terminal, end: int) -> None:
+    """Type Ctrl-D at the next prompt: before it, the terminal is not the line editor's yet."""
+    chat.says("> ", end)
+    chat.type("\x04")
+
+
 def test_ctrl_c_ends_an_answer_and_keeps_what_was_said(herd, chat):
     herd.start_worker(HERD_STUB_STEP_MS="100")
     chat.says("/help shows the commands")
@@ -78,8 +84,8 @@ def test_ctrl_c_ends_an_answer_and_keeps_what_was_said(herd, chat):
 
     # Without an answer there is nothing to cancel.
     chat.interrupt()
-    chat.says("/quit or Ctrl-D ends the chat.", end)
-    chat.type("\x04")
+    end = chat.says("/quit or Ctrl-D ends the chat.", end)
+    leave(chat, end)
     assert chat.ended() == 0
     assert len(herd.client.orders()) == 2
 
@@ -123,8 +129,7 @@ def test_an_answer_that_waits_is_told_and_costs_nothing_once_it_is_cancelled(her
     chat.type("Hi\r")
     chat.says("is waiting for workers")
     chat.interrupt()
-    chat.says("[cancelled: 0 of")
-    chat.type("\x04")
+    leave(chat, chat.says("[cancelled: 0 of"))
     assert chat.ended() == 0
     assert herd.client.balance("default").available == 1_000_000
 
