@@ -7,9 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
+import structlog
+
 from herder.db.database import Database
 from herder.store import herd as herd_sql
-from workers.wire import PublicKey
+from herder.store import signers as signer_sql
+from workers.wire import Envelope, PublicKey
+
+_log = structlog.get_logger("herder.herd.trusted_keys")
 
 KEYS_FRESH_S = 1.0
 REVOKED = "The key of this worker has been revoked."
@@ -42,6 +47,29 @@ class TrustedKeys:
     def of_everybody(self) -> Mapping[str, PublicKey]:
         """Return the live keys, and those of revoked workers, to tell them so."""
         return _KeyRing(self, (herd_sql.HERDER, herd_sql.WORKER, _REVOKED))
+
+    def own_names(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Return the messages of workers who do not pose as an instance of another key.
+
+        An instance that is not known yet may be anybody's: its first heartbeat makes it its key's.
+
+        Args:
+            envelopes: of one batch; their signatures were checked.
+
+        Raises:
+            HerdUnavailable: the database is out of reach.
+        """
+        if not envelopes:
+            return []
+        with self._database.read() as connection:
+            known = signer_sql.signers(connection, [one.sender for one in envelopes])
+        own = []
+        for one in envelopes:
+            if one.sender in known and known[one.sender].kid != one.kid:
+                _log.warning("instance_of_another_key", instance=one.sender, kid=one.kid)
+            else:
+                own.append(one)
+        return own
 
     def known(self, kid: str | None = None) -> dict[str, dict[str, PublicKey]]:
         """Return all keys by role: at most a second old, fresh if `kid` was not among them."""

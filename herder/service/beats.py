@@ -110,15 +110,19 @@ class BeatReader:
     def _tell_the_time(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Answer the workers that ask for the time, before anything else; return the rest.
 
-        It takes no database: the sooner the answer, the smaller its error.
+        The sooner the answer, the smaller its error. Who poses as another's instance is told
+        nothing, nor is that one.
         """
         told = HeartbeatResult()
-        rest = []
+        asking, rest = [], []
         workers = self._keys.of(herd_sql.WORKER)
         for envelope in envelopes:
             if not isinstance(envelope.body, ClockRequest):
                 rest.append(envelope)
             elif envelope.kid in workers:
+                asking.append(envelope)
+        for envelope in self._keys.own_names(asking):
+            if isinstance(envelope.body, ClockRequest):
                 nonce = envelope.body.nonce
                 reading = ClockReading(nonce=nonce, herder=self._name, now_us=self._clock_us())
                 told.control.append((envelope.sender, reading))

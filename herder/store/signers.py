@@ -1,4 +1,4 @@
-"""SQL about who signs outcomes."""
+"""SQL about who signs what workers send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from herder.db.tables import worker
 
 
 class Signer(NamedTuple):
-    """The part of a worker that an outcome is judged by, and that an order notes.
+    """The part of a worker that its messages are judged by, and that an order notes.
 
     Attributes:
         kid: the key that it announced.

@@ -77,6 +77,14 @@ def test_nobody_else_is_told_anything(house):
     assert told(house, lines, revoked.instance) == []
 
 
+def test_who_poses_as_another_worker_is_not_answered_and_neither_is_that_one(house):
+    worker, poser = house.worker(), house.worker()
+    lines = Lines(question(worker, "posed", key=poser.key), question(worker, "own"))
+    house.new_service(lines).listen(0)
+    assert [one.nonce for one in told(house, lines, worker.instance)] == ["own"]
+    assert told(house, lines, poser.instance) == []
+
+
 def test_a_question_keeps_no_beat_from_being_heard(house):
     worker = house.worker(announced=False)
     beat = Beat(
