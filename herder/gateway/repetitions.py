@@ -129,6 +129,11 @@ class Repetitions:
             count: how often it was sent before.
         """
         if count > 0:
+            # Its predecessor may have been lost here a moment ago.
+            for key, lost in self._untold.items():
+                if lost == digest:
+                    del self._untold[key]
+                    return key
             try:
                 found = await self._lost.take(digest)
             except RedisError as error:
@@ -150,9 +155,15 @@ class Repetitions:
         Raises:
             RedisError: they are not told; the next step does.
         """
-        for key, digest in list(self._untold.items()):
-            await self._lost.lose(digest, key)
-            del self._untold[key]
+        for key in list(self._untold):
+            digest = self._untold.pop(key, None)
+            if digest is None:
+                continue  # a repetition took it meanwhile
+            try:
+                await self._lost.lose(digest, key)
+            except BaseException:
+                self._untold[key] = digest
+                raise
 
     def start(self) -> None:
         """Begin, within the event loop."""

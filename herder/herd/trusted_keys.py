@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-import structlog
-
 from herder.db.database import Database
 from herder.store import herd as herd_sql
 from herder.store import signers as signer_sql
+from workers.transport.event_log import EventLog
 from workers.wire import Envelope, PublicKey
 
-_log = structlog.get_logger("herder.herd.trusted_keys")
+_log = EventLog("herder.herd.trusted_keys")
 
 KEYS_FRESH_S = 1.0
 REVOKED = "The key of this worker has been revoked."

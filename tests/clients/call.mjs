@@ -7,7 +7,17 @@ const given = {};
 if (asked.timeout !== undefined) given.timeout = asked.timeout * 1000;
 if (asked.max_retries !== undefined) given.maxRetries = asked.max_retries;
 const headers = asked.idempotency_key ? { "Idempotency-Key": asked.idempotency_key } : {};
-const client = new OpenAI({ baseURL: asked.url + "/v1", apiKey: asked.api_key, ...given });
+// Only to tell when it sends.
+const sending = (url, request) => {
+  say({ sent: Number(new Headers(request.headers).get("x-stainless-retry-count")) });
+  return fetch(url, request);
+};
+const client = new OpenAI({
+  baseURL: asked.url + "/v1",
+  apiKey: asked.api_key,
+  fetch: sending,
+  ...given,
+});
 try {
   const answer = await client.chat.completions.create(
     {
@@ -23,6 +33,7 @@ try {
   } else {
     for await (const chunk of answer) {
       if (!chunk.choices.length) say({ alive: true });
+      else if (chunk.choices[0].delta.role) say({ begun: true });
       for (const choice of chunk.choices) {
         if (choice.delta.content || choice.finish_reason) {
           say({ text: choice.delta.content ?? "", finish: choice.finish_reason });

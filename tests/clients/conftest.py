@@ -15,14 +15,18 @@ import pytest
 from tests.clients.packages import NotToBeHad, node_command, python_command
 from tests.flow.conftest import (  # noqa: F401 (fixtures)
     broker,
-    herd,
     make_herd,
     pytest_configure,
     redis_server,
 )
 from tests.support.wait import wait_for
 
+PATIENT = {"HERD_LEASE_S": "60", "HERD_CLAIM_S": "60", "HERD_GRACE_S": "60"}
+"""Times in which no attempt lapses because a machine is busy."""
+
 COMMANDS = {"python": python_command, "node": node_command}
+
+LIMIT_S = 300.0
 
 
 @dataclass
@@ -46,6 +50,11 @@ class Caller:
         return "".join(one.get("text", "") for one in self.said)
 
     @property
+    def repetitions(self) -> int:
+        """How often it sent the call again by itself."""
+        return max((one["sent"] for one in self.said if "sent" in one), default=0)
+
+    @property
     def error(self) -> dict[str, Any] | None:
         return next((one for one in self.said if "error" in one), None)
 
@@ -54,11 +63,15 @@ class Caller:
         return next((one["finish"] for one in self.said if one.get("finish")), None)
 
     def says_something(self) -> None:
-        wait_for(lambda: self.text or self.error, "its first text")
+        wait_for(lambda: self.text or self.error, "its first text", LIMIT_S)
+
+    def begins(self) -> None:
+        """Wait until its stream has begun, with or without a text."""
+        wait_for(lambda: any("begun" in one for one in self.said), "its stream begins", LIMIT_S)
 
     def done(self) -> Caller:
         """Wait for its end."""
-        code = self.process.wait(timeout=120)
+        code = self.process.wait(timeout=LIMIT_S)
         self._reading.join(timeout=30)
         assert self.process.stderr is not None
         assert code == 0, self.process.stderr.read()[-2000:]
@@ -69,6 +82,14 @@ class Caller:
         self.process.kill()
         self.process.wait(timeout=30)
         self._reading.join(timeout=30)
+
+
+@pytest.fixture
+def herd(request: pytest.FixtureRequest, make_herd: Callable[..., Any]) -> Any:  # noqa: F811
+    """A herder and no worker yet; its settings may be a parameter."""
+    made = make_herd(**getattr(request, "param", PATIENT))
+    made.start_herder()
+    return made
 
 
 @pytest.fixture(params=sorted(COMMANDS))
@@ -83,7 +104,7 @@ def command(request: pytest.FixtureRequest) -> list[str]:
 
 
 @pytest.fixture
-def call(command: list[str], herd: Any) -> Iterator[Callable[..., Caller]]:  # noqa: F811
+def call(command: list[str], herd: Any) -> Iterator[Callable[..., Caller]]:
     """Begins a call: `call(url, tokens=…, stream=…, …)`."""
     _, api_key = herd.client.api_keys.create("default")
     made: list[Caller] = []

@@ -61,6 +61,17 @@ def test_a_repetition_takes_over_the_key_of_the_call_that_was_lost(repetitions):
     asyncio.run(story())
 
 
+def test_a_key_that_was_lost_this_moment_is_had_by_one_repetition(repetitions):
+    async def story() -> None:
+        repetitions.lose("call", await repetitions.key_of("call", 0))
+        assert await repetitions.key_of("another call", 1) == "key 2"
+        assert await repetitions.key_of("call", 1) == "key 1"
+        await repetitions.step()
+        assert await repetitions.key_of("call", 2) == "key 3", "that one is being answered"
+
+    asyncio.run(story())
+
+
 def test_a_first_call_and_another_call_take_over_nothing(repetitions):
     async def story() -> None:
         repetitions.lose("call", await repetitions.key_of("call", 0))
@@ -92,18 +103,19 @@ def test_after_a_minute_it_is_a_new_call(repetitions, lost):
     asyncio.run(story())
 
 
-def test_without_redis_a_repetition_is_a_new_call_and_what_was_lost_is_told_later(
-    repetitions, lost
-):
+def test_without_redis_what_was_lost_here_is_found_here_and_told_to_others_later(repetitions, lost):
     async def story() -> None:
         lost.is_away = True
         repetitions.lose("call", await repetitions.key_of("call", 0))
         with pytest.raises(RedisError):
             await repetitions.step()
-        assert await repetitions.key_of("call", 1) == "key 2"
+        elsewhere = Repetitions(lost, lambda: "another key")
+        assert await elsewhere.key_of("call", 1) == "another key"
+        assert await repetitions.key_of("call", 1) == "key 1"
+        repetitions.lose("call", "key 1")
         lost.is_away = False
         await repetitions.stop()
-        assert await repetitions.key_of("call", 1) == "key 1"
+        assert await elsewhere.key_of("call", 2) == "key 1"
 
     asyncio.run(story())
 
