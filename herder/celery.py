@@ -73,7 +73,7 @@ def make_service(
         settlement=Settlement(
             database, books, settings, streams, clock_us=clock_us, on_lost=events.put
         ),
-        cancellation=Cancellation(database, books, settings, clock_us=clock_us),
+        cancellation=Cancellation(database, books, settings, streams, clock_us=clock_us),
         dispatcher=Dispatcher(database, books, settings, key, publisher, clock_us=clock_us),
         herd=HeartbeatProcessor(database, settings, clock_us=clock_us),
         streams=streams,

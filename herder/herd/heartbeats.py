@@ -277,7 +277,7 @@ class HeartbeatProcessor:
                 began_us=max(order.dispatched_us or 0, batch.at_us),
                 tried=int(first),
                 deadline_heard_s=deadline,
-                overdue_heard_s=deadline + min(order.run_limit_s or 0, MAX_RUN_LIMIT_S),
+                overdue_heard_s=deadline + _may_run_s(order),
             )
         )
         batch.claimed.append(Subject(order.id, order.attempt, worker.instance))
@@ -352,7 +352,14 @@ class HeartbeatProcessor:
 
 def _too_late(order: Order, at_us: int) -> bool:
     """Return whether a worker shows up with an order that was to have begun before."""
+    if order.call_off is not None:
+        return False  # somebody read some of it: it began in time, and is to stop
     return not order.begun and order.start_by_us is not None and order.start_by_us < at_us
+
+
+def _may_run_s(order: Order) -> int:
+    """Return the seconds for which an attempt may run: none where it is to stop."""
+    return min(order.run_limit_s or 0, MAX_RUN_LIMIT_S) if order.call_off is None else 0
 
 
 def _is_another(worker: herd_sql.Worker, announced: Announcement) -> bool:

@@ -101,7 +101,9 @@ class LocalHerd:
             ) from None
         self._announced = Announcements(self._streams)
         self._nudger = Nudger(settings, self._streams, key)
-        cancellation = Cancellation(self.database, books, settings, clock_us=clock_us)
+        cancellation = Cancellation(
+            self.database, books, settings, self._streams, clock_us=clock_us
+        )
         self._token_counts = TokenCounts(self.database, self._streams, key, new_id=new_uuid)
         self.workers = WorkerControl(self.database, self._streams, key, clock_us=clock_us)
         canceller = Canceller(cancellation, self._announced, self._nudger, key)

@@ -1,15 +1,16 @@
 """Orders that end early: cancelled by their client, too late to start, overdue, or too long.
 
 Until a worker has an order, cancelling it charges nothing and takes effect at once. Once it runs,
-its worker is told to stop between two tokens, and its outcome is charged as far as readers of its
-text were given it (`herder.domain.charging`), which are given no more from then on; a worker that
-does not answer within a lease is not waited for.
+or somebody was given some of its text, its worker is told to stop between two tokens, and its
+outcome is charged as far as readers of its text were given it (`herder.domain.charging`), which are
+given no more from then on; a worker that does not answer within a lease is not waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from redis import RedisError
 from sqlalchemy import Connection
 
 from herder.db.database import Database
@@ -26,6 +27,7 @@ from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
 from herder.store.steps import Subject
 from ledger import Ledger
+from workers.transport.delivery import Deliveries
 from workers.transport.event_log import EventLog
 
 _log = EventLog("herder.orders.cancellation")
@@ -39,10 +41,12 @@ class Cancellation:
         database: Database,
         books: Ledger,
         settings: Settings,
+        deliveries: Deliveries,
         *,
         clock_us: Callable[[], int],
     ) -> None:
         self._database = database
+        self._deliveries = deliveries
         self._ledger = books
         self._closer = Closer(database, books, clock_us=clock_us)
         self._settings = settings
@@ -59,39 +63,32 @@ class Cancellation:
             account: whose it has to be; None: anybody's.
 
         Returns:
-            The order: ended, if it waited; else still running, with `call_off` set. Then the caller
+            The order: ended, if it waited; else still out, with `call_off` set. Then the caller
             tells its worker to stop; whoever hears of that worker tells it again. Or set aside, as
             its end was refused: its fee stays held until an operator has decided.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
         """
+        order = self._settle(order_id, lambda plan, on: self._call_off(plan, on, order_id, account))
+        # It may be that its worker has it and that somebody was given some of its text, though the
+        # claim has not been read yet: else what was read so early would be had for nothing. From
+        # the commit above on, readers are given no more.
+        if order.state is State.DISPATCHED and not self._was_read(order):
+            order = self._settle(order_id, lambda plan, on: self._end_unread(plan, on, order))
+        return order
+
+    def _settle(self, order_id: str, step: Callable[[ClosingBatch, Connection], Order]) -> Order:
+        """Take a step of an order; set the order aside where its end is refused."""
         plan = ClosingBatch()
 
-        def step(connection: Connection) -> Order:
+        def anew(connection: Connection) -> Order:
             nonlocal plan
             plan = ClosingBatch()
-            order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
-            if order is None or (account is not None and order.account != account):
-                raise OrderNotFound(order_id)
-            if order.state.ended or order.state is State.SET_ASIDE or order.call_off is not None:
-                return order
-            now_us = self._clock_us()
-            if order.waits:
-                ended = plan.end(order, State.CANCELLED, now_us, None)
-                plan.write(connection, self._ledger, now_us)
-                return ended
-            until_s = herd_sql.heard_s(connection) + self._settings.lease_s
-            until_s = min(until_s, order.overdue_heard_s or until_s)
-            book_sql.call_off(connection, order, "cancelled", until_s)
-            subject = Subject(order.id, order.attempt, order.instance, None)
-            order_sql.add_events(connection, "cancel_asked", now_us, [subject])
-            found = order_sql.get_order(connection, order_id)
-            assert found is not None, "it is locked"
-            return found
+            return step(plan, connection)
 
         try:
-            return self._database.settle(step)
+            return self._database.settle(anew)
         except OrderNotFound:
             raise
         except Exception as error:
@@ -102,6 +99,47 @@ class Cancellation:
             found = order_sql.get_order(connection, order_id)
         assert found is not None, "orders are never deleted"
         return found
+
+    def _call_off(
+        self, plan: ClosingBatch, connection: Connection, order_id: str, account: str | None
+    ) -> Order:
+        order = order_sql.get_orders(connection, [order_id], lock=True).get(order_id)
+        if order is None or (account is not None and order.account != account):
+            raise OrderNotFound(order_id)
+        if order.state.ended or order.state is State.SET_ASIDE or order.call_off is not None:
+            return order
+        now_us = self._clock_us()
+        if order.state is State.QUEUED:
+            return self._end(plan, connection, order, now_us)
+        until_s = herd_sql.heard_s(connection) + self._settings.lease_s
+        until_s = min(until_s, order.overdue_heard_s or until_s)
+        book_sql.call_off(connection, order, "cancelled", until_s)
+        subject = Subject(order.id, order.attempt, order.instance, None)
+        order_sql.add_events(connection, "cancel_asked", now_us, [subject])
+        found = order_sql.get_order(connection, order_id)
+        assert found is not None, "it is locked"
+        return found
+
+    def _end_unread(self, plan: ClosingBatch, connection: Connection, called_off: Order) -> Order:
+        """End an order that is out with nobody, unless its attempt was claimed meanwhile."""
+        order = order_sql.get_orders(connection, [called_off.id], lock=True)[called_off.id]
+        if order.state is not State.DISPATCHED:
+            return order
+        return self._end(plan, connection, order, self._clock_us())
+
+    def _end(self, plan: ClosingBatch, connection: Connection, order: Order, now_us: int) -> Order:
+        ended = plan.end(order, State.CANCELLED, now_us, None)
+        plan.write(connection, self._ledger, now_us)
+        return ended
+
+    def _was_read(self, order: Order) -> bool:
+        """Return whether somebody was given some of the text of an order's current attempt."""
+        try:
+            (reach,) = self._deliveries.delivered([(order.id, order.attempt)])
+        except RedisError as error:
+            _log.warning("deliveries_not_read", orders=1, reason=type(error).__name__)
+            return False
+        return reach.characters > 0
 
     def sweep(self, limit: int = PIECE) -> ClosingResult:
         """End what did not begin in time, what runs beyond its limit, and what can never run.
@@ -160,6 +198,7 @@ def _is_late(order: Order, now_us: int) -> bool:
         and order.start_by_us < now_us
         and order.waits
         and not order.begun
+        and order.call_off is None
     )
 
 

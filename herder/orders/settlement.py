@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from redis import RedisError
 from sqlalchemy import Connection
@@ -37,7 +36,7 @@ from herder.store import orders as order_sql
 from herder.store import signers as signer_sql
 from herder.store.steps import RenewedRow
 from ledger import Ledger
-from workers.transport.delivery import Reach
+from workers.transport.delivery import Deliveries, Reach
 from workers.transport.event_log import EventLog
 from workers.transport.tasks import LostTask
 from workers.wire import CLOCK_LEEWAY_S, Failure, Outcome
@@ -52,13 +51,6 @@ class ReceivedOutcome:
     outcome: Outcome
     instance: str
     kid: str
-
-
-class Deliveries(Protocol):
-    """Says what readers were given; `workers.transport.streams.Streams`."""
-
-    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
-        """Return the furthest reach of any reader in each (order, attempt), in their order."""
 
 
 Attempt = tuple[str, int]

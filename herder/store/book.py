@@ -235,6 +235,7 @@ _LATE = (
         MAY_EXPIRE,
         orders.c.start_by_us < bindparam("now_us"),
         orders.c.begun.is_(False),
+        orders.c.call_off.is_(None),
         # A range of the index: an OR of two conditions would be looked for through all of it.
         orders.c.start_by_us >= bindparam("after_us"),
         or_(orders.c.start_by_us > bindparam("after_us"), orders.c.seq > bindparam("after")),

@@ -65,7 +65,9 @@ class Book:
         self.database = Database(settings.database)
         self.books = open_ledger()
         self.intake = OrderIntake(self.database, self.books, clock_us=clock_us)
-        self.cancellation = Cancellation(self.database, self.books, settings, clock_us=clock_us)
+        self.cancellation = Cancellation(
+            self.database, self.books, settings, Mock(), clock_us=clock_us
+        )
         self.settlement = Settlement(self.database, self.books, settings, Mock(), clock_us=clock_us)
         key = load_herder_key(settings)
         self.quotes = Quotes(self.database, key, clock_us=clock_us)

@@ -81,7 +81,9 @@ class SimHerder(Process):
             settlement=parts.settlement(
                 room.database, books, room.settings, cast("Streams", room.redis), **common
             ),
-            cancellation=parts.cancellation(room.database, books, room.settings, **common),
+            cancellation=parts.cancellation(
+                room.database, books, room.settings, cast("Streams", room.redis), **common
+            ),
             dispatcher=parts.dispatcher(
                 room.database,
                 books,

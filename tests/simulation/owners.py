@@ -99,6 +99,7 @@ class Owners:
             self._room.database,
             open_ledger(process.clock_us),
             self._room.settings,
+            self._room.redis,
             clock_us=process.clock_us,
         )
 
@@ -148,7 +149,9 @@ class Owners:
         if before.open:
             how = "waits" if before.state in WAITING else "runs"
             self._time.count(f"an order is cancelled while it {how}")
-        if before.state in WAITING and order.state is not State.CANCELLED and not undone:
+        is_read = order.state is State.DISPATCHED and self._truth.is_noted(order_id, order.attempt)
+        ends = before.state in WAITING and not is_read
+        if ends and order.state is not State.CANCELLED and not undone:
             raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")
         if not order.state.ended and self._shadow.by_id[order_id].call_off is None:
             raise Broken("cancel", f"order {order.seq} was to stop and runs on")
@@ -163,7 +166,7 @@ class Owners:
 
     def _stop(self, process: Process, order: Order) -> None:
         """Tell the worker that has it, as whoever calls `cancel` does."""
-        if order.state is not State.RUNNING or not order.instance or not order.nonce:
+        if order.state.ended or not order.instance or not order.nonce:
             return
         held = AttemptRef(order=order.id, attempt=order.attempt, nonce=order.nonce)
         token = seal(

@@ -104,7 +104,7 @@ class Rules:
             return
         if new.state != old.state and new.state not in STEPS[old.state]:
             raise Broken("steps", f"order {new.seq} went from {old.state} to {new.state}")
-        if new.state in WAITING and old.call_off is not None:
+        if new.state in WAITING and new.state != old.state and old.call_off is not None:
             raise Broken("cancel", f"order {new.seq} was called off and waits again")
         self._judge_attempt(old, new)
         self._judge_binding(old, new)

@@ -295,7 +295,7 @@ class House:
             self.database, self.books, self.settings, self.readers, clock_us=self.clock
         )
         self.cancellation = Cancellation(
-            self.database, self.books, self.settings, clock_us=self.clock
+            self.database, self.books, self.settings, self.readers, clock_us=self.clock
         )
         self.aside = SetAside(self.database, self.books, clock_us=self.clock)
         self.publisher = FakePublisher()

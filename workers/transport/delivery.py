@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 LEFT = ""
 """The member that stands for all readers that have left."""
@@ -60,6 +60,13 @@ class Delivery:
     reach: Reach
     has_left: bool
     keep_s: int
+
+
+class Deliveries(Protocol):
+    """Says what readers were given; `workers.transport.streams.Streams`. Errors are redis-py's."""
+
+    def delivered(self, attempts: Sequence[tuple[str, int]]) -> list[Reach]:
+        """Return the furthest reach of any reader in each (order, attempt), in their order."""
 
 
 def delivery_key(order: str, attempt: int) -> str:

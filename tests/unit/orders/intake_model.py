@@ -199,11 +199,13 @@ class Model:
             order.fee, order.holds = fee, order.holds + 1
 
     def cancel(self, order: Asked) -> None:
-        if order.state in WAITING:
+        unread = not order.read.get(order.attempt, (0, 0))[0]
+        if order.state == "queued" or (order.state == "dispatched" and unread):
             self.end(order, "cancelled")
-        elif order.state == "running" and order.call_off is None:
+        elif order.state in OUT and order.call_off is None:
             order.call_off = "cancelled"
-            order.overdue = min(order.overdue, self.heard + self.lease_s)
+            until = self.heard + self.lease_s
+            order.overdue = min(order.overdue or until, until)
 
     def refuses_refund(self, order: Asked, amount: int | None) -> type[Exception] | None:
         left = order.charged - order.refunded
@@ -289,12 +291,13 @@ class Model:
             return "void"
         if not order.open:
             return None
-        if not order.begun and self._passed(order, self.now_us):
+        if not order.begun and order.call_off is None and self._passed(order, self.now_us):
             return "void"
         order.deadline = self.heard + self.lease_s
         if order.state != "running":
             self._bind(order)
-            order.state, order.overdue = "running", order.deadline + order.run_limit_s
+            limit_s = order.run_limit_s if order.call_off is None else 0
+            order.state, order.overdue = "running", order.deadline + limit_s
             self.flowed += 1
         return order.call_off
 
@@ -393,7 +396,8 @@ class Model:
         """End what did not begin in time, and what runs for too long."""
         ended = []
         for order in self.orders.values():
-            late = order.state in WAITING and not order.begun and self._passed(order, self.now_us)
+            waits = order.state in WAITING and order.call_off is None
+            late = waits and not order.begun and self._passed(order, self.now_us)
             if late or (order.state == "running" and order.overdue < self.heard):
                 self.end(order, CALLED_OFF[order.call_off or "deadline"])
                 ended.append(order.id)

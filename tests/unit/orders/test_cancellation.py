@@ -53,6 +53,44 @@ def test_cancelling_what_is_out_with_nobody_stops_whoever_shows_up(house, worker
     assert ended(house, order) == ("cancelled", 0, 26)
 
 
+def test_cancelling_what_was_read_before_its_claim_charges_that(house, worker):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    house.readers.read(job, 4, 5)
+    now = house.cancellation.cancel(order.id)
+    assert (now.state, now.call_off, now.instance) == ("dispatched", "cancelled", worker.instance)
+    assert stops(worker.claim(job), worker) == [job.held]
+    worker.finish(job, finish_reason="cancelled", generated=7, text="half of it")
+    assert ended(house, order) == ("cancelled", 16, 10)
+    assert house.answer(order.id) == "half"
+
+
+def test_what_was_read_and_is_never_claimed_is_cancelled_in_the_end(house, worker):
+    order = house.submit(fee=26)
+    house.readers.read(house.dispatched(), 4, 5)
+    house.cancellation.cancel(order.id)
+    house.lapse(house.settings.claim_s + 1, worker)
+    assert ended(house, order) == ("cancelled", 0, 26)
+
+
+def test_what_was_read_and_runs_on_is_not_waited_for_longer_than_a_lease(house, worker):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    house.readers.read(job, 4, 5)
+    house.cancellation.cancel(order.id)
+    worker.claim(job)
+    house.pass_s(house.settings.lease_s + 1, worker)
+    house.cancellation.sweep()
+    assert ended(house, order) == ("cancelled", 0, 26)
+
+
+def test_without_redis_what_is_out_with_nobody_is_cancelled_at_once(house, worker):
+    order = house.submit(fee=26)
+    house.readers.read(house.dispatched(), 4, 5)
+    house.readers.away = True
+    assert house.cancellation.cancel(order.id).state == "cancelled"
+
+
 def test_cancelling_what_runs_charges_what_readers_were_given(house, worker):
     order = house.submit(fee=26)
     job = house.dispatched()
