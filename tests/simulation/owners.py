@@ -63,7 +63,12 @@ class Owners:
         self._shadow = shadow
         self._soon = soon
         self._set_rates = set_rates
-        self._readers = Readers(room, truth, shadow)
+        self._readers = Readers(
+            room,
+            truth,
+            shadow,
+            lambda who, order_id: soon(20_000, who, lambda p: self._cancel(p, order_id)),
+        )
 
     def plan(self, order: Order, account: str) -> None:
         """Draw what its owner will do about an order."""
@@ -149,7 +154,12 @@ class Owners:
         if before.open:
             how = "waits" if before.state in WAITING else "runs"
             self._time.count(f"an order is cancelled while it {how}")
-        is_read = order.state is State.DISPATCHED and self._truth.is_noted(order_id, order.attempt)
+        attempt = (order_id, order.attempt)
+        is_read = order.state is State.DISPATCHED and attempt in self._truth.noted
+        unclaimed = before.state == "dispatched" and order.attempt == before.attempt
+        free = unclaimed and order.state is State.CANCELLED and not undone
+        if free and self._truth.given.get(attempt):
+            raise Broken("unpaid", f"order {order.seq} was read, and cancelled for nothing")
         ends = before.state in WAITING and not is_read
         if ends and order.state is not State.CANCELLED and not undone:
             raise Broken("cancel", f"order {order.seq} waited and was not cancelled at once")

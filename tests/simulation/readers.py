@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -36,7 +37,11 @@ class Reading:
 class Readers:
     """All of them. Whoever is cancelled, and by whom, is `owners`' affair."""
 
-    def __init__(self, room: Room, truth: Truth, shadow: Shadow) -> None:
+    def __init__(
+        self, room: Room, truth: Truth, shadow: Shadow, cancel: Callable[[str, str], None]
+    ) -> None:
+        """Prepare for readers; `cancel` has an account cancel an order in a moment."""
+        self._cancel = cancel
         self._room = room
         self._time = room.time
         self._truth = truth
@@ -90,6 +95,8 @@ class Readers:
             return
         if may_hand_out(order, attempt):
             reading.line.gave()
+            if not reading.shown and self._time.chance(self._time.weather.reads_and_cancels):
+                self._cancel(reading.process.machine, reading.order_id)
             reading.shown += text
             self._truth.give(reading.order_id, attempt, reading.shown)
             row = self._shadow.by_id[reading.order_id]

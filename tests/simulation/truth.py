@@ -74,10 +74,6 @@ class Truth:
         readers = self.noted.setdefault((delivery.order, delivery.attempt), {})
         readers[delivery.reader] = delivery.reach.tokens
 
-    def is_noted(self, order: str, attempt: int) -> bool:
-        """Whether a reader said that it was given some of an attempt."""
-        return (order, attempt) in self.noted
-
     def give(self, order: str, attempt: int, shown: str) -> None:
         """A reader was given so much of an attempt."""
         key = (order, attempt)

@@ -40,6 +40,8 @@ class Weather:
         database_away: nobody reaches the database, for 0.3 s to more than a call waits.
         cut_commit: chance that the connection is lost in the middle of a commit, which nobody can
             tell from one that was not made.
+        reads_and_cancels: chance that who was given the first words of a text cancels the order,
+            often before any herder heard of the claim; drawn by no seed, set by tests of that.
     """
 
     crash: float = 0.0
@@ -67,6 +69,7 @@ class Weather:
     strangers: float = 0.0
     database_away: float = 0.0
     cut_commit: float = 0.0
+    reads_and_cancels: float = 0.0
 
 
 CALM = Weather()

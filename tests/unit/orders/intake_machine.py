@@ -149,9 +149,19 @@ class DeskMachine(DeskAgreement):
             self.model.bid(order, fee)
 
     @precondition(lambda self: self.model.orders)
-    @rule(pick=picks, states=st.sampled_from([("running",), OPEN, ()]))
-    def cancel(self, pick, states) -> None:
+    @rule(
+        pick=picks,
+        states=st.sampled_from([("running",), ("dispatched",), OPEN, ()]),
+        read=st.sampled_from([0, 0, 3]),
+    )
+    def cancel(self, pick, states, read) -> None:
+        """Cancel an order, of which somebody may have been given some text by then."""
         order = self.order(pick, states)
+        if read and order.open and order.state in ("dispatched", "running"):
+            named = (order.id, order.attempt)
+            (job,) = (one for one in self.jobs if (one.order, one.attempt) == named)
+            self.house.readers.read(job, read, 1)
+            self.model.read(order, job.attempt, read, 1)
         self.model.cancel(order)
         now = self.house.cancellation.cancel(order.id)
         assert (now.state, now.call_off) == (order.state, order.call_off)

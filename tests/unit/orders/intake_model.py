@@ -199,13 +199,14 @@ class Model:
             order.fee, order.holds = fee, order.holds + 1
 
     def cancel(self, order: Asked) -> None:
-        unread = not order.read.get(order.attempt, (0, 0))[0]
-        if order.state == "queued" or (order.state == "dispatched" and unread):
+        if order.state == "queued":
             self.end(order, "cancelled")
         elif order.state in OUT and order.call_off is None:
             order.call_off = "cancelled"
             until = self.heard + self.lease_s
             order.overdue = min(order.overdue or until, until)
+            if order.state == "dispatched" and not order.read.get(order.attempt, (0, 0))[0]:
+                self.end(order, "cancelled")
 
     def refuses_refund(self, order: Asked, amount: int | None) -> type[Exception] | None:
         left = order.charged - order.refunded

@@ -9,6 +9,7 @@ import pytest
 
 from herder.domain.parsing import parse_submission
 from herder.errors import InvalidStartBy, OrderNotFound
+from herder.orders.cancellation import Cancellation
 from tests.support.house import stops
 from workers.wire import Announcement, Beat, CancelAttempt, Claim
 
@@ -63,6 +64,31 @@ def test_cancelling_what_was_read_before_its_claim_charges_that(house, worker):
     worker.finish(job, finish_reason="cancelled", generated=7, text="half of it")
     assert ended(house, order) == ("cancelled", 16, 10)
     assert house.answer(order.id) == "half"
+
+
+def test_what_is_read_until_the_very_commit_of_a_cancellation_counts(house, worker, monkeypatch):
+    order = house.submit(fee=26)
+    job = house.dispatched()
+    call_off = Cancellation._call_off
+
+    def meanwhile(*asked):
+        house.readers.read(job, 4, 5)
+        return call_off(*asked)
+
+    monkeypatch.setattr(Cancellation, "_call_off", meanwhile)
+    assert house.cancellation.cancel(order.id).state == "dispatched"
+
+
+def test_what_was_read_does_not_expire_before_its_claim_is_heard(house, worker):
+    order = house.submit(fee=26, start_by_us=house.now_us + 1_000_000)
+    job = house.dispatched()
+    house.readers.read(job, 4, 5)
+    house.cancellation.cancel(order.id)
+    house.pass_s(2, worker)
+    assert house.cancellation.sweep().ended == []
+    assert stops(worker.claim(job), worker) == [job.held]
+    worker.finish(job, finish_reason="cancelled", generated=7, text="half of it")
+    assert ended(house, order) == ("cancelled", 16, 10)
 
 
 def test_what_was_read_and_is_never_claimed_is_cancelled_in_the_end(house, worker):
