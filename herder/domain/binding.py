@@ -1,4 +1,4 @@
-"""The rule that binds an attempt to a worker, which decides about money. Pure.
+"""The rules that bind an attempt to a worker, and its time; they decide about money. Pure.
 
 An attempt is sent to one worker, and its message may come twice. Of signed beats and outcomes that
 quote the attempt's nonce only that worker's count; any other that shows up with it is told to stop.
@@ -11,7 +11,7 @@ import hmac
 from typing import Literal
 
 from herder.domain.order import Order
-from workers.wire import AttemptRef
+from workers.wire import MAX_RUN_LIMIT_S, AttemptRef
 
 Verdict = Literal["current", "settled", "void"]
 """The state of an attempt that a worker names: it is the order's current one, which that worker may
@@ -37,3 +37,22 @@ def judge_attempt(order: Order | None, held: AttemptRef, instance: str) -> Verdi
         return "current" if order.instance in (None, instance) else "void"
     # Who delivered nothing is bound no longer once its order has ended.
     return "settled" if order.instance == instance else "void"
+
+
+def is_too_late(order: Order, at_us: int) -> bool:
+    """Return whether an order that never began was to have begun by a time.
+
+    One that was called off while it was out began: somebody had read some of its text.
+
+    Args:
+        order: an open order.
+        at_us: the time, in microseconds since the epoch.
+    """
+    if order.begun or order.call_off is not None:
+        return False
+    return order.start_by_us is not None and order.start_by_us < at_us
+
+
+def may_run_s(order: Order) -> int:
+    """Return the seconds for which an attempt that is claimed may run: none if it is to stop."""
+    return min(order.run_limit_s or 0, MAX_RUN_LIMIT_S) if order.call_off is None else 0

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from herder.db.database import Database
-from herder.domain.binding import judge_attempt
+from herder.domain.binding import is_too_late, judge_attempt, may_run_s
 from herder.domain.order import Order, State
 from herder.herd.clocks import tell_of_clock
 from herder.herd.trusted_keys import REVOKED
@@ -27,7 +27,6 @@ from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from herder.store.steps import BoundRow, RenewedRow, Subject
 from workers.wire import (
-    MAX_RUN_LIMIT_S,
     Announcement,
     AttemptRef,
     Beat,
@@ -252,7 +251,7 @@ class HeartbeatProcessor:
             _log.warning("stray_attempt", order=held.order, instance=worker.instance)
             heard.control.append((worker.instance, CancelAttempt(held=held, reason="void")))
             return False
-        if _too_late(order, batch.at_us):
+        if is_too_late(order, batch.at_us):
             # It was to have begun by now: it is about to expire.
             heard.control.append((worker.instance, CancelAttempt(held=held, reason="void")))
             return False
@@ -277,7 +276,7 @@ class HeartbeatProcessor:
                 began_us=max(order.dispatched_us or 0, batch.at_us),
                 tried=int(first),
                 deadline_heard_s=deadline,
-                overdue_heard_s=deadline + _may_run_s(order),
+                overdue_heard_s=deadline + may_run_s(order),
             )
         )
         batch.claimed.append(Subject(order.id, order.attempt, worker.instance))
@@ -348,18 +347,6 @@ class HeartbeatProcessor:
     def _lose_silent(self, connection: Connection) -> int:
         before = herd_sql.heard_s(connection) - self._settings.lease_s
         return herd_sql.lose_silent(connection, before)
-
-
-def _too_late(order: Order, at_us: int) -> bool:
-    """Return whether a worker shows up with an order that was to have begun before."""
-    if order.call_off is not None:
-        return False  # somebody read some of it: it began in time, and is to stop
-    return not order.begun and order.start_by_us is not None and order.start_by_us < at_us
-
-
-def _may_run_s(order: Order) -> int:
-    """Return the seconds for which an attempt may run: none where it is to stop."""
-    return min(order.run_limit_s or 0, MAX_RUN_LIMIT_S) if order.call_off is None else 0
 
 
 def _is_another(worker: herd_sql.Worker, announced: Announcement) -> bool:

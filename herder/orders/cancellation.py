@@ -14,6 +14,7 @@ from redis import RedisError
 from sqlalchemy import Connection
 
 from herder.db.database import Database
+from herder.domain.binding import is_too_late
 from herder.domain.charging import CALLED_OFF
 from herder.domain.order import Order, State
 from herder.duties.turns import Turns
@@ -172,7 +173,7 @@ class Cancellation:
     ) -> None:
         heard_s, contexts = herd_sql.heard_s(connection), known_contexts(connection)
         for order in order_sql.get_orders(connection, ids, lock=True).values():
-            if _is_late(order, now_us):
+            if order.waits and is_too_late(order, now_us):
                 plan.end(order, State.EXPIRED, now_us, None)
             elif _is_overdue(order, heard_s):
                 _log.warning("overdue", order=order.id, instance=order.instance)
@@ -190,16 +191,6 @@ class Cancellation:
 
 def _late_cursor(order: Order) -> tuple[int, int]:
     return (order.start_by_us or 0, order.seq)
-
-
-def _is_late(order: Order, now_us: int) -> bool:
-    return (
-        order.start_by_us is not None
-        and order.start_by_us < now_us
-        and order.waits
-        and not order.begun
-        and order.call_off is None
-    )
 
 
 def _is_overdue(order: Order, heard_s: int) -> bool:

@@ -126,8 +126,8 @@ def test_f_gets_the_lines_of_both_and_a_file_that_was_moved_is_made_anew(make_he
     logs = folder / "herder.log", folder / "of-w1.log"
     wait_for(lambda: all(one.exists() for one in logs), "they log")
     # A herder serves a moment before it says that it is ready.
-    for event in ("worker_joined", "herder_ready"):
-        wait_for(lambda event=event: event in logs[0].read_text(), f"the herder says {event}")
+    for said in ("worker_joined", "herder_ready"):
+        wait_for(lambda said=said: said in logs[0].read_text(), f"the herder says {said}")
     assert "model_ready" in logs[1].read_text()
     for log in logs:
         log.rename(log.with_suffix(".old"))

@@ -79,7 +79,7 @@ def test_an_expiry_that_ends_an_order_that_was_begun(monkeypatch):
             reached()
         return list(found.values())[:limit]
 
-    monkeypatch.setattr(cancellation_module, "_is_late", late)
+    monkeypatch.setattr(cancellation_module, "is_too_late", late)
     monkeypatch.setattr(book_sql, "late", all_late)
     assert found() == "start_by"
 

@@ -123,10 +123,10 @@ def what_was_handed_back_counts_as_tried(monkeypatch):
 
 
 def what_had_begun_is_too_late(monkeypatch):
-    is_late = cancellation_module._is_late
+    is_late = cancellation_module.is_too_late
     monkeypatch.setattr(
         cancellation_module,
-        "_is_late",
+        "is_too_late",
         lambda order, now_us: is_late(replace(order, begun=False), now_us),
     )
     late = book_sql._LATE
