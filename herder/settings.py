@@ -26,7 +26,7 @@ from workers.transport.settings import (
     from_text,
     read_settings,
 )
-from workers.wire import MAX_PROMPT_BYTES
+from workers.wire import MAX_PROMPT_BYTES, MAX_SCHEMA_CHARS
 
 _Kind = TypeVar("_Kind", bound=BaseSettings)
 
@@ -88,6 +88,14 @@ class Settings(TransportSettings):
             ge=1, le=MAX_PROMPT_BYTES, description="The longest prompt accepted, in UTF-8 bytes."
         ),
     ] = 65_536
+    max_schema_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_SCHEMA_CHARS,
+            description="The longest JSON schema accepted, in UTF-8 bytes.",
+        ),
+    ] = 262_144
     claim_s: Annotated[
         int,
         Field(

@@ -3,6 +3,7 @@
 HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
+│   │   └── InvalidSchema
 │   ├── InvalidReference, InvalidIdempotencyKey, InvalidName, InvalidAmount, InvalidRunLimit
 │   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook, InvalidMessage
 │   ├── InvalidQuote           no quote of this herd
@@ -81,6 +82,7 @@ from herder.errors.requests import (
     InvalidRequest,
     InvalidRunLimit,
     InvalidSampling,
+    InvalidSchema,
     InvalidStartBy,
     InvalidStop,
     InvalidTokens,
@@ -115,6 +117,7 @@ __all__ = [
     "PromptTooLong",
     "InvalidStop",
     "InvalidSampling",
+    "InvalidSchema",
     "InvalidReference",
     "InvalidIdempotencyKey",
     "InvalidName",

@@ -199,6 +199,17 @@ class InvalidSampling(InvalidRequest):
     code = "invalid_sampling"
 
 
+class InvalidSchema(InvalidSampling):
+    """Raised for a JSON schema that answers cannot be held to, or that is too long.
+
+    Attributes:
+        param: the field of the call that it came in.
+    """
+
+    code = "bad_grammar"  # as of an order that fails by it
+    param: str = "json_schema"
+
+
 class InvalidReference(InvalidRequest):
     """Raised when the client's own reference is too long or not text."""
 

@@ -8,9 +8,10 @@ from typing import cast
 from herder.domain.order import OrderRequest
 from herder.domain.parsing import parse_submission
 from herder.domain.signed_tokens import read_quote
+from herder.errors import InvalidSchema
 from herder.interface import OrderArguments, OrderCall, QuoteCall
 from herder.settings import Settings
-from workers.wire import PublicKey
+from workers.wire import PublicKey, Sampling
 
 
 def parse_call(
@@ -33,13 +34,14 @@ def parse_call(
         api_key: the id of the API key that it is bought with.
 
     Raises:
-        InvalidRequest: something of the call is wrong; the sentence says what.
+        InvalidRequest: something of the call is wrong; the sentence says what. InvalidSchema among
+            them, which names keyword and path.
     """
     apart = ("account", "bids", "quote")
     # What is left out here is given below; a name that is wrong is a TypeError in any case.
     others = {name: value for name, value in call.items() if name not in apart}
     account, quote = call.get("account"), call.get("quote")
-    return parse_submission(
+    request = parse_submission(
         prompt,
         tokens,
         account=settings.account if account is None else account,
@@ -48,3 +50,25 @@ def parse_call(
         quote=None if quote is None else read_quote(quote, keys()),
         **cast(OrderArguments, others),
     )
+    _check_schema(request.sampling, settings.max_schema_bytes)
+    return request
+
+
+def _check_schema(sampling: Sampling, most: int) -> None:
+    """Refuse a JSON schema that no worker could hold an answer to, before money is held."""
+    schema = sampling.json_schema
+    if schema is None:
+        return
+    if sampling.grammar is not None:
+        raise InvalidSchema("Give either a grammar or a JSON schema, not both.")
+    size = len(schema.encode(errors="surrogatepass"))
+    if size > most:
+        raise InvalidSchema(
+            f"The JSON schema has {size} bytes; at most {most} are allowed.", bytes=size, most=most
+        )
+    from workers.wire.schemas import SchemaRefused, compile_schema  # loads llguidance
+
+    try:
+        compile_schema(schema)
+    except SchemaRefused as error:
+        raise InvalidSchema(error.message, keyword=error.keyword, path=error.path) from None

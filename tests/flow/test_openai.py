@@ -180,6 +180,19 @@ def test_stop_strings_and_what_the_sampling_asks_reach_the_worker(herd, client):
     assert json.loads(sampling.json_schema) == {"type": "object"}
 
 
+def test_a_schema_that_cannot_be_followed_costs_nothing(herd, client):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "not": {"const": "x"}}}}
+    for wanted in (
+        {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}},
+        {"type": "json_object", "schema": schema},
+    ):
+        with pytest.raises(openai.BadRequestError, match=r'"not" at #/properties/a') as refused:
+            client.chat.completions.create(model="stub", messages=HI, response_format=wanted)
+        assert (refused.value.code, refused.value.param) == ("bad_grammar", "response_format")
+        assert refused.value.body["data"] == {"keyword": "not", "path": "#/properties/a"}
+    assert herd.client.accounts.balance("default").available == 1_000_000
+
+
 def test_the_fee_may_come_in_headers_and_stays_within_the_keys_limit(herd, client, gateway):
     herd.start_worker()
     answer = client.chat.completions.create(

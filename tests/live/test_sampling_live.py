@@ -134,10 +134,16 @@ def test_a_grammar_holds_with_multibyte_characters_beside_plain_streams(engine: 
         ({"grammar": "root ::= ("}, "does not parse"),
         ({"grammar": "root ::= root"}, "begins with itself"),
         ({"grammar": ""}, "no rule named root"),
-        ({"json_schema": "[1]"}, "not an object"),
-        ({"json_schema": '{"type": "nonsense"}'}, "cannot be used"),
-        ({"json_schema": '{"$ref": "https://example.com/x.json"}'}, "cannot be used"),
-        ({"json_schema": '{"type": "string", "pattern": "^(a"}'}, "cannot be used"),
+        ({"json_schema": "[1]"}, "must be an object"),
+        ({"json_schema": '{"type": "nonsense"}'}, '"type" at # names a type that is none'),
+        (
+            {"json_schema": '{"$ref": "https://x.org/s"}'},
+            '"$ref" at # refers to another',
+        ),
+        (
+            {"json_schema": '{"type": "string", "pattern": "^(a"}'},
+            '"pattern" at # is no regular',
+        ),
         ({"json_schema": "{}", "grammar": 'root ::= "a"'}, "both"),
         ({"grammar": "root ::= <[99999999]>"}, "no token fits"),
     ],
@@ -169,8 +175,7 @@ def test_a_grammar_that_is_too_slow_fails_its_order_alone(
     assert bad.end.text, "what it said before is kept"
 
 
-def test_a_grammar_that_would_never_come_back_is_refused(engine: Engine) -> None:
-    # seen to hang llama.cpp: a token of 64 spaces has 2**64 ways through it
+def test_a_grammar_with_ever_more_ways_to_go_on_is_refused(engine: Engine) -> None:
     ambiguous = 'root ::= " " root "b" | " " root "c" | "e"'
     (bad,) = run(engine, work(STORY, 20, sampling=Sampling(grammar=ambiguous)))
     assert bad.end.error is not None

@@ -82,6 +82,7 @@ def test_the_exported_names_are_these():
         "InvalidRequest",
         "InvalidRunLimit",
         "InvalidSampling",
+        "InvalidSchema",
         "InvalidStartBy",
         "InvalidStop",
         "InvalidTokens",

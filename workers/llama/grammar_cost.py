@@ -1,4 +1,4 @@
-"""Refuses grammars that parse but cost llama.cpp too much: rules without end, ways that double."""
+"""Refuses grammars that parse but are too much work: rules without end, ways that double. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.errors import GrammarError
 from workers.llama.gbnf import TOKEN, Sequence
 
 MAX_WALKS: Final = 100_000
-"""Visits of rules by llama.cpp's test for left recursion."""
+"""Visits of rules from other rules, each way that leads to them counted."""
 MAX_STACKS: Final = 4096
 """Ways to go on at once; a grammar that is seen to get there doubles them with each character."""
 
@@ -29,7 +29,7 @@ Stack = tuple[Place, ...]
 
 
 def check_recursion(rules: dict[str, list[Sequence]]) -> None:
-    """Refuse left recursion, and what makes llama.cpp's own test for it endless."""
+    """Refuse left recursion, and rules that lead to each other in too many ways."""
     empty = {name for name, alternates in rules.items() if [] in alternates}
     walks: dict[str, int] = {}
     open_: set[str] = set()
@@ -56,7 +56,7 @@ def check_recursion(rules: dict[str, list[Sequence]]) -> None:
 
 
 def _first(alternates: list[Sequence], empty: set[str]) -> list[str]:
-    """Return the rules that llama.cpp looks into from here, once for each time that it does."""
+    """Return the rules that are looked into from here, once for each way that leads there."""
     found = []
     for sequence in alternates:
         for item in sequence:
@@ -71,9 +71,8 @@ def _first(alternates: list[Sequence], empty: set[str]) -> list[str]:
 def check_growth(rules: dict[str, list[Sequence]]) -> None:
     """Refuse a grammar that is seen to have exponentially many ways to go on.
 
-    llama.cpp keeps all of them, so that `s ::= "a" s "b" | "a" s "c" | ""` would not come back
-    from a token of sixteen `a`. This looks for such a text where the ways are most, for a bounded
-    time; what it does not find is left to the clock (`GrammarTooSlow`) and the supervisor.
+    Whoever follows a grammar keeps all of them. This looks for a text where they double, for a
+    bounded time; what it does not find is left to the clock (`GrammarTooSlow`) and the supervisor.
     """
     edges = {
         low for a in rules.values() for s in a for i in s if isinstance(i, tuple) for low, _ in i[1]

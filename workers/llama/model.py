@@ -20,6 +20,7 @@ from workers.errors import DecodeFailed, EmptyPrompt, ModelError, WorkerError
 from workers.llama.gguf import load
 from workers.llama.options import KvType, LlamaOptions, cores
 from workers.llama.sampling import Chain, Samplers
+from workers.llama.structured import Constraints
 from workers.llama.vocabulary import Vocabulary
 
 # OpenMP's threads spin at every barrier of a graph while they wait for each other. Where anything
@@ -32,7 +33,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import llama_cpp
 from llama_cpp._ggml import libggml
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 lib: Any = llama_cpp
 """The library's C functions; untyped here, because its own types describe only part of them."""
@@ -95,7 +95,8 @@ class LlamaModel:
         self._sequences = int(lib.llama_n_seq_max(self._ctx))
         self._past = [0] * self._sequences
         self._make_batch(self._facts.batch_tokens)
-        self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, json_schema_to_gbnf)
+        schemas = Constraints(lib, self._vocab.handle, self._vocab.size, self._vocab.ends)
+        self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, schemas.make)
         self._outputs = 0
 
     @property

@@ -1,8 +1,8 @@
 """llama.cpp's samplers, one chain for each sequence that wants more than the likeliest token.
 
-The library comes as an argument: only `model` imports it. What would end the process
-does not reach it: a chain without an end or with a NULL in it, a grammar that does not parse, and
-the acceptance of a token that the grammar forbids.
+The library comes as an argument: only `model` imports it. What it takes for granted is checked
+before it is called: that a chain has an end and no NULL in it, that a grammar parses within its
+bounds, and that a token is one that the grammar allows. JSON schemas never reach it: `structured`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from workers.engine.work import Sampler
 from workers.errors import GrammarError, GrammarTooSlow, SamplingError, WorkerError
-from workers.llama.grammar import check_grammar, check_schema
+from workers.llama.grammar import check_grammar
 from workers.wire import Sampling
 
 PENALTY_TOKENS = 64
@@ -30,12 +30,28 @@ MIN_TEMPERATURE = 1e-3
 """Smaller ones would overflow the division by it, and give the likeliest token anyway."""
 
 
+class Constraint(Protocol):
+    """A limit on the tokens that a sequence may choose."""
+
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next."""
+
+    def apply(self, candidates: Any) -> bool:
+        """Forbid all candidates that may not come next; False if none is left."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that is allowed."""
+
+    def close(self) -> None:
+        """Free it, once."""
+
+
 class Chain(Sampler):
-    """llama.cpp's samplers of one sequence, and its grammar apart from them."""
+    """llama.cpp's samplers of one sequence, and its grammar or schema apart from them."""
 
     __slots__ = ("_lib", "chain", "grammar", "grammar_s", "tokens")
 
-    def __init__(self, lib: Any, chain: Any, grammar: Any) -> None:
+    def __init__(self, lib: Any, chain: Any, grammar: Constraint | None) -> None:
         self._lib = lib
         self.chain = chain
         self.grammar = grammar
@@ -48,8 +64,43 @@ class Chain(Sampler):
         grammar, self.grammar = self.grammar, None
         if chain:
             self._lib.llama_sampler_free(chain)
-        if grammar:
-            self._lib.llama_sampler_free(grammar)
+        if grammar is not None:
+            grammar.close()
+
+
+class _Grammar:
+    """A GBNF grammar, by llama.cpp."""
+
+    __slots__ = ("_lib", "_sampler")
+
+    def __init__(self, lib: Any, sampler: Any) -> None:
+        self._lib = lib
+        self._sampler = sampler
+
+    def allows(self, token: int) -> bool:
+        if token < 0:
+            return False
+        lib = self._lib
+        one = lib.llama_token_data(token, 1.0, 0.0)
+        array = lib.llama_token_data_array(ctypes.pointer(one), 1, -1, False)
+        lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        return bool(np.isfinite(one.logit))
+
+    def apply(self, candidates: Any) -> bool:
+        lib = self._lib
+        array = lib.llama_token_data_array(
+            candidates.ctypes.data_as(lib.llama_token_data_p), len(candidates), -1, False
+        )
+        lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        return bool(np.isfinite(candidates["logit"]).any())
+
+    def accept(self, token: int) -> None:
+        self._lib.llama_sampler_accept(self._sampler, token)
+
+    def close(self) -> None:
+        sampler, self._sampler = self._sampler, None
+        if sampler:
+            self._lib.llama_sampler_free(sampler)
 
 
 class Samplers:
@@ -59,7 +110,7 @@ class Samplers:
         lib: the llama_cpp module.
         vocab: llama.cpp's vocabulary.
         size: how many tokens it has.
-        schema_to_grammar: what turns a JSON schema into GBNF.
+        by_schema: makes what holds a sequence to a JSON schema, or raises GrammarError.
         clock: seconds that only rise, to measure grammars with.
     """
 
@@ -68,13 +119,13 @@ class Samplers:
         lib: Any,
         vocab: Any,
         size: int,
-        schema_to_grammar: Callable[[str], str],
+        by_schema: Callable[[str], Constraint],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._lib = lib
         self._vocab = vocab
         self._size = size
-        self._schema_to_grammar = schema_to_grammar
+        self._by_schema = by_schema
         self._clock = clock
         self._ids = np.arange(size, dtype=np.int32)
         # the layout of llama_token_data
@@ -89,7 +140,7 @@ class Samplers:
             SamplingError: a parameter that cannot be used; GrammarError among them.
         """
         bias = self._bias(sampling.logit_bias)
-        grammar = self._grammar(sampling)
+        grammar = self._constraint(sampling)
         penalised = (
             sampling.repeat_penalty != 1
             or sampling.frequency_penalty != 0
@@ -159,19 +210,12 @@ class Samplers:
             place.token, place.bias = token, bias
         return array
 
-    def _grammar(self, sampling: Sampling) -> Any:
+    def _constraint(self, sampling: Sampling) -> Constraint | None:
         source = sampling.grammar
         if sampling.json_schema is not None:
             if source is not None:
                 raise GrammarError("Give either a grammar or a JSON schema, not both.")
-            check_schema(sampling.json_schema)
-            try:
-                source = self._schema_to_grammar(sampling.json_schema)
-            except Exception as error:
-                # somebody else's code, on somebody's schema: all that it may raise means the same
-                raise GrammarError(
-                    f"The JSON schema cannot be used ({repr(error)[:450]})."
-                ) from error
+            return self._by_schema(sampling.json_schema)
         if source is None:
             return None
         check_grammar(source)
@@ -179,7 +223,7 @@ class Samplers:
         grammar = self._lib.llama_sampler_init_grammar(self._vocab, data, b"root")
         if not grammar:  # a NULL pointer object: neither None nor an exception
             raise GrammarError("llama.cpp does not accept the grammar.")
-        return grammar
+        return _Grammar(self._lib, grammar)
 
     def choose(self, logits: Any, chain: Chain) -> int | WorkerError:
         """Return the next token by a chain.
@@ -194,12 +238,15 @@ class Samplers:
         token = self._apply(logits, chain.chain)
         if chain.grammar is not None:
             began = self._clock()
-            if not self._allows(chain.grammar, token):
-                # most choices are allowed, so that the grammar sees all tokens only now
-                token = self._apply(logits, chain.chain, chain.grammar)
-                if not self._allows(chain.grammar, token):
-                    return GrammarError("The grammar leads to a point where no token fits.")
-            self._lib.llama_sampler_accept(chain.grammar, token)
+            try:
+                if not chain.grammar.allows(token):
+                    # most choices are allowed, so that all tokens are judged only now
+                    token = self._apply(logits, chain.chain, chain.grammar)
+                    if not chain.grammar.allows(token):
+                        return GrammarError("The grammar leads to a point where no token fits.")
+                chain.grammar.accept(token)
+            except GrammarError as error:
+                return error
             chain.grammar_s += self._clock() - began
             if chain.grammar_s > GRAMMAR_TOKEN_S * (chain.tokens + GRAMMAR_AHEAD_TOKENS):
                 return GrammarTooSlow(
@@ -214,28 +261,17 @@ class Samplers:
         self._lib.llama_sampler_accept(chain.chain, token)
         return token
 
-    def _apply(self, logits: Any, chain: Any, grammar: Any = None) -> int:
+    def _apply(self, logits: Any, chain: Any, grammar: Constraint | None = None) -> int:
         """Run samplers over all tokens; returns the chosen one, or -1 for none."""
         lib = self._lib
         self._candidates["id"] = self._ids  # samplers sort in place
         self._candidates["logit"] = logits
+        if grammar is not None and not grammar.apply(self._candidates):
+            return -1
         array = lib.llama_token_data_array(
             self._candidates.ctypes.data_as(lib.llama_token_data_p), self._size, -1, False
         )
-        if grammar is not None:
-            lib.llama_sampler_apply(grammar, ctypes.byref(array))
-            if not np.isfinite(self._candidates["logit"]).any():
-                return -1
         lib.llama_sampler_apply(chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
             return -1
         return int(array.data[array.selected].id)
-
-    def _allows(self, grammar: Any, token: int) -> bool:
-        if token < 0:
-            return False
-        lib = self._lib
-        one = lib.llama_token_data(token, 1.0, 0.0)
-        array = lib.llama_token_data_array(ctypes.pointer(one), 1, -1, False)
-        lib.llama_sampler_apply(grammar, ctypes.byref(array))
-        return bool(np.isfinite(one.logit))

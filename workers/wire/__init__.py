@@ -3,7 +3,8 @@
 One envelope for all of them: a JWS signed with Ed25519, whose claims say who signed (`kid` in the
 header, `iss`), for whom (`aud`: a queue or a stream), when (`iat`, and `exp` where a message goes
 stale), what (`kind`) and the body. Whatever stands outside of the envelope decides nothing. This
-package loads neither Celery nor llama_cpp.
+package loads neither Celery nor llama_cpp. `schemas`, which herders and workers import where a JSON
+schema is at hand, loads llguidance.
 
 May not enter: Celery, Redis, settings; what herder or worker make of a message.
 """
@@ -32,6 +33,7 @@ from workers.wire.messages import (
     MAX_PROMPT_BYTES,
     MAX_RANK,
     MAX_RUN_LIMIT_S,
+    MAX_SCHEMA_CHARS,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TEXT_CHARS,
@@ -112,6 +114,7 @@ __all__ = [
     "InferenceJob",
     "MAX_ENVELOPE_BYTES",
     "MAX_GRAMMAR_CHARS",
+    "MAX_SCHEMA_CHARS",
     "MAX_HEADER_CHARS",
     "MAX_HELD",
     "MAX_MESSAGES",

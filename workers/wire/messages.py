@@ -25,6 +25,7 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TEXT_CHARS = 1024 * 1024
 MAX_GRAMMAR_CHARS = 16 * 1024
+MAX_SCHEMA_CHARS = 1024 * 1024
 MAX_HELD = 1024
 MAX_OUTCOMES = 64
 MAX_RANK = 2**63 - 1
@@ -78,7 +79,7 @@ class Sampling(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     logit_bias: Annotated[dict[TokenId, float], Field(max_length=1024)] = {}
     grammar: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
-    json_schema: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
+    json_schema: Annotated[str, Field(max_length=MAX_SCHEMA_CHARS)] | None = None
 
 
 class AttemptRef(BaseModel):

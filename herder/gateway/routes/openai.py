@@ -95,6 +95,9 @@ async def _complete(
                 bought = await buy(context, key, asked, request.headers)
             except errors.PromptTooLong as error:
                 raise ContextLengthExceeded(**error.data) from error
+            except errors.InvalidSchema as error:
+                error.param = "response_format"  # which holds it on these routes
+                raise
             held.callback(bought.end)
             request.state.order = bought.receipt.order
             if not asked.stream or line.is_gone:

@@ -141,9 +141,10 @@ class _AnyText(BaseModel):
 
 
 class _AnyObject(BaseModel):
-    """Any JSON object."""
+    """Any JSON object, or what a schema beside it says."""
 
     type: Literal["json_object"]
+    json_schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class _WantedSchema(BaseModel):
@@ -262,17 +263,18 @@ class _Body(_Given, SamplingFields):
     def _json_schema(self) -> str | None:
         """Return the JSON schema that the answer has to follow, as text."""
         match self.response_format:
-            case _AnyObject():
-                return json.dumps({"type": "object"})
-            case _SchemaFormat(json_schema=wanted):
-                try:
-                    return json.dumps(wanted.json_schema_, allow_nan=False)
-                except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
-                    raise BadRequest(
-                        "The schema is not valid JSON, or it is nested too deeply.",
-                        "response_format",
-                    ) from None
-        return None
+            case _AnyObject(json_schema_=wanted):
+                schema = {"type": "object"} if wanted is None else wanted
+            case _SchemaFormat(json_schema=given):
+                schema = given.json_schema_
+            case _:
+                return None
+        try:
+            return json.dumps(schema, allow_nan=False, ensure_ascii=False)
+        except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
+            raise BadRequest(
+                "The schema is not valid JSON, or it is nested too deeply.", "response_format"
+            ) from None
 
 
 class ChatBody(_Body):

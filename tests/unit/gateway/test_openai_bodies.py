@@ -79,6 +79,8 @@ def test_a_schema_becomes_the_grammar_of_the_answer():
     assert json.loads(chat(response_format=wanted).call["sampling"]["json_schema"]) == schema
     anything = chat(response_format={"type": "json_object"}).call["sampling"]["json_schema"]
     assert json.loads(anything) == {"type": "object"}
+    beside = chat(response_format={"type": "json_object", "schema": schema})
+    assert json.loads(beside.call["sampling"]["json_schema"]) == schema
     assert chat(response_format={"type": "text"}).call["sampling"] == {}
 
 

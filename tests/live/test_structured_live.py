@@ -1,0 +1,47 @@
+"""Answers that follow JSON schemas, by the demo's model: those that end by themselves are valid."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from tests.live.live_support import run, work
+from tests.support.schemas import CASES, SHAPES
+from workers.engine.engine import Engine
+from workers.wire import Sampling
+from workers.wire.schemas import SchemaRefused, compile_schema
+
+pytestmark = pytest.mark.live
+
+TOKENS = 64
+AT_ONCE = 16
+
+
+def test_of_the_answers_that_end_by_themselves_none_is_invalid(engine: Engine) -> None:
+    wanted = []
+    for name, schema in [*((case["name"], case["schema"]) for case in CASES), *SHAPES.items()]:
+        try:
+            compile_schema(json.dumps(schema))
+        except SchemaRefused:
+            continue
+        wanted += [(name, schema, temperature) for temperature in (0.0, 1.2)]
+    ended = 0
+    for begin in range(0, len(wanted), AT_ONCE):
+        some = wanted[begin : begin + AT_ONCE]
+        works = [
+            work(
+                f"Answer with JSON for: {name}",
+                TOKENS,
+                raw=False,
+                sampling=Sampling(temperature=heat, seed=5, json_schema=json.dumps(schema)),
+            )
+            for name, schema, heat in some
+        ]
+        for (name, schema, _), heard in zip(some, run(engine, *works), strict=True):
+            assert heard.end.error is None, (name, heard.end.error)
+            if heard.end.reason == "stop":
+                ended += 1
+                jsonschema.validate(json.loads(heard.end.text), schema)
+    assert ended >= len(wanted) // 3
