@@ -103,8 +103,18 @@ def make_deliverer(settings: Settings, database: Database) -> Deliverer:
     )
 
 
+def _name_model(database: Database) -> None:
+    """Make the model that this herder was given the herd's."""
+    if settings.model:
+        before = set_herd_model(database, settings.model)
+        if before != settings.model:
+            _log.warning("herd_model_changed", model=settings.model, before=before)
+
+
 def _await(database: Database) -> None:
-    """Come back when the database answers: it may start after its herders.
+    """Come back when the database answers, and takes what this herder has to write at its start.
+
+    It may start after its herders, be a standby for a while, or have no room.
 
     Raises:
         SetupError: it answers, and cannot be used as it is.
@@ -114,6 +124,7 @@ def _await(database: Database) -> None:
         try:
             with database.read() as connection:
                 model_sql.read_policy(connection)
+            _name_model(database)
         except HerdUnavailable as error:
             if not told:
                 _log.warning("database_awaited", reason=error.message)
@@ -123,14 +134,6 @@ def _await(database: Database) -> None:
             if told:
                 _log.info("database_found")
             return
-
-
-def _name_model(database: Database) -> None:
-    """Make the model that this herder was given the herd's."""
-    if settings.model:
-        before = set_herd_model(database, settings.model)
-        if before != settings.model:
-            _log.warning("herd_model_changed", model=settings.model, before=before)
 
 
 @dataclass
@@ -187,7 +190,6 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
     try:
         database = Database(settings.database, settings.lease_s, CONNECTIONS)
         _await(database)
-        _name_model(database)
         sender = CelerySender(app)
         deliverer = make_deliverer(settings, database)
         events = EventSender(app, enabled=settings.events)

@@ -17,6 +17,10 @@ deadlock_detected, lock_not_available."""
 _NO_TABLES = {"42P01", "42703", "3F000"}  # undefined table, column, schema
 _NO_RIGHT = "42501"
 _READ_ONLY = "25006"
+_NOT_SUPPORTED = "0A000"
+_CHECKS_SETTING = "call_bool_check_hook"
+"""The function of PostgreSQL in which a standby refuses to begin a transaction that may write: only
+there is that SQLSTATE, one of many uses, about it. Its words may be in any language."""
 
 _GAVE_UP = "57014"  # query_canceled, by a time limit of the server's
 _WRONG_VALUE = "22"  # class data_exception
@@ -82,8 +86,8 @@ class Meanings:
                 "The user in HERD_DATABASE_URL lacks the rights for this; use the one that "
                 "created the tables."
             )
-        if state == _READ_ONLY:
-            return HerdUnavailable(
+        if state == _READ_ONLY or (state == _NOT_SUPPORTED and _is_refused_setting(cause)):
+            return _Unreachable(
                 "The database does not accept writes; it may be a standby, where HERD_DATABASE_URL "
                 "has to name the primary."
             )
@@ -174,3 +178,8 @@ def hide_values(context: ExceptionContext) -> None:
         return
     cause.args = (kept,)
     error.args = (str(error.args[0]).replace(words, kept), *error.args[1:])
+
+
+def _is_refused_setting(cause: object) -> bool:
+    diag = getattr(cause, "diag", None)
+    return getattr(diag, "source_function", None) == _CHECKS_SETTING

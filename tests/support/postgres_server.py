@@ -150,6 +150,19 @@ class PostgresServer:
         """End it at once, with nothing written that was not written before."""
         self.stop(signal.SIGQUIT)
 
+    def become_standby(self) -> None:
+        """Start anew as one: it follows nobody, and takes no writes until `promote`."""
+        self.stop()
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        if self._user is not None:
+            shutil.chown(signal_file, self._user)
+        self.start()
+
+    def promote(self) -> None:
+        """Take writes again."""
+        self.execute("SELECT pg_promote()")
+
     def close(self) -> None:
         """Stop it, and remove what it kept."""
         self.stop(signal.SIGQUIT)
@@ -172,10 +185,19 @@ class PostgresServer:
             done = connection.execute(statement)
             return done.fetchall() if done.description else []
 
-    def new_database(self, template: str = "template1") -> str:
-        """The name of a new database, a copy of `template`."""
+    def new_database(self, template: str = "template1", where: str = "pg_default") -> str:
+        """The name of a new database, a copy of `template`, in a tablespace."""
         name = f"db{next(self._names)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} TABLESPACE {where}")
+        return name
+
+    def new_tablespace(self, folder: Path) -> str:
+        """The name of a new tablespace, in a folder that is made."""
+        folder.mkdir()
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        name = f"space{next(self._names)}"
+        self.execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'")
         return name
 
     def drop(self, name: str) -> None:
