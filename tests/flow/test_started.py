@@ -59,6 +59,7 @@ def detached():
         ("workers", "-Q inference --autoscale 8,2", ("--autoscale", "-c N")),
         ("workers", "-Q inference -P prefork", ("-P prefork", "-A workers worker -Q inference")),
         ("workers", "-Q inference -P processes -D", ("-P processes",)),
+        ("workers", "-Q inference -Pgevent", ("-P gevent", "-A workers worker -Q inference")),
         ("workers", "-Q wrong", ("-Q wrong", "-Q inference")),
         ("workers", "-X inference", ("-X", "inference")),
         ("herder", "-Q inference", ("-Q inference", "-A herder worker -Q herder")),
@@ -71,6 +72,24 @@ def test_an_option_that_cannot_work_ends_it_with_one_line(make_herd, app, argume
     (line,) = child.log.splitlines()
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize("app", ["workers", "herder"])
+def test_a_pool_that_celery_prepares_before_it_reads_ours_ends_it_with_one_line(
+    make_herd, tmp_path, app
+):
+    """Where gevent is installed, which a stand-in does here; without it Celery ends by itself."""
+    herd = make_herd()
+    package = tmp_path / "stand-in" / "gevent"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("Timeout = Exception\n")
+    (package / "monkey.py").write_text("patch_all = lambda: None\n")
+    (package / "signal.py").touch()
+    found = f"{package.parent}{os.pathsep}{herd.env['PYTHONPATH']}"
+    child = start(herd, "green", "-P", "gevent", app=app, PYTHONPATH=found)
+    assert child.ended() == EX_CONFIG, child.log
+    (line,) = child.log.splitlines()
+    assert "-P gevent" in line
 
 
 @pytest.mark.parametrize("app", ["workers", "herder"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.redis_server import RedisServer
+from tests.support.running import RunningHerd
 from workers.engine.engine import Engine
 
 
@@ -35,3 +37,24 @@ def engine(model_path: Path) -> Iterator[Engine]:
     engine = Engine(LlamaModel(LlamaOptions(path=model_path, slots=16, cells=8192)))
     yield engine
     assert engine.stop()
+
+
+@pytest.fixture(scope="module")
+def real_herd(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[RunningHerd]:
+    """A herder and a worker with the real model, named as the deterministic one."""
+    redis = RedisServer(tmp_path_factory.mktemp("redis"))
+    settings = {
+        "HERD_ENGINE": "llama",
+        "HERD_MODEL_PATH": str(model_path),
+        "HERD_CONTEXT": "1024",
+        # Times for a machine that computes, not those of the deterministic model.
+        "HERD_LEASE_S": "15",
+        "HERD_CLAIM_S": "30",
+    }
+    herd = RunningHerd(tmp_path_factory.mktemp("herd"), redis, **settings)
+    herd.start_herder()
+    herd.start_worker()
+    yield herd
+    herd.close()
+    herd.check()
+    redis.kill()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.support.redis_server import RedisServer
 from tests.support.running import RunningHerd
 
 pytestmark = pytest.mark.live
@@ -29,26 +27,11 @@ ASKED: Any = [{"role": "user", "content": "Describe a llama as JSON."}]
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[openai.OpenAI]:
-    redis = RedisServer(tmp_path_factory.mktemp("redis"))
-    settings = {
-        "HERD_ENGINE": "llama",
-        "HERD_MODEL_PATH": str(model_path),
-        "HERD_CONTEXT": "1024",
-        # Times for a machine that computes, not those of the deterministic model.
-        "HERD_LEASE_S": "15",
-        "HERD_CLAIM_S": "30",
-    }
-    herd = RunningHerd(tmp_path_factory.mktemp("herd"), redis, **settings)
-    herd.start_herder()
-    herd.start_worker()
-    _, key = herd.client.api_keys.create("default")
-    _, url = herd.start_gateway(HERD_MODEL_ALIASES="gpt-4o-mini=stub")
+def client(real_herd: RunningHerd) -> Iterator[openai.OpenAI]:
+    _, key = real_herd.client.api_keys.create("default")
+    _, url = real_herd.start_gateway(HERD_MODEL_ALIASES="gpt-4o-mini=stub")
     with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as made:
         yield made
-    herd.close()
-    herd.check()
-    redis.kill()
 
 
 def test_an_answer_follows_its_json_schema(client: openai.OpenAI) -> None:
