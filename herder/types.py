@@ -218,6 +218,8 @@ class Result:
         text: what was generated; partial where the order did not complete.
         finish_reason: `stop`, `length`, `deadline` or `cancelled`; None where nothing ran.
         text_deleted: the text is empty because it was deleted since.
+        metadata: what the caller noted with the order; deleted with its text.
+        request_id: `X-Request-Id` of the call that the order was taken by; deleted likewise.
     """
 
     order: str
@@ -227,6 +229,8 @@ class Result:
     receipt: Receipt
     reference: str | None = None
     text_deleted: bool = False
+    metadata: dict[str, str] | None = None
+    request_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON would have it."""

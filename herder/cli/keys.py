@@ -62,6 +62,9 @@ def create(
         return
     say(text)
     say(f"Key {key.id} of account {account}. Store it safely; it is not shown again.")
+    say("To use it, with the gateway's address (`herd gateway` shows it) and the key above:")
+    say("    export HERD_URL=http://… HERD_API_KEY=herd_…")
+    say("    export OPENAI_BASE_URL=$HERD_URL/v1 OPENAI_API_KEY=$HERD_API_KEY")
 
 
 @app.command("list", epilog="Example: herd key list ada")

@@ -17,7 +17,15 @@ from herder.cli.base import (
     transfer_id_of,
     whole,
 )
-from herder.cli.show import complain, print_json, print_receipt, print_table, say, write_text
+from herder.cli.show import (
+    complain,
+    one_line,
+    print_json,
+    print_receipt,
+    print_table,
+    say,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from herder.types import Receipt
@@ -26,6 +34,24 @@ app = typer.Typer(help="Work with one order: show, re-bid, cancel or refund it."
 
 many = typer.Typer(help="List orders, newest first.")
 
+ByAccount = Annotated[
+    str | None, typer.Option("--account", help="Show only this account's orders.")
+]
+ByState = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Show only orders in this state: queued, dispatched, running, completed, failed, "
+        "cancelled, expired or set_aside.",
+    ),
+]
+Most = Annotated[
+    str, typer.Option("--limit", metavar="N", help="How many orders to show at most, 1 to 1000.")
+]
+Before = Annotated[
+    str | None,
+    typer.Option("--before", metavar="ID", help="Show only orders older than this one."),
+]
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
 
 
@@ -41,30 +67,26 @@ def register(root: typer.Typer) -> None:
 )
 def orders(
     context: typer.Context,
-    account: Annotated[
-        str | None, typer.Option("--account", help="Show only this account's orders.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            "--state",
-            help="Show only orders in this state: queued, dispatched, running, completed, failed, "
-            "cancelled, expired or set_aside.",
-        ),
-    ] = None,
-    limit: Annotated[
-        str,
-        typer.Option("--limit", metavar="N", help="How many orders to show at most, 1 to 1000."),
-    ] = "20",
-    before: Annotated[
-        str | None,
-        typer.Option("--before", metavar="ID", help="Show only orders older than this one."),
-    ] = None,
+    account: ByAccount = None,
+    state: ByState = None,
+    limit: Most = "20",
+    before: Before = None,
     json: Json = False,
 ) -> None:
     """List orders, newest first."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        list_(account, state, limit, before, json)
+
+
+@many.command("list", epilog="Example: herd orders list --account ada --state queued")
+def list_(
+    account: ByAccount = None,
+    state: ByState = None,
+    limit: Most = "20",
+    before: Before = None,
+    json: Json = False,
+) -> None:
+    """List orders, newest first, as `herd orders` does."""
     most: Any = whole(limit)
     with buying() as herd:
         if account is not None:
@@ -174,7 +196,9 @@ def show(
             del document["text"]
         print_json(document)
     elif not text:
-        print_receipt(result.receipt)
+        noted = (result.metadata or {}).items()
+        metadata = [(one_line(f"metadata {name}"), value) for name, value in noted]
+        print_receipt(result.receipt, [("request id", result.request_id), *metadata])
     else:
         write_text(result.text)
         if result.text and not result.text.endswith("\n"):

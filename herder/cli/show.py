@@ -130,8 +130,8 @@ def receipt_line(receipt: Receipt) -> str:
     return f"[{', '.join(parts)}; order {receipt.order}]"
 
 
-def print_receipt(receipt: Receipt) -> None:
-    """Print a receipt in full."""
+def print_receipt(receipt: Receipt, notes: Iterable[tuple[str, object]] = ()) -> None:
+    """Print a receipt in full, and what was noted with its order."""
     failure = receipt.failure or {}
     print_facts(
         [
@@ -161,5 +161,6 @@ def print_receipt(receipt: Receipt) -> None:
             ("returned", receipt.returned),
             ("refunded", receipt.refunded or None),
             ("reference", receipt.reference),
+            *notes,
         ]
     )

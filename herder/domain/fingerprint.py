@@ -89,6 +89,7 @@ def _given(call: OrderRequest) -> dict[str, Any]:
         "start_by_us": call.start_by_us,
         "run_limit_s": call.run_limit_s,
         "quote": None if call.quote is None else _quoted(call.quote),
+        "metadata": dict(call.notes.metadata) or None,
     }
     sampling = _named(call.sampling.model_dump(mode="json", exclude_unset=True))
     return {name: value for name, value in given.items() if value is not None} | sampling

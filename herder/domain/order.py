@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
+from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
 from workers.wire import AttemptRef, ChatMessage, Sampling
@@ -105,6 +106,8 @@ class OrderRequest:
     """The quote that it names, whose signature was checked; `quote_terms` says what it does."""
     message: str | None = None
     """The id of the message that it came by, which its end answers."""
+    notes: Notes = NO_NOTES
+    """The notes that come with it; they change nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)

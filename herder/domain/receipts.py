@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import Order, State
 from herder.types import Rate, Receipt, Result, Usage
 
@@ -55,7 +56,7 @@ def receipt_of(order: Order) -> Receipt:
     )
 
 
-def result_of(order: Order, text: str | None) -> Result:
+def result_of(order: Order, text: str | None, notes: Notes = NO_NOTES) -> Result:
     """Return an order's result; `text` is None where it was deleted."""
     return Result(
         order=order.id,
@@ -65,4 +66,6 @@ def result_of(order: Order, text: str | None) -> Result:
         receipt=receipt_of(order),
         reference=order.reference,
         text_deleted=text is None,
+        metadata=dict(notes.metadata) or None,
+        request_id=notes.request_id,
     )

@@ -19,7 +19,7 @@ from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
 from herder.gateway.repetitions import RedisLostCalls, Repetitions
-from herder.gateway.routes import herd, messages, openai, orders, usage, webhooks
+from herder.gateway.routes import about, herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.streams.delivering import DeliveryNotes
@@ -32,6 +32,8 @@ from herder.local.readiness import check
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse
+from herder.web.lenient import Lenient
+from herder.web.request_ids import RequestIds
 from herder.web.serving import BoundedBody, BoundedHead, join_address, listen, run
 from herder.web.single_flight import Once
 from herder.web.stopping import LAST_S, AnswerWhenStopped, Stopping
@@ -121,6 +123,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         messages.router,
         openai.router,
         herd.router,
+        about.router,
         operate.router,
         usage.router,
         webhooks.router,
@@ -134,6 +137,8 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BoundedHead, most=settings.max_header_bytes)
     app.add_middleware(AnswerWhenStopped, stopping=stopping)
     app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(RequestIds)
+    app.add_middleware(Lenient)
     return app
 
 

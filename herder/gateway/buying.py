@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from herder.db.outages import CommitUnknown
+from herder.domain.notes import Notes
 from herder.domain.order import Order, State
 from herder.domain.receipts import receipt_of
 from herder.errors import HerdError
@@ -84,7 +85,11 @@ class Purchase:
 
 
 async def buy(
-    context: GatewayContext, api_key: ApiKey, asked: Asked, headers: Mapping[str, str]
+    context: GatewayContext,
+    api_key: ApiKey,
+    asked: Asked,
+    headers: Mapping[str, str],
+    request_id: str | None,
 ) -> Purchase:
     """Take the order of a call, or find the one that it repeats.
 
@@ -93,6 +98,7 @@ async def buy(
         api_key: whose call it is.
         asked: the call.
         headers: its headers.
+        request_id: the id that it is answered with.
 
     Raises:
         HerdError: it was not taken; as `herder.gateway.outages.accept`.
@@ -108,7 +114,8 @@ async def buy(
     if count is not None:
         digest = digest_of(api_key.id, _everything(asked, call))
         key = await context.repetitions.key_of(digest, count)
-    take = partial(_take, context, api_key, asked, call, given)
+    notes = Notes(asked.metadata, request_id)
+    take = partial(_take, context, api_key, asked, call, given, notes)
     try:
         order = await take(key)
         if order.call_off is not None:
@@ -143,12 +150,15 @@ async def _take(
     asked: Asked,
     call: OrderCall,
     given: str | None,
+    notes: Notes,
     key: str | None,
 ) -> Order:
     named: OrderCall = {**call, "idempotency_key": key}
     return await accept(
         context.herd.cancellations,
-        partial(context.herd.take, asked.prompt, asked.tokens, named, api_key=api_key.id),
+        partial(
+            context.herd.take, asked.prompt, asked.tokens, named, api_key=api_key.id, notes=notes
+        ),
         has_key=given is not None,
         continues=asked.on_disconnect == "continue",
     )
@@ -163,6 +173,7 @@ def _everything(asked: Asked, call: OrderCall) -> list[Any]:
         asked.stream,
         asked.include_usage,
         asked.on_disconnect,
+        dict(asked.metadata),
     ]
 
 

@@ -6,6 +6,7 @@ Every rule is order intake's; this file only wires the parts and waits.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
@@ -16,6 +17,7 @@ from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain.ids import new_uuid
+from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import Order, State
 from herder.domain.paging import require_limit
 from herder.domain.parsing import parse_bids, parse_model, parse_prompt
@@ -128,9 +130,11 @@ class LocalHerd:
         call: OrderCall,
         *,
         api_key: str | None = None,
+        notes: Notes = NO_NOTES,
     ) -> Order:
         """Do as `submit`, for callers who need the order itself."""
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
+        parsed = replace(parsed, notes=notes)
         self._token_counts.require_fit(parsed)
         try:
             order = self.intake.submit(parsed)

@@ -190,7 +190,7 @@ class OrderIntake:
             submitted_us=now_us,
         )
         request = order_sql.StoredRequest(call.prompt, call.stop, call.sampling)
-        order = order_sql.insert_order(connection, new, request)
+        order = order_sql.insert_order(connection, new, request, call.notes)
         order_sql.add_events(connection, "submitted", now_us, [Subject(order_id)])
         return order
 

@@ -17,6 +17,7 @@ from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamR
 from herder.interface import raise_if_not_completed
 from herder.orders.watcher import CompletionWatcher
 from herder.store import orders as order_sql
+from herder.store.notes import get_answer_and_notes
 from herder.types import Result
 from workers.transport.delivery import Delivery, Reach
 from workers.transport.event_log import EventLog
@@ -96,7 +97,7 @@ class OrderReader:
             order = order_sql.get_order(connection, order_id)
             if order is None:
                 raise OrderNotFound(order_id)
-            return result_of(order, order_sql.get_answer(connection, order_id))
+            return result_of(order, *get_answer_and_notes(connection, order_id))
 
     def stream(self, order_id: str) -> Iterator[str]:
         """Yield an order's text as it is generated, from its beginning, however late one joins.

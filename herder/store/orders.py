@@ -23,8 +23,10 @@ from sqlalchemy import (
 )
 
 from herder.db.tables import event, order_text, orders
+from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import STOPPED, Order, Prompt, State
 from herder.domain.pricing import Rates
+from herder.store.notes import to_text
 from herder.store.steps import NewOrder, Subject
 from workers.transport.event_log import EventLog
 from workers.wire import ChatMessage, Sampling
@@ -178,12 +180,15 @@ _INSERT_TEXT = insert(order_text)
 _INSERT_EVENT = insert(event)
 
 
-def insert_order(connection: Connection, new: NewOrder, request: StoredRequest) -> Order:
-    """Write a new order and what it asks; its number says when it came."""
+def insert_order(
+    connection: Connection, new: NewOrder, request: StoredRequest, notes: Notes = NO_NOTES
+) -> Order:
+    """Write a new order, what it asks and what is noted; its number says when it came."""
     order = to_order(
         connection.execute(_INSERT_ORDER, {**new._asdict(), "state": State.QUEUED.value}).one()
     )
-    connection.execute(_INSERT_TEXT, {"order_id": order.id, "request": request.to_json()})
+    row = {"order_id": order.id, "request": request.to_json(), "notes": to_text(notes)}
+    connection.execute(_INSERT_TEXT, row)
     return order
 
 

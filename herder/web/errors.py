@@ -170,9 +170,21 @@ def _methods_of(request: Request) -> str:
         method.upper()
         for path, operations in request.app.openapi()["paths"].items()
         if compile_path(path)[0].match(request.url.path)
-        for method in operations
+        for method in (*operations, *(["head"] if "get" in operations else []))
     }
     return ", ".join(sorted(found))
+
+
+def _nowhere(request: Request) -> str:
+    """Return the sentence for a path that nothing is at, with the one that was perhaps meant."""
+    path = request.url.path
+    doubled = path.startswith("/v1/v1/")
+    meant = path.removeprefix("/v1") if doubled else f"/v1{path}"
+    known = request.app.openapi()["paths"]
+    if not any(compile_path(one)[0].match(meant) for one in known if one != "/v1"):
+        return "Not Found."
+    why = "the base URL has /v1 twice" if doubled else "the base URL needs /v1 at its end"
+    return f"There is nothing at {path[:100]}, but {meant[:100]} is there: {why}."
 
 
 def register(app: FastAPI) -> None:
@@ -192,6 +204,8 @@ def register(app: FastAPI) -> None:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         message = f"{str(error.detail).rstrip('.')}."
         headers = dict(error.headers or {})
+        if error.status_code == 404 and error.detail == "Not Found":
+            message = _nowhere(request)
         if error.status_code == 405 and (takes := _methods_of(request)):
             headers["Allow"] = takes
         return refusal(body_of(message, error.status_code, code), error.status_code, headers)

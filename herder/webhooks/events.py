@@ -103,7 +103,8 @@ def told_of(order: Order) -> dict[str, Any]:
     Its result without the text, which stands elsewhere.
     """
     told = result_of(order, None).to_dict()
-    del told["text"], told["text_deleted"]
+    for kept_with_it in ("text", "text_deleted", "metadata", "request_id"):
+        del told[kept_with_it]
     return told
 
 

@@ -286,7 +286,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="
         ("messages.0.content.0", {"messages": [{"role": "user", "content": IMAGE}]}),
         ("audio", {"audio": {"format": "wav", "voice": "alloy"}}),
         ("reasoning_effort", {"reasoning_effort": "high"}),
-        ("verbosity", {"verbosity": "low"}),
+        ("service_tier", {"service_tier": "flex"}),
         ("web_search_options", {"web_search_options": {}}),
         ("invented", {"extra_body": {"invented": 1}}),
     ],

@@ -133,6 +133,8 @@ order_text = Table(
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("request", JSON, nullable=False),
     Column("answer", Text),
+    # What the caller noted with it, as JSON: `herder.store.notes`.
+    Column("notes", Text),
 )
 
 # Orders that cannot be ended, until an operator has decided: `herder.orders.set_aside`. How each

@@ -18,7 +18,7 @@ from herder.gateway.limits.rates import CallRate
 from herder.gateway.settings import GatewaySettings
 from herder.web.errors import answer_to
 
-UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
+UNCOUNTED = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 """Asked by machines that look after this one, which must not be turned away."""
 KNOWN_KEYS = 10_000
 

@@ -14,10 +14,10 @@ from fastapi.responses import PlainTextResponse
 from herder.domain.paging import MAX_HTTP_PAGE, page_of
 from herder.domain.parsing import EPOCH
 from herder.domain.signed_tokens import to_jwks
+from herder.errors import ModelNotFound, shown
 from herder.gateway.auth import READS, Context, GatewayContext, Reader, scraper
 from herder.gateway.openapi import refusals
 from herder.gateway.schemas.answers import (
-    HealthAnswer,
     KeysAnswer,
     ModelCard,
     ModelsAnswer,
@@ -41,8 +41,21 @@ async def info(context: Context) -> Info:
 @router.get("/v1/models", dependencies=[READS])
 async def models(context: Context) -> ModelsAnswer:
     """Return the models, in OpenAI's form, with their rates; other names for them too."""
+    return ModelsAnswer(data=await _cards(context))
+
+
+@router.get("/v1/models/{model:path}", dependencies=[READS])
+async def model(model: str, context: Context) -> ModelCard:
+    """Return one model, by its name or another name for it."""
+    cards = {card.id: card for card in await _cards(context)}
+    if model not in cards:
+        raise ModelNotFound(shown(model), list(cards))
+    return cards[model]
+
+
+async def _cards(context: GatewayContext) -> list[ModelCard]:
     found = await run_sync(context.herd.info)
-    cards = [
+    return [
         ModelCard(
             id=name,
             owned_by=found.name,
@@ -66,7 +79,6 @@ async def models(context: Context) -> ModelsAnswer:
             ),
         )
     ]
-    return ModelsAnswer(data=cards)
 
 
 @router.get("/v1/account", response_model=AccountAnswer)
@@ -115,12 +127,6 @@ async def statement_of(
 async def keys(context: Context) -> dict[str, Any]:
     """Return the public keys that verify signed receipts."""
     return to_jwks((await run_sync(context.herd.public_keys)).values())
-
-
-@router.get("/healthz")
-async def healthz() -> HealthAnswer:
-    """Return whether this process answers."""
-    return HealthAnswer()
 
 
 @router.get(

@@ -21,6 +21,7 @@ from herder import errors
 from herder.domain.order import State
 from herder.gateway.auth import Buyer, Context, GatewayContext
 from herder.gateway.buying import Purchase, buy
+from herder.gateway.context_errors import ContextLengthExceeded, context_sentence
 from herder.gateway.openapi import streamed, takes
 from herder.gateway.routes.orders import PING_S
 from herder.gateway.schemas.answers import ErrorAnswer
@@ -39,6 +40,7 @@ from herder.interface import raise_if_not_completed
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
 from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of, refusal
+from herder.web.request_ids import id_of
 
 router = APIRouter(prefix="/v1", tags=["openai"], default_response_class=ApiResponse)
 
@@ -78,12 +80,6 @@ async def completion(request: Request, context: Context, key: Buyer) -> ApiRespo
     return await _complete("completion", request, context, key)
 
 
-class ContextLengthExceeded(errors.PromptTooLong):
-    """A prompt that is too long, under the code by which OpenAI's clients know that."""
-
-    code = "context_length_exceeded"
-
-
 async def _complete(
     kind: Kind, request: Request, context: GatewayContext, key: ApiKey
 ) -> ApiResponse | EventStream:
@@ -92,9 +88,9 @@ async def _complete(
         slot = held.enter_context(context.follower.acquire(key.id))
         async with HangUp(request.receive) as line:
             try:
-                bought = await buy(context, key, asked, request.headers)
-            except errors.PromptTooLong as error:
-                raise ContextLengthExceeded(**error.data) from error
+                bought = await buy(context, key, asked, request.headers, id_of(request))
+            except (errors.PromptTooLong, errors.TooManyTokens) as error:
+                raise ContextLengthExceeded(error.data) from error
             except errors.InvalidSchema as error:
                 error.param = "response_format"  # which holds it on these routes
                 raise
@@ -269,26 +265,28 @@ def _failed(result: Result) -> ApiResponse | None:
         return told
     except errors.OrderEnded as error:
         failure = result.receipt.failure or {}
-        code = str(failure.get("code", error.code))
+        code, message = str(failure.get("code", error.code)), error.message
         if code == "prompt_too_long":
-            code = "context_length_exceeded"
+            code = ContextLengthExceeded.code
+            message = f"{context_sentence(failure.get('data'))} {message}"
         # A permanent failure is the request's own; any other may pass.
         status = 400 if failure.get("permanent") else 503 if failure else 409
         headers = {"X-Order": result.order}
         if status == 503:
             headers["Retry-After"] = "1"
-        body = body_of(error.message, status, code, data={"order": result.order})
+        body = body_of(message, status, code, data={"order": result.order})
         return refusal(body, status, headers)
     return None
 
 
 def _head(asked: Asked, receipt: Receipt, form: int) -> dict[str, Any]:
-    return {
+    head = {
         "id": _IDS[asked.kind] + receipt.order,
         "object": _OBJECTS[asked.kind][form],
         "created": receipt.submitted_us // 1_000_000,
         "model": receipt.model,
     }
+    return head | {"service_tier": "default"} if asked.kind == "chat" else head
 
 
 def _chunk(
@@ -315,4 +313,5 @@ def _usage(result: Result) -> dict[str, int]:
         "prompt_tokens": prompt,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
+        "cost": result.receipt.charged,
     }

@@ -10,11 +10,12 @@ from functools import partial
 from typing import Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from herder.accounts.api_keys import require
+from herder.domain.notes import Notes
 from herder.domain.order import Order, State
 from herder.domain.paging import page_of
 from herder.domain.receipts import receipt_of
@@ -45,6 +46,7 @@ from herder.gateway.streams.following import StreamMark
 from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.types import Place, Quote, Receipt
 from herder.web.errors import ApiResponse
+from herder.web.request_ids import id_of
 
 router = APIRouter(prefix="/v1", tags=["orders"], default_response_class=ApiResponse)
 
@@ -66,6 +68,7 @@ class Signed(PlainTextResponse):
 @router.post("/orders", status_code=202, responses={202: {"headers": LOCATION}})
 async def submit(
     body: OrderBody,
+    request: Request,
     context: Context,
     key: Buyer,
     response: Response,
@@ -80,7 +83,14 @@ async def submit(
     }
     taken = await accept(
         context.herd.cancellations,
-        partial(context.herd.take, body.prompt, body.tokens, call, api_key=key.id),
+        partial(
+            context.herd.take,
+            body.prompt,
+            body.tokens,
+            call,
+            api_key=key.id,
+            notes=Notes(request_id=id_of(request)),
+        ),
         has_key=idempotency_key is not None,
     )
     response.headers["Location"] = f"/v1/orders/{taken.id}"
@@ -116,7 +126,12 @@ async def order(
     """Return an order as it stands; with `wait`, the answer comes at its end or after that time."""
 
     def as_it_stands() -> OrderAnswer:
-        return _shown(context, context.herd.order(order_id, account=key.account))
+        found = context.herd.order(order_id, account=key.account)
+        shown = _shown(context, found)
+        if not found.state.ended:
+            told = context.herd.answer(order_id)
+            shown.metadata, shown.request_id = told.metadata, told.request_id
+        return shown
 
     until_s = time.monotonic() + wait
     read = partial(look, context.herd.database, as_it_stands)
@@ -269,4 +284,6 @@ def _shown(context: GatewayContext, found: Order) -> OrderAnswer:
         text_deleted=result.text_deleted,
         finish_reason=result.finish_reason,
         usage=result.usage,
+        metadata=result.metadata,
+        request_id=result.request_id,
     )

@@ -67,6 +67,20 @@ class KeysAnswer(BaseModel):
     keys: list[SigningKey]
 
 
+class AboutAnswer(BaseModel):
+    """A gateway of a herd, and how to use it."""
+
+    name: Literal["Llama Herder"] = "Llama Herder"
+    version: str
+    description: str = (
+        "A shared herd of machines for LLM inference: the best-paid prompt runs first. OpenAI's "
+        "clients use this address with /v1 as their base URL, and an API key of the herd's."
+    )
+    base_url: Literal["/v1"] = "/v1"
+    openapi: Literal["/openapi.json"] = "/openapi.json"
+    health: Literal["/health"] = "/health"
+
+
 class HealthAnswer(BaseModel):
     """This process answers."""
 

@@ -15,6 +15,7 @@ class TokenUsage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cost: int = Field(description="Winston charged, as in the receipt.")
 
 
 class ChatMessage(BaseModel):
@@ -77,6 +78,7 @@ class ChatCompletion(_Head):
     """A chat completion, and what it cost."""
 
     object: Literal["chat.completion"]
+    service_tier: Literal["default"]
     choices: list[ChatChoice]
     usage: TokenUsage
     receipt: Receipt
@@ -95,6 +97,7 @@ class ChatChunk(_Head):
     """An event of a stream; with `include_usage` the last has no choices, but the counts."""
 
     object: Literal["chat.completion.chunk"]
+    service_tier: Literal["default"]
     choices: Annotated[list[ChatPiece], Field(max_length=1)]
     usage: TokenUsage | None = None
     receipt: Receipt | None = None

@@ -32,6 +32,7 @@ class Asked:
         stream: whether the text is to come as it is generated.
         include_usage: whether a stream ends with the counts.
         on_disconnect: what becomes of the order when the caller goes away.
+        metadata: what is noted with the order.
     """
 
     kind: Kind
@@ -41,6 +42,7 @@ class Asked:
     stream: bool
     include_usage: bool
     on_disconnect: OnDisconnect
+    metadata: Mapping[str, str]
 
 
 def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: int) -> Asked:
@@ -73,6 +75,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
         stream=found.stream is True,
         include_usage=options is not None and options.include_usage is True,
         on_disconnect=found.on_disconnect or _on_disconnect(headers),
+        metadata=found.metadata or {},
     )
 
 

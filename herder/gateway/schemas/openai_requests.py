@@ -22,6 +22,18 @@ from pydantic import (
 )
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.gateway.schemas.openai_harmless import (
+    MIN_TOP_P,
+    Empty,
+    HarmlessFields,
+    Metadata,
+    Penalty,
+    Same,
+    Seed,
+    TopP,
+    reference_of,
+    seed_of,
+)
 from herder.gateway.schemas.orders import Number, SamplingFields, Winston
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
@@ -30,9 +42,6 @@ from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOP
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 OnDisconnect = Literal["cancel", "continue"]
-
-_Same = Refused("is not supported here; leave it out")
-"""Only values that ask for what happens anyway are taken."""
 
 _SENT_ON = ("fee", "multiplier", "max_fee", "quote", "reference", "start_by", "run_limit_s", "stop")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -112,6 +121,8 @@ class ChatTurn(_Given):
         Must("text", inside=True),
     ]
     name: Any = None
+    annotations: Empty = None
+    tool_calls: Empty = None
 
     def turn(self) -> dict[str, str]:
         """Return it as the herd takes it."""
@@ -122,10 +133,14 @@ class ChatTurn(_Given):
 
 
 class StreamOptions(_Given):
-    """`include_usage`: the last chunk of a stream has the counts and the receipt."""
+    """`include_usage`: the last chunk of a stream has the counts and the receipt.
+
+    `continuous_usage_stats` is taken and changes nothing: only the last chunk has the counts.
+    """
 
     include_usage: Annotated[StrictBool | None, Must("true or false")] = None
     include_obfuscation: Any = None
+    continuous_usage_stats: Annotated[StrictBool | None, Must("true or false")] = None
 
     @classmethod
     def check(cls, given: dict[str, Any]) -> None:
@@ -168,8 +183,12 @@ Tokens = Annotated[
 Bias = dict[Annotated[StrictStr, Field(pattern="^[0-9]{1,9}$")], Number]
 
 
-class _Body(_Given, SamplingFields):
+class _Body(_Given, SamplingFields, HarmlessFields):
     """The parameters of both routes; any other is refused by its name, unless it is null."""
+
+    seed: Seed = None
+    top_p: TopP = None
+    repetition_penalty: Penalty = None
 
     model: Annotated[
         StrictStr,
@@ -194,7 +213,14 @@ class _Body(_Given, SamplingFields):
         Must("of type text, json_object, or json_schema with a schema"),
         BeforeValidator(_object),
     ] = None
-    user: Annotated[StrictStr | None, Must("text"), _schema(maxLength=MAX_REFERENCE_CHARS)] = None
+    user: Annotated[
+        StrictStr | None,
+        Must("text"),
+        Field(
+            description=f"The order's reference, cut to {MAX_REFERENCE_CHARS} characters, unless "
+            "`reference` gives one."
+        ),
+    ] = None
     # Not OpenAI's; in its package they go into `extra_body`.
     fee: Annotated[
         Any,
@@ -226,21 +252,20 @@ class _Body(_Given, SamplingFields):
         ),
     ] = None
     # These are taken where they ask for what happens anyway.
-    n: Annotated[Literal[1] | None, _Same] = None
-    best_of: Annotated[Literal[1] | None, _Same] = None
-    logprobs: Annotated[Literal[False] | None, _Same] = None
-    top_logprobs: Annotated[Literal[0] | None, _Same] = None
-    echo: Annotated[Literal[False] | None, _Same] = None
-    suffix: Annotated[Literal[""] | None, _Same] = None
-    store: Annotated[Literal[False] | None, _Same] = None
-    tools: Annotated[Annotated[list[Any], Field(max_length=0)] | None, _Same] = None
-    tool_choice: Annotated[Literal["none", "auto"] | None, _Same] = None
-    parallel_tool_calls: Annotated[StrictBool | None, _Same] = None
-    functions: Annotated[Annotated[list[Any], Field(max_length=0)] | None, _Same] = None
+    n: Annotated[Literal[1] | None, Same] = None
+    best_of: Annotated[Literal[1] | None, Same] = None
+    logprobs: Annotated[Literal[False] | None, Same] = None
+    top_logprobs: Annotated[Literal[0] | None, Same] = None
+    echo: Annotated[Literal[False] | None, Same] = None
+    suffix: Annotated[Literal[""] | None, Same] = None
+    tools: Empty = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, Same] = None
+    parallel_tool_calls: Annotated[StrictBool | None, Same] = None
+    functions: Empty = None
     modalities: Annotated[
-        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, _Same
+        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, Same
     ] = None
-    metadata: Annotated[Annotated[dict[str, Any], Field(max_length=0)] | None, _Same] = None
+    metadata: Metadata = None
 
     def tokens(self, default: int) -> int:
         """Return the most tokens to generate; `default` where the call gives no number."""
@@ -250,11 +275,22 @@ class _Body(_Given, SamplingFields):
         """Return the herd's call, without prompt and tokens."""
         call = {name: one for name in _SENT_ON if (one := getattr(self, name)) is not None}
         if self.user is not None:
-            call.setdefault("reference", self.user)
+            call.setdefault("reference", reference_of(self.user))
         return call | {"model": self.model, "sampling": self._sampling()}
 
     def _sampling(self) -> dict[str, Any]:
-        found = self.model_dump(include=set(SAMPLING_NAMES), exclude_none=True)
+        found = self.model_dump(include=set(SAMPLING_NAMES) - {"seed"}, exclude_none=True)
+        if self.seed is not None:
+            found |= seed_of(self.seed)
+        if self.top_p == 0:
+            found["top_p"] = MIN_TOP_P
+        if self.repetition_penalty is not None:
+            if self.repeat_penalty not in (None, self.repetition_penalty):
+                raise BadRequest(
+                    "repeat_penalty and repetition_penalty differ; give only one.",
+                    "repetition_penalty",
+                )
+            found["repeat_penalty"] = self.repetition_penalty
         if self.logit_bias is not None:
             found["logit_bias"] = {int(token): value for token, value in self.logit_bias.items()}
         schema = self._json_schema()

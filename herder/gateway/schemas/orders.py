@@ -194,6 +194,8 @@ class OrderAnswer(BaseModel):
     text_deleted: bool = False
     finish_reason: str | None = None
     usage: Usage | None = None
+    metadata: dict[str, str] | None = None
+    request_id: str | None = None
 
 
 class OrdersAnswer(BaseModel):

@@ -12,11 +12,13 @@ from typing import Literal
 
 from anyio import CancelScope
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from herder.errors import HerdError
 from herder.gateway.streams.slots import StreamSlot
 from herder.web.errors import answer_to
+from herder.web.lenient import is_head
 from herder.web.stopping import LAST_S, ServerStopping, Stopping
 
 OnDisconnect = Literal["continue", "cancel"]
@@ -85,6 +87,10 @@ class EventStream(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
         try:
+            if is_head(scope):
+                # Nothing of it is handed out, and what nobody reads is not paid for.
+                await Response(headers=dict(self.headers))(scope, receive, send)
+                return
             await super().__call__(scope, receive, send)
         finally:
             self._slot.close()

@@ -313,3 +313,20 @@ def test_a_refund_is_given_once_and_never_above_the_charge(cli):
 
 def test_an_order_that_waits_has_nothing_to_refund(cli):
     assert "was not charged" in cli.refused("order", "refund", cli.order(), "--reason", "x")
+
+
+def test_orders_are_listed_by_either_command(cli):
+    first, second = cli.order(), cli.order(key="other")
+    assert [one["order"] for one in cli.json("orders", "list")["orders"]] == [second, first]
+    for words in ((), ("--limit", "1"), ("--before", second), ("--state", "completed")):
+        assert cli.json("orders", "list", *words) == cli.json("orders", *words)
+    assert first in cli.says("orders", "list")
+    assert "state must be one of" in cli.refused("orders", "list", "--state", "lost")
+
+
+def test_a_new_key_comes_with_how_to_use_it(cli):
+    shown = cli.says("key", "create", "default").splitlines()
+    assert shown[0].startswith("herd_")
+    assert any("HERD_URL=" in line and "HERD_API_KEY=" in line for line in shown)
+    assert any("OPENAI_BASE_URL=$HERD_URL/v1" in line for line in shown)
+    assert sum(shown[0] in line for line in shown) == 1, "the key itself stands there once"

@@ -12,6 +12,7 @@ from herder.gateway.schemas.openai_call import read
 from herder.gateway.schemas.openai_requests import ChatBody, CompletionBody
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
+from workers.wire import Sampling
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -117,6 +118,17 @@ REFUSED = [
     ("modalities", ["audio"]),
     ("reasoning_effort", "high"),
     ("service_tier", "flex"),
+    ("verbosity", "loud"),
+    ("store", "yes"),
+    ("function_call", {"name": "f"}),
+    ("safety_identifier", 5),
+    ("prompt_cache_key", 5),
+    ("seed", 2**64),
+    ("seed", -(2**63) - 1),
+    ("top_p", -0.1),
+    ("top_p", 1.1),
+    ("repetition_penalty", 0),
+    ("repetition_penalty", "1.1"),
     ("prediction", {}),
     ("invented", 1),
     ("prompt", "for the other route"),
@@ -177,14 +189,55 @@ TAKEN = [
     {"tools": []},
     {"tool_choice": "none"},
     {"store": False},
+    {"store": True},
+    {"service_tier": "auto"},
+    {"service_tier": "default"},
+    {"verbosity": "high"},
+    {"reasoning_effort": "none"},
+    {"function_call": "none"},
+    {"safety_identifier": "s" * 5000},
+    {"prompt_cache_key": "k" * 5000},
+    {"stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+    {"seed": -1},
     {"modalities": ["text"]},
-    {"tools": None, "logprobs": None, "invented": None},
+    {"tools": None, "logprobs": None, "invented": None, "prediction": None},
 ]
 
 
 @pytest.mark.parametrize("same", TAKEN)
 def test_what_asks_for_what_happens_anyway_is_taken(same):
     assert chat(**same).call == chat().call
+
+
+def test_turns_that_an_answer_was_made_of_are_taken():
+    answered = {"role": "assistant", "content": "a", "annotations": [], "tool_calls": []}
+    answered |= {"refusal": None, "audio": None, "function_call": None}
+    turns = chat(messages=[*HI, {k: v for k, v in answered.items() if v is not None}, *HI])
+    assert turns.call["messages"] == [*HI, {"role": "assistant", "content": "a"}, *HI]
+    assert chat(messages=[*HI, answered]).call["messages"] == turns.call["messages"][:2]
+
+
+def test_sampling_parameters_are_taken_under_the_names_and_values_that_programs_send():
+    def sampled(**given):
+        sampling = chat(**given).call["sampling"]
+        Sampling.model_validate(sampling)
+        return sampling
+
+    assert sampled(repetition_penalty=1.2) == {"repeat_penalty": 1.2}
+    assert sampled(repetition_penalty=1.2, repeat_penalty=1.2) == {"repeat_penalty": 1.2}
+    with pytest.raises(BadRequest, match="differ"):
+        chat(repetition_penalty=1.2, repeat_penalty=1.3)
+    assert 0 < sampled(top_p=0)["top_p"] < 1e-6
+    assert sampled(seed=2**32 - 2) == {"seed": 2**32 - 2}
+    seeds = [2**32, 2**40 + 1, 2**63 - 1, 2**64 - 1, -2, -(2**63)]
+    folded = [sampled(seed=seed)["seed"] for seed in seeds]
+    assert folded == [sampled(seed=seed)["seed"] for seed in seeds]
+    assert 2**32 - 1 not in folded, "llama.cpp would draw one"
+
+
+def test_a_user_of_any_length_is_a_reference():
+    assert chat(user="u" * 5000).call["reference"] == "u" * 256
+    assert chat(user="u" * 5000, reference="mine").call["reference"] == "mine"
 
 
 @pytest.mark.parametrize("param", ["echo", "best_of", "suffix", "messages"])
