@@ -231,7 +231,7 @@ def test_a_lease_that_runs_while_no_herder_listens():
     def prepare(world: World) -> None:
         CountsWithoutListening.time = world.time
 
-    assert found(Parts(herd=CountsWithoutListening), prepare) == "lease"
+    assert found(Parts(herd=CountsWithoutListening), prepare, first=18) == "lease"
 
 
 class ChargesTheStream(Settlement):
