@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, StrictStr
 
 from herder.domain.notes import MAX_METADATA, MAX_METADATA_CHARS, MAX_METADATA_NAME_CHARS
 from herder.domain.parsing import MAX_REFERENCE_CHARS
@@ -24,6 +24,18 @@ _SEEDS = 2**32 - 1
 Same = Refused("is not supported here; leave it out")
 """Only values that ask for what happens anyway are taken."""
 
+
+def _characters(text: str) -> str:
+    """Refuse a lone surrogate, which is not a character: no answer could show it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    text.encode()
+    return text
+
+
+Characters = Annotated[StrictStr, AfterValidator(_characters)]
 Seed = Annotated[
     Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)] | None,
     Must("a whole number of 64 bits"),
@@ -42,8 +54,8 @@ Penalty = Annotated[
 Metadata = Annotated[
     Annotated[
         dict[
-            Annotated[StrictStr, Field(max_length=MAX_METADATA_NAME_CHARS)],
-            Annotated[StrictStr, Field(max_length=MAX_METADATA_CHARS)],
+            Annotated[Characters, Field(max_length=MAX_METADATA_NAME_CHARS)],
+            Annotated[Characters, Field(max_length=MAX_METADATA_CHARS)],
         ],
         Field(max_length=MAX_METADATA),
     ]
@@ -78,10 +90,10 @@ class HarmlessFields(BaseModel):
     reasoning_effort: Annotated[Literal["none"] | None, Same] = None
     function_call: Annotated[Literal["none", "auto"] | None, Same] = None
     safety_identifier: Annotated[
-        StrictStr | None, Must("text"), Field(description="No effect.")
+        Characters | None, Must("text"), Field(description="No effect.")
     ] = None
     prompt_cache_key: Annotated[
-        StrictStr | None,
+        Characters | None,
         Must("text"),
         Field(description="No effect: prompts that begin alike share what was computed anyway."),
     ] = None

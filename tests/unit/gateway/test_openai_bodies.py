@@ -235,6 +235,14 @@ def test_sampling_parameters_are_taken_under_the_names_and_values_that_programs_
     assert 2**32 - 1 not in folded, "llama.cpp would draw one"
 
 
+@pytest.mark.parametrize("param", ["safety_identifier", "prompt_cache_key", "metadata"])
+def test_a_lone_surrogate_is_no_text(param):
+    for wrong in [{"a": "\ud800"}, {"\ud800": "a"}] if param == "metadata" else ["a\udfff"]:
+        with pytest.raises(BadRequest) as refused:
+            chat(**{param: wrong})
+        assert refused.value.param.partition(".")[0] == param
+
+
 def test_a_user_of_any_length_is_a_reference():
     assert chat(user="u" * 5000).call["reference"] == "u" * 256
     assert chat(user="u" * 5000, reference="mine").call["reference"] == "mine"
