@@ -182,6 +182,7 @@ def _on_celeryd_init(instance: Any, **_: Any) -> None:
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+@launch.setting_up()
 def _on_worker_init(sender: Any, **_: Any) -> None:
     """Open the database and read the key, before the first message."""
     global _process
@@ -200,6 +201,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+@launch.setting_up()
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.events.start()

@@ -167,6 +167,7 @@ def _on_celeryd_init(instance: Any, **_: Any) -> None:
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+@launch.setting_up()
 def _on_worker_init(sender: Any, **_: Any) -> None:
     """Read the key and load the model, before the first task."""
     global _process
@@ -226,6 +227,7 @@ def _load_model() -> Model:
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+@launch.setting_up()
 def _on_worker_ready(**_: Any) -> None:
     if _process is not None:
         _process.agent.start()

@@ -54,7 +54,7 @@ def test_a_full_redis_loses_nothing_and_is_named_in_a_line(
 ):
     herd = make_herd(own_redis)
     herder, worker = herd.start_herder(), herd.start_worker(HERD_STUB_STEP_MS="20")
-    orders = [herd.submit(f"Number {n}", 20) for n in range(6)]
+    orders = [herd.submit(f"Number {n}", 20 if n else 200) for n in range(6)]
     herd.running(orders[0])
     before = len(herder.log.splitlines())
     setter = own_redis.client()  # keeps its connection, should no more be taken
@@ -71,6 +71,8 @@ def test_a_full_redis_loses_nothing_and_is_named_in_a_line(
         setter.config_set(name, value)
     assert {order.result(timeout=120).receipt.state for order in orders} == {"completed"}
     assert "Traceback" not in herder.log
-    often = {kind: count for kind, count in kinds(lines).items() if count > 2}
+    # On a busy machine the commands above took longer than that.
+    most = 2 * max(1.0, (time.monotonic() - began_s) / WATCHED_S)
+    often = {kind: count for kind, count in kinds(lines).items() if count > most}
     assert not often, often
     wait_for(lambda: herd.client.accounts.balance("default").held == 0, "all is settled")

@@ -16,6 +16,7 @@ from herder.host import home
 from herder.store import herd as herd_sql
 from tests.support.wait import wait_for
 
+EX_SOFTWARE = 70
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
 HOST = socket.gethostname()
@@ -90,6 +91,25 @@ def test_a_pool_that_celery_prepares_before_it_reads_ours_ends_it_with_one_line(
     assert child.ended() == EX_CONFIG, child.log
     (line,) = child.log.splitlines()
     assert "-P gevent" in line
+
+
+def test_what_nobody_foresaw_at_the_start_ends_it(make_herd, tmp_path):
+    """Celery would log it and go on: a worker that says it is ready, and does nothing."""
+    herd = make_herd()
+    stand_in = "import secrets\nsecrets.token_hex = None\nfrom workers.celery import app\n"
+    (tmp_path / "broken_workers.py").write_text(stand_in)
+    key = home.add_worker_key(herd.database, herd.settings, "broken")
+    found = f"{tmp_path}{os.pathsep}{herd.env['PYTHONPATH']}"
+    child = herd.start(
+        "broken",
+        ["-A", "broken_workers", "worker"],
+        HERD_WORKER_KEY=str(key),
+        PYTHONPATH=found,
+    )
+    assert child.ended() == EX_SOFTWARE, child.log
+    assert "start_failed" in child.log
+    assert "It cannot start" in child.log
+    assert "ready." not in child.log
 
 
 @pytest.mark.parametrize("app", ["workers", "herder"])

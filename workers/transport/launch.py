@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
 from workers.transport.command_line import CommandLine, typed_command_line
+from workers.transport.event_log import EventLog
 from workers.transport.logs import configure_logging
 from workers.transport.options import HELP, NOT_REACHED, Role, named, refusal
 
+_log = EventLog("workers.transport.launch")
+
+EXIT_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: a fault of its own
 EXIT_SETUP = 78  # EX_CONFIG of sysexits.h: starting again would not help
 EXIT_UNAVAILABLE = 69  # what Celery's own commands end with where nobody answers
 
@@ -121,6 +126,21 @@ class Launch:
         """End the process with one clear line: no traceback tells more."""
         self.tell(sentence)
         raise SystemExit(code)
+
+    @contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """End the process if what sets it up fails in a way that nobody foresaw.
+
+        Celery logs what a function that it calls at the start raises, and goes on: the process
+        would say that it is ready, and do nothing.
+        """
+        try:
+            yield
+        except Exception:  # noqa: BLE001  (told, and the end of the process)
+            _log.exception("start_failed")
+            self.tell("It cannot start: something in it failed, as its log shows.")
+            # At once: threads that were started already would keep it.
+            os._exit(EXIT_SOFTWARE)
 
 
 def launched(role: Role) -> Launch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 import pytest
 import structlog
@@ -11,7 +13,7 @@ from celery.app.utils import Settings
 from herder.service.app import make_app
 from herder.settings import load_settings
 from workers.transport.command_line import read_command_line
-from workers.transport.launch import Launch
+from workers.transport.launch import EXIT_SETUP, EXIT_SOFTWARE, Launch
 from workers.transport.options import WORKER
 
 
@@ -81,3 +83,20 @@ def test_an_app_speaks_to_the_herds_broker_whatever_celerys_variables_say(
         at = (connection.hostname, connection.port, connection.virtual_host)
         assert at == ("127.0.0.1", 7777, "5")
     assert app.backend.as_uri() == "disabled://"
+
+
+def test_what_nobody_foresaw_at_the_start_ends_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    launch = Launch(WORKER, None)
+    with pytest.raises(SystemExit) as end, launch.setting_up():
+        raise ZeroDivisionError("secret")
+    assert end.value.code == EXIT_SOFTWARE
+    assert "It cannot start" in capsys.readouterr().err
+
+
+def test_who_ends_at_the_start_with_a_reason_ends_with_that(capsys):
+    launch = Launch(WORKER, None)
+    with pytest.raises(SystemExit) as end, launch.setting_up():
+        launch.die("No such file.")
+    assert end.value.code == EXIT_SETUP
+    assert capsys.readouterr().err == "No such file.\n"
