@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from herder.domain.charging import was_cancelled
 from herder.domain.order import Order
 from herder.errors import HerdUnavailable
-from herder.orders.reader import OrderReader, TextLine, may_hand_out, readable_attempt
+from herder.orders.reader import FOLLOW_MS, OrderReader, TextLine, may_hand_out, readable_attempt
 from herder.orders.watcher import CompletionWatcher
 from tests.simulation.clockwork import Broken, Process, Thread
 from tests.simulation.herder import Room
@@ -20,6 +20,8 @@ from tests.simulation.truth import Truth
 from workers.transport.streams import Streams
 
 APART_US = 30_000
+IDLE_APART_US = FOLLOW_MS * 1000
+"""The most between two looks of who finds nothing new."""
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Reading:
     shown: str = ""
     leaves: bool = False
     """Whether it hangs up in the middle."""
+    idle_us: int = APART_US
+    """It looks again within this time; longer each time that there is nothing new."""
 
 
 class Readers:
@@ -57,10 +61,14 @@ class Readers:
         self._time.count("an order's text is read along")
         self._look(Reading(process, order_id, line, leaves=leaves))
 
-    def _soon(self, reading: Reading, do: str, *more: object) -> None:
-        delay_us = self._time.rng.randint(100, APART_US)
+    def _soon(self, reading: Reading, do: str, *more: object, within_us: int = APART_US) -> None:
+        delay_us = self._time.rng.randint(100, within_us)
         step = getattr(self, do)
         self._time.after(delay_us, Thread(reading.process), lambda: step(reading, *more))
+
+    def _look_later(self, reading: Reading) -> None:
+        self._soon(reading, "_look", within_us=reading.idle_us)
+        reading.idle_us = min(2 * reading.idle_us, IDLE_APART_US)
 
     def _stand(self, reading: Reading) -> Order | None:
         try:
@@ -72,7 +80,7 @@ class Readers:
         """See whether there may be more, then read what is new, and note it."""
         order = self._stand(reading)
         if order is None:
-            self._soon(reading, "_look")
+            self._look_later(reading)
             return
         attempt = readable_attempt(order)
         if order.state.stopped or (attempt != reading.line.attempt and reading.shown):
@@ -83,9 +91,10 @@ class Readers:
     def _read(self, reading: Reading, order: Order, attempt: int) -> None:
         text = reading.line.read(order, attempt, len(reading.shown))
         if text:
+            reading.idle_us = APART_US
             self._soon(reading, "_hand_out", attempt, text)
         else:
-            self._soon(reading, "_look")
+            self._look_later(reading)
 
     def _hand_out(self, reading: Reading, attempt: int, text: str) -> None:
         """Give it to whoever reads, unless the order was cancelled meanwhile."""

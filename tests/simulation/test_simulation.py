@@ -23,8 +23,8 @@ from tests.simulation.tally import KINDS, added, missing
 from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
-FIXED = range(1, 21)
-"""Fifteen would do for every kind of trouble to occur; `make simulate` runs three hundred."""
+FIXED = (1, 2, 3, 4, 5, 7, 8, 11, 13, 17, 21, 26, 30, 44, 45, 48, 50, 53, 59, 60)
+"""Every kind of trouble occurs in three of them or more; `make simulate` runs three hundred."""
 
 
 @pytest.fixture(scope="session")
