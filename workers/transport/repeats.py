@@ -16,8 +16,10 @@ REPEAT_S = 10.0
 MAX_KINDS = 1000
 """Kinds that are remembered; beyond them the oldest are written anew."""
 
-COUNTED = frozenset({"loop", "duty", "step", "herder", "failures", "outcomes", "waiting", "count"})
-"""Fields in which two of one kind may differ: who noticed it, and how often."""
+COUNTED = frozenset(
+    {"loop", "duty", "step", "herder", "failures", "outcomes", "waiting", "count", "request_id"}
+)
+"""Fields in which two of one kind may differ: who noticed it, at which call, and how often."""
 
 _STAMPED = frozenset({"timestamp", "level"})
 _COUNTED_TEXT = re.compile(rf" (?:{'|'.join(sorted(COUNTED))})=\S+")

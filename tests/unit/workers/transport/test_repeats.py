@@ -43,6 +43,18 @@ def log() -> Log:
     return made
 
 
+def test_many_calls_that_fail_alike_write_one_line(log):
+    ours = structlog.get_logger("herder.gateway.outages")
+    for call in ("one", "two", "three"):
+        with structlog.contextvars.bound_contextvars(request_id=call):
+            ours.warning("call_failed", reason="no database")
+    assert len(log.lines) == 1
+    log.now_s = REPEAT_S + 1
+    ours.warning("call_failed", reason="no database")
+    assert len(log.lines) == 2
+    assert "2" in log.lines[1]
+
+
 def test_many_loops_that_miss_one_thing_write_one_line(log):
     ours = structlog.get_logger("herder.service.loop")
     loops = [Failures(f"duty{n}", outages=(SetupError,), log=ours) for n in range(12)]
