@@ -66,7 +66,8 @@ def _check_schema(sampling: Sampling, most: int) -> None:
         raise InvalidSchema(
             f"The JSON schema has {size} bytes; at most {most} are allowed.", bytes=size, most=most
         )
-    from workers.wire.schemas import SchemaRefused, compile_schema  # loads llguidance
+    from workers.wire.schema_errors import SchemaRefused
+    from workers.wire.schemas import compile_schema  # loads llguidance
 
     try:
         compile_schema(schema)

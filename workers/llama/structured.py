@@ -1,7 +1,7 @@
 """Answers that follow a JSON schema, by llguidance: a mask of the tokens that may come next.
 
 The library comes as an argument: only `model` imports llama_cpp. A mask of all tokens takes
-microseconds, so that a sequence under a schema holds up no other.
+microseconds as a rule, and milliseconds where an object has very many properties.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import llguidance
 import numpy as np
 
 from workers.errors import GrammarError
-from workers.wire.schemas import SchemaRefused, compile_schema, limits
+from workers.wire.schema_errors import SchemaRefused
+from workers.wire.schemas import compile_schema, limits
 
 MAX_PIECE_BYTES: Final = 64 * 1024
 """Longer tokens are never chosen under a schema."""

@@ -89,13 +89,43 @@ def leads_somewhere(root: Schema, reference: str) -> bool:
         root: the document.
         reference: `#`, or a pointer such as `#/$defs/Node`.
     """
+    return target(root, reference) is not None
+
+
+def steps(reference: str) -> list[str]:
+    """Return the steps of a pointer such as `#/$defs/Node`, from the document down."""
+    return [unquote(raw).replace("~1", "/").replace("~0", "~") for raw in reference.split("/")[1:]]
+
+
+def target(root: Schema, reference: str) -> Schema | bool | None:
+    """Return the schema that a reference within the document points to; None if there is none."""
     here: Any = root
-    for raw in reference.split("/")[1:]:
-        step = unquote(raw).replace("~1", "/").replace("~0", "~")
+    for step in steps(reference):
         if isinstance(here, dict) and step in here:
             here = here[step]
         elif isinstance(here, list) and step.isdecimal() and int(step[:9]) < len(here):
             here = here[int(step[:9])]
         else:
-            return False
-    return isinstance(here, (dict, bool))
+            return None
+    return here if isinstance(here, (dict, bool)) else None
+
+
+def reached(root: Schema) -> Iterator[tuple[Path, Schema]]:
+    """Yield all schemas of a document, each once, and those to which only references lead.
+
+    The latter stand where no keyword of JSON Schema holds schemas, such as `#/components/schemas`.
+    """
+    todo: list[tuple[Path, Schema]] = [((), root)]
+    seen: set[int] = set()
+    while todo:
+        start, schema = todo.pop()
+        for path, one in places(schema):
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            yield (*start, *path), one
+            reference = one.get("$ref")
+            if isinstance(reference, str) and reference.startswith("#"):
+                inner = target(root, reference)
+                if isinstance(inner, dict) and id(inner) not in seen:
+                    todo.append((tuple(steps(reference)), inner))

@@ -11,31 +11,29 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import re
-from decimal import Decimal, InvalidOperation
+import time
 from typing import Any, Final
 
 import llguidance
 
 from workers.wire import regexes
+from workers.wire.schema_bounds import check_levels, check_numbers
+from workers.wire.schema_errors import SchemaRefused
 from workers.wire.schema_places import (
-    DEFINITIONS,
     Path,
     Schema,
-    children,
     leads_somewhere,
     places,
-    pointer,
+    reached,
 )
+from workers.wire.schema_search import located
 
 MAX_NESTING: Final = 100
 """Levels of the schema's JSON; llguidance reads no more than about 120."""
 MAX_PROPERTIES: Final = 1000
 """Of one object: all that may come next are looked at again for each token."""
-MAX_MULTIPLE: Final = 10_000
-"""The digits of `multipleOf` as a number: each needs states of its own (0.1 s for 10,000)."""
-SEARCH_BYTES: Final = 1024 * 1024
-"""Parts of a schema that are tried again, to name the one that is not honoured."""
+MAX_REMEMBERED: Final = 64
+"""Schemas whose judgement is remembered, sound or not."""
 
 OPTIONS: Final = {
     "whitespace_flexible": True,
@@ -71,40 +69,10 @@ _STANDARD_FORMATS: Final = frozenset(
         "regex",
     )
 )
-_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_UNIMPLEMENTED = re.compile(r'Unimplemented keys: \["([^"]{1,60})"')
 
 
-class SchemaRefused(Exception):
-    """A JSON schema that answers cannot be held to.
-
-    Attributes:
-        message: a sentence that names keyword and path.
-        keyword: the keyword that is not honoured, or "" where it is the schema as a whole.
-        path: where it stands, such as `#/properties/a`.
-    """
-
-    def __init__(self, reason: str, keyword: str = "", path: Path = ()) -> None:
-        self.keyword = keyword
-        self.path = pointer(path)
-        where = f'"{keyword}" at {self.path}' if keyword else f"at {self.path}"
-        self.message = f"The JSON schema cannot be followed: {where} {reason}."
-        super().__init__(self.message)
-
-    def __reduce__(self) -> Any:
-        return _again, (self.message, self.keyword, self.path)
-
-
-def _again(message: str, keyword: str, path: str) -> SchemaRefused:
-    made = SchemaRefused("", keyword)
-    made.message, made.path = message, path
-    made.args = (message,)
-    return made
-
-
-@functools.lru_cache(maxsize=64)
 def compile_schema(text: str) -> str:
-    """Return llguidance's grammar of a JSON schema; what was sound is remembered.
+    """Return llguidance's grammar of a JSON schema; judgements are remembered.
 
     Args:
         text: the schema, as JSON; its size is for the caller to bound.
@@ -112,10 +80,20 @@ def compile_schema(text: str) -> str:
     Raises:
         SchemaRefused: it is no JSON schema, or something of it cannot be honoured.
     """
-    schema = _prepared(_read(text))
-    problem = _problem(schema)
-    if problem:
-        raise _located(schema, problem)
+    judged = _judged(text)
+    if isinstance(judged, str):
+        return judged
+    raise judged.again()
+
+
+@functools.lru_cache(maxsize=MAX_REMEMBERED)
+def _judged(text: str) -> str | SchemaRefused:
+    try:
+        schema = _prepared(_read(text))
+    except SchemaRefused as error:
+        return error.again()  # without the frames that it came from
+    if problem := _problem(schema):
+        return located(schema, problem, _problem, time.thread_time)
     return _grammar(schema)
 
 
@@ -158,45 +136,28 @@ def _prepared(schema: Schema) -> Schema:
     """Return a schema as llguidance takes it, which means the same.
 
     Raises:
-        SchemaRefused: something is plainly wrong.
+        SchemaRefused: something is plainly wrong, or more work than it may make.
     """
     schema = copy.deepcopy(schema)
-    named = False
-    for _, one in places(schema):
-        named = named or "$id" in one or "id" in one
-    for path, one in places(schema):
+    named = any("$id" in one or "id" in one for _, one in places(schema))
+    all_ = list(reached(schema))
+    for path, one in all_:
         names = one.get("properties")
         if isinstance(names, dict) and len(names) > MAX_PROPERTIES:
             raise SchemaRefused(f"names more than {MAX_PROPERTIES}", "properties", path)
-        _check_numbers(path, one)
         _check_pattern(path, one)
         _check_format(path, one)
-        one.pop("x-guidance", None)
-        if one.get("uniqueItems") is False:
-            del one["uniqueItems"]  # what holds of every list
         reference = one.get("$ref")
         if isinstance(reference, str) and not named:
             if not reference.startswith("#"):
                 raise SchemaRefused("refers to another document", "$ref", path)
             if reference[1:2] == "/" and not leads_somewhere(schema, reference):
                 raise SchemaRefused("refers to nothing in this schema", "$ref", path)
+    check_numbers(all_)
+    check_levels(schema, all_)
+    for _, one in places(schema):
+        _rewrite(one)
     return schema
-
-
-def _check_numbers(path: Path, schema: Schema) -> None:
-    for keyword in _NUMBERS:
-        value = schema.get(keyword)
-        if isinstance(value, (int, float)) and not abs(value) <= 10**18:
-            raise SchemaRefused("is beyond 10^18", keyword, path)
-    value = schema.get("multipleOf")
-    if type(value) not in (int, float):
-        return
-    try:
-        _, digits, _ = Decimal(str(value)).normalize().as_tuple()
-    except InvalidOperation:
-        return
-    if int("".join(map(str, digits))) > MAX_MULTIPLE:
-        raise SchemaRefused(f"has more digits than {MAX_MULTIPLE}", "multipleOf", path)
 
 
 def _check_pattern(path: Path, schema: Schema) -> None:
@@ -205,19 +166,26 @@ def _check_pattern(path: Path, schema: Schema) -> None:
         if isinstance(pattern, str) and regexes.size_of(pattern) > regexes.MAX_SIZE:
             keyword = "pattern" if pattern == schema.get("pattern") else "patternProperties"
             raise SchemaRefused("repeats or nests too much", keyword, path)
-    if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = regexes.without_lookahead(schema["pattern"])
 
 
 def _check_format(path: Path, schema: Schema) -> None:
-    """Take formats of programs' own where a pattern beside them says what they mean."""
+    name = schema.get("format")
+    if name is not None and not isinstance(name, str):
+        raise SchemaRefused("must be text", "format", path)
+
+
+def _rewrite(schema: Schema) -> None:
+    """Write one place of a schema as llguidance knows it, with the same meaning."""
+    schema.pop("x-guidance", None)
+    if schema.get("uniqueItems") is False:
+        del schema["uniqueItems"]  # what holds of every list
     name = schema.get("format")
     if name == "url":  # what zod calls a URI
         schema["format"] = "uri"
-    elif isinstance(name, str) and "pattern" in schema and name not in _STANDARD_FORMATS:
-        del schema["format"]
-    elif name is not None and not isinstance(name, str):
-        raise SchemaRefused("must be text", "format", path)
+    elif name is not None and "pattern" in schema and name not in _STANDARD_FORMATS:
+        del schema["format"]  # a program's own: the pattern says what it means
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = regexes.without_lookahead(schema["pattern"])
 
 
 def _grammar(schema: Schema) -> str:
@@ -240,70 +208,3 @@ def _problem(schema: Schema) -> str:
     if not matcher.is_error():
         matcher.compute_bitmask()
     return str(matcher.get_error())
-
-
-def _located(root: Schema, problem: str) -> SchemaRefused:
-    """Find the innermost part of a schema that is refused by itself, and the keyword of it."""
-    path: Path = ()
-    here = root
-    left = SEARCH_BYTES
-    found = True
-    while found and left > 0:
-        found = False
-        for below, inner in children(here):
-            alone = _without_references(inner)
-            left -= len(json.dumps(alone))
-            if left <= 0:
-                break
-            if reason := _problem(alone):
-                path, here, problem, found = (*path, *below), inner, reason, True
-                break
-    return SchemaRefused(_said(problem), _keyword(path, here, problem, left), path)
-
-
-def _keyword(path: Path, here: Schema, problem: str, left: int) -> str:
-    named = _UNIMPLEMENTED.search(problem)
-    if named and named[1] in here:
-        return named[1]
-    alone = here if not path else _without_references(here)
-    for keyword in alone:
-        if keyword in DEFINITIONS:
-            continue
-        left -= len(json.dumps(alone))
-        if left <= 0:
-            break
-        if not _problem({name: value for name, value in alone.items() if name != keyword}):
-            return str(keyword)[:60]
-    return ""
-
-
-def _without_references(value: Any) -> Any:
-    """Return a part of a schema with which llguidance needs nothing from elsewhere."""
-    if isinstance(value, dict):
-        return {
-            name: _without_references(one)
-            for name, one in value.items()
-            if not (name == "$ref" and isinstance(one, str))
-        }
-    return [_without_references(one) for one in value] if isinstance(value, list) else value
-
-
-def _said(problem: str) -> str:
-    """Return a reason in our words where it is a known one."""
-    if "Unimplemented keys" in problem:
-        return "is not supported"
-    if "oneOf" in problem:
-        return "has alternatives that more than one may hold of; use anyOf"
-    if "look-around" in problem:
-        return "looks ahead or behind, which is not supported"
-    if "regex parse error" in problem:
-        return "is no regular expression that is supported"
-    if found := re.search(r"Unknown format: (.{1,40})", problem):
-        return f"names a format that is not known ({found[1]})"
-    if found := re.search(r"Invalid type: (.{1,40})", problem):
-        return f"names a type that is none ({found[1]})"
-    if "Unsatisfiable" in problem or "nsatisfiable" in problem:
-        return "can be satisfied by no value"
-    if "too complex" in problem.lower() or "fuel" in problem or "too large" in problem.lower():
-        return "is too complex"
-    return "is not supported (" + " ".join(problem.split())[:160] + ")"
