@@ -18,6 +18,7 @@ EXTRAS = {
     "click": "herder",
     "honcho": "herder",
     "kombu": "herder",
+    "llguidance": "herder",
     "pydantic_settings": "herder",
     "redis": "herder",
     "sqlalchemy": "herder",

@@ -30,7 +30,7 @@ WORKERS = [
 CLIENTS = [
     *both("OrderIntake.submit", "submit nudges"),
     *both("OrderIntake.rebid", "Messages.send"),
-    *both("Cancellation.cancel", "cancel tells", "cancel announces", "cancel nudges"),
+    *both("Cancellation._settle", "cancel tells", "cancel announces", "cancel nudges"),
 ]
 
 KILL_EACH_S = 4.0
