@@ -12,7 +12,7 @@ from tests.chaos.points import REACH_S, both
 from tests.chaos.servers import WAYS
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3 * REACH_S)]
 
 HERDERS = [
     *both("Dispatcher._take", "dispatch sends"),
