@@ -12,7 +12,8 @@ import pytest
 
 import herder
 from herder.errors import PromptTooLong
-from tests.support.running import HERD, RunningHerd
+from tests.support.running import RunningHerd
+from tests.support.typed import answered
 
 pytestmark = pytest.mark.live
 
@@ -52,15 +53,8 @@ def web(real_herd: RunningHerd) -> herder.Client:
 
 def typed(herd: RunningHerd, *words: str) -> int:
     """What `herd tokenize` says."""
-    done = subprocess.run(
-        [sys.executable, *HERD, "tokenize", *words, "--json"],
-        env=herd.env,
-        cwd=herd.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = answered(herd, "tokenize", *words, "--json")
+    assert done.returncode == 0, done.stderr
     count: int = json.loads(done.stdout)["prompt_tokens"]
     return count
 
