@@ -130,14 +130,15 @@ class CutProxy:
         self._timers.append(timer)
         timer.start()
 
-    def _refuse(self) -> None:
+    def _refuse(self, but: _Pair | None = None) -> None:
         self._mode = "refused"
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
         for pair in self._pairs:
-            pair.cut()
+            if pair is not but:
+                pair.cut()
 
     def _listen(self) -> None:
         listener = _bound(self.port)
@@ -215,16 +216,17 @@ class CutProxy:
         # The server has done it when it has answered.
         pair.server.settimeout(10)
         answer = pair.server.recv(_CHUNK)
-        if cut.answered:
-            pair.client.sendall(answer)
-            time.sleep(_LOOK_S)  # that it is read before the line is cut
         with self._lock:
             if cut.then == "refused":
-                self._refuse()
+                self._refuse(but=pair)
             else:
                 self._mode = cut.then
-        pair.cut()
         cut.happened.set()
+        # All others are cut first: who gets the answer finds no connection to go on with. What
+        # was sent before the line is cut is read before its end.
+        if cut.answered:
+            pair.client.sendall(answer)
+        pair.cut()
         return True
 
 

@@ -96,3 +96,24 @@ def test_a_transaction_that_only_reads_is_not_the_one_that_is_cut(proxied):
     with pytest.raises(psycopg.OperationalError):
         connection.commit()
     assert happened.wait(10)
+
+
+def test_who_gets_the_answer_of_a_commit_finds_everything_cut(proxied):
+    proxy, url = proxied
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE made (n int)")
+    with psycopg.connect(url) as other:
+        happened = proxy.cut_at(b"COMMIT", after=b"INSERT INTO made", answered=True)
+        connection = psycopg.connect(url)
+        connection.execute("INSERT INTO made VALUES (8)")
+        connection.commit()
+        # Without a wait: whoever may go on goes on at once.
+        assert happened.is_set()
+        for line in (other, connection):
+            with pytest.raises(psycopg.OperationalError):
+                line.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="refused"):
+            ask(url)
+    proxy.restore()
+    with psycopg.connect(url) as again:
+        assert again.execute("SELECT n FROM made").fetchall() == [(8,)]
