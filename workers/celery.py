@@ -18,8 +18,9 @@ from celery.worker import state as celery_state
 
 from workers.agent.agent import Agent
 from workers.engine.engine import Engine
-from workers.engine.work import Model
+from workers.engine.work import Model, TemplateFacts
 from workers.errors import ModelFileError, SettingsError, WorkerError
+from workers.llama.template import read_template
 from workers.settings import JoinFile, load_settings, read_join_file
 from workers.transport.app import HerdApp
 from workers.transport.config import celery_config, consume_own_queue
@@ -54,7 +55,7 @@ def _find_model() -> None:
     """Make sure that a model is named.
 
     Raises:
-        SettingsError: none is, or its file is not there.
+        SettingsError: none is, or its file is not there, or not that of its chat template.
     """
     if settings.engine == "stub":
         return
@@ -65,6 +66,8 @@ def _find_model() -> None:
             f"There is no file {settings.model_path}. Set HERD_MODEL_PATH to a GGUF file that can "
             "be loaded."
         )
+    if settings.chat_template:
+        read_template(Path(settings.chat_template))
 
 
 launch = launched(WORKER)
@@ -200,6 +203,8 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
     _process = _Process(join, agent, outbound)
     if not consume_own_queue(app, agent.instance, redis=settings.broker_is_redis):
         _log.warning("takes_nothing", reason="it does not consume the queue inference")
+    if settings.engine == "llama":
+        _log_template(engine.facts.template)
     _log.info(
         "model_ready",
         model=settings.model,
@@ -207,6 +212,23 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         context=engine.facts.context,
         tokens_per_s=speed,
     )
+
+
+def _log_template(template: TemplateFacts) -> None:
+    """Tell operators where the chat template is from, and what it makes of system messages."""
+    from_file = {} if template.path is None else {"path": template.path}
+    if template.source == "none":
+        _log.info("chat_template", source="none")
+        return
+    _log.info(
+        "chat_template",
+        source=template.source,
+        **from_file,
+        system=template.system,
+        later_system=template.later_system,
+    )
+    if not template.renders:
+        _log.warning("chat_template_unusable", reason="it does not show the message of a user")
 
 
 def _load_model() -> Model:

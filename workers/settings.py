@@ -57,6 +57,21 @@ class WorkerSettings(TransportSettings):
         ),
     ] = "smollm2-135m-instruct"
     model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
+    chat_template: Annotated[
+        str,
+        Field(
+            description="A file with a Jinja chat template, for a model without one or instead of "
+            "its own; empty for the model's own. The same for all workers of a model."
+        ),
+    ] = ""
+    system: Annotated[
+        Literal["merge", "refuse"],
+        Field(
+            description="What happens to system messages that the model's chat template would "
+            "lose, move or refuse: their text goes to the user's messages, or the prompt is "
+            "refused."
+        ),
+    ] = "merge"
     slots: Annotated[
         int, Field(ge=1, le=256, description="How many orders are decoded at once.")
     ] = 16

@@ -6,6 +6,7 @@ import pytest
 
 from herder.clock import clock_us
 from herder.store import herd as herd_sql
+from tests.support.running import WORKER
 from tests.support.wait import wait_for
 
 EX_CONFIG = 78
@@ -28,6 +29,16 @@ def test_a_wrong_model_path_ends_a_worker_with_one_line(make_herd):
     missing = str(herd.folder / "no-such-model.gguf")
     one_line(herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=missing), missing)
     one_line(herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=""), "HERD_MODEL_PATH")
+
+
+def test_a_chat_template_that_cannot_be_read_ends_a_worker_with_one_line(make_herd):
+    herd = make_herd()
+    model, missing = herd.folder / "model.gguf", str(herd.folder / "no-such-chat.jinja")
+    model.write_bytes(b"GGUF")
+    llama = {"HERD_ENGINE": "llama", "HERD_MODEL_PATH": str(model)}
+    one_line(herd.begin_worker(HERD_CHAT_TEMPLATE=missing, **llama), missing, "HERD_CHAT_TEMPLATE")
+    detached = (*WORKER, "-D", "-f", str(herd.folder / "w.log"))
+    one_line(herd.begin_worker(detached, HERD_CHAT_TEMPLATE=missing, **llama), missing)
 
 
 def test_a_missing_key_ends_a_worker_with_one_line(make_herd):

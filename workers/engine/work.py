@@ -91,6 +91,29 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateFacts:
+    """The facts of a model's chat template.
+
+    Attributes:
+        source: `model` (its file has one), `file` (`HERD_CHAT_TEMPLATE`), or `none`.
+        path: the file.
+        renders: whether it shows the message of a user, without which it is of no use here.
+        system: what becomes of a system message at the beginning of a conversation; `merged` into
+            the user's text.
+        later_system: what becomes of one that comes later.
+    """
+
+    source: Literal["model", "file", "none"] = "none"
+    path: str | None = None
+    renders: bool = False
+    system: Literal["shown", "merged", "refused"] = "refused"
+    later_system: Literal["shown", "merged", "refused"] = "refused"
+
+
+NO_TEMPLATE = TemplateFacts()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """The facts of a loaded model.
 
@@ -111,6 +134,7 @@ class ModelFacts:
         threads: CPU threads that decode.
         gpu: the accelerator in use, or None.
         system: build flags and CPU features in use, as llama.cpp prints them.
+        template: its chat template.
     """
 
     name: str
@@ -129,6 +153,7 @@ class ModelFacts:
     threads: int = 1
     gpu: str | None = None
     system: str = ""
+    template: TemplateFacts = NO_TEMPLATE
 
 
 @dataclass(slots=True)

@@ -78,13 +78,14 @@ class LlamaModel:
     Raises:
         ModelFileError: the file is not a sound GGUF model.
         ModelError: there is no memory for it, or it cannot be used with these options.
+        SettingsError: the file of its chat template cannot be used.
     """
 
     def __init__(self, options: LlamaOptions) -> None:
         self._ctx: Any = None
         self._model = load(lib, options, _take_reason)
         try:
-            self._vocab = Vocabulary(lib, self._model, Jinja2ChatFormatter)
+            self._vocab = Vocabulary(lib, self._model, Jinja2ChatFormatter, options)
             self._ctx = self._open(options)
             self._memory = lib.llama_get_memory(self._ctx)
             self._facts = self._find_facts(options)
@@ -160,6 +161,7 @@ class LlamaModel:
             threads=int(lib.llama_n_threads_batch(self._ctx)),
             gpu=gpu_name() if options.gpu_layers != 0 else None,
             system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
+            template=self._vocab.template,
         )
 
     def _meta(self, key: str) -> str:

@@ -40,6 +40,8 @@ class LlamaOptions:
         check_tensors: refuse weights that are not numbers; takes a moment.
         requantize: convert the weights at load to a type that may be faster here. It is no longer
             bit for bit the same model, and `facts.weights` says so.
+        chat_template: the file of a Jinja chat template; None: the model's own.
+        system: what becomes of a system message that the chat template does not show.
     """
 
     path: Path
@@ -57,6 +59,8 @@ class LlamaOptions:
     step_tokens: int = 512
     check_tensors: bool = True
     requantize: Weights | None = None
+    chat_template: Path | None = None
+    system: Literal["merge", "refuse"] = "merge"
 
 
 def llama_options(settings: WorkerSettings) -> LlamaOptions:
@@ -76,6 +80,8 @@ def llama_options(settings: WorkerSettings) -> LlamaOptions:
         batch_tokens=settings.batch_tokens,
         step_tokens=settings.step_tokens,
         requantize=settings.requantize or None,
+        chat_template=Path(settings.chat_template) if settings.chat_template else None,
+        system=settings.system,
     )
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from workers.engine.work import GenerationRequest
-from workers.errors import DecodeFailed, ModelError, TemplateError, WorkerError
+from workers.engine.work import GenerationRequest, TemplateFacts
+from workers.errors import DecodeFailed, ModelError, SettingsError, TemplateError, WorkerError
 from workers.llama import chat
-
-Formatter = Callable[..., Any]
-"""Makes a chat of messages one text: `formatter(messages=...).prompt`."""
+from workers.llama.options import LlamaOptions
+from workers.llama.template import ChatTemplate, Formatter, read_template
 
 
 class Vocabulary:
@@ -27,12 +27,20 @@ class Vocabulary:
         lib: the llama_cpp module.
         model: llama.cpp's model.
         make_formatter: makes a formatter of a Jinja template: llama_cpp's own.
+        options: which chat template, and what becomes of system messages that it does not show.
 
     Raises:
         ModelError: the model's chat template does not parse.
+        SettingsError: the file of a chat template cannot be used.
     """
 
-    def __init__(self, lib: Any, model: Any, make_formatter: Callable[..., Formatter]) -> None:
+    def __init__(
+        self,
+        lib: Any,
+        model: Any,
+        make_formatter: Callable[..., Formatter],
+        options: LlamaOptions,
+    ) -> None:
         self._lib = lib
         self.handle = lib.llama_model_get_vocab(model)
         self.size = int(lib.llama_vocab_n_tokens(self.handle))
@@ -48,23 +56,43 @@ class Vocabulary:
         self._control = chat.control_pattern(texts)
         self.ends = frozenset(ends)
         """Tokens that end the generation."""
-        self._formatter = self._read_template(model, make_formatter)
+        self._system = options.system
+        self._template = self._load_template(model, make_formatter, options.chat_template)
+        self.template = _facts_of(self._template, options)
 
-    def _read_template(
-        self, model: Any, make_formatter: Callable[..., Formatter]
-    ) -> Formatter | None:
+    def _load_template(
+        self, model: Any, make_formatter: Callable[..., Formatter], path: Path | None
+    ) -> ChatTemplate | None:
         lib = self._lib
-        template = lib.llama_model_chat_template(model, None)
-        if not template:
+        own = lib.llama_model_chat_template(model, None)
+        if path is None and not own:
             return None
-        try:
+        source = own.decode("utf-8", "replace") if path is None else read_template(path)
+        eos, bos = lib.llama_vocab_eos(self.handle), lib.llama_vocab_bos(self.handle)
+
+        def make(source: str, opens: bool) -> Formatter:
             return make_formatter(
-                template.decode("utf-8", "replace"),
-                eos_token=self._text(lib.llama_vocab_eos(self.handle)),
-                bos_token=self._text(lib.llama_vocab_bos(self.handle)),
+                source,
+                eos_token=self._text(eos),
+                bos_token=self._text(bos),
+                add_generation_prompt=opens,
             )
+
+        try:
+            template = ChatTemplate(source, make)
         except Exception as error:
-            raise ModelError(f"The model's chat template does not parse ({error}).") from error
+            line = getattr(error, "lineno", None)
+            why = f"{error}" if line is None else f"line {line}: {error}"
+            if path is None:
+                raise ModelError(f"The model's chat template does not parse ({why}).") from error
+            raise SettingsError(
+                f"HERD_CHAT_TEMPLATE names {path}, which does not parse as a chat template ({why})."
+            ) from error
+        if path is not None and not template.traits.renders:
+            raise SettingsError(
+                f"HERD_CHAT_TEMPLATE names {path}, which does not show the message of a user."
+            )
+        return template
 
     def _text(self, token: int) -> str:
         if not 0 <= token < self.size:
@@ -78,15 +106,20 @@ class Vocabulary:
         Raises:
             TemplateError: the template refused these messages, or there is none.
         """
-        if work.messages is None and (work.raw or self._formatter is None):
+        if work.messages is None and (work.raw or self._template is None):
             return self.tokenize(work.prompt or "", template=False, begin=True)
         if work.messages is None:
             turns = [{"role": "user", "content": work.prompt or ""}]
         else:
             turns = [{"role": m.role, "content": m.content} for m in work.messages]
+        if self._template is None:
+            raise TemplateError(
+                "The model has no chat template; send a prompt instead of messages."
+            )
+        turns = self._template.fit(turns, self._system)
         tokens: list[int] = []
         known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
-        for text, template in chat.render(turns, self._render, self._control):
+        for text, template in chat.render(turns, self._template.render, self._control):
             if template:
                 tokens += self.tokenize(text, template=True)
                 continue
@@ -98,19 +131,6 @@ class Vocabulary:
         if self._lib.llama_vocab_get_add_bos(self.handle) and bos >= 0 and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
-
-    def _render(self, turns: list[chat.Turn]) -> str:
-        if self._formatter is None:
-            raise TemplateError(
-                "The model has no chat template; send a prompt instead of messages."
-            )
-        try:
-            return str(self._formatter(messages=turns).prompt)
-        except Exception as error:
-            # the sandbox, the template's own raise_exception, or a bug in the template
-            raise TemplateError(
-                f"The model's chat template refused the messages ({str(error)[:450]})."
-            ) from error
 
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
         """Text to tokens.
@@ -148,3 +168,17 @@ class Vocabulary:
                 size = -length
             piece = self._pieces[token] = buffer.raw[:length]
         return piece
+
+
+def _facts_of(template: ChatTemplate | None, options: LlamaOptions) -> TemplateFacts:
+    if template is None:
+        return TemplateFacts()
+    traits = template.traits
+    otherwise: Literal["merged", "refused"] = "merged" if options.system == "merge" else "refused"
+    return TemplateFacts(
+        source="model" if options.chat_template is None else "file",
+        path=None if options.chat_template is None else str(options.chat_template),
+        renders=traits.renders,
+        system="shown" if traits.system else otherwise,
+        later_system="shown" if traits.later_system else otherwise,
+    )

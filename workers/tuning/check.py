@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from workers.engine.engine import Engine
-from workers.engine.work import ModelFacts
+from workers.engine.work import ModelFacts, TemplateFacts
 from workers.errors import WorkerError
 from workers.settings import load_settings
 
@@ -72,6 +72,7 @@ class Report:
         facts = self.facts
         return [
             f"model    {facts.name}, weights {facts.weights}, {_mib(facts.size_bytes)}",
+            f"template {_template_of(facts.template)}",
             f"context  {facts.context} tokens an order, {facts.cells} for {facts.slots} slots, "
             f"{_mib(facts.kv_bytes)}",
             f"cpu      {self.cpu}, {facts.threads} threads; uses {' '.join(self.used) or 'nothing'}"
@@ -130,6 +131,15 @@ def main(arguments: list[str] | None = None) -> int:
         text = "\n".join(report.lines())
     print(text)  # noqa: T201
     return 0
+
+
+def _template_of(template: TemplateFacts) -> str:
+    if template.source == "none":
+        return "none: HERD_CHAT_TEMPLATE gives it one"
+    source = "the model's own" if template.source == "model" else template.path
+    if not template.renders:
+        return f"{source}, which does not show the message of a user"
+    return f"{source}; system messages {template.system}, later ones {template.later_system}"
 
 
 def _features(system: str) -> tuple[list[str], list[str], list[str]]:

@@ -1,0 +1,222 @@
+"""A model's chat template: what it does with system messages, and how it is given what it can show.
+
+What a template does is found by rendering short conversations with it, once, when it is loaded: by
+its text nobody can tell. Templates lose, move or refuse what they do not know, most of them in
+silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from workers.errors import SettingsError, TemplateError
+from workers.llama.chat import Turn
+
+Formatter = Callable[..., Any]
+"""Makes a chat of messages one text: `formatter(messages=...).prompt`."""
+
+MAX_TEMPLATE_BYTES = 1024 * 1024
+"""The longest file that is read as a chat template; the longest of a model known has 20 KiB."""
+
+_WORDS = ("heron", "otter", "marten", "badger", "lynx")
+"""Contents of the conversations that are tried: words that no template changes or writes."""
+
+
+def read_template(path: Path) -> str:
+    """Read the file of a chat template.
+
+    Raises:
+        SettingsError: it cannot be read, is too long, or is not text.
+    """
+    name = f"HERD_CHAT_TEMPLATE names {path}, which"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEMPLATE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{name} cannot be read ({error.strerror}).") from error
+    if len(data) > MAX_TEMPLATE_BYTES:
+        raise SettingsError(f"{name} is longer than {MAX_TEMPLATE_BYTES} bytes.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name} is not UTF-8 text.") from None
+    if not text.strip():
+        raise SettingsError(f"{name} is empty.")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """The treatment that a template gives to messages that many templates do not know.
+
+    Attributes:
+        renders: it renders a user's message at all.
+        system: it shows a system message at the beginning.
+        lone_system: it shows one that nothing follows.
+        system_before_answer: it shows one where the assistant's message is the last.
+        later_system: it shows one that comes later, in its place.
+        same_role: it shows two user messages in a row.
+    """
+
+    renders: bool
+    system: bool
+    lone_system: bool
+    system_before_answer: bool
+    later_system: bool
+    same_role: bool
+
+    def shows_system(self, turns: Sequence[Turn]) -> bool:
+        """Return whether it shows the system message that a conversation begins with."""
+        if all(turn["role"] == "system" for turn in turns):
+            return self.lone_system
+        is_answered = turns[-1]["role"] == "assistant"
+        return self.system_before_answer if is_answered else self.system
+
+
+_UNKNOWN = Traits(
+    renders=False,
+    system=True,
+    lone_system=True,
+    system_before_answer=True,
+    later_system=True,
+    same_role=True,
+)
+"""Of a template that refuses what can be tried: then each conversation is given as it is."""
+
+
+class ChatTemplate:
+    """A chat template, ready to render. Safe among threads.
+
+    Args:
+        source: the template's text.
+        make_formatter: makes a formatter of it, with or without `add_generation_prompt`.
+
+    Raises:
+        Exception: what `make_formatter` raises for a template that does not parse.
+    """
+
+    def __init__(self, source: str, make_formatter: Callable[[str, bool], Formatter]) -> None:
+        self._opening = make_formatter(source, True)
+        self._closed = make_formatter(source, False)
+        self.traits = self._find_traits()
+
+    def render(self, turns: Sequence[Turn], *, opens: bool = True) -> str:
+        """Return the prompt of a conversation.
+
+        Args:
+            turns: the conversation.
+            opens: whether the assistant's next turn is opened at the end.
+
+        Raises:
+            TemplateError: the template refused it.
+        """
+        formatter = self._opening if opens else self._closed
+        try:
+            return str(formatter(messages=list(turns)).prompt)
+        except Exception as error:
+            # the sandbox, the template's own raise_exception, or a bug in the template
+            raise TemplateError(
+                f"The model's chat template refused the messages ({str(error)[:450]})."
+            ) from error
+
+    def fit(self, turns: Sequence[Turn], system: Literal["merge", "refuse"]) -> list[Turn]:
+        """Return a conversation as this template shows all of it.
+
+        System messages at the beginning are joined into one. What the template would not show as a
+        system message, in its place, becomes the user's text: at the beginning as llama.cpp's
+        server has it, before the text of the user's first message.
+
+        Args:
+            turns: the conversation.
+            system: `refuse` refuses instead what would become the user's.
+
+        Raises:
+            TemplateError: it is refused.
+        """
+        return _fit(turns, self.traits, system)
+
+    def shown(self) -> str:
+        """Return all that was rendered of an ordinary conversation, for the marks that it has."""
+        chats = (_chat("user assistant user"), _chat("system user assistant user"))
+        return "\n".join(filter(None, (self._tried(chat, opens=False) for chat in chats)))
+
+    def _tried(self, turns: Sequence[Turn], *, opens: bool = True) -> str | None:
+        try:
+            return self.render(turns, opens=opens)
+        except TemplateError:
+            return None
+
+    def _shows(self, *chats: str, in_order: bool = True) -> bool:
+        """Return whether the template shows every message of these conversations, in order."""
+        for roles in chats:
+            chat = _chat(roles)
+            text = self._tried(chat)
+            if text is None:
+                return False
+            places = [text.find(turn["content"]) for turn in chat]
+            if -1 in places or (in_order and places != sorted(places)):
+                return False
+        return True
+
+    def _find_traits(self) -> Traits:
+        if not self._shows("user"):
+            return _UNKNOWN
+        return Traits(
+            renders=True,
+            # In whatever place: some show it in the last turn, and were trained on that.
+            system=self._shows("system user", "system user assistant user", in_order=False),
+            lone_system=self._shows("system"),
+            system_before_answer=self._shows("system user assistant", in_order=False),
+            later_system=self._shows(
+                "user system",
+                "user assistant system user",
+                "system user assistant system user",
+                "user system assistant user",
+                "user assistant user system",
+            ),
+            same_role=self._shows("user user", "user assistant user user"),
+        )
+
+
+def _chat(roles: str) -> list[Turn]:
+    return [
+        {"role": role, "content": word} for role, word in zip(roles.split(), _WORDS, strict=False)
+    ]
+
+
+def _fit(turns: Sequence[Turn], traits: Traits, system: Literal["merge", "refuse"]) -> list[Turn]:
+    lead = 0
+    while lead < len(turns) and turns[lead]["role"] == "system":
+        lead += 1
+    head = list(turns[:lead])
+    if lead > 1:
+        texts = [turn["content"] for turn in head if turn["content"]]
+        head = [{"role": "system", "content": "\n\n".join(texts)}]
+    shows_lead = traits.shows_system(turns)
+    fitted: list[Turn] = []
+    joins = False  # whether the last of them takes up a user's message that follows
+    for place, turn in enumerate([*head, *turns[lead:]]):
+        is_lead = place < len(head)
+        becomes_user = turn["role"] == "system" and not (
+            shows_lead if is_lead else traits.later_system
+        )
+        if becomes_user and lead < len(turns) and not turn["content"].strip():
+            continue  # it says nothing
+        if becomes_user and system == "refuse":
+            raise TemplateError(
+                "The model's chat template does not show a system message in this place; put its "
+                "text into a user's message."
+            )
+        role = "user" if becomes_user else turn["role"]
+        is_second = bool(fitted) and role == "user" == fitted[-1]["role"]
+        if is_second and (joins or (becomes_user and not traits.same_role)):
+            content = f"{fitted[-1]['content']}\n{turn['content']}"
+            fitted[-1] = {"role": "user", "content": content}
+            joins = not traits.same_role
+        else:
+            fitted.append({**turn, "role": role})
+            joins = becomes_user and (is_lead or not traits.same_role)
+    return fitted
