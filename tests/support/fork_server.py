@@ -1,10 +1,13 @@
 """Starts Python programs in processes that have the libraries loaded already.
 
-Each herder, worker and gateway loads a second's worth of other people's packages, and the tests
-start a thousand of them. One process for each run of pytest loads those packages, and none of ours,
-and forks for each program: what is ours is loaded anew, under the program's own environment. The
-rest is as if Python had been started: arguments, streams, working folder, signals, exit status.
-`TESTS_START_ANEW=1` starts Python itself each time.
+Each herder, worker and gateway loads a second's worth of other people's packages and half a second's
+of ours, and the tests start a thousand of them. One process for each run of pytest loads those
+packages, and forks for each program. For the programs that people type it loads ours too, but for
+the modules that read the environment or do something when they are loaded: the apps of Celery and
+llama.cpp. A program of a test's own, which may change something before ours is loaded, is forked
+from another process, which has loaded none of ours. The rest is as if Python had been started:
+arguments, streams, working folder, signals, exit status. `TESTS_START_ANEW=1` starts Python itself
+each time.
 """
 
 from __future__ import annotations
@@ -41,6 +44,22 @@ LOADED = (
     *("rich.console", "rich.table", "typer", "logging.config"),
 )
 """None of these starts a thread, nor looks at the environment for settings of a herd."""
+OURS = (
+    *("herder.accounts.grants", "herder.cli.app", "herder.cli.running", "herder.client.api"),
+    *("herder.gateway.app", "herder.herd.hellos", "herder.local.local_herd", "herder.market.policy"),
+    *("herder.service.app", "herder.service.loop", "herder.service.tasks", "herder.service.upkeep"),
+    *("herder.webhooks.deliverer", "herder.webhooks.sending", "workers.agent.agent"),
+    *("workers.engine.stub", "workers.settings", "workers.transport.event_sender"),
+    *("workers.transport.guard", "workers.transport.launch", "workers.transport.monitoring"),
+)
+"""What the apps and the command load of ours; nothing of it reads the environment by then."""
+ROOT = Path(__file__).parents[2]
+TYPED = (
+    ("-m", "celery", "-A", "herder"),
+    ("-m", "celery", "-A", "workers"),
+    ("-c", "from herder.cli import main; main()"),
+)
+"""How the programs begin that people type."""
 MAX_BYTES = 2**17
 """A program's arguments and environment."""
 
@@ -90,8 +109,15 @@ def start(arguments: list[str], *, log: IO[bytes], env: dict[str, str], cwd: Pat
     assert len(asked) <= MAX_BYTES
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        socket.send_fds(_server(), [asked], [theirs.fileno(), log.fileno()])
+        server = _server(with_ours=_is_typed(arguments, env))
+        socket.send_fds(server, [asked], [theirs.fileno(), log.fileno()])
     return Forked(ours)
+
+
+def _is_typed(arguments: list[str], env: Mapping[str, str]) -> bool:
+    """Whether people type it, and it finds our modules where the tests have them."""
+    typed = any(tuple(arguments[: len(words)]) == words for words in TYPED)
+    return typed and env.get("PYTHONPATH") == str(ROOT)
 
 
 def _of_python(env: Mapping[str, str]) -> dict[str, str]:
@@ -149,13 +175,13 @@ class Forked:
 
 
 @cache
-def _server() -> socket.socket:
-    """The line to this process's server, which ends with the line."""
+def _server(*, with_ours: bool) -> socket.socket:
+    """The line to one of this process's two servers, which ends with the line."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), *(["ours"] if with_ours else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
@@ -235,12 +261,20 @@ def become(asked: dict[str, Any]) -> None:
 
 
 def run() -> NoReturn:
-    """Load the libraries, and serve until the line is closed."""
+    """Load the libraries, and what else is asked for, and serve until the line is closed."""
     line = socket.socket(fileno=int(sys.argv[1]))
+    with_ours = sys.argv[2:] == ["ours"]
     for name in LOADED:
         importlib.import_module(name)
+    if with_ours:
+        sys.path.insert(0, str(ROOT))
+        for name in OURS:
+            importlib.import_module(name)
+        del sys.path[0]
     assert len(os.listdir("/proc/self/task")) == 1, "a thread does not survive a fork"
-    assert not {"herder", "ledger", "workers"} & set(sys.modules)
+    ours = {name for name in sys.modules if name.split(".")[0] in {"herder", "ledger", "workers"}}
+    assert with_ours or not ours
+    assert not ours & {"herder.celery", "workers.celery", "workers.llama"}
     gc.freeze()
     asked = serve(line)
     if asked is not None:
