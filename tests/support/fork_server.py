@@ -1,6 +1,6 @@
 """Starts Python programs in processes that have the libraries loaded already.
 
-Each herder, worker and gateway loads a second's worth of other people's packages and half a second's
+Each herder, worker and gateway loads a second's worth of other people's packages and half a second
 of ours, and the tests start a thousand of them. One process for each run of pytest loads those
 packages, and forks for each program. For the programs that people type it loads ours too, but for
 the modules that read the environment or do something when they are loaded: the apps of Celery and
@@ -33,6 +33,7 @@ from typing import IO, Any, NoReturn, Protocol
 
 LOADED = (
     *("celery.apps.worker", "celery.bin.celery", "celery.concurrency.thread"),
+    *("celery.app.amqp", "celery.app.events", "celery.app.routes"),
     *("celery.fixups.django", "celery.worker.consumer", "celery.worker.pidbox"),
     *("kombu.transport.pyamqp", "kombu.transport.redis", "redis.asyncio", "hiredis"),
     *("psycopg", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "sqlite3"),
@@ -41,12 +42,13 @@ LOADED = (
     *("cryptography.hazmat.primitives.kdf.hkdf", "anyio._backends._asyncio", "certifi"),
     *("fastapi.openapi.utils", "sse_starlette", "uvicorn.lifespan.on", "uvicorn.loops.auto"),
     *("uvicorn.protocols.http.h11_impl", "prometheus_client", "structlog", "httpcore", "httpx"),
-    *("rich.console", "rich.table", "typer", "logging.config"),
+    *("httpx_sse", "rich.console", "rich.table", "typer", "logging.config"),
 )
 """None of these starts a thread, nor looks at the environment for settings of a herd."""
 OURS = (
     *("herder.accounts.grants", "herder.cli.app", "herder.cli.running", "herder.client.api"),
-    *("herder.gateway.app", "herder.herd.hellos", "herder.local.local_herd", "herder.market.policy"),
+    *("herder.client.http.remote_herd", "herder.gateway.app", "herder.herd.hellos"),
+    *("herder.local.local_herd", "herder.market.policy"),
     *("herder.service.app", "herder.service.loop", "herder.service.tasks", "herder.service.upkeep"),
     *("herder.webhooks.deliverer", "herder.webhooks.sending", "workers.agent.agent"),
     *("workers.engine.stub", "workers.settings", "workers.transport.event_sender"),
@@ -54,10 +56,16 @@ OURS = (
 )
 """What the apps and the command load of ours; nothing of it reads the environment by then."""
 ROOT = Path(__file__).parents[2]
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from herder.cli import main; main()"
+)
+"""Python ignores Ctrl-C where whoever started it did; the test must not depend on that."""
 TYPED = (
     ("-m", "celery", "-A", "herder"),
     ("-m", "celery", "-A", "workers"),
     ("-c", "from herder.cli import main; main()"),
+    ("-c", COMMAND),
 )
 """How the programs begin that people type."""
 MAX_BYTES = 2**17
@@ -95,22 +103,46 @@ def start(arguments: list[str], *, log: IO[bytes], env: dict[str, str], cwd: Pat
         env: its whole environment.
         cwd: the folder that it runs in.
     """
+    with open(os.devnull, "rb") as nothing:
+        streams = (nothing.fileno(), log.fileno(), log.fileno())
+        return start_with(streams, arguments, env=env, cwd=cwd)
+
+
+def start_with(
+    streams: tuple[int, int, int],
+    arguments: list[str],
+    *,
+    env: dict[str, str],
+    cwd: Path,
+    new_session: bool = False,
+) -> Process:
+    """Start Python with these arguments, reading and writing these files.
+
+    Args:
+        streams: its standard input, output and error, as open files.
+        arguments: as `start`.
+        env: as `start`.
+        cwd: as `start`.
+        new_session: whether it is the first process of a session.
+    """
     # Python itself reads its settings when it starts.
     if _of_python(env) != _of_python(os.environ) or os.environ.get("TESTS_START_ANEW"):
         return subprocess.Popen(
             [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
             env=env,
             cwd=cwd,
+            start_new_session=new_session,
         )
-    asked = json.dumps({"arguments": arguments, "env": env, "cwd": str(cwd)}).encode()
+    given = {"arguments": arguments, "env": env, "cwd": str(cwd), "session": new_session}
+    asked = json.dumps(given).encode()
     assert len(asked) <= MAX_BYTES
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = _server(with_ours=_is_typed(arguments, env))
-        socket.send_fds(server, [asked], [theirs.fileno(), log.fileno()])
+        socket.send_fds(server, [asked], [theirs.fileno(), *streams])
     return Forked(ours)
 
 
@@ -121,7 +153,8 @@ def _is_typed(arguments: list[str], env: Mapping[str, str]) -> bool:
 
 
 def _of_python(env: Mapping[str, str]) -> dict[str, str]:
-    names = {name for name in env if name.startswith("PYTHON")} - {"PYTHONPATH"}
+    own = ("PYTHON", "LANG", "LC_")
+    names = {name for name in env if name.startswith(own)} - {"PYTHONPATH"}
     return {name: env[name] for name in names}
 
 
@@ -219,7 +252,7 @@ def serve(line: socket.socket) -> dict[str, Any] | None:
                     with asker, suppress(OSError):  # whoever asked may be gone
                         asker.send(str(os.waitstatus_to_exitcode(status)).encode())
                     continue
-                asked, fds, _, _ = socket.recv_fds(line, MAX_BYTES, 2)
+                asked, fds, _, _ = socket.recv_fds(line, MAX_BYTES, 4)
                 if not asked:
                     return None
                 asker = socket.socket(fileno=fds[0])
@@ -230,12 +263,13 @@ def serve(line: socket.socket) -> dict[str, Any] | None:
                         other.close()
                     asker.close()
                     line.close()
-                    os.dup2(fds[1], 1)
-                    os.dup2(fds[1], 2)
-                    os.close(fds[1])
+                    for number, stream in enumerate(fds[1:]):
+                        os.dup2(stream, number)
+                        os.close(stream)
                     given: dict[str, Any] = json.loads(asked)
                     return given
-                os.close(fds[1])
+                for stream in fds[1:]:
+                    os.close(stream)
                 asker.send(str(pid).encode())
                 watched = os.pidfd_open(pid)
                 running[watched] = (pid, asker)
@@ -244,6 +278,9 @@ def serve(line: socket.socket) -> dict[str, Any] | None:
 
 def become(asked: dict[str, Any]) -> None:
     """Be the program that is asked for, as Python would start it."""
+    if asked["session"]:
+        os.setsid()
+    _open_streams()
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
@@ -258,6 +295,22 @@ def become(asked: dict[str, Any]) -> None:
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     exec(compile(what, "<string>", "exec"), main.__dict__)
+
+
+def _open_streams() -> None:
+    """Open the standard streams anew: how they are buffered depends on what they are."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        before = getattr(sys, f"__{name}__")
+        stream = open(  # noqa: SIM115
+            before.fileno(),
+            mode,
+            encoding=before.encoding,
+            errors=before.errors,
+            buffering=1 if name == "stderr" else -1,
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def run() -> NoReturn:

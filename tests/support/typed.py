@@ -6,32 +6,83 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import threading
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any
 
+from tests.support.fork_server import COMMAND, Process, start_with
 from tests.support.wait import wait_for
 
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from herder.cli import main; main()"
-)
-"""Python ignores Ctrl-C where whoever started it did; the test must not depend on that."""
+
+class Piped:
+    """A command in pipes, as `subprocess.Popen` shows one."""
+
+    def __init__(self, process: Process, stdin: IO[str] | None, out: IO[str], err: IO[str]) -> None:
+        self.process = process
+        self.stdin = stdin
+        self.stdout = out
+        self.stderr = err
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.process.wait(timeout)
+
+    def send_signal(self, sig: int) -> None:
+        self.process.send_signal(sig)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.poll()
+
+    def communicate(
+        self, given: str | None = None, timeout: float | None = None
+    ) -> tuple[str, str]:
+        """Give it what it reads, and wait for its end; what it wrote since."""
+        wrote = ["", ""]
+
+        def read(place: int, stream: IO[str]) -> None:
+            with stream:
+                wrote[place] = stream.read()
+
+        streams = enumerate((self.stdout, self.stderr))
+        reading = [threading.Thread(target=read, args=one, daemon=True) for one in streams]
+        for one in reading:
+            one.start()
+        if self.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.stdin.write(given or "")
+            with suppress(BrokenPipeError):
+                self.stdin.close()
+        self.wait(timeout)
+        for one in reading:
+            one.join(timeout)
+        return wrote[0], wrote[1]
 
 
-def typed(
-    herd: Any, *words: str, stdin: int = subprocess.DEVNULL, **env: str
-) -> subprocess.Popen[str]:
+def typed(herd: Any, *words: str, stdin: int = subprocess.DEVNULL, **env: str) -> Piped:
     """A command that has been typed."""
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**herd.env, **env},
-        cwd=herd.folder,
-    )
+    out, their_out = os.pipe()
+    err, their_err = os.pipe()
+    if stdin == subprocess.PIPE:
+        theirs, ours = os.pipe()
+        keyboard = open(ours, "w")  # noqa: SIM115
+    else:
+        theirs, keyboard = os.open(os.devnull, os.O_RDONLY), None
+    streams = (theirs, their_out, their_err)
+    environment = {**herd.env, **env}
+    process = start_with(streams, ["-c", COMMAND, *words], env=environment, cwd=herd.folder)
+    for stream in streams:
+        os.close(stream)
+    return Piped(process, keyboard, open(out), open(err))
 
 
 def answered(
@@ -42,7 +93,7 @@ def answered(
         herd, *words, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, **env
     )
     out, said = child.communicate(stdin, timeout=120)
-    return subprocess.CompletedProcess(words, child.returncode, out, said)
+    return subprocess.CompletedProcess(words, child.wait(), out, said)
 
 
 class Terminal:
@@ -52,15 +103,13 @@ class Terminal:
         ours, theirs = pty.openpty()
         self._keyboard = ours
         self.shown = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            # Ctrl-C is a signal to the terminal's own processes, which these have to be.
-            start_new_session=True,
+        self.process = start_with(
+            (theirs, theirs, theirs),
+            ["-c", COMMAND, *words],
             env={**herd.env, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200", **env},
             cwd=herd.folder,
+            # Ctrl-C is a signal to the terminal's own processes, which these have to be.
+            new_session=True,
         )
         os.close(theirs)
         self._reading = threading.Thread(target=self._read, daemon=True)
