@@ -32,6 +32,7 @@ from herder.local.readiness import check
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse
+from herder.web.gzip_answers import GzipAnswers
 from herder.web.lenient import Lenient
 from herder.web.request_ids import RequestIds
 from herder.web.serving import BoundedBody, BoundedHead, join_address, listen, run
@@ -137,6 +138,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BoundedHead, most=settings.max_header_bytes)
     app.add_middleware(AnswerWhenStopped, stopping=stopping)
     app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(GzipAnswers)
     app.add_middleware(RequestIds)
     app.add_middleware(Lenient)
     return app

@@ -21,6 +21,7 @@ from herder.gateway.streams.readers import Readers
 from herder.gateway.telemetry.metrics import GatewayMetrics
 from herder.local.local_herd import LocalHerd
 from herder.store.api_keys import ApiKey
+from herder.web.request_ids import add_headers
 from herder.web.single_flight import Once
 from herder.web.stopping import Stopping
 
@@ -104,8 +105,13 @@ async def _look_up(context: GatewayContext, text: str) -> ApiKey:
     return await ride_out(read, within_s=PATIENCE_S)
 
 
-async def _shown_key(context: Context, key: Annotated[ApiKey, Depends(recognised)]) -> ApiKey:
-    context.limits.key(key.id)
+async def _shown_key(
+    request: Request, context: Context, key: Annotated[ApiKey, Depends(recognised)]
+) -> ApiKey:
+    try:
+        context.limits.key(key.id)
+    finally:
+        add_headers(request, context.limits.told(key.id))
     return key
 
 

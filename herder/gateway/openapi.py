@@ -45,6 +45,10 @@ REFUSALS: dict[int, dict[str, Any]] = {
     404: {"description": "What was named does not exist, or belongs to another account."},
     409: {"description": "The current state does not allow it, or it was already done."},
     413: {"description": "The request's body is too long."},
+    415: {
+        "description": "The request's body is compressed otherwise than with gzip.",
+        "headers": {"Accept-Encoding": {"required": True, "schema": {"type": "string"}}},
+    },
     422: {"description": "The idempotency key was used for another call; nothing was held."},
     429: {
         "description": "There are too many requests; nothing was held.",
@@ -162,5 +166,5 @@ def _refused(method: str, operation: dict[str, Any]) -> Iterator[int]:
         if method in _WRITES or operation.get("parameters"):
             yield 404
     if method in _WRITES:
-        yield 413
+        yield from (413, 415)
     yield 431

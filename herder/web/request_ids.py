@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HEADER = "X-Request-Id"
+HEADER = b"x-request-id"
+_HEADERS = "headers_of_answer"
 _FORM = re.compile(r"[!-~]{1,128}")
 
 
@@ -22,7 +22,8 @@ def _new_id() -> str:
 class RequestIds:
     """Answers each call with its `X-Request-Id`: the caller's own, or one that is drawn.
 
-    One that is longer than 128 characters, or has others than visible ASCII, is replaced.
+    One that is longer than 128 characters, or has others than visible ASCII, is replaced. The
+    answer also has the headers that `add_headers` was given on the way.
     """
 
     def __init__(self, app: ASGIApp, new_id: Callable[[], str] = _new_id) -> None:
@@ -34,19 +35,26 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next(
-            (value for name, value in scope["headers"] if name == b"x-request-id"), b""
-        ).decode("latin-1")
+        given = next((value for name, value in scope["headers"] if name == HEADER), b"").decode(
+            "latin-1"
+        )
         request_id = given if _FORM.fullmatch(given) else self._new_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        headers = [(HEADER, request_id.encode("latin-1"))]
+        state = scope.setdefault("state", {})
+        state["request_id"], state[_HEADERS] = request_id, headers
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
+                message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._app(scope, receive, named)
+
+
+def add_headers(request: Request, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Have the answer to a call carry these headers too, be it a refusal or a stream."""
+    request.scope["state"][_HEADERS].extend(headers)
 
 
 def id_of(request: Request) -> str | None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from herder.errors import SetupError
 from herder.web.bounds import HttpBounds
 from herder.web.errors import ApiResponse, body_of, refusal
+from herder.web.gzip_bodies import CODINGS, BrokenGzip, Unpacking, coding_of, is_gzip
 from herder.web.protocol import make_protocol
 
 GRACE_S = 10
@@ -23,7 +24,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BoundedBody:
-    """Refuses bodies that are too long, by what they say and by what comes."""
+    """Refuses bodies that are too long, by what they say and by what comes; unpacks gzip.
+
+    Of a body that comes compressed both are bounded, what is sent and what comes out of it.
+    """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -37,18 +41,17 @@ class BoundedBody:
         headers = dict(scope["headers"])
         said = headers.get(b"content-length", b"0")
         if said.isdigit() and int(said[:20]) > self._most:
-            await self._refuse(scope, receive, send)
+            await self._too_long(scope, receive, send)
             return
-        had = 0
         begun = False
-
-        async def bounded() -> Message:
-            nonlocal had
-            message = await receive()
-            had += len(message.get("body", b""))
-            if had > self._most:
-                raise _TooLong
-            return message
+        bounded = self._bound(receive)
+        if b"content-encoding" in headers:
+            coding = coding_of(scope)
+            if coding not in CODINGS:
+                await _UNKNOWN_CODING(scope, receive, send)
+                return
+            if is_gzip(coding):
+                bounded = self._bound(Unpacking(bounded).receive)
 
         async def noted(message: Message) -> None:
             nonlocal begun
@@ -59,12 +62,45 @@ class BoundedBody:
             await self._app(scope, bounded, noted)
         except _TooLong:
             if not begun:
-                await self._refuse(scope, receive, send)
+                await self._too_long(scope, receive, send)
+        except BrokenGzip:
+            if not begun:
+                await _BROKEN_GZIP(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _bound(self, receive: Receive) -> Receive:
+        had = 0
+
+        async def bounded() -> Message:
+            nonlocal had
+            message = await receive()
+            had += len(message.get("body", b""))
+            if had > self._most:
+                raise _TooLong
+            return message
+
+        return bounded
+
+    async def _too_long(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The request's body is longer than {self._most} bytes."
         answer = refusal(body_of(message, 413, "body_too_long"), 413, {"Connection": "close"})
         await answer(scope, receive, send)
+
+
+_UNKNOWN_CODING = refusal(
+    body_of(
+        "The body's Content-Encoding must be gzip, or none.",
+        415,
+        "unsupported_encoding",
+        "Content-Encoding",
+    ),
+    415,
+    {"Accept-Encoding": "gzip", "Connection": "close"},
+)
+_BROKEN_GZIP = refusal(
+    body_of("The body is not valid gzip.", 400, "invalid_request", "Content-Encoding"),
+    400,
+    {"Connection": "close"},
+)
 
 
 class BoundedHead:

@@ -60,7 +60,7 @@ def served(herd):
 
 
 def document(url):
-    return httpx.get(f"{url}/openapi.json").json()
+    return httpx.get(f"{url}/openapi.json", timeout=60).json()
 
 
 def operations(document):

@@ -42,6 +42,21 @@ def address_of(scope: Scope) -> str:
     return str(address)
 
 
+def duration(us: int) -> str:
+    """Return a time as OpenAI's headers have it, as Go writes durations; rounded up to 1 ms.
+
+    >>> duration(0), duration(7_500), duration(1_200_000), duration(360_000_000)
+    ('0s', '8ms', '1.2s', '6m0s')
+    """
+    ms = -(-us // 1000)
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    seconds, ms = divmod(ms, 1000)
+    part = f".{ms:03}".rstrip("0") if ms else ""
+    return (f"{minutes}m" if minutes else "") + f"{seconds}{part}s"
+
+
 class CallLimits:
     """Counts the callers of one gateway."""
 
@@ -99,6 +114,21 @@ class CallLimits:
     def was_none(self, address: str) -> None:
         """Note that an address presented no valid key."""
         self._strangers.count(address)
+
+    def told(self, key_id: str) -> list[tuple[bytes, bytes]]:
+        """Return the headers, named as OpenAI's, that say how often a key may still call.
+
+        None where keys are not limited. Tokens are not: an account's tokens a minute are counted
+        when it orders.
+        """
+        if not self._keys.per_minute:
+            return []
+        left, reset_us = self._keys.standing(key_id)
+        return [
+            (b"x-ratelimit-limit-requests", b"%d" % self._keys.per_minute),
+            (b"x-ratelimit-remaining-requests", b"%d" % left),
+            (b"x-ratelimit-reset-requests", duration(reset_us).encode()),
+        ]
 
     def key(self, key_id: str) -> None:
         """Count a call that shows a key.

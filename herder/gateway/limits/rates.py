@@ -99,6 +99,16 @@ class CallRate:
         over_us = bucket.empty_us + self._each_us - self._clock_us() - MINUTE_US
         return max(0, -(-over_us // 1_000_000))
 
+    def standing(self, name: str) -> tuple[int, int]:
+        """Return the calls that a name may still make at once, and the time until it may make all.
+
+        The second in microseconds. Only where there is a limit.
+        """
+        bucket = self._buckets.get(name)
+        full_us = 0 if bucket is None else max(0, bucket.empty_us - self._clock_us())
+        left = (MINUTE_US - full_us) // self._each_us
+        return max(0, min(left, self.per_minute)), full_us
+
     def count(self, name: str) -> None:
         """Count a call of this name."""
         if not self._each_us:

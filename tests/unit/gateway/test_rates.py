@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis import RedisError
 
-from herder.gateway.limits.guard import CallLimits, address_of
+from herder.gateway.limits.guard import CallLimits, address_of, duration
 from herder.gateway.limits.rates import MINUTE_US, NAMES, CallRate, make_sharing
 from herder.gateway.settings import GatewaySettings
 from herder.settings import load
@@ -201,3 +201,67 @@ def test_sharing_goes_on_after_a_failure(clock, raised):
         assert there.empty, "what was counted before is shared now"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("us", "told"),
+    [
+        (0, "0s"),
+        (1, "1ms"),
+        (10_000, "10ms"),
+        (999_999, "1s"),
+        (1_000_000, "1s"),
+        (8_640_000, "8.64s"),
+        (59_999_001, "1m0s"),
+        (61_050_000, "1m1.05s"),
+        (360_000_000, "6m0s"),
+        (5_400_000_000, "90m0s"),
+    ],
+)
+def test_durations_are_written_as_go_and_openai_write_them(us, told):
+    assert duration(us) == told
+
+
+def test_a_name_is_told_what_it_may_still_do_and_when_all_is_as_before(clock):
+    rate = CallRate("key", 4, clock_us=clock)
+    assert rate.standing("anna") == (4, 0)
+    left = []
+    for _ in range(5):
+        rate.take("anna")
+        left.append(rate.standing("anna"))
+    each = MINUTE_US // 4
+    assert left == [(3, each), (2, 2 * each), (1, 3 * each), (0, 4 * each), (0, 4 * each)]
+    clock.pass_s(14)
+    assert rate.standing("anna") == (0, 46_000_000)
+    assert rate.take("anna")
+    clock.pass_s(1)
+    assert rate.standing("anna") == (1, 45_000_000)
+    assert not rate.take("anna")
+    clock.pass_s(200)
+    assert rate.standing("anna") == (4, 0)
+    assert rate.standing("berta") == (4, 0)
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 700_001, 1_000_000])
+def test_no_more_is_told_to_be_left_than_the_limit(clock, per_minute):
+    rate = CallRate("key", per_minute, clock_us=clock)
+    assert rate.standing("anna") == (per_minute, 0)
+    assert not rate.take("anna")
+    assert rate.standing("anna")[0] <= per_minute
+
+
+def test_what_other_gateways_let_through_is_told_too(clock):
+    shared = FakeRedis(clock)
+    one, other = (CallRate("key", 6, clock_us=clock) for _ in range(2))
+    for rate in (one, other):
+        for _ in range(5):
+            assert not rate.take("anna")
+
+    async def share():
+        for rate in (one, other):
+            await rate.share(shared)
+
+    asyncio.run(share())
+    left, reset_us = other.standing("anna")
+    assert left == 0
+    assert reset_us >= 99_000_000
