@@ -183,9 +183,11 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         engine = Engine(model, on_broken=_on_broken)
         speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
     except ModelFileError as error:
-        launch.die(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that can be loaded.")
+        launch.die(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that a worker can run.")
     except WorkerError as error:
         launch.die(str(error))
+    for note in engine.facts.notes:
+        _log.warning("model_adjusted", reason=note)
     engine.start()
     outbound = CelerySender(app)
     agent = Agent(

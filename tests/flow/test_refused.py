@@ -7,6 +7,7 @@ import pytest
 from herder.clock import clock_us
 from herder.store import herd as herd_sql
 from tests.support.running import WORKER
+from tests.support.small_models import write_model
 from tests.support.wait import wait_for
 
 EX_CONFIG = 78
@@ -39,6 +40,13 @@ def test_a_chat_template_that_cannot_be_read_ends_a_worker_with_one_line(make_he
     one_line(herd.begin_worker(HERD_CHAT_TEMPLATE=missing, **llama), missing, "HERD_CHAT_TEMPLATE")
     detached = (*WORKER, "-D", "-f", str(herd.folder / "w.log"))
     one_line(herd.begin_worker(detached, HERD_CHAT_TEMPLATE=missing, **llama), missing)
+
+
+def test_a_model_that_is_no_generator_ends_a_worker_with_one_line(make_herd):
+    herd = make_herd()
+    path = write_model(herd.folder / "encoder.gguf", "bert")
+    child = herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=str(path))
+    one_line(child, "(bert) does not generate text: it makes embeddings", "Set HERD_MODEL_PATH")
 
 
 def test_a_missing_key_ends_a_worker_with_one_line(make_herd):

@@ -135,6 +135,7 @@ class ModelFacts:
         gpu: the accelerator in use, or None.
         system: build flags and CPU features in use, as llama.cpp prints them.
         template: its chat template.
+        notes: what is not as the settings have it, and why: a sentence each.
     """
 
     name: str
@@ -154,6 +155,7 @@ class ModelFacts:
     gpu: str | None = None
     system: str = ""
     template: TemplateFacts = NO_TEMPLATE
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -8,21 +8,22 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from workers.errors import ModelError, ModelFileError
+from workers.llama.complaints import Complaints
+from workers.llama.kinds import metadata, other_purpose
 from workers.llama.options import LlamaOptions, cores
 
 
-def load(lib: Any, options: LlamaOptions, take_reason: Callable[[], str]) -> Any:
+def load(lib: Any, options: LlamaOptions, complaints: Complaints) -> Any:
     """Load a model, with the weights that the options ask for.
 
     Args:
         lib: the llama_cpp module.
         options: which file, and how.
-        take_reason: what the library complained about last.
+        complaints: what the library says.
 
     Raises:
         ModelFileError: the file is not a sound GGUF model that continues text.
@@ -38,38 +39,46 @@ def load(lib: Any, options: LlamaOptions, take_reason: Callable[[], str]) -> Any
         params = lib.llama_model_default_params()
         params.check_tensors = check
         params.n_gpu_layers = layers
-        take_reason()
+        complaints.forget()
         model = lib.llama_model_load_from_file(os.fsencode(file), params)
         if not model:
-            raise ModelFileError(f"The model file {file} cannot be loaded ({take_reason()}).")
+            raise ModelFileError(f"The model file {file} cannot be loaded ({complaints.first()}).")
         return model
 
     model = read(path, check=options.check_tensors)
-    if not lib.llama_model_has_decoder(model) or lib.llama_model_has_encoder(model):
+    if purpose := other_purpose(lib, model):
+        error = no_generator(path, metadata(lib, model, "general.architecture"), purpose)
         lib.llama_model_free(model)
-        raise ModelFileError(f"The model in {path} cannot continue text.")
+        raise error
     if options.requantize is None:
         return model
     lib.llama_model_free(model)  # it was sound; converting one that is not could end us
     with tempfile.TemporaryDirectory(prefix="llama-herder-") as folder:
         converted = Path(folder) / f"{options.requantize}.gguf"
-        _convert(lib, options, converted, take_reason)
+        _convert(lib, options, converted, complaints)
         # mapped into memory, it stays there when the folder goes
         return read(converted, check=False)
 
 
-def _convert(lib: Any, options: LlamaOptions, target: Path, take_reason: Callable[[], str]) -> None:
+def no_generator(path: Path, architecture: str, purpose: str) -> ModelFileError:
+    """Say that a model does something else than to continue text."""
+    return ModelFileError(
+        f"The model in {path} ({architecture}) does not generate text: it {purpose}."
+    )
+
+
+def _convert(lib: Any, options: LlamaOptions, target: Path, complaints: Complaints) -> None:
     ftypes = {"q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0}
     assert options.requantize is not None
     params = lib.llama_model_quantize_default_params()
     params.ftype = ftypes[options.requantize]
     params.allow_requantize = True
     params.nthread = options.threads or cores()
-    take_reason()
+    complaints.forget()
     source = os.fsencode(options.path)
     if lib.llama_model_quantize(source, os.fsencode(target), ctypes.byref(params)) != 0:
         raise ModelError(
-            f"{options.path} cannot be converted to {options.requantize} ({take_reason()})."
+            f"{options.path} cannot be converted to {options.requantize} ({complaints.first()})."
         )
 
 

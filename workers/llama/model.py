@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,9 @@ import numpy as np
 from workers.engine.sequences import BatchRow
 from workers.engine.work import GenerationRequest, ModelFacts, Prepared, Sampler
 from workers.errors import DecodeFailed, EmptyPrompt, ModelError, WorkerError
-from workers.llama.gguf import load
+from workers.llama.complaints import Complaints
+from workers.llama.gguf import load, no_generator
+from workers.llama.kinds import Kind, find_kind, metadata, purpose_without_cache, settle
 from workers.llama.options import KvType, LlamaOptions, cores
 from workers.llama.sampling import Chain, Samplers
 from workers.llama.structured import Constraints
@@ -39,37 +40,17 @@ lib: Any = llama_cpp
 
 _GGML_GPUS = (1, 2)  # ggml-backend.h: with memory of their own, and with the host's
 _GGML_TYPE_BF16 = 30  # ggml.h; llama_cpp does not name it
-_KV_TYPES: dict[KvType, tuple[int, float]] = {
-    "f32": (lib.GGML_TYPE_F32, 4.0),
-    "f16": (lib.GGML_TYPE_F16, 2.0),
-    "bf16": (_GGML_TYPE_BF16, 2.0),
-    "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
+_KV_TYPES: dict[KvType, int] = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "bf16": _GGML_TYPE_BF16,
+    "q8_0": lib.GGML_TYPE_Q8_0,
 }
+_MAX_CELLS = 2**30
+"""Cells of a recurrent model, which are but a number; llama.cpp counts them in 32 bits."""
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_reasons = threading.local()
-
-
-def _on_log(level: int, text: bytes, _user: object) -> None:
-    """Keep what llama.cpp complained about last, for the sentence of an error.
-
-    It must never raise.
-    """
-    if level in (3, 4):
-        lines: list[str] = _reasons.__dict__.setdefault("lines", [])
-        lines.append(text.decode("utf-8", "replace").strip())
-        del lines[:-8]
-
-
-# A global for as long as the process lives: the library calls it at any time. Set after the import
-# above, which sets one of its own that prints.
-_LOG_CALLBACK = lib.llama_log_callback(_on_log)
-lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-
-
-def _take_reason() -> str:
-    """Return the last complaint on this thread, and forget it."""
-    lines: list[str] = _reasons.__dict__.pop("lines", [])
-    return next((line for line in reversed(lines) if line), "llama.cpp gave no reason")[:500]
+# Set after the import above, which sets a callback of its own that prints.
+_complaints = Complaints(lib)
 
 
 class LlamaModel:
@@ -83,12 +64,15 @@ class LlamaModel:
 
     def __init__(self, options: LlamaOptions) -> None:
         self._ctx: Any = None
-        self._model = load(lib, options, _take_reason)
+        self._model = load(lib, options, _complaints)
         try:
+            kind = find_kind(lib, self._model)
+            options, notes = settle(options, kind)
             self._vocab = Vocabulary(lib, self._model, Jinja2ChatFormatter, options)
-            self._ctx = self._open(options)
-            self._memory = lib.llama_get_memory(self._ctx)
-            self._facts = self._find_facts(options)
+            self._ctx = self._open(options, kind)
+            cache_bytes = _complaints.cache_bytes
+            self._memory = self._find_memory(options, kind)
+            self._facts = self._find_facts(options, kind, cache_bytes, notes)
         except BaseException:
             self.close()
             raise
@@ -107,9 +91,8 @@ class LlamaModel:
 
     # -- loading -----------------------------------------------------------------------------
 
-    def _open(self, options: LlamaOptions) -> Any:
-        trained = int(lib.llama_model_n_ctx_train(self._model))
-        context = min(options.context or 0, trained)
+    def _open(self, options: LlamaOptions, kind: Kind) -> Any:
+        context = min(options.context or 0, kind.trained)
         most = int(lib.llama_max_parallel_sequences())
         if not 1 <= options.slots <= most:
             raise ModelError(f"llama.cpp supports at most {most} slots, not {options.slots}.")
@@ -118,56 +101,66 @@ class LlamaModel:
         # in a unified cache an order may be as long as all cells together, but no longer
         if options.unified:
             params.n_ctx = max(options.cells, context, 256)
+        elif kind.recurrent:  # whose cells cost nothing
+            params.n_ctx = min(context or kind.trained, _MAX_CELLS // sequences) * sequences
         else:
-            params.n_ctx = (context or min(options.cells // sequences, trained)) * sequences
+            params.n_ctx = (context or min(options.cells // sequences, kind.trained)) * sequences
         params.n_batch = params.n_ubatch = max(options.batch_tokens, sequences)
         params.n_seq_max = sequences
         params.n_outputs_max = sequences  # a row of logits for each, not for each prompt token
         params.n_threads = params.n_threads_batch = options.threads or cores()
         params.flash_attn_type = _FLASH[options.flash_attention]
-        params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
+        params.type_k = params.type_v = _KV_TYPES[options.kv_type]
         params.kv_unified = options.unified
-        _take_reason()
+        # cells that left a window are needed only by who goes back, and by who shares
+        params.swa_full = options.share
+        _complaints.forget()
         ctx = lib.llama_init_from_model(self._model, params)
         if not ctx:
+            reason = _complaints.first()
+            if _complaints.of_memory:
+                raise ModelError(
+                    f"A cache of {params.n_ctx} cells cannot be allocated ({reason}); a smaller "
+                    "HERD_SLOTS or HERD_CELLS needs less memory."
+                )
             raise ModelError(
-                f"A cache of {params.n_ctx} cells cannot be allocated ({_take_reason()}); a "
-                "smaller HERD_SLOTS or HERD_CELLS needs less memory."
+                f"{kind.architecture} cannot be run with these settings ({reason}); "
+                f"HERD_KV_TYPE is {options.kv_type}, HERD_FLASH_ATTENTION "
+                f"{options.flash_attention}."
             )
         return ctx
 
-    def _find_facts(self, options: LlamaOptions) -> ModelFacts:
+    def _find_memory(self, options: LlamaOptions, kind: Kind) -> Any:
+        memory = lib.llama_get_memory(self._ctx)
+        if not memory:
+            raise no_generator(options.path, kind.architecture, purpose_without_cache(kind))
+        return memory
+
+    def _find_facts(
+        self, options: LlamaOptions, kind: Kind, cache_bytes: int, notes: Sequence[str]
+    ) -> ModelFacts:
         model = self._model
-        cells = int(lib.llama_n_ctx(self._ctx))
-        context = min(int(lib.llama_n_ctx_seq(self._ctx)), int(lib.llama_model_n_ctx_train(model)))
-        heads = max(1, lib.llama_model_n_head(model))
-        values = lib.llama_model_n_embd(model) // heads * lib.llama_model_n_head_kv(model)
-        kv_numbers = 2 * values * lib.llama_model_n_layer(model) * cells
-        stateful = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+        context = min(int(lib.llama_n_ctx_seq(self._ctx)), kind.trained)
         return ModelFacts(
-            name=self._meta("general.name") or options.path.stem,
+            name=metadata(lib, model, "general.name") or options.path.stem,
             context=min(context, options.context or context),
             slots=options.slots,
             vocab=self._vocab.size,
-            cells=cells,
-            prefixes=0 if stateful else _prefixes(options),
+            cells=int(lib.llama_n_ctx(self._ctx)),
+            prefixes=_prefixes(options),
             batch_tokens=int(lib.llama_n_batch(self._ctx)),  # llama.cpp cuts it to the context
             step_tokens=options.step_tokens,
-            can_share=options.share and not stateful,
+            can_share=options.share,
             separate=not options.unified,
             weights=options.requantize or "as in the file",
             size_bytes=int(lib.llama_model_size(model)),
-            kv_bytes=int(kv_numbers * _KV_TYPES[options.kv_type][1]),
+            kv_bytes=cache_bytes,
             threads=int(lib.llama_n_threads_batch(self._ctx)),
             gpu=gpu_name() if options.gpu_layers != 0 else None,
             system=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |"),
             template=self._vocab.template,
+            notes=tuple(notes),
         )
-
-    def _meta(self, key: str) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        length = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
 
     def _make_batch(self, size: int) -> None:
         """Arrays that llama.cpp reads in place: no Python object for each token."""
@@ -245,7 +238,7 @@ class LlamaModel:
         if code == 1:
             return False
         if code != 0:
-            raise DecodeFailed(f"llama_decode returned {code} ({_take_reason()}).", code=code)
+            raise DecodeFailed(f"llama_decode returned {code} ({_complaints.last()}).", code=code)
         for row in rows:
             self._past[row.slot] = row.start + len(row.tokens)
         self._outputs = outputs

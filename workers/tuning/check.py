@@ -82,6 +82,7 @@ class Report:
             f"memory   {_mib(self.memory_bytes)} at most",
             f"speed    {self.slot_tokens_per_s:.1f} tokens/s a slot with all slots busy, "
             f"{self.tokens_per_s:.0f} together",
+            *(f"note     {note}" for note in facts.notes),
         ]
 
 

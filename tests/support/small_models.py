@@ -1,0 +1,269 @@
+"""Writes small GGUF models with random weights, one for each kind of architecture.
+
+A table says which keys an architecture's file has. Which tensors it needs, and of what shapes, is
+asked of llama.cpp: it makes a model of the keys alone and tells of each tensor as it goes, so that
+the table holds nothing that llama.cpp knows better. The vocabulary is 256 bytes and a few control
+tokens: any text is a prompt.
+
+The weights are drawn so that what an answer is depends on every earlier token: else a cache that
+lost some of them would answer as one that has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Value = bool | int | float | str | list[int] | list[float] | list[str]
+Shape = tuple[int, ...]
+
+_ALIGNMENT = 32
+_TYPES: dict[type, tuple[int, str]] = {bool: (7, "<B"), int: (4, "<I"), float: (6, "<f")}
+_STRING, _ARRAY = 8, 9
+_ODD_TYPES = {
+    "tokenizer.ggml.token_type": (5, "<i"),
+    "split.no": (2, "<H"),
+    "split.count": (2, "<H"),
+    "split.tensors.count": (5, "<i"),
+}
+"""GGUF's numbers of types, and how `struct` writes them."""
+
+_BASE: dict[str, Value] = {
+    "context_length": 2048,
+    "embedding_length": 64,
+    "block_count": 2,
+    "feed_forward_length": 96,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.layer_norm_epsilon": 1e-5,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+}
+_EXPERTS: dict[str, Value] = {
+    "expert_count": 4,
+    "expert_used_count": 2,
+    "expert_feed_forward_length": 32,
+}
+_STATE: dict[str, Value] = {
+    "ssm.conv_kernel": 4,
+    "ssm.inner_size": 128,
+    "ssm.state_size": 16,
+    "ssm.time_step_rank": 4,
+    "ssm.group_count": 2,
+}
+_WINDOW = 32
+_ENCODER: dict[str, Value] = {"attention.causal": False, "attention.head_count_kv": 4}
+
+SHAPES: dict[str, dict[str, Value]] = {
+    # attention alone
+    "llama": {},
+    "qwen2": {},
+    "phi3": {"attention.head_count_kv": 4, "rope.scaling.original_context_length": 512},
+    "qwen2vl": {"rope.dimension_sections": [2, 3, 3, 0]},
+    "deepseek2": _EXPERTS
+    | {
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": 32,
+        "attention.kv_lora_rank": 32,
+        "attention.key_length": 40,
+        "attention.value_length": 32,
+        "attention.key_length_mla": 24,
+        "attention.value_length_mla": 16,
+        "rope.dimension_count": 8,
+        "leading_dense_block_count": 1,
+        "expert_shared_count": 1,
+    },
+    # a sliding window
+    "gemma2": {"attention.sliding_window": _WINDOW},
+    "gemma3": {"attention.sliding_window": _WINDOW, "block_count": 7},
+    "gpt-oss": _EXPERTS | {"attention.sliding_window": _WINDOW},
+    # recurrent
+    "mamba": _STATE | {"attention.head_count": 0},
+    "mamba2": _STATE | {"attention.head_count": 0},
+    # attention in some layers, a state in the others
+    "lfm2": {"attention.head_count_kv": [2, 0], "shortconv.l_cache": 3},
+    "granitehybrid": _STATE | {"attention.head_count_kv": [2, 0]},
+    "jamba": _STATE | {"attention.head_count_kv": [2, 0]},
+    "qwen3next": _STATE
+    | _EXPERTS
+    | {
+        "full_attention_interval": 2,
+        "ssm.inner_size": 64,
+        "expert_shared_feed_forward_length": 32,
+    },
+    # no generators
+    "bert": _ENCODER | {"tokenizer.ggml.token_type_count": 2, "pooling_type": 1},
+    "eurobert": {"attention.head_count_kv": 4},
+    "gemma-embedding": {"attention.sliding_window": _WINDOW, "pooling_type": 1},
+    "t5": {"attention.relative_buckets_count": 8, "attention.head_count_kv": 4},
+    "t5encoder": {"attention.relative_buckets_count": 8, "attention.head_count_kv": 4},
+    "dream": {},
+}
+"""The keys of each architecture's file beyond those that all have, without its name before them."""
+
+
+def keys_of(name: str, **changes: Value) -> dict[str, Value]:
+    """All keys of the file of a small model.
+
+    Args:
+        name: the architecture, as llama.cpp calls it.
+        changes: keys that replace those of the table, with `__` for each dot.
+    """
+    own = _BASE | SHAPES[name] | {key.replace("__", "."): v for key, v in changes.items()}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "<|endoftext|>"]
+    kinds = [2, 3, 3, *[6] * 256, 3]  # unknown, control, control, bytes, control
+    return {
+        "general.architecture": name,
+        "general.name": f"small {name}",
+        **{_full(name, key): value for key, value in own.items()},
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": list(tokens),
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def _full(name: str, key: str) -> str:
+    return key if key.startswith(("general.", "tokenizer.")) else f"{name}.{key}"
+
+
+def write_model(
+    path: Path, name: str, *, seed: int = 1, without: Iterable[str] = (), **changes: Value
+) -> Path:
+    """Write a small model with random weights.
+
+    Args:
+        path: the file.
+        name: the architecture.
+        seed: of the weights.
+        without: words of names of tensors that are left out.
+        changes: see `keys_of`.
+    """
+    keys = keys_of(name, **changes)
+    shapes = {
+        tensor: shape
+        for tensor, shape in tensors_of(path, keys).items()
+        if not any(word in tensor for word in without)
+    }
+    path.write_bytes(gguf(keys, random_weights(shapes, seed)))
+    return path
+
+
+def random_weights(shapes: Mapping[str, Shape], seed: int) -> dict[str, Any]:
+    """Weights by name, each drawn by its role."""
+    chance = np.random.default_rng(seed)
+    return {name: _draw(chance, name, shape) for name, shape in shapes.items()}
+
+
+def _draw(chance: Any, name: str, shape: Shape) -> Any:
+    values = chance.standard_normal(tuple(reversed(shape)), dtype=np.float32)
+    if "ssm_a" in name:
+        return -np.exp(values / 2)  # states decay
+    if "rope_" in name:
+        return 1 + np.abs(values)
+    if "norm" in name and name.endswith("weight"):
+        return 1 + values / 10
+    if name.endswith("bias") or len(shape) < 2:
+        return values / 10
+    if name.startswith(("token_embd", "position_embd", "token_types")):
+        return values
+    return values * np.float32(1.5 / np.sqrt(shape[0]))
+
+
+def gguf(keys: Mapping[str, Value], tensors: Mapping[str, Any]) -> bytes:
+    """The bytes of a GGUF file of version 3, with weights of 32 bits."""
+    head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(keys))]
+    for key, value in keys.items():
+        head += [_string(key), _value(key, value)]
+    data = []
+    offset = 0
+    for name, values in tensors.items():
+        shape = tuple(reversed(values.shape))
+        head.append(_string(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
+        head.append(struct.pack("<IQ", 0, offset))
+        data.append(_padded(np.ascontiguousarray(values, np.float32).tobytes()))
+        offset += len(data[-1])
+    return _padded(b"".join(head)) + b"".join(data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _ALIGNMENT)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(key: str, value: Value) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _string(value)
+    if not isinstance(value, list):
+        kind, form = _ODD_TYPES.get(key, _TYPES[type(value)])
+        return struct.pack("<I", kind) + struct.pack(form, value)
+    head = struct.pack("<I", _ARRAY)
+    if isinstance(value[0], str):
+        items = b"".join(_string(str(item)) for item in value)
+        return head + struct.pack("<IQ", _STRING, len(value)) + items
+    kind, form = _ODD_TYPES.get(key, _TYPES[type(value[0])])
+    items = b"".join(struct.pack(form, item) for item in value)
+    return head + struct.pack("<IQ", kind, len(value)) + items
+
+
+def tensors_of(path: Path, keys: Mapping[str, Value]) -> dict[str, Shape]:
+    """The tensors that llama.cpp wants for a file of these keys, with their sizes, as it has them.
+
+    Args:
+        path: where a file may be written for it.
+        keys: of the file.
+    """
+    import llama_cpp
+    from llama_cpp._ggml import libggml
+
+    from workers.llama.model import _complaints  # with which llama.cpp prints nothing
+
+    base: Any = libggml
+    base.gguf_init_from_file.restype = ctypes.c_void_p
+    base.gguf_init_from_file.argtypes = [ctypes.c_char_p, _InitParams]
+    base.gguf_free.argtypes = [ctypes.c_void_p]
+    base.ggml_get_name.restype = ctypes.c_char_p
+    base.ggml_get_name.argtypes = [ctypes.c_void_p]
+    found: dict[str, Shape] = {}
+
+    def tell(tensor: int, _user: object) -> None:
+        sizes = (ctypes.c_int64 * 4).from_address(tensor + _SIZES_AT)
+        shape = tuple(sizes)
+        while len(shape) > 1 and shape[-1] == 1:
+            shape = shape[:-1]
+        found[base.ggml_get_name(tensor).decode()] = shape
+
+    path.write_bytes(gguf(keys, {}))
+    _complaints.forget()
+    metadata = base.gguf_init_from_file(bytes(path), _InitParams(True, None))
+    callback = llama_cpp.llama_model_set_tensor_data_t(tell)
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    model = llama_cpp.llama_model_init_from_user(metadata, callback, None, params)
+    base.gguf_free(metadata)
+    if not model:
+        raise ValueError(f"llama.cpp makes no model of these keys: {_complaints.first()}")
+    llama_cpp.llama_model_free(model)
+    return found
+
+
+class _InitParams(ctypes.Structure):
+    """gguf.h: `gguf_init_params`."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+_SIZES_AT = 16
+"""ggml.h: where in a `ggml_tensor` its sizes stand, after its type and buffer."""
