@@ -80,7 +80,7 @@ class HerdGroup(TyperGroup):
             _require_text(sys.argv[1:] if args is None else args)
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except HerdError as error:
-            complain(error.message)
+            complain_of(error)
             code = exit_code(error)
         except ModuleNotFoundError as error:
             told = missing(error)
@@ -97,6 +97,12 @@ class HerdGroup(TyperGroup):
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def complain_of(error: HerdError) -> None:
+    """Say what went wrong; beside the herder, what its operator may type about it too."""
+    hint = f" {error.hint}" if error.hint and is_at_home() else ""
+    complain(f"{error.message}{hint}")
 
 
 def exit_code(error: HerdError) -> int:
@@ -285,6 +291,11 @@ def require_home() -> None:
     told = _away_from_home()
     if told is not None:
         raise told
+
+
+def is_at_home() -> bool:
+    """Return whether commands work on the herd of `HERD_HOME`, not on one elsewhere."""
+    return _away_from_home() is None
 
 
 def _away_from_home() -> SetupError | None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from herder.cli.base import complain_of
 from herder.cli.show import complain, one_line, write_text
 from herder.cli.submit import say_who_is_away
 from herder.errors import HerdError, InvalidPrompt, OrderEnded, OrderSetAside
@@ -79,7 +80,7 @@ class People:
 
     def failed(self, _: int, error: HerdError) -> None:
         """Show that there is no answer."""
-        complain(error.message)
+        complain_of(error)
 
 
 class Machine:
@@ -122,7 +123,7 @@ class Machine:
         if isinstance(error, OrderEnded | OrderSetAside):
             document["receipt"] = error.result.receipt.to_dict()
         self._print(document)
-        complain(error.message)
+        complain_of(error)
 
     def _print(self, document: dict[str, object]) -> None:
         unicode = (sys.stdout.encoding or "").lower().startswith("utf")

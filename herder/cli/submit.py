@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from herder.cli.base import INTERRUPTED, Json, buying, optional_number, optional_whole, whole
+from herder.cli.base import (
+    INTERRUPTED,
+    Json,
+    buying,
+    is_at_home,
+    optional_number,
+    optional_whole,
+    whole,
+)
 from herder.cli.obstacles import saying_what_is_wrong
 from herder.cli.order_options import (
     Account,
@@ -293,8 +301,8 @@ def say_who_is_away(herd: BuyerHerd, receipt: Receipt) -> None:
         return
     if away:
         complain(
-            f"Order {receipt.order} is waiting for workers: none with {receipt.model} is running; "
-            "`herd up` on the herder's machine starts some."
+            f"Order {receipt.order} is waiting for workers: none with {receipt.model} is running"
+            f"{'; `herd up` starts some' if is_at_home() else ''}."
         )
 
 

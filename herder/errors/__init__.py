@@ -20,14 +20,15 @@ HerdError
 ├── RateLimited               when to try again
 ├── RebidTooLow, OrderNotWaiting
 ├── QuoteExpired              its minute has passed
-├── InsufficientBalance       which command fills the account
+├── InsufficientBalance       the account has less than is needed
 ├── OrderEnded: OrderFailed, OrderCancelled, OrderExpired
 ├── OrderSetAside             it cannot be settled, and an operator decides
 ├── StreamRestarted, ResultTimeout
 └── SetupError: DatabaseVersionMismatch; HerdUnavailable
 
 Rules: an error is a sentence, a stable code and its data; a new one is exported by `herder`. The
-package hands on all of them.
+package hands on all of them. What reaches a buyer names no command of an operator's: that is its
+`hint`, or the error is a SetupError, whose `told_callers` is what reaches buyers over HTTP.
 
 May not enter: anything of ours but the plain data of `herder.types`.
 """

@@ -18,10 +18,10 @@ class AccountNotFound(NotFound):
 
     def __init__(self, account: str) -> None:
         super().__init__(
-            f"There is no account {account!r}; the herd's operator creates one with `herd account "
-            f"create {account}`.",
+            f"There is no account {account!r}; the herd's operator creates accounts.",
             account=account,
         )
+        self.hint = f"`herd account create {account}` creates it."
 
 
 class ModelNotFound(NotFound):

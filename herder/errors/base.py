@@ -21,11 +21,17 @@ def sentence(text: str) -> str:
 
 
 class HerdError(Exception):
-    """The root. `code` is stable; `data` holds what the sentence is made of."""
+    """The root. `code` is stable; `data` holds what the sentence is made of.
+
+    Attributes:
+        hint: a sentence that names what the herd's operator types about it. Only the `herd` command
+            beside the herder adds it: the message itself reaches buyers, who have no such command.
+    """
 
     code: ClassVar[str] = "herd_error"
     told_callers: ClassVar[str] = ""
     """The sentence for callers over HTTP where the message is for the herd's operator."""
+    hint: str = ""
 
     def __init__(self, message: str, **data: Any) -> None:
         super().__init__(message)

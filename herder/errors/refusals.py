@@ -120,8 +120,9 @@ class InsufficientBalance(HerdError):
         amount = -(-missing // unit) * unit
         super().__init__(
             f"Account {account!r} has {available} winston available, and this takes {required}. "
-            f"The herd's operator adds money with `herd account deposit {account} {amount}`.",
+            "The herd's operator adds money.",
             account=account,
             available=available,
             required=required,
         )
+        self.hint = f"`herd account deposit {account} {amount}` does that."

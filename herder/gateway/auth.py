@@ -68,7 +68,7 @@ async def context_of(request: Request) -> GatewayContext:
 
 _bearer = HTTPBearer(
     auto_error=False,
-    description="An API key, from the herd's operator (`herd key create ACCOUNT`).",
+    description="An API key, from the herd's operator.",
 )
 Context = Annotated[GatewayContext, Depends(context_of)]
 

@@ -185,11 +185,12 @@ class SetAside:
             if aside is None and tried is not None:
                 return order, tried  # it was committed, and nobody heard of it
             if aside is None:
-                raise InvalidRequest(
-                    f"Order {order_id} is {order.state} and not set aside; `herd order aside list` "
-                    "shows those that are.",
+                refused = InvalidRequest(
+                    f"Order {order_id} is {order.state} and not set aside.",
                     state=order.state.value,
                 )
+                refused.hint = "`herd order aside list` shows those that are."
+                raise refused
             plan, done, now_us = ClosingBatch(), ClosingResult(), self._clock_us()
             resolved = plan_it(connection, aside, plan, now_us)
             set_aside_sql.remove(connection, order_id)

@@ -91,5 +91,6 @@ def test_what_is_refused_again_stays_and_may_be_given_back(cli, house, stuck):
     receipt = cli.json("order", "aside", "give-back", stuck[1].id)
     assert (receipt["charged"], receipt["refunded"], receipt["returned"]) == (20, 20, 6)
     assert house.available() == 100_000
-    assert "not set aside" in cli.refused("order", "aside", "retry", stuck[0].id)
+    said = cli.refused("order", "aside", "retry", stuck[0].id)
+    assert "not set aside. `herd order aside list` shows" in said
     assert cli.says("audit").endswith("The books balance.\n")

@@ -127,7 +127,10 @@ def test_a_turn_that_is_refused_ends_a_pipe_and_costs_nothing(cli, more, said_th
     done = cli.run("chat", *more, stdin="Hi\nAgain\n")
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert said_then in done.stderr
+    hinted = "`herd account" in done.stderr
     done = cli.run("chat", "--json", *more, stdin="Hi\nAgain\n")
+    assert ("`herd account" in done.stderr) is hinted
+    assert "`herd account" not in done.stdout
     assert done.exit_code == 2
     assert said_then in json.loads(done.stdout)["error"]["message"]
     assert cli.money() == before

@@ -269,11 +269,12 @@ def test_a_fee_below_what_is_needed_says_how_much_is(house):
     assert "13" in str(error)
 
 
-def test_an_empty_balance_names_the_command_that_fills_it(make_house):
+def test_an_empty_balance_has_the_command_that_fills_it_beside_its_sentence(make_house):
     house = make_house()
     error = no_trace(house, house.call(fee=13, idempotency_key="k"), errors.InsufficientBalance)
     assert error.data == {"account": "default", "available": 0, "required": 13}
-    assert "`herd account deposit default 1000`" in str(error)
+    assert "`herd account deposit default 1000`" in error.hint
+    assert "herd account" not in str(error)
 
 
 def test_the_command_deposits_enough(make_house):
@@ -281,7 +282,7 @@ def test_the_command_deposits_enough(make_house):
     house.fund(500)
     call = house.call(fee=12_345, idempotency_key="k")
     error = no_trace(house, call, errors.InsufficientBalance)
-    assert "`herd account deposit default 20000`" in str(error)
+    assert "`herd account deposit default 20000`" in error.hint
 
 
 def test_an_unknown_account_is_refused(house):

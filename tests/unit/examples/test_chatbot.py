@@ -198,5 +198,7 @@ def test_without_money_it_says_so_and_goes_on_listening(capsys):
     room.coming.put(None)
     thread.join(30)
     bot._answering.join(30)
-    assert "herd account deposit bots" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "Account 'bots' has 0 winston" in printed
+    assert "herd account" not in printed
     assert (bot.orders, bot.paid) == (0, 0)
