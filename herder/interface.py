@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack, cast
 
 from herder.errors import (
     HerdError,
@@ -49,7 +49,7 @@ SAMPLING_NAMES = frozenset(SamplingOptions.__annotations__)
 
 
 class _Asked(TypedDict, total=False):
-    fee: int | None
+    fee: int | Literal["base"] | None
     multiplier: float | str | None
     max_fee: int | None
     model: str | None

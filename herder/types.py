@@ -5,7 +5,7 @@ Amounts are integer winston; multipliers are exact decimals as text, since a flo
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ make the book slower as it grows."""
 
 PLACE_UNKNOWN = PLACE_COUNTED + 2
 """The place of an order that has more than that before it, while nobody has counted how many."""
+
+MULTIPLIER = (
+    "fee / needed, as a decimal: what the order offers for each winston that it needs. The highest "
+    "is served first, and what is delivered is charged at it."
+)
+BID_FACTOR = (
+    "The `multiplier` that the call gave: a factor on its fee, or on the automatic one; 1 where it "
+    "gave none."
+)
+"""The descriptions of a receipt's fields in /openapi.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +179,11 @@ class Receipt:
     """A receipt: what an order cost and why; amounts in winston, times in milliseconds.
 
     Attributes:
-        multiplier: `fee / needed`, which ranked it.
-        bid_factor: the `multiplier` that the call gave, a factor on the fee.
+        multiplier: `fee / needed`, as a decimal: what it offered for each winston that it needed.
+            It ranked the order, and for each winston of what was delivered it was charged.
+        bid_factor: the `multiplier` that the call gave: a factor on its fee, or on the automatic
+            one. 1 where it gave none.
+        automatic: whether the herd chose the fee before that factor.
         held: what is still held; 0 once the order ended.
         refunded: what an operator gave back later.
         attempts: how often it was given to a worker.
@@ -185,8 +198,8 @@ class Receipt:
     state: str
     needed: int
     fee: int
-    multiplier: str
-    bid_factor: str
+    multiplier: str = field(metadata={"description": MULTIPLIER})
+    bid_factor: str = field(metadata={"description": BID_FACTOR})
     automatic: bool
     rates: Rate
     words: int

@@ -162,6 +162,11 @@ def optional_whole(text: str | None) -> Any:
     return None if text is None else whole(text)
 
 
+def fee_of(text: str | None) -> Any:
+    """Return a fee as typed: `base`, or as `optional_whole`."""
+    return text if text == "base" else optional_whole(text)
+
+
 def optional_number(text: str | None) -> Any:
     """Return a number as typed, if there is one; what is none stays text, as in `whole`.
 

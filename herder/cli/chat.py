@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from herder.cli.base import INTERRUPTED, Json, buying, exit_code, optional_whole, whole
+from herder.cli.base import INTERRUPTED, Json, buying, exit_code, fee_of, optional_whole, whole
 from herder.cli.chat_screen import HELP, Keyboard, Machine, People, Pipe, Spent
 from herder.cli.conversation import Conversation, too_long
 from herder.cli.interrupts import one_interrupt_held
@@ -16,11 +16,10 @@ from herder.cli.order_options import Account, Fee, MaxFee, Model, Multiplier
 from herder.cli.show import complain
 from herder.cli.submit import CANCEL_WAIT_S, cancel_surely, say_it_waits
 from herder.db.outages import ride_out
-from herder.domain.pricing import MAX_WINSTON
+from herder.domain.pricing import parse_offer
 from herder.errors import (
     HerdError,
     HerdUnavailable,
-    InvalidFee,
     InvalidRequest,
     OrderEnded,
     OrderSetAside,
@@ -78,7 +77,7 @@ def chat(
             Machine() if json else People(),
             whole(tokens),
             {
-                "fee": optional_whole(fee),
+                "fee": fee_of(fee),
                 "multiplier": multiplier,
                 "max_fee": optional_whole(max_fee),
                 "account": account,
@@ -176,11 +175,10 @@ class Chat:
             self._call |= {"fee": None, "multiplier": None}
             self._screen.note("Each message now pays the automatic fee.")
             return
-        fee = whole(text)
-        if not isinstance(fee, int) or not 1 <= fee <= MAX_WINSTON:
-            raise InvalidFee("fee", text, MAX_WINSTON)
+        fee = parse_offer(whole(text))
         self._call |= {"fee": fee, "multiplier": None}
-        self._screen.note(f"Each message now offers {fee} winston.")
+        offers = "exactly what it needs" if fee == "base" else f"{fee} winston"
+        self._screen.note(f"Each message now offers {offers}.")
 
     def _take(self, text: str) -> bool:
         """Buy the answer to what was said.

@@ -21,7 +21,8 @@ MAX_LINE_BYTES = 4 * 2**20
 """The longest line that is read; the herd's own bounds are lower."""
 PROMPT = "> "
 HELP = """\
-/fee N     offer N winston for each message; /fee auto returns to the automatic fee
+/fee N     offer N winston for each message; /fee base exactly what it needs, /fee auto the
+           automatic fee again
 /clear     forget the conversation so far
 /quit      end the chat; so does Ctrl-D
 /help      show this help

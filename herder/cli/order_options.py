@@ -29,10 +29,20 @@ Tokens = Annotated[
 ]
 Fee = Annotated[
     str | None,
-    typer.Option("--fee", metavar="N", help="The fee to offer, in winston; automatic by default."),
+    typer.Option(
+        "--fee",
+        metavar="N",
+        help="The fee to offer, in winston; base for exactly what is needed, whatever others paid; "
+        "automatic by default.",
+    ),
 ]
 Multiplier = Annotated[
-    str | None, typer.Option("--multiplier", metavar="X", help="A factor on the fee, such as 1.5.")
+    str | None,
+    typer.Option(
+        "--multiplier",
+        metavar="X",
+        help="A factor on the fee, such as 1.5; a receipt shows it as bid factor.",
+    ),
 ]
 MaxFee = Annotated[
     str | None,

@@ -187,7 +187,11 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show an order's current receipt, or its answer."""
+    """Show an order's current receipt, or its answer.
+
+    The multiplier is the fee divided by what the order needs: it ranks the order, and what is
+    delivered is charged at it. The bid factor is the --multiplier that the order was given.
+    """
     with buying() as herd:
         result = herd.answer(order)
     if json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from herder.cli.base import Json, buying, optional_whole, whole
+from herder.cli.base import Json, buying, fee_of, optional_whole, whole
 from herder.cli.order_options import (
     Account,
     Fee,
@@ -63,7 +63,7 @@ def quote(
         found = herd.quote(
             prompt_of(prompt),
             whole(tokens),
-            fee=optional_whole(fee),
+            fee=fee_of(fee),
             multiplier=multiplier,
             max_fee=optional_whole(max_fee),
             account=account,

@@ -14,6 +14,7 @@ from herder.cli.base import (
     INTERRUPTED,
     Json,
     buying,
+    fee_of,
     is_at_home,
     optional_number,
     optional_whole,
@@ -162,7 +163,7 @@ def submit(
     """
     with buying() as herd:
         call: OrderCall = {
-            "fee": optional_whole(fee),
+            "fee": fee_of(fee),
             "multiplier": multiplier,
             "max_fee": optional_whole(max_fee),
             "account": account,

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from herder.client.optional import needing
 from herder.client.order import Order
@@ -94,7 +94,7 @@ def submit(
     prompt: str | None = None,
     tokens: int | None = None,
     *,
-    fee: int | None = None,
+    fee: int | Literal["base"] | None = None,
     multiplier: float | str | None = None,
     max_fee: int | None = None,
     account: str | None = None,
@@ -126,8 +126,11 @@ def submit(
     Args:
         prompt: the text; white space is a prompt, an empty text is not.
         tokens: the most tokens to generate; unused ones are not paid.
-        fee: winston offered; None for the automatic fee, which follows the orders before.
-        multiplier: a factor on the fee; `fee=100, multiplier=2` offers 200.
+        fee: winston offered; `"base"` for exactly what is needed, whatever others paid; None for
+            the automatic fee, which follows the orders before.
+        multiplier: a factor on the fee; `fee=100, multiplier=2` offers 200, and with `fee="base"`
+            twice what is needed. (In a receipt, `multiplier` is the whole fee divided by what was
+            needed, and this one is `bid_factor`.)
         max_fee: winston above which nothing is submitted.
         account: who pays; None for `HERD_ACCOUNT`.
         model: its name; None for the herd's default.
@@ -217,7 +220,7 @@ def quote(
     prompt: str | None = None,
     tokens: int | None = None,
     *,
-    fee: int | None = None,
+    fee: int | Literal["base"] | None = None,
     multiplier: float | str | None = None,
     max_fee: int | None = None,
     account: str | None = None,

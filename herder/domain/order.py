@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from typing import Literal
 
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.pricing import Rates
@@ -79,7 +80,8 @@ class OrderRequest:
 
     Attributes:
         tokens: the most tokens to generate.
-        fee: winston offered, or None for the automatic fee.
+        fee: winston offered; `base` for what it needs, whatever others paid; None for the automatic
+            fee.
         bid_factor: the call's `multiplier`: a factor on the fee.
         max_fee: winston above which the call is refused, or None.
         model: its name, or None for the herd's default.
@@ -90,7 +92,7 @@ class OrderRequest:
     account: str
     prompt: Prompt
     tokens: int
-    fee: int | None = None
+    fee: int | Literal["base"] | None = None
     bid_factor: Fraction = Fraction(1)
     max_fee: int | None = None
     model: str | None = None

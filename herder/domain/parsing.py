@@ -14,7 +14,7 @@ from fractions import Fraction
 from pydantic import ValidationError
 
 from herder.domain.order import OrderRequest, Prompt
-from herder.domain.pricing import MAX_WINSTON, parse_multiplier
+from herder.domain.pricing import MAX_WINSTON, parse_multiplier, parse_offer
 from herder.domain.quote_terms import Terms
 from herder.errors import (
     InvalidAmount,
@@ -123,7 +123,8 @@ def parse_submission(
         account: who pays.
         max_prompt_bytes: the longest prompt taken here, in UTF-8 bytes.
         messages: the turns of a conversation, each `{"role": …, "content": …}`.
-        fee: winston offered; None for the automatic fee.
+        fee: winston offered; `base` for what is needed, whatever others paid; None for the
+            automatic fee.
         multiplier: a factor on the fee.
         max_fee: winston above which nothing is held.
         model: its name; None for the default.
@@ -152,9 +153,9 @@ def parse_submission(
         account=parse_account(account),
         prompt=parse_prompt(prompt, messages, raw, max_prompt_bytes),
         tokens=tokens,
-        fee=_parse_fee("fee", fee),
+        fee=parse_offer(fee),
         bid_factor=_bid_factor(multiplier, fee, quote),
-        max_fee=_parse_fee("max_fee", max_fee),
+        max_fee=None if max_fee is None else _one_fee(max_fee, "max_fee"),
         model=None if model is None else parse_model(model),
         stop=_parse_stop(stop),
         sampling=_parse_sampling(sampling or {}),
@@ -225,10 +226,6 @@ def _parse_start_by(start_by: object) -> int | None:
             f"not {shown(start_by)}."
         )
     return (at - EPOCH) // timedelta(microseconds=1)
-
-
-def _parse_fee(name: str, fee: object) -> int | None:
-    return None if fee is None else _one_fee(fee, name)
 
 
 def _one_fee(fee: object, name: str = "fee") -> int:

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
+from typing import Literal
 
-from herder.errors import InvalidMultiplier, shown
+from herder.errors import InvalidFee, InvalidMultiplier, shown
 
 MAX_WINSTON = 2**53 - 1
 """The largest amount: what every JSON reader and every 64-bit column holds exactly."""
@@ -88,6 +89,21 @@ def parse_multiplier(value: object) -> Fraction:
     if fraction <= 0 or fraction > MAX_WINSTON or fraction.denominator > 10**40:
         raise InvalidMultiplier(shown(value))
     return fraction
+
+
+def parse_offer(fee: object) -> int | Literal["base"] | None:
+    """Return the fee that an order offers; `base` for what it needs, None for the automatic one.
+
+    Raises:
+        InvalidFee: it is neither, and no whole number of winston.
+    """
+    if fee is None:
+        return None
+    if fee == "base":
+        return "base"
+    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+        raise InvalidFee("fee", fee, MAX_WINSTON, is_offer=True)
+    return fee
 
 
 def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fraction:

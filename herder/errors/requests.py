@@ -112,10 +112,11 @@ class InvalidFee(InvalidRequest):
 
     code = "invalid_fee"
 
-    def __init__(self, name: str, fee: object, most: int) -> None:
+    def __init__(self, name: str, fee: object, most: int, *, is_offer: bool = False) -> None:
         text = shown(fee)
+        or_base = ', or "base",' if is_offer else ","
         super().__init__(
-            f"{name} must be a whole number of winston from 1 to {most}, not {text}.",
+            f"{name} must be a whole number of winston from 1 to {most}{or_base} not {text}.",
             name=name,
             fee=text,
             most=most,

@@ -128,6 +128,8 @@ def _base(
     now_us: int,
 ) -> tuple[Fraction, bool]:
     """Return the fee before the call's multiplier, and whether it is the herd's to say."""
+    if call.fee == "base":
+        return Fraction(need), False
     if call.fee is not None:
         return Fraction(call.fee), False
     if call.quote is not None:

@@ -11,6 +11,7 @@ import herder
 from herder.client import api as library
 from herder.errors import (
     FeeTooLow,
+    IdempotencyKeyReused,
     InsufficientBalance,
     OrderCancelled,
     OrderFailed,
@@ -53,6 +54,21 @@ def test_an_order_over_http_is_the_order_of_the_local_herd(herd, web):
     assert order.status() == "completed"
     assert web.order(order.id).fee == 54
     assert web.info() == herd.client.info()
+
+
+def test_at_base_exactly_what_is_needed_is_paid(herd, web):
+    herd.start_worker()
+    assert web.submit("two words", 10, fee=130).result(timeout=60).receipt.multiplier == "10"
+    # The going rate follows that order, and does so wherever it is asked for.
+    assert web.quote("two words", 10).fee > 13
+    quote = web.quote("two words", 10, fee="base")
+    assert (quote.fee, quote.multiplier) == (13, "1")
+    receipt = web.submit("two words", 10, fee="base", idempotency_key="k").result(60).receipt
+    assert (receipt.fee, receipt.needed, receipt.automatic) == (13, 13, False)
+    assert web.submit("two words", 10, fee="base", idempotency_key="k").id == receipt.order
+    with pytest.raises(IdempotencyKeyReused, match="fee"):
+        web.submit("two words", 10, fee=13, idempotency_key="k")
+    assert web.submit("two words", 10, quote=quote.quote).fee == 13
 
 
 def test_errors_are_the_same(herd, web, url):

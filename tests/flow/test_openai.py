@@ -213,6 +213,10 @@ def test_the_fee_may_come_in_headers_and_stays_within_the_keys_limit(herd, clien
             model="stub", messages=HI, max_tokens=7, extra_headers={"X-Max-Fee": "2"}
         )
     assert (refused.value.status_code, refused.value.code) == (402, "fee_above_max")
+    for price in ({"extra_headers": {"X-Fee": "base"}}, {"extra_body": {"fee": "base"}}):
+        paid = client.chat.completions.create(model="stub", messages=HI, max_tokens=7, **price)
+        assert paid.receipt["fee"] == paid.receipt["needed"]
+        assert (paid.receipt["multiplier"], paid.receipt["automatic"]) == ("1", False)
     _, shown = herd.client.api_keys.create("default", max_fee=20)
     bounded = openai.OpenAI(base_url=f"{gateway}/v1", api_key=shown, max_retries=0)
     with pytest.raises(openai.APIStatusError) as refused:

@@ -36,11 +36,12 @@ OPERATORS_ERRORS = {
 
 OPERATORS_FILES = re.compile(
     r"herder/(host|demo|examples|cli|db)/|herder/(celery|settings|gateway/settings)\.py|"
-    r"herder/herd/(heartbeats|roster)\.py|workers/(tuning|transport)/|workers/(celery|settings)\.py"
+    r"herder/herd/(heartbeats|roster)\.py|workers/(tuning|transport)/|workers/(celery|settings)\.py|"
+    r"workers/llama/(?!chat|grammar|sampling|structured)"
 )
 """Whose texts reach whoever runs a herd, a worker or a program on its machine. The commands are
 looked at one by one. What heartbeats refuse and the roster shows is told to workers and operators;
-errors of the database have `told_callers`.
+errors of the database have `told_callers`; of a model's file all is said when it is loaded.
 """
 
 
@@ -233,4 +234,5 @@ def test_a_gateways_document_names_nothing_that_only_an_operator_has(make_house)
     with closing(LocalHerd(settings)) as herd:
         texts = json.dumps(make_app(herd, settings).openapi(), ensure_ascii=False)
     assert len(texts) > 50_000
+    assert "fee / needed" in texts  # what a receipt's multiplier is
     assert operators().findall(texts) == []

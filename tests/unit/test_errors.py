@@ -50,7 +50,9 @@ def an(kind: type[Exception]) -> Exception:
     if kind.__init__ is Exception.__init__:
         return kind()
     asked = [
-        one for one in inspect.signature(kind).parameters.values() if one.kind != one.VAR_KEYWORD
+        one
+        for one in inspect.signature(kind).parameters.values()
+        if one.kind not in (one.VAR_KEYWORD, one.KEYWORD_ONLY)
     ]
     return kind(*(given[str(one.annotation)] for one in asked))
 

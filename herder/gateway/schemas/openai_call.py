@@ -90,12 +90,13 @@ def _priced(headers: Mapping[str, str], body: ChatBody | CompletionBody) -> dict
             raise BadRequest(
                 f"{name} is given both in the body and in {header}; give only one.", name
             )
-        if name == "multiplier":
+        if name == "multiplier" or (name == "fee" and text == "base"):
             found[name] = text
         elif text.isascii() and text.isdigit() and len(text) <= 20:
             found[name] = int(text)
         else:
-            raise BadRequest(f"{header} must be a whole number of winston.", header)
+            or_base = ", or base" if name == "fee" else ""
+            raise BadRequest(f"{header} must be a whole number of winston{or_base}.", header)
     return found
 
 
@@ -117,7 +118,7 @@ PRICED = [
         "schema": {"type": "string", "pattern": pattern},
     }
     for name, pattern, description in (
-        ("X-Fee", "^[0-9]{1,20}$", "As `fee`."),
+        ("X-Fee", "^([0-9]{1,20}|base)$", "As `fee`."),
         ("X-Max-Fee", "^[0-9]{1,20}$", "As `max_fee`."),
         ("X-Multiplier", "^[0-9.]{1,20}$", "As `multiplier`."),
         ("X-On-Disconnect", "^(cancel|continue)$", "As `on_disconnect`."),

@@ -34,7 +34,7 @@ from herder.gateway.schemas.openai_harmless import (
     reference_of,
     seed_of,
 )
-from herder.gateway.schemas.orders import Number, SamplingFields, Winston
+from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingFields, Winston
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
 from herder.web.shapes import Must, Refused, said
@@ -224,11 +224,15 @@ class _Body(_Given, SamplingFields, HarmlessFields):
     # Not OpenAI's; in its package they go into `extra_body`.
     fee: Annotated[
         Any,
-        _by_intake(Winston),
-        Field(description="The fee in whole winston; automatic if left out."),
+        _by_intake(Winston | Literal["base"]),
+        Field(description=BASE_OR_WINSTON),
     ] = None
     max_fee: Annotated[Any, _by_intake(Winston)] = None
-    multiplier: Annotated[Any, _by_intake(float | str)] = None
+    multiplier: Annotated[
+        Any,
+        _by_intake(float | str),
+        Field(description="A factor on the fee; in receipts, it is `bid_factor`."),
+    ] = None
     quote: Annotated[
         Any,
         _by_intake(str),

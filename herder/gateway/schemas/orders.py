@@ -25,11 +25,24 @@ from workers.wire import (
 )
 
 Winston = Annotated[StrictInt, Field(ge=1, description="Whole winston.")]
+BASE_OR_WINSTON = (
+    "The fee in whole winston; `base` for exactly what is needed, whatever others paid; automatic "
+    "if left out."
+)
+Fee = Annotated[
+    Winston | Literal["base"] | None,
+    Must('a whole number of winston of at least 1, or "base"'),
+    Field(description=BASE_OR_WINSTON),
+]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Real = Annotated[Number | None, Must("a number")]
 Whole = Annotated[StrictInt | None, Must("a whole number")]
 Text = Annotated[StrictStr | None, Must("text")]
-Multiplier = Annotated[Number | StrictStr | None, Must("a number")]
+Multiplier = Annotated[
+    Number | StrictStr | None,
+    Must("a number"),
+    Field(description="A factor on the fee; in receipts, it is `bid_factor`."),
+]
 
 
 def _shown(**schema: Any) -> Any:
@@ -98,7 +111,7 @@ class _AskedBody(_Body):
     prompt: StrictStr | None = _shown(minLength=1)
     messages: list[Message] | None = _shown(minItems=1, maxItems=MAX_MESSAGES)
     tokens: Annotated[StrictInt, Field(json_schema_extra={"minimum": 1, "maximum": MAX_TOKENS})]
-    fee: Winston | None = None
+    fee: Fee = None
     multiplier: Multiplier = None
     max_fee: Winston | None = None
     model: StrictStr | None = None

@@ -97,6 +97,15 @@ def test_commands_change_what_follows(cli, worker):
         assert words in done.stderr
 
 
+def test_each_message_may_offer_what_it_needs(cli, worker):
+    worker.replies = ["One", "Two"]
+    done = cli.run("chat", "--fee", "900", stdin="Hi\n/fee base\nAgain\n")
+    assert done.exit_code == 0, done.stderr
+    assert "offers exactly what it needs" in done.stderr
+    last = cli.json("orders")["orders"][0]
+    assert (last["fee"], last["automatic"]) == (last["needed"], False)
+
+
 @pytest.mark.parametrize("line", ["/nonsense", "/", "/fee", "/fee 1 2", "/quit now"])
 def test_a_command_that_is_none_ends_a_pipe_with_2(cli, line):
     done = cli.run("chat", stdin=f"{line}\nHi\n")
@@ -117,7 +126,7 @@ def test_a_fee_that_is_none_is_refused(cli, fee):
         (["--tokens", "0"], "tokens must be"),
         (["--fee", "5"], "too low"),
         (["--max-fee", "5"], "max_fee of 5"),
-        (["--fee", "200000"], "herd account deposit"),
+        (["--fee", "200000"], "operator adds money"),
         (["--model", "larger"], "larger"),
         (["--account", "nobody"], "nobody"),
     ],
@@ -127,7 +136,8 @@ def test_a_turn_that_is_refused_ends_a_pipe_and_costs_nothing(cli, more, said_th
     done = cli.run("chat", *more, stdin="Hi\nAgain\n")
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert said_then in done.stderr
-    hinted = "`herd account" in done.stderr
+    hinted = more[0] == "--account" or "operator" in said_then
+    assert ("`herd account" in done.stderr) is hinted
     done = cli.run("chat", "--json", *more, stdin="Hi\nAgain\n")
     assert ("`herd account" in done.stderr) is hinted
     assert "`herd account" not in done.stdout

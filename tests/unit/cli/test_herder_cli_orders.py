@@ -94,6 +94,15 @@ def test_an_answer_goes_to_stdout_and_its_receipt_to_stderr(cli):
     assert result["receipt"]["returned"] == 12
 
 
+def test_base_is_a_fee(cli):
+    cli.order("--fee", "50")
+    assert cli.json("quote", "two words", "-n", "997")["fee"] == 1005  # something waits
+    assert cli.json("quote", "two words", "-n", "997", "--fee", "base")["fee"] == 1000
+    words = ("submit", "two words", "-n", "997", "--fee", "base", "--no-wait")
+    paid = cli.json(*words)["receipt"]
+    assert (paid["fee"], paid["needed"], paid["automatic"]) == (1000, 1000, False)
+
+
 def test_what_the_options_say_reaches_the_order(cli, tmp_path):
     (tmp_path / "turns.json").write_text('[{"role": "user", "content": "Guten Tag, Welt"}]')
     (tmp_path / "rules.gbnf").write_text('root ::= "yes" | "no"')
@@ -185,6 +194,8 @@ def test_what_is_no_count_of_tokens_is_refused(cli, tokens):
     [
         (["--fee", "12"], "at least 13"),
         (["--fee", "-3"], "fee must be"),
+        (["--fee", "bases"], 'or "base", not bases'),
+        (["--max-fee", "base"], "max_fee must be"),
         (["--fee", "1.5"], "fee must be"),
         (["--fee", "NaN"], "fee must be"),
         (["--fee", "1e400"], "fee must be"),

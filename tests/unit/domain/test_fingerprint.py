@@ -126,6 +126,16 @@ def test_what_a_newer_version_stored_is_another_call_where_it_cannot_be_compared
     assert "version" in differs(CALL, json.dumps({"form": 3, "asked": "?"}))
 
 
+def test_the_base_fee_is_digested_as_it_was_given():
+    base = replace(CALL, fee="base")
+    stored = fingerprint.of_call(base)
+    assert json.loads(stored)["given"]["fee"] == "751bbc009e4ccaff"
+    same(base, stored)
+    assert differs(CALL, stored) == differs(replace(CALL, fee=12), stored) == "fee"
+    for form in (form_1, fingerprint.of_call):
+        assert differs(base, form(CALL)) == differs(base, form(replace(CALL, fee=12))) == "fee"
+
+
 def test_each_argument_is_told():
     stored = fingerprint.of_call(replace(CALL, quote=TERMS))
     for name in ("words", "tokens", "automatic", "expires_s", "account"):

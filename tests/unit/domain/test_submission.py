@@ -102,6 +102,18 @@ def test_no_prompt_or_one_that_cannot_be_run_is_refused(call, said):
         parse(**given_call)
 
 
+def test_a_fee_is_winston_or_base():
+    assert [parse(fee=fee).fee for fee in (None, 26, "base")] == [None, 26, "base"]
+    for fee in ("Base", "26", 0, True, 2.0, ["base"]):
+        refused(errors.InvalidFee, fee=fee)
+    with pytest.raises(
+        errors.InvalidFee, match=r'whole number of winston from 1 to [0-9]+, or "base", not all'
+    ):
+        parse(fee="all")
+    with pytest.raises(errors.InvalidFee, match=r"winston from 1 to [0-9]+, not base"):
+        parse(max_fee="base")
+
+
 def test_a_prompt_is_bounded_in_bytes_and_not_in_characters():
     assert parse("x" * 1000).prompt.text == "x" * 1000
     assert refused(errors.InvalidPrompt, prompt="x" * 1001) == {"bytes": 1001, "most": 1000}

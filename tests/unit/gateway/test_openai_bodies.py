@@ -93,6 +93,12 @@ def test_the_price_may_come_in_headers():
         chat(headers, fee=10)
     with pytest.raises(BadRequest, match="whole number"):
         chat({"x-fee": "1e3"})
+    assert chat({"x-fee": "base"}).call["fee"] == "base"
+    assert chat(fee="base").call["fee"] == "base"
+    with pytest.raises(BadRequest, match="x-fee must be a whole number of winston, or base"):
+        chat({"x-fee": "bases"})
+    with pytest.raises(BadRequest, match="x-max-fee must be a whole number of winston\\."):
+        chat({"x-max-fee": "base"})
 
 
 def test_texts_in_parts_are_one_text_and_developers_are_the_system():

@@ -14,6 +14,7 @@ from herder import errors
 from herder.db.tables import order_text
 from herder.domain.order import Prompt
 from herder.domain.pricing import RANK_SCALE
+from herder.market.policy import set_rates
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from tests.support.house import MODEL
@@ -143,6 +144,7 @@ def test_of_several_who_repeat_a_cancelled_call_at_once_one_buys(house):
         ("tokens", {"tokens": 11}),
         ("fee", {"fee": 51}),
         ("fee", {"fee": None}),
+        ("fee", {"fee": "base"}),
         ("multiplier", {"bid_factor": Fraction(3, 2)}),
         ("max_fee", {"max_fee": 1000}),
         ("model", {"model": MODEL}),
@@ -165,6 +167,16 @@ def test_the_automatic_fee_is_no_part_of_the_call(house):
     assert house.submit(tokens=1000).fee > first.fee, "something waits now"
     again = house.submit(idempotency_key="k", tokens=1000)
     assert (again.id, again.fee) == (first.id, first.fee)
+
+
+def test_what_is_needed_is_no_part_of_a_call_at_base(house):
+    first = house.submit(idempotency_key="k", fee="base")
+    set_rates(house.database, "stub", prompt_fee=100)
+    again = house.submit(idempotency_key="k", fee="base")
+    assert (again.id, again.fee) == (first.id, 13)
+    with pytest.raises(errors.IdempotencyKeyReused) as caught:
+        house.submit(idempotency_key="k", fee=13)
+    assert caught.value.data == {"key": "k", "field": "fee"}
 
 
 def test_keys_of_different_accounts_do_not_meet(house):
@@ -249,6 +261,27 @@ def test_a_fee_and_a_multiplier_together_are_multiplied(house):
     with pytest.raises(errors.FeeTooLow) as caught:
         house.submit(fee=20, bid_factor=Fraction(1, 2))
     assert caught.value.data == {"fee": 10, "needed": 13}
+
+
+def test_the_base_fee_is_what_is_needed_whatever_others_paid(house):
+    worker = house.worker()
+    house.submit(tokens=997, fee=3000)
+    worker.finish(house.dispatched())
+    house.submit()
+    assert house.submit(tokens=997).fee > 3000, "something waits, and others paid three times that"
+    order = house.submit(tokens=997, fee="base")
+    assert (order.fee, order.needed, order.multiplier) == (1000, 1000, 1)
+    assert not order.automatic
+    assert house.held() > 1000
+    doubled = house.submit(tokens=997, fee="base", bid_factor=Fraction(2))
+    assert doubled.fee == 2000
+    with pytest.raises(errors.FeeTooLow) as low:
+        house.submit(tokens=997, fee="base", bid_factor=Fraction(1, 2))
+    assert low.value.data == {"fee": 500, "needed": 1000}
+    with pytest.raises(errors.FeeAboveMax):
+        house.submit(tokens=997, fee="base", max_fee=999)
+    set_rates(house.database, "stub", fee_per_token=2)
+    assert house.submit(tokens=997, fee="base").fee == 1999
 
 
 def test_max_fee_lets_through_what_it_allows(house):

@@ -110,12 +110,29 @@ def test_a_fee_or_a_multiplier_beside_it_works_too(house):
         order(house, quote, multiplier=0.5)
 
 
+def test_at_base_an_order_pays_what_the_quoted_rates_need(house):
+    house.worker(slots=1)
+    house.submit(fee=65)
+    house.dispatched()
+    going = quoted(house, multiplier=2)
+    assert going.fee == 130
+    base = quoted(house, fee="base")
+    assert (base.fee, base.needed, base.multiplier) == (13, 13, "1")
+    set_rates(house.database, "stub", prompt_fee=50)
+    assert order(house, going, fee="base").fee == 13
+    assert order(house, base).fee == 13
+    assert order(house, base, fee="base", multiplier=2).fee == 26
+    assert quoted(house, fee="base").fee == 62
+
+
 def test_the_call_that_was_quoted_pays_what_was_quoted(house):
     for asked in (
         {"multiplier": 1.5},
         {"fee": 40},
         {"fee": 20, "multiplier": "1.25"},
         {"multiplier": "1.1", "max_fee": 14},
+        {"fee": "base"},
+        {"fee": "base", "multiplier": 2},
         {},
     ):
         quote = quoted(house, **asked)

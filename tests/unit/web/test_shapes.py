@@ -29,7 +29,16 @@ def told(kind, body):
         (OrderBody, {**HI, "tokens": "5"}, "tokens must be a whole number."),
         (OrderBody, {**HI, "tokens": 1.5}, "tokens must be a whole number."),
         (OrderBody, {**HI, "prompt": 5}, "prompt must be text."),
-        (OrderBody, {**HI, "fee": 0}, "fee must be at least 1."),
+        (
+            OrderBody,
+            {**HI, "fee": 0},
+            'fee must be a whole number of winston of at least 1, or "base".',
+        ),
+        (
+            QuoteBody,
+            {**HI, "fee": "bases"},
+            'fee must be a whole number of winston of at least 1, or "base".',
+        ),
         (OrderBody, {**HI, "raw": "yes"}, "raw must be true or false."),
         (OrderBody, {**HI, "stop": {"a": 1}}, "stop must be text or a list of texts."),
         (OrderBody, {**HI, "stop": [5]}, "stop must be text or a list of texts."),
