@@ -12,7 +12,7 @@ in the order of the work; the files, in that order, are
     trial, decode   whether one works: a child process decodes with it
     progress        what the person at the terminal sees meanwhile
 
-and `servers`, a command of its own: PostgreSQL, PgBouncer and RabbitMQ for the tests.
+and `servers`, a command of its own: PostgreSQL, PgBouncer, RabbitMQ and Chromium for the tests.
 
 The one hard part is llama-cpp-python. It is compiled here, since what the compiler may use of the
 CPU decides its speed, and some of what compilers make crashes when it decodes. So each build is

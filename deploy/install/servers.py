@@ -1,4 +1,4 @@
-"""The servers that the tests run beside Redis, as Debian has them: PostgreSQL, PgBouncer, RabbitMQ.
+"""What the tests run beside Redis, as Debian has it: PostgreSQL, PgBouncer, RabbitMQ, Chromium.
 
 `make test` comes here first. Where they cannot be installed one line says so, and the tests that
 need them are skipped; where CI is set, those fail. The tests start servers of their own, so the
@@ -54,14 +54,27 @@ def pgbouncer_path() -> Path | None:
     return None if found is None else Path(found)
 
 
-def missing_packages() -> list[str]:
-    """Return the packages that are missing."""
+def browser_path() -> Path | None:
+    """Return a browser of the Chromium family; None if there is none."""
+    names = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
+    found = next(filter(None, map(shutil.which, names)), None)
+    return None if found is None else Path(found)
+
+
+def missing_packages() -> list[list[str]]:
+    """Return the packages that are missing: those of each list are installed together.
+
+    Ubuntu has no Chromium among its packages, and apt installs nothing of a list that it does not
+    know in full.
+    """
     servers = {
         "postgresql": postgres_folder(),
         "pgbouncer": pgbouncer_path(),
         "rabbitmq-server": rabbitmq_folder(),
     }
-    return [package for package, found in servers.items() if found is None]
+    missing = [package for package, found in servers.items() if found is None]
+    browser = ["chromium"] if browser_path() is None else []
+    return [packages for packages in (missing, browser) if packages]
 
 
 @contextmanager
@@ -87,16 +100,14 @@ def _listed(names: list[str]) -> str:
 
 def main() -> int:
     """Installs what is missing, or says in a line why not; never a reason to stop."""
-    missing = missing_packages()
-    if not missing:
-        return 0
-    try:
-        with services_kept_from_starting():
-            apt_install(f"the tests want {_listed(missing)}", missing, LOG)
-    except (InstallError, OSError) as error:
-        said = str(error).splitlines()  # between the first and the last: what apt said
-        line = " ".join(dict.fromkeys([said[0], said[-1]]))
-        sys.stdout.write(f"{line} Until then the tests that need them are skipped.\n")
+    for packages in missing_packages():
+        try:
+            with services_kept_from_starting():
+                apt_install(f"the tests want {_listed(packages)}", packages, LOG)
+        except (InstallError, OSError) as error:
+            said = str(error).splitlines()  # between the first and the last: what apt said
+            line = " ".join(dict.fromkeys([said[0], said[-1]]))
+            sys.stdout.write(f"{line} Until then the tests that need them are skipped.\n")
     return 0
 
 

@@ -15,6 +15,7 @@ from redis import RedisError
 from herder.clock import clock_us
 from herder.errors import HerdUnavailable
 from herder.gateway.auth import GatewayContext
+from herder.gateway.cors import allow
 from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
 from herder.gateway.openapi import describe
@@ -141,6 +142,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(GzipAnswers)
     app.add_middleware(RequestIds)
     app.add_middleware(Lenient)
+    allow(app, settings.cors_origins)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
@@ -14,6 +15,9 @@ from herder.settings import Settings
 from herder.web.bounds import HttpBounds
 from workers.transport.settings import from_text
 from workers.wire import MAX_TOKENS
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_OWN_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _proxies(text: str) -> tuple[str, ...]:
@@ -28,6 +32,26 @@ def _proxies(text: str) -> tuple[str, ...]:
                 "it must be addresses or networks such as 10.0.0.0/8, separated by commas, or *"
             ) from None
     return found
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    found = tuple(_origin(one) for one in map(str.strip, text.split(",")) if one)
+    if "*" in found and len(found) > 1:
+        raise ValueError("`*` stands for every origin, and must stand alone")
+    return found
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    origin = text.lower()
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "it must be origins such as https://app.example.com, without a path and separated by "
+            "commas, or *"
+        )
+    # Browsers leave the port out where it is the scheme's own.
+    return origin.removesuffix(_OWN_PORTS.get(origin.partition(":")[0], ""))
 
 
 def _aliases(text: str) -> dict[str, str]:
@@ -156,6 +180,15 @@ class GatewaySettings(Settings, HttpBounds):
             "address. `*` for every proxy, empty for none."
         ),
     ] = ("127.0.0.1", "::1")
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        from_text(_origins),
+        Field(
+            description="Origins of web pages, separated by commas, that browsers let call the "
+            "gateway (CORS); `*` for every page, empty for none."
+        ),
+    ] = ()
     metrics: Annotated[
         Literal["key", "open", "off"],
         Field(

@@ -215,3 +215,36 @@ def test_what_holds_several_values_is_parsed_once_where_it_is_read(home, monkeyp
         with pytest.raises(SetupError, match="HERD_MODEL_ALIASES") as refused:
             load(GatewaySettings)
         assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        (
+            "https://App.Example.com:443, http://localhost:3000,",
+            ("https://app.example.com", "http://localhost:3000"),
+        ),
+        ("http://[::1]:80,tauri://localhost", ("http://[::1]", "tauri://localhost")),
+    ],
+)
+def test_origins_are_read_as_browsers_write_them(home, monkeypatch, text, origins):
+    monkeypatch.setenv("HERD_CORS_ORIGINS", text)
+    assert load(GatewaySettings).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("https://app.example.com/", "https://app.example.com/chat", "app.example.com", "null"),
+        *("https://*.example.com", "https://a.example https://b.example", "https://u:p@a.example"),
+        *("*, https://app.example.com", "https://app.example.com:port"),
+    ],
+)
+def test_what_is_no_origin_is_refused(home, monkeypatch, text):
+    monkeypatch.setenv("HERD_CORS_ORIGINS", text)
+    with pytest.raises(SetupError) as refused:
+        load(GatewaySettings)
+    assert "HERD_CORS_ORIGINS" in str(refused.value)
+    assert "origin" in str(refused.value)

@@ -21,6 +21,12 @@ from herder.web.errors import answer_to
 UNCOUNTED = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 """Asked by machines that look after this one, which must not be turned away."""
 KNOWN_KEYS = 10_000
+RATE_HEADERS = (
+    b"x-ratelimit-limit-requests",
+    b"x-ratelimit-remaining-requests",
+    b"x-ratelimit-reset-requests",
+)
+"""The names that OpenAI gives to what a key may still do."""
 
 
 def address_of(scope: Scope) -> str:
@@ -124,11 +130,8 @@ class CallLimits:
         if not self._keys.per_minute:
             return []
         left, reset_us = self._keys.standing(key_id)
-        return [
-            (b"x-ratelimit-limit-requests", b"%d" % self._keys.per_minute),
-            (b"x-ratelimit-remaining-requests", b"%d" % left),
-            (b"x-ratelimit-reset-requests", duration(reset_us).encode()),
-        ]
+        told = b"%d" % self._keys.per_minute, b"%d" % left, duration(reset_us).encode()
+        return [*zip(RATE_HEADERS, told, strict=True)]
 
     def key(self, key_id: str) -> None:
         """Count a call that shows a key.

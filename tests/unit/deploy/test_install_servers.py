@@ -19,6 +19,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(servers, "postgres_folder", lambda: None)
     monkeypatch.setattr(servers, "pgbouncer_path", lambda: None)
     monkeypatch.setattr(servers, "rabbitmq_folder", lambda: None)
+    monkeypatch.setattr(servers, "browser_path", lambda: None)
     monkeypatch.setattr(servers, "POLICY", policy)
     return policy
 
@@ -39,7 +40,8 @@ def test_nothing_that_is_installed_is_started(bare: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(servers, "apt_install", apt_install)
     assert servers.main() == 0
-    assert asked == [["postgresql", "pgbouncer", "rabbitmq-server"]]
+    # Apart, for what cannot be had must not keep the others away.
+    assert asked == [["postgresql", "pgbouncer", "rabbitmq-server"], ["chromium"]]
     assert not bare.exists()
 
 
@@ -57,9 +59,10 @@ def test_where_they_cannot_be_installed_a_line_says_so(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert servers.main() == 0
     said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert "sudo apt-get install -y postgresql pgbouncer rabbitmq-server" in said
-    assert "skipped" in said
+    servers_line, browser_line = said.splitlines()
+    assert "sudo apt-get install -y postgresql pgbouncer rabbitmq-server" in servers_line
+    assert "sudo apt-get install -y chromium" in browser_line
+    assert said.count("skipped") == 2
 
 
 def test_what_apt_says_is_left_to_the_log(
