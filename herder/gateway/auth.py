@@ -70,13 +70,12 @@ _bearer = HTTPBearer(
     auto_error=False,
     description="An API key, from the herd's operator.",
 )
+_Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 Context = Annotated[GatewayContext, Depends(context_of)]
 
 
 async def recognised(
-    request: Request,
-    context: Context,
-    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    request: Request, context: GatewayContext, shown: HTTPAuthorizationCredentials | None
 ) -> ApiKey:
     """Return the key that a caller shows; who shows none is counted as a stranger.
 
@@ -105,20 +104,10 @@ async def _look_up(context: GatewayContext, text: str) -> ApiKey:
     return await ride_out(read, within_s=PATIENCE_S)
 
 
-async def _shown_key(
-    request: Request, context: Context, key: Annotated[ApiKey, Depends(recognised)]
-) -> ApiKey:
-    try:
-        context.limits.key(key.id)
-    finally:
-        add_headers(request, context.limits.told(key.id))
-    return key
-
-
 async def scraper(
     request: Request,
     context: Context,
-    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    shown: _Shown,
 ) -> None:
     """Whoever may read `/metrics`, as `HERD_METRICS` says; a key is not counted for it."""
     if context.settings.metrics == "off":
@@ -128,9 +117,19 @@ async def scraper(
 
 
 def _with(scope: str, *others: str) -> Any:
-    """Return the dependency of a route whose callers need this scope, or one of the others."""
+    """Return the dependency of a route whose callers need this scope, or one of the others.
 
-    async def scoped(key: Annotated[ApiKey, Depends(_shown_key)]) -> ApiKey:
+    It calls what it needs itself: each dependency of a dependency costs FastAPI, at every call,
+    as much as a look into the database.
+    """
+
+    async def scoped(request: Request, shown: _Shown) -> ApiKey:
+        context = await context_of(request)
+        key = await recognised(request, context, shown)
+        try:
+            context.limits.key(key.id)
+        finally:
+            add_headers(request, context.limits.told(key.id))
         return key if set(others) & set(key.scopes) else require(key, scope)
 
     return Depends(scoped)

@@ -52,7 +52,16 @@ from herder.service.nudge import Nudger
 from herder.settings import Settings
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
-from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
+from herder.types import (
+    Info,
+    NamedBalance,
+    Place,
+    Quote,
+    Receipt,
+    Result,
+    StatementEntry,
+    TokenCount,
+)
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.signing import Sealer
 from workers.transport.streams import INBOX, RedisState, connect, open_streams
@@ -352,6 +361,10 @@ class LocalHerd:
     def answer(self, order_id: str) -> Result:
         """Return an order's answer so far, however it ended."""
         return self._answers.answer(order_id)
+
+    def standing(self, order_id: str, *, account: str | None = None) -> tuple[Result, Place | None]:
+        """Return an order's answer so far and its place; errors as `OrderReader.standing`."""
+        return self._answers.standing(order_id, self.quotes.place, account=account)
 
     def stream(self, order_id: str) -> Iterator[str]:
         """Yield an order's text as it is generated; errors as `OrderReader.stream`."""

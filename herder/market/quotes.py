@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -110,10 +111,14 @@ class Quotes:
             places[rank] = self._place(herd, rank, count, tokens)
         return places
 
-    def place(self, order: Order) -> Place | None:
+    def place(self, order: Order, connection: Connection | None = None) -> Place | None:
         """Return the place of an order in the queue.
 
         None once it is out with the herd or has ended.
+
+        Args:
+            order: as it was read.
+            connection: the transaction that it was read in; None: it is looked up in another one.
         """
         if order.state is not State.QUEUED:
             return None
@@ -121,7 +126,7 @@ class Quotes:
         far = self._far.get(order.model)
         if far is not None and far.covers(order, now_us):
             return self._place(far.herd, order.rank, far.count, far.tokens)
-        with self._database.read() as connection:
+        with nullcontext(connection) if connection else self._database.read() as connection:
             count, tokens = book_sql.ahead_of(connection, order)
             herd = _Herd(connection, order.model)
             if count > PLACE_COUNTED:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 from redis import RedisError
+from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.db.outages import giving_up, ride_out
@@ -18,7 +19,7 @@ from herder.interface import raise_if_not_completed
 from herder.orders.watcher import CompletionWatcher
 from herder.store import orders as order_sql
 from herder.store.notes import get_answer_and_notes
-from herder.types import Result
+from herder.types import Place, Result
 from workers.transport.delivery import Delivery, Reach
 from workers.transport.event_log import EventLog
 from workers.transport.streams import TEXT_AFTER_END_TTL_S, TEXT_TTL_S, Streams
@@ -54,10 +55,7 @@ class OrderReader:
             OrderNotFound: there is no such order, or it is another account's.
         """
         with self._database.read() as connection:
-            order = order_sql.get_order(connection, order_id)
-        if order is None or (account is not None and order.account != account):
-            raise OrderNotFound(order_id)
-        return order
+            return _get(connection, order_id, account)
 
     def result(self, order_id: str, timeout_s: float | None) -> Result:
         """Wait for an order's end; a database that is away, or hangs, is asked until it answers.
@@ -94,10 +92,30 @@ class OrderReader:
     def answer(self, order_id: str) -> Result:
         """Return an order's answer so far, however it ended."""
         with self._database.read() as connection:
-            order = order_sql.get_order(connection, order_id)
-            if order is None:
-                raise OrderNotFound(order_id)
+            order = _get(connection, order_id)
             return result_of(order, *get_answer_and_notes(connection, order_id))
+
+    def standing(
+        self,
+        order_id: str,
+        place: Callable[[Order, Connection], Place | None],
+        *,
+        account: str | None = None,
+    ) -> tuple[Result, Place | None]:
+        """Return an order's answer so far and its place in the queue, of one moment.
+
+        Args:
+            order_id: the order.
+            place: finds its place, in the transaction that it is read in.
+            account: whose it has to be; None: anybody's.
+
+        Raises:
+            OrderNotFound: there is no such order, or it is another account's.
+        """
+        with self._database.read() as connection:
+            order = _get(connection, order_id, account)
+            result = result_of(order, *get_answer_and_notes(connection, order_id))
+            return result, place(order, connection)
 
     def stream(self, order_id: str) -> Iterator[str]:
         """Yield an order's text as it is generated, from its beginning, however late one joins.
@@ -227,6 +245,13 @@ class TextLine:
     def _note(self, reach: Reach, *, has_left: bool) -> None:
         said = Delivery(self._order, self.attempt, self._reader, reach, has_left, self._keep_s)
         self._streams.note_deliveries([said])
+
+
+def _get(connection: Connection, order_id: str, account: str | None = None) -> Order:
+    order = order_sql.get_order(connection, order_id)
+    if order is None or (account is not None and order.account != account):
+        raise OrderNotFound(order_id)
+    return order
 
 
 def may_hand_out(order: Order, attempt: int) -> bool:

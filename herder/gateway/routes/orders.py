@@ -44,7 +44,7 @@ from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
 from herder.gateway.streams.following import StreamMark
 from herder.interface import CountOptions, OrderCall, QuoteCall
-from herder.types import Place, Quote, Receipt
+from herder.types import Place, Quote, Receipt, Result
 from herder.web.errors import ApiResponse
 from herder.web.request_ids import id_of
 
@@ -95,7 +95,7 @@ async def submit(
     )
     response.headers["Location"] = f"/v1/orders/{taken.id}"
     with accepted(taken.id):
-        return await run_sync(_shown, context, taken)
+        return await look(context.herd.database, partial(_shown, context, taken))
 
 
 @router.get("/orders")
@@ -126,12 +126,7 @@ async def order(
     """Return an order as it stands; with `wait`, the answer comes at its end or after that time."""
 
     def as_it_stands() -> OrderAnswer:
-        found = context.herd.order(order_id, account=key.account)
-        shown = _shown(context, found)
-        if not found.state.ended:
-            told = context.herd.answer(order_id)
-            shown.metadata, shown.request_id = told.metadata, told.request_id
-        return shown
+        return _answered(*context.herd.standing(order_id, account=key.account))
 
     until_s = time.monotonic() + wait
     read = partial(look, context.herd.database, as_it_stands)
@@ -271,19 +266,25 @@ def _place(context: GatewayContext, found: Order) -> Place | None:
 
 
 def _shown(context: GatewayContext, found: Order) -> OrderAnswer:
-    """Return an order as a client sees it."""
-    if not found.state.ended:
-        receipt, queue = receipt_of(found), _place(context, found)
-        return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
-    result = context.herd.answer(found.id)
+    """Return an order that was just taken, or found by its key, as a client sees it."""
+    if found.state.ended:
+        return _answered(*context.herd.standing(found.id))
+    receipt, queue = receipt_of(found), _place(context, found)
+    return OrderAnswer(id=found.id, state=receipt.state, receipt=receipt, queue=queue)
+
+
+def _answered(result: Result, queue: Place | None) -> OrderAnswer:
+    """Return an order as a client sees it; its text when it has ended."""
+    has_ended = State(result.receipt.state).ended
     return OrderAnswer(
-        id=found.id,
+        id=result.order,
         state=result.receipt.state,
         receipt=result.receipt,
-        text=result.text,
-        text_deleted=result.text_deleted,
-        finish_reason=result.finish_reason,
-        usage=result.usage,
+        queue=queue,
+        text=result.text if has_ended else None,
+        text_deleted=has_ended and result.text_deleted,
+        finish_reason=result.finish_reason if has_ended else None,
+        usage=result.usage if has_ended else None,
         metadata=result.metadata,
         request_id=result.request_id,
     )
