@@ -119,18 +119,12 @@ def done(connection: Connection, name: str, me: str, due_us: int) -> None:
 
 def add_counts(connection: Connection, counts: Mapping[str, Counts]) -> None:
     """Add what a herder counted; in one order, so that two herders do not wait for each other."""
-    for name in sorted(counts):
-        more = counts[name]
-        insert = insert_or(connection, duty).values(name=name, **more._asdict())
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=[duty.c.name],
-                set_={
-                    column: duty.c[column] + getattr(insert.excluded, column)
-                    for column in Counts._fields
-                },
-            )
-        )
+    insert = insert_or(connection, duty)
+    more = {column: duty.c[column] + insert.excluded[column] for column in Counts._fields}
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=[duty.c.name], set_=more),
+        [{"name": name, **counts[name]._asdict()} for name in sorted(counts)],
+    )
 
 
 def counted(connection: Connection) -> dict[str, Counts]:
