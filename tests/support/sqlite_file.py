@@ -15,7 +15,7 @@ from herder.db.database import Database
 def prepare(address: str) -> None:
     """Have the tables in the file that an address names, unless it is there or no file.
 
-    `herd init` brings the empty tables up to date (there is nothing to do) and fills them.
+    `herd init` finds the tables up to date, and fills them.
     """
     url = make_url(address)
     if url.get_backend_name() != "sqlite" or not url.database:

@@ -58,6 +58,13 @@ def upgrade(connection: Connection) -> None:
     Raises:
         DatabaseVersionMismatch: it was made by a later version.
     """
+    if connection.dialect.name == "postgresql":
+        _await_turn(connection)
+    if connection.dialect.has_table(connection, "alembic_version"):
+        version = _version(connection)
+        _refuse_later(version)
+        if version == KNOWN[-1]:
+            return
     # Loaded here: every command imports this package, and only `init` needs it.
     from alembic import command
     from alembic.config import Config
@@ -65,10 +72,6 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
-    if connection.dialect.name == "postgresql":
-        _await_turn(connection)
-    if connection.dialect.has_table(connection, "alembic_version"):
-        _refuse_later(_version(connection))
     command.upgrade(config, "head")
 
 
