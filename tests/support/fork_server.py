@@ -66,8 +66,10 @@ TYPED = (
     ("-m", "celery", "-A", "workers"),
     ("-c", "from herder.cli import main; main()"),
     ("-c", COMMAND),
+    ("-m", "celery", "-A", "tests.chaos.herder_app"),
+    ("-m", "celery", "-A", "tests.chaos.worker_app"),
 )
-"""How the programs begin that people type."""
+"""How the programs begin that people type, and those that change methods of ours alone."""
 MAX_BYTES = 2**17
 """A program's arguments and environment."""
 
