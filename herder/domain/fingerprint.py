@@ -23,6 +23,7 @@ from workers.wire import Sampling
 
 _FORM = 2
 _SAMPLING = "sampling."
+_FORMER_DEFAULT_TOKENS = 256
 
 _FORM_1_SAMPLING: dict[str, Any] = {
     "temperature": 0.8,
@@ -58,11 +59,12 @@ def require_same(key: str, call: OrderRequest, stored: str) -> None:
     """
     before: dict[str, Any] = json.loads(stored)
     if "form" not in before:
-        _require_equal(key, before, _digests(_form_1(call)))
+        _require_equal(key, before, _as_then(call, _digests(_form_1(call)), before))
     elif before["form"] != _FORM:
         raise IdempotencyKeyReused(key, "the version of the herd that it was sent to")
     else:
-        _require_equal(key, _filled(before["given"]), _filled(_digests(_given(call))))
+        given = _as_then(call, _digests(_given(call)), before["given"])
+        _require_equal(key, _filled(before["given"]), _filled(given))
 
 
 def of_tags(tags: Mapping[str, str]) -> str:
@@ -79,7 +81,7 @@ def _given(call: OrderRequest) -> dict[str, Any]:
             turn.model_dump(mode="json", exclude_unset=True) for turn in call.prompt.messages or ()
         ]
         or None,
-        "tokens": call.tokens,
+        "tokens": _asked_tokens(call),
         "fee": call.fee,
         "multiplier": None if call.bid_factor == 1 else str(call.bid_factor),
         "max_fee": call.max_fee,
@@ -93,6 +95,25 @@ def _given(call: OrderRequest) -> dict[str, Any]:
     }
     sampling = _named(call.sampling.model_dump(mode="json", exclude_unset=True))
     return {name: value for name, value in given.items() if value is not None} | sampling
+
+
+def _asked_tokens(call: OrderRequest) -> int | None:
+    """Return the tokens that were asked for: what fits of them differs from moment to moment."""
+    return call.tokens if call.wish is None else call.wish.named
+
+
+def _as_then(
+    call: OrderRequest, now: Mapping[str, str], before: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return a call's digests; one that names no number may stand there with a default's.
+
+    Calls of OpenAI's routes were given a number before what fits was found for them.
+    """
+    if call.wish is None or call.wish.named is not None:
+        return now
+    defaults = (_FORMER_DEFAULT_TOKENS, call.wish.default)
+    stood = [_digests({"tokens": one})["tokens"] for one in defaults if one is not None]
+    return {**now, "tokens": before["tokens"]} if before.get("tokens") in stood else now
 
 
 def _quoted(terms: Terms) -> list[Any]:
@@ -144,7 +165,7 @@ def _form_1(call: OrderRequest) -> dict[str, Any]:
         "messages": [
             turn.model_dump(mode="json", exclude_unset=True) for turn in call.prompt.messages or ()
         ],
-        "tokens": call.tokens,
+        "tokens": _asked_tokens(call),
         "fee": call.fee,
         "multiplier": str(call.bid_factor),
         "max_fee": call.max_fee,

@@ -7,6 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Literal
 
+from herder.domain.fitting import TokenWish
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
@@ -79,7 +80,7 @@ class OrderRequest:
     """A client's call, parsed: whatever stands here is within its bounds.
 
     Attributes:
-        tokens: the most tokens to generate.
+        tokens: the most tokens to generate; where there is a `wish`, the most that fit.
         fee: winston offered; `base` for what it needs, whatever others paid; None for the automatic
             fee.
         bid_factor: the call's `multiplier`: a factor on the fee.
@@ -108,6 +109,8 @@ class OrderRequest:
     """The quote that it names, whose signature was checked; `quote_terms` says what it does."""
     message: str | None = None
     """The id of the message that it came by, which its end answers."""
+    wish: TokenWish | None = None
+    """The number of tokens that is cut to what fits; None: `tokens`, and no other number."""
     notes: Notes = NO_NOTES
     """The notes that come with it; they change nothing about it."""
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from herder.db.outages import CommitUnknown
+from herder.domain.fitting import TokenWish
 from herder.domain.notes import Notes
 from herder.domain.order import Order, State
 from herder.domain.receipts import receipt_of
@@ -157,7 +158,13 @@ async def _take(
     return await accept(
         context.herd.cancellations,
         partial(
-            context.herd.take, asked.prompt, asked.tokens, named, api_key=api_key.id, notes=notes
+            context.herd.take,
+            asked.prompt,
+            None,
+            named,
+            api_key=api_key.id,
+            notes=notes,
+            wish=TokenWish(asked.tokens, context.settings.default_tokens or None),
         ),
         has_key=given is not None,
         continues=asked.on_disconnect == "continue",

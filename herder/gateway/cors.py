@@ -10,6 +10,7 @@ from herder.gateway.limits.guard import RATE_HEADERS
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EXPOSED = (
     *("X-Request-Id", "X-Order", "Location", "Retry-After", "x-should-retry"),
+    *("X-Max-Tokens", "X-Max-Tokens-Requested"),
     *(name.decode() for name in RATE_HEADERS),
 )
 """The headers of answers that a page may read, beside those that it may anyway."""

@@ -109,11 +109,12 @@ class GatewaySettings(Settings, HttpBounds):
     default_tokens: Annotated[
         int,
         Field(
-            ge=1,
+            ge=0,
             le=MAX_TOKENS,
-            description="How many tokens a call to OpenAI's routes gets if it gives no number.",
+            description="How many tokens a call to OpenAI's routes gets at most if it gives no "
+            "number; 0 for as many as fit.",
         ),
-    ] = 256
+    ] = 0
     model_aliases: Annotated[
         dict[str, str],
         NoDecode,

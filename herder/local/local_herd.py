@@ -16,6 +16,7 @@ from herder.accounts.grants import Grants
 from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
+from herder.domain.fitting import TokenWish
 from herder.domain.ids import new_uuid
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import Order, State
@@ -140,11 +141,14 @@ class LocalHerd:
         *,
         api_key: str | None = None,
         notes: Notes = NO_NOTES,
+        wish: TokenWish | None = None,
     ) -> Order:
-        """Do as `submit`, for callers who need the order itself."""
+        """Do as `submit`, for callers who need the order itself, or `wish` for what fits."""
+        tokens = tokens if wish is None else wish.most
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
-        parsed = replace(parsed, notes=notes)
-        self._token_counts.require_fit(parsed)
+        if wish is not None and wish.named is None and parsed.quote is not None:
+            parsed = replace(parsed, tokens=parsed.quote.tokens)  # for these it was quoted
+        parsed = self._token_counts.fit(replace(parsed, notes=notes, wish=wish))
         try:
             order = self.intake.submit(parsed)
         except CommitUnknown as error:

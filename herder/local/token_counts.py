@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from redis import RedisError
 
 from herder.db.database import Database
-from herder.domain.order import OrderRequest, Prompt
+from herder.domain.fitting import ORDINARY_TOKENS, TokenWish
+from herder.domain.order import OrderRequest, Prompt, State
 from herder.errors import HerdUnavailable, InvalidPrompt, ModelNotFound, PromptTooLong
 from herder.herd.trusted_keys import TrustedKeys
 from herder.store import herd as herd_sql
@@ -56,6 +58,20 @@ FRESH_S = 5.0
 MAX_REMEMBERED = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A prompt as a worker counted it.
+
+    Attributes:
+        share: as `workers.wire.CountedTokens`.
+    """
+
+    model: str
+    prompt_tokens: int
+    context: int
+    share: int
+
+
 class TokenCounts:
     """Asks workers how long prompts are. Safe among threads.
 
@@ -85,16 +101,45 @@ class TokenCounts:
             PromptTooLong: prompt and tokens exceed the context.
             InvalidPrompt: the model's chat template refuses the messages, or there is none.
         """
-        try:
-            found = self._found_for(call)
-        except (RedisError, HerdUnavailable) as error:
-            # Whether an order can be taken then, order intake says.
-            _log.warning("tokens_not_counted", reason=type(error).__name__)
-            return
+        found = self._found_or_taken(call)
         if found is not None and found.prompt_tokens + call.tokens > found.context:
             raise PromptTooLong(found.prompt_tokens, call.tokens, found.context)
 
-    def _found_for(self, call: OrderRequest) -> TokenCount | None:
+    def fit(self, call: OrderRequest) -> OrderRequest:
+        """Return an order with the tokens that its prompt leaves, where it wishes for what fits.
+
+        Where no worker counts a prompt that may fill the context, its answer is left as much as an
+        ordinary one takes, and the worker that runs the order says whether that was too much.
+
+        Raises:
+            PromptTooLong: the prompt leaves not one token; or as `require_fit`, of any other order.
+            InvalidPrompt: the model's chat template refuses the messages, or there is none.
+        """
+        if call.wish is None or call.quote is not None:
+            self.require_fit(call)
+            return call
+        found = self._found_or_taken(call)
+        if found is not None:
+            if found.prompt_tokens >= found.context:
+                raise PromptTooLong(found.prompt_tokens, 1, found.context)
+            return replace(call, tokens=min(call.tokens, _room(call.wish, found)))
+        context = self._context_of(call.model)
+        if context is None:
+            return call
+        sure = context - most_tokens(call.prompt)
+        uncounted = max(sure, min(ORDINARY_TOKENS, context // 2), 1)
+        return replace(call, tokens=min(call.tokens, uncounted))
+
+    def _found_or_taken(self, call: OrderRequest) -> _Counted | None:
+        """Count an order's prompt, if that is needed and can be done."""
+        try:
+            return self._found_for(call)
+        except (RedisError, HerdUnavailable) as error:
+            # Whether an order can be taken then, order intake says.
+            _log.warning("tokens_not_counted", reason=type(error).__name__)
+            return None
+
+    def _found_for(self, call: OrderRequest) -> _Counted | None:
         """Count an order's prompt, where it may be too long and there is somebody to count it."""
         context = self._context_of(call.model)
         if context is None or most_tokens(call.prompt) + call.tokens <= context:
@@ -130,7 +175,7 @@ class TokenCounts:
             except RedisError as error:
                 raise HerdUnavailable("Redis is out of reach; try again.") from error
             if found is not None:
-                return found
+                return TokenCount(found.model, found.prompt_tokens, found.context)
         raise HerdUnavailable("No worker with this model answers; try again later.")
 
     def _context_of(self, model: str | None) -> int | None:
@@ -161,11 +206,16 @@ class TokenCounts:
         return found
 
     def _is_repeated(self, call: OrderRequest) -> bool:
-        """Return whether an order was taken under the call's key: then it fitted."""
+        """Return whether the order is there that was taken under the call's key: then it fitted.
+
+        Where that one was cancelled, the key may buy another, for which there is another number of
+        tokens if it is for what fits.
+        """
         if call.idempotency_key is None:
             return False
         with self._database.read() as connection:
-            return order_sql.find_by_key(connection, call.account, call.idempotency_key) is not None
+            found = order_sql.find_by_key(connection, call.account, call.idempotency_key)
+        return found is not None and (call.wish is None or found[0].state is not State.CANCELLED)
 
     def _is_quiet(self, instance: str) -> bool:
         with self._lock:
@@ -190,7 +240,7 @@ class TokenCounts:
 
     def _ask(
         self, model: model_sql.Model, worker: herd_sql.Worker, prompt: Prompt
-    ) -> TokenCount | None:
+    ) -> _Counted | None:
         """Ask a worker; None if it does not answer in time, or cannot now.
 
         Raises:
@@ -204,7 +254,7 @@ class TokenCounts:
                 return None
             raise InvalidPrompt(counted.failure.message)
         context = min(counted.context, model.context or counted.context)
-        return TokenCount(model.name, counted.prompt_tokens, context)
+        return _Counted(model.name, counted.prompt_tokens, context, counted.share)
 
     def _counted_by(self, worker: herd_sql.Worker, prompt: Prompt) -> CountedTokens | None:
         request = self._new_id()
@@ -242,3 +292,16 @@ def most_tokens(prompt: Prompt) -> int:
     turns = len(prompt.messages or ())
     length = len(prompt.counted.encode("utf-8", "replace"))
     return length + MAX_TURN_TOKENS * turns + MAX_TEMPLATE_TOKENS
+
+
+def _room(wish: TokenWish, found: _Counted) -> int:
+    """Return the tokens that a counted prompt leaves to its answer.
+
+    A worker whose orders share one cache keeps all cells free that an order may come to need, and
+    begins no other where that leaves none. So an order that names no number is given a slot's share
+    of them, and room for an ordinary answer; its operator may say otherwise (`default`).
+    """
+    room = found.context - found.prompt_tokens
+    if wish.named is not None or wish.default is not None or found.share == 0:
+        return room
+    return min(room, max(found.share - found.prompt_tokens, ORDINARY_TOKENS))

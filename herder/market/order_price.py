@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from sqlalchemy import Connection
 
+from herder.domain.fitting import ORDINARY_TOKENS, FeeTerms, Means, fitted_tokens
 from herder.domain.order import OrderRequest
 from herder.domain.pricing import (
     MAX_WINSTON,
@@ -32,6 +33,7 @@ class OrderPrice:
     Attributes:
         rates: the model's, or those of the quote that it names.
         charge_unused: the policy's, or the quote's.
+        tokens: the most that it may generate: the call's, or what fits of them.
         base: the fee before the call's multiplier, exact.
         automatic: whether the fee was the herd's to say.
     """
@@ -41,6 +43,7 @@ class OrderPrice:
     rates: Rates
     charge_unused: bool
     words: int
+    tokens: int
     needed: int
     base: Fraction
     fee: int
@@ -61,7 +64,9 @@ class OrderPrice:
         return rank(fee, self.needed, aging_s=self.policy.aging_s, submitted_us=submitted_us)
 
 
-def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice:
+def price(
+    connection: Connection, call: OrderRequest, now_us: int, means: Means | None = None
+) -> OrderPrice:
     """Return an order's price.
 
     Rates and policy as they stand in the database, or were quoted.
@@ -70,6 +75,7 @@ def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice
         connection: the transaction in which it is priced, and placed if it is.
         call: what the client asks.
         now_us: the time, for the automatic fee's decay and a quote's end.
+        means: of its payer, where the call wishes for what fits.
 
     Raises:
         InvalidRequest: the fee is too low, or above `max_fee`; or the tokens do not fit.
@@ -82,22 +88,36 @@ def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice
     model = model_sql.get_model(connection, name)
     if model is None:
         raise ModelNotFound(name, [one.name for one in model_sql.list_models(connection)])
-    if model.context is not None and call.tokens >= model.context:
-        raise TooManyTokens(call.tokens, model.context, model.name)
     words = count_words(call.prompt.counted, policy.bytes_per_word)
     rates, charge_unused = model.rates, policy.charge_unused
+    going = None
+    if quote is None and (call.fee is None or call.wish is not None):
+        going = going_rate(connection, model, policy, now_us)
+    tokens = call.tokens
+    if going is not None and call.wish is not None:
+        tokens = _fitted(call, model, policy, words, going, means or Means(), now_us)
+    if model.context is not None and tokens >= model.context:
+        raise TooManyTokens(tokens, model.context, model.name)
     if quote is not None:
         require_quoted(
             quote,
             account=call.account,
             model=name,
             words=words,
-            tokens=call.tokens,
+            tokens=tokens,
             now_us=now_us,
         )
         rates, charge_unused = quote.rates, quote.charge_unused
-    need = needed(rates, words, call.tokens)
-    base, automatic = _base(connection, call, model, policy, need, now_us)
+    need = needed(rates, words, tokens)
+    if call.fee == "base":
+        base, automatic = Fraction(need), False
+    elif call.fee is not None:
+        base, automatic = Fraction(call.fee), False
+    elif quote is not None:
+        base, automatic = quote.base, quote.automatic
+    else:
+        assert going is not None
+        base, automatic = need * going, True
     fee = offered_fee(base, call.bid_factor)
     if fee < need:
         raise FeeTooLow(fee, need)
@@ -111,6 +131,7 @@ def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice
         rates=rates,
         charge_unused=charge_unused,
         words=words,
+        tokens=tokens,
         needed=need,
         base=base,
         fee=fee,
@@ -119,28 +140,49 @@ def price(connection: Connection, call: OrderRequest, now_us: int) -> OrderPrice
     )
 
 
-def _base(
-    connection: Connection,
-    call: OrderRequest,
-    model: model_sql.Model,
-    policy: Policy,
-    need: int,
-    now_us: int,
-) -> tuple[Fraction, bool]:
-    """Return the fee before the call's multiplier, and whether it is the herd's to say."""
-    if call.fee == "base":
-        return Fraction(need), False
-    if call.fee is not None:
-        return Fraction(call.fee), False
-    if call.quote is not None:
-        return call.quote.base, call.quote.automatic
-    going = automatic_base(
-        need,
+def going_rate(
+    connection: Connection, model: model_sql.Model, policy: Policy, now_us: int
+) -> Fraction:
+    """Return the automatic fee of an order placed now, for each winston that it needs."""
+    return automatic_base(
+        1,
         going_multiplier(model, policy, now_us),
         anything_waits=book_sql.anything_waits(connection, model.name),
         policy=policy,
     )
-    return going, True
+
+
+def _fitted(
+    call: OrderRequest,
+    model: model_sql.Model,
+    policy: Policy,
+    words: int,
+    going: Fraction,
+    means: Means,
+    now_us: int,
+) -> int:
+    """Return the tokens that fit of those that a call wishes for."""
+    assert call.wish is not None
+    most = call.tokens
+    if model.context is not None:
+        most = min(most, max(1, model.context - 1))
+    elif call.wish.named is None:
+        most = min(most, ORDINARY_TOKENS)
+    if call.fee == "base":
+        factor, fee = call.bid_factor, None
+    elif call.fee is None:
+        factor, fee = going * call.bid_factor, None
+    else:
+        factor, fee = going, offered_fee(call.fee, call.bid_factor)
+    terms = FeeTerms(
+        rates=model.rates,
+        words=words,
+        factor=factor,
+        fee=fee,
+        max_fee=call.max_fee,
+        charge_unused=policy.charge_unused,
+    )
+    return fitted_tokens(call.wish, most, terms, means, now_us)
 
 
 def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 import ledger
 from herder.accounts import api_keys, limits
 from herder.accounts.accounts import client_account, money_errors
+from herder.accounts.means import lock_means
 from herder.db.database import Database
 from herder.db.outages import CommitUnknown
 from herder.domain import fingerprint, ids
@@ -118,7 +119,11 @@ class OrderIntake:
             found = self._found(connection, call, call.idempotency_key)
             if found is not None:
                 return found
-        priced = price(connection, call, self._clock_us())
+        means = None
+        if call.wish is not None:
+            # Of two calls at once the second is given what the first one left.
+            means = lock_means(connection, self._ledger, call.account, call.api_key)
+        priced = price(connection, call, self._clock_us(), means)
         return self._place(connection, order_id, call, priced)
 
     def _found(self, connection: Connection, call: OrderRequest, key: str) -> Order | None:
@@ -153,7 +158,7 @@ class OrderIntake:
         now_us = self._clock_us()
         if call.start_by_us is not None and call.start_by_us <= now_us:
             raise InvalidStartBy("start_by has already passed; give a time in the future.")
-        limits.admit(connection, call.account, priced.words + call.tokens, now_us)
+        limits.admit(connection, call.account, priced.words + priced.tokens, now_us)
         api_keys.count_in(connection, call.api_key, priced.fee, priced.fee, now_us)
         hold_id = ids.hold_id(order_id, 1)
         with money_errors(call.account):
@@ -178,7 +183,7 @@ class OrderIntake:
             bid_factor=str(call.bid_factor),
             automatic=priced.automatic,
             words=priced.words,
-            tokens=call.tokens,
+            tokens=priced.tokens,
             reference=call.reference,
             idempotency_key=call.idempotency_key,
             fingerprint=fingerprint.of_call(call) if call.idempotency_key else None,

@@ -321,7 +321,7 @@ def test_quotes_info_and_models(herd, web):
     info = web.get("/v1/info").json()
     assert info["default_model"] == "stub"
     (model,) = web.get("/v1/models").json()["data"]
-    assert (model["id"], model["default_tokens"]) == ("stub", 256)
+    assert (model["id"], model["default_tokens"]) == ("stub", 0)
 
 
 def test_ready_means_that_orders_would_run(herd, web):

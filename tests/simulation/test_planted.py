@@ -274,10 +274,10 @@ def test_a_better_order_that_is_skipped(monkeypatch):
 def test_a_quote_whose_rates_are_forgotten(monkeypatch):
     price = order_price_module.price
 
-    def forgetful(connection, call, now_us):
+    def forgetful(connection, call, now_us, means):
         if call.quote is not None:
             reached()
-        return price(connection, replace(call, quote=None), now_us)
+        return price(connection, replace(call, quote=None), now_us, means)
 
     monkeypatch.setattr(intake_module, "price", forgetful)
     assert found() == "quote"

@@ -107,7 +107,10 @@ class TokenCounter:
                 code=error.code, message=error.message[:2000], permanent=error.permanent
             )
             return CountedTokens(request=asked.request, context=context, failure=failure)
-        return CountedTokens(request=asked.request, prompt_tokens=count, context=context)
+        share = facts.cells // facts.slots
+        return CountedTokens(
+            request=asked.request, prompt_tokens=count, context=context, share=share
+        )
 
     def start(self) -> None:
         """Begin to count."""

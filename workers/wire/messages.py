@@ -312,6 +312,8 @@ class CountedTokens(Body):
     prompt_tokens: Count = 0
     context: Count = 0
     """Tokens that one order may have here, prompt and answer together."""
+    share: Count = 0
+    """Tokens that each order may have so that all slots find room in the cache; 0 if unknown."""
     failure: Failure | None = None
     """The reason for which the prompt cannot run on this model, whatever its length."""
 

@@ -83,7 +83,7 @@ async def completion(request: Request, context: Context, key: Buyer) -> ApiRespo
 async def _complete(
     kind: Kind, request: Request, context: GatewayContext, key: ApiKey
 ) -> ApiResponse | EventStream:
-    asked = read(kind, await _json(request), request.headers, context.settings.default_tokens)
+    asked = read(kind, await _json(request), request.headers)
     with ExitStack() as held:
         slot = held.enter_context(context.follower.acquire(key.id))
         async with HangUp(request.receive) as line:
@@ -110,7 +110,7 @@ async def _complete(
         ping=PING_S,
         after=stream.after,
         sep="\n",
-        headers={"X-Order": bought.receipt.order},
+        headers=_told(asked, bought.receipt),
     )
 
 
@@ -158,8 +158,9 @@ async def _whole(
     if asked.kind == "completion":
         text = {"text": result.text}  # type: ignore[dict-item]
     choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
-    body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(result)}
-    return ApiResponse(body | {"receipt": result.receipt.to_dict()}, headers={"X-Order": order_id})
+    body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(asked, result)}
+    body["receipt"] = result.receipt.to_dict()
+    return ApiResponse(body, headers=_told(asked, receipt))
 
 
 async def _ended(context: GatewayContext, order_id: str, news: asyncio.Event) -> Result | None:
@@ -244,7 +245,7 @@ def _last(head: dict[str, Any], asked: Asked, end: Happened) -> list[ServerSentE
         return [ServerSentEvent(bytes(failed.body).decode(), sep="\n")]
     last = [_chunk(head, asked, {}, _finish(end.result))]
     if asked.include_usage:
-        counts = {"choices": [], "usage": _usage(end.result)}
+        counts = {"choices": [], "usage": _usage(asked, end.result)}
         counts["receipt"] = end.result.receipt.to_dict()
         last.append(ServerSentEvent(json.dumps(head | counts), sep="\n"))
     return last
@@ -307,11 +308,26 @@ def _finish(result: Result) -> str:
     return _FINISH.get(result.finish_reason or "", "stop")
 
 
-def _usage(result: Result) -> dict[str, int]:
+def _usage(asked: Asked, result: Result) -> dict[str, int]:
     prompt, generated = result.usage.prompt_tokens, result.usage.generated
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "cost": result.receipt.charged,
+        **_most(asked, result.receipt),
     }
+
+
+def _told(asked: Asked, receipt: Receipt) -> dict[str, str]:
+    """Return the headers that say which order it is, and how long its answer may be."""
+    most = {f"X-{name.replace('_', '-').title()}": n for name, n in _most(asked, receipt).items()}
+    return {"X-Order": receipt.order, **{name: str(tokens) for name, tokens in most.items()}}
+
+
+def _most(asked: Asked, receipt: Receipt) -> dict[str, int]:
+    """Return the most tokens that an answer may have, and what was asked for, if that was more."""
+    most = {"max_tokens": receipt.tokens}
+    if asked.tokens is not None and asked.tokens > receipt.tokens:
+        most["max_tokens_requested"] = asked.tokens
+    return most

@@ -16,6 +16,13 @@ class TokenUsage(BaseModel):
     completion_tokens: int
     total_tokens: int
     cost: int = Field(description="Winston charged, as in the receipt.")
+    max_tokens: int = Field(
+        description="The most tokens that the answer could have: those that the call named, or "
+        "what fitted."
+    )
+    max_tokens_requested: int | None = Field(
+        None, description="The `max_tokens` of the call, where it was cut to what fitted."
+    )
 
 
 class ChatMessage(BaseModel):

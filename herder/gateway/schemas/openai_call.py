@@ -27,7 +27,7 @@ class Asked:
 
     Attributes:
         prompt: the text, or None where `call` has messages.
-        tokens: the most tokens to generate.
+        tokens: the most tokens to generate; None for as many as fit.
         call: what else the herd is asked; the model as the caller names it.
         stream: whether the text is to come as it is generated.
         include_usage: whether a stream ends with the counts.
@@ -37,7 +37,7 @@ class Asked:
 
     kind: Kind
     prompt: str | None
-    tokens: int
+    tokens: int | None
     call: OrderCall
     stream: bool
     include_usage: bool
@@ -45,7 +45,7 @@ class Asked:
     metadata: Mapping[str, str]
 
 
-def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: int) -> Asked:
+def read(kind: Kind, body: object, headers: Mapping[str, str]) -> Asked:
     """Read a call.
 
     Args:
@@ -53,7 +53,6 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
         body: the request's, as JSON gave it.
         headers: the request's; `X-Fee`, `X-Multiplier` and `X-Max-Fee` price it as the fields
             of the same names do, and so does `X-On-Disconnect`.
-        default_tokens: where the call says no number.
 
     Raises:
         BadRequest: something of it is not honoured here, or has the wrong shape.
@@ -70,7 +69,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str], default_tokens: i
     return Asked(
         kind,
         found.prompt if isinstance(found, CompletionBody) else None,
-        found.tokens(default_tokens),
+        found.tokens(),
         cast(OrderCall, found.call() | _priced(headers, found)),
         stream=found.stream is True,
         include_usage=options is not None and options.include_usage is True,

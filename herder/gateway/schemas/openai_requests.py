@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.domain.pricing import MAX_WINSTON
 from herder.gateway.schemas.openai_harmless import (
     MIN_TOP_P,
     Empty,
@@ -38,7 +39,7 @@ from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingField
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
 from herder.web.shapes import Must, Refused, said
-from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
+from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOPS
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 OnDisconnect = Literal["cancel", "continue"]
@@ -176,9 +177,9 @@ class _SchemaFormat(BaseModel):
 
 
 Tokens = Annotated[
-    Annotated[StrictInt, Field(ge=1)] | None,
-    Must("a whole number of at least 1"),
-    _schema(maximum=MAX_TOKENS),
+    Annotated[StrictInt, Field(ge=1, le=MAX_WINSTON)] | None,
+    Must(f"a whole number from 1 to {MAX_WINSTON}"),
+    Field(description="As many as fit if it is left out; more than fit are cut to those that do."),
 ]
 Bias = dict[Annotated[StrictStr, Field(pattern="^[0-9]{1,9}$")], Number]
 
@@ -271,9 +272,9 @@ class _Body(_Given, SamplingFields, HarmlessFields):
     ] = None
     metadata: Metadata = None
 
-    def tokens(self, default: int) -> int:
-        """Return the most tokens to generate; `default` where the call gives no number."""
-        return self.max_tokens or default
+    def tokens(self) -> int | None:
+        """Return the most tokens to generate; None where the call gives no number."""
+        return self.max_tokens
 
     def call(self) -> dict[str, Any]:
         """Return the herd's call, without prompt and tokens."""
@@ -340,14 +341,14 @@ class ChatBody(_Body):
     ]
     max_completion_tokens: Tokens = None
 
-    def tokens(self, default: int) -> int:
+    def tokens(self) -> int | None:
         """Return the most tokens to generate, by either name."""
         both = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(both) > 1:
             raise BadRequest(
                 "max_tokens and max_completion_tokens differ; give only one.", "max_tokens"
             )
-        return self.max_completion_tokens or super().tokens(default)
+        return self.max_completion_tokens or self.max_tokens
 
     def call(self) -> dict[str, Any]:
         """Return the herd's call, without tokens."""

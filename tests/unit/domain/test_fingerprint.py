@@ -10,6 +10,7 @@ import pytest
 from pydantic import create_model
 
 from herder.domain import fingerprint
+from herder.domain.fitting import TokenWish
 from herder.domain.order import OrderRequest, Prompt
 from herder.domain.parsing import parse_submission
 from herder.domain.pricing import Rates
@@ -145,3 +146,32 @@ def test_each_argument_is_told():
     raw = replace(CALL, quote=TERMS, prompt=Prompt("two words", raw=True))
     assert differs(raw, stored) == "raw"
     assert differs(CALL, stored) == "quote"
+
+
+# The number of tokens that fits is none that was asked for.
+
+
+@pytest.mark.parametrize("form", [form_1, fingerprint.of_call], ids=["form 1", "form 2"])
+def test_what_fits_is_not_what_was_asked(form):
+    for wish in (TokenWish(), TokenWish(5000), TokenWish(None, 700)):
+        first = form(replace(CALL, tokens=100, wish=wish))
+        same(replace(CALL, tokens=2000, wish=wish), first)
+        assert differs(replace(CALL, tokens=100, wish=TokenWish(100)), first) == "tokens"
+        assert differs(replace(CALL, tokens=100), first) == "tokens"
+    named = form(replace(CALL, tokens=100, wish=TokenWish(5000)))
+    assert differs(replace(CALL, tokens=100, wish=TokenWish()), named) == "tokens"
+    same(CALL, form(replace(CALL, wish=TokenWish(10))))
+
+
+def test_another_default_is_the_same_call():
+    same(
+        replace(CALL, wish=TokenWish(None, 7)), fingerprint.of_call(replace(CALL, wish=TokenWish()))
+    )
+
+
+@pytest.mark.parametrize("form", [form_1, fingerprint.of_call], ids=["form 1", "form 2"])
+def test_a_call_that_was_given_a_default_before_what_fits_was_found_is_the_same(form):
+    same(replace(CALL, tokens=2000, wish=TokenWish()), form(replace(CALL, tokens=256)))
+    same(replace(CALL, tokens=700, wish=TokenWish(None, 700)), form(replace(CALL, tokens=700)))
+    other = form(replace(CALL, tokens=700))
+    assert differs(replace(CALL, tokens=2000, wish=TokenWish()), other) == "tokens"

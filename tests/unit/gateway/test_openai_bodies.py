@@ -18,17 +18,17 @@ HI = [{"role": "user", "content": "Hi"}]
 
 
 def chat(headers=None, **body):
-    return read("chat", {"model": "m", "messages": HI, **body}, headers or {}, 256)
+    return read("chat", {"model": "m", "messages": HI, **body}, headers or {})
 
 
 def completion(**body):
-    return read("completion", {"model": "m", "prompt": "Once", **body}, {}, 256)
+    return read("completion", {"model": "m", "prompt": "Once", **body}, {})
 
 
 def test_the_least_that_a_call_says():
     asked = chat()
     assert asked.call == {"model": "m", "messages": HI, "sampling": {}}
-    assert (asked.prompt, asked.tokens) == (None, 256)
+    assert (asked.prompt, asked.tokens) == (None, None)
     assert (asked.stream, asked.include_usage) == (False, False)
     assert completion().call == {"model": "m", "raw": True, "sampling": {}}
     assert completion(prompt=["Once"]).prompt == completion().prompt == "Once"
@@ -180,7 +180,7 @@ def test_what_is_not_honoured_is_refused_by_its_name(param, value):
 @pytest.mark.parametrize("body", [[], "text", 1, None, True])
 def test_a_body_that_is_no_object_is_refused(body):
     with pytest.raises(BadRequest):
-        read("chat", body, {}, 256)
+        read("chat", body, {})
 
 
 def test_two_limits_must_agree():
@@ -275,7 +275,7 @@ def test_what_reads_a_body_is_what_the_document_shows(kind, shape):
     for given in bodies:
         body = {**least, **given}
         try:
-            read(kind, body, {}, 256)
+            read(kind, body, {})
         except BadRequest:
             is_taken = False
         else:

@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 from redis import ConnectionError as RedisAway
 
+from herder.domain.fitting import ORDINARY_TOKENS, TokenWish
 from herder.domain.order import Prompt
 from herder.errors import HerdUnavailable, InvalidPrompt, ModelNotFound, PromptTooLong
 from herder.local import token_counts
@@ -175,6 +176,86 @@ def test_an_answer_that_is_not_the_asked_workers_counts_for_nothing(house, false
     herd.worker.beat()
     herd.asks("word " * 60)
     assert herd.redis.asked[0][0] == herd.worker.instance
+
+
+# What fits
+
+
+def fits(herd, prompt, wish=None, **call):
+    """The tokens that an order gets which wishes for what fits."""
+    wish = TokenWish() if wish is None else wish
+    asked = herd.house.call(prompt, wish.most, wish=wish, **call)
+    return herd.counts.fit(asked).tokens
+
+
+def test_an_answer_gets_what_its_prompt_leaves_of_the_context(herd):
+    used = herd.counts.count(None, Prompt("word " * 20)).prompt_tokens
+    assert fits(herd, "word " * 20) == CONTEXT - used
+    assert fits(herd, "word " * 20, TokenWish(32_000)) == CONTEXT - used
+    assert fits(herd, "word " * 20, TokenWish(5)) == 5
+    assert fits(herd, "word " * 20, TokenWish(None, 6)) == 6
+    with pytest.raises(PromptTooLong) as refused:
+        fits(herd, "word " * 90)
+    assert refused.value.data["tokens"] == 1
+
+
+def test_a_number_that_fits_by_bytes_is_not_counted(house):
+    herd = Herd(house, context=4096)
+    assert fits(herd, "x" * 100, TokenWish(700)) == 700
+    assert fits(herd, "x" * 100, TokenWish(None, 700)) == 700
+    assert herd.redis.asked == []
+    assert fits(herd, "x" * 100) == 4096 - herd.counts.count(None, Prompt("x" * 100)).prompt_tokens
+
+
+def test_where_nobody_counts_an_answer_gets_what_fits_for_certain_or_an_ordinary_one(house):
+    herd = Herd(house, context=4096)
+    herd.redis.counter = None
+    assert fits(herd, "x" * 100) == 4096 - most_tokens(Prompt("x" * 100))
+    assert fits(herd, "x" * 4000) == ORDINARY_TOKENS
+    assert len(herd.redis.asked) == 1
+
+
+def test_where_nobody_counts_half_of_a_short_context_is_kept_for_the_prompt(herd):
+    herd.redis.away = True
+    assert fits(herd, "x" * 4000) == CONTEXT // 2
+
+
+def test_before_a_context_is_known_nothing_is_cut(make_house):
+    house = make_house()
+    house.fund(1000)
+    ids = (f"q-{number}" for number in count())
+    counts = TokenCounts(house.database, FakeRedis(), house.key, new_id=lambda: next(ids))
+    call = house.call("word", 500, wish=TokenWish(500))
+    assert counts.fit(call) == call
+
+
+def test_in_a_cache_that_all_share_an_order_without_a_number_leaves_the_others_their_part(house):
+    herd = Herd(house, context=4096)
+    herd.counter = TokenCounter(
+        Engine(StubModel(context=4096, slots=8, cells=8192)),
+        herd.redis,
+        JoinFile(herd.worker.key, {house.key.kid: house.key.public}),
+        herd.worker.instance,
+    )
+    herd.redis.counter = herd.counter
+    used = herd.counts.count(None, Prompt("word")).prompt_tokens
+    assert fits(herd, "word") == 1024 - used
+    assert fits(herd, "word", TokenWish(4000)) == 4000, "its caller asked for them"
+    assert fits(herd, "word", TokenWish(None, 3900)) == 3900, "the operator did"
+    assert fits(herd, "word " * 1000) == ORDINARY_TOKENS
+
+
+def test_a_key_that_may_buy_again_is_counted_again(herd):
+    house, wish = herd.house, TokenWish()
+    call = house.call("word " * 20, wish.most, wish=wish, idempotency_key="k")
+    order = house.intake.submit(herd.counts.fit(call))
+    asked = len(herd.redis.asked)
+    herd.counts.fit(call)
+    assert len(herd.redis.asked) == asked, "its order is there"
+    house.cancellation.cancel(order.id)
+    again = herd.counts.fit(call)
+    assert (len(herd.redis.asked), again.tokens) == (asked + 1, order.tokens)
+    assert house.intake.submit(again).id != order.id
 
 
 # The worker's side
