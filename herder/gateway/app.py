@@ -18,11 +18,13 @@ from herder.gateway.auth import GatewayContext
 from herder.gateway.cors import allow
 from herder.gateway.limits.guard import CallLimits, RequestGuard
 from herder.gateway.limits.rates import RedisAdder, make_sharing
-from herder.gateway.openapi import describe
+from herder.gateway.openapi import DESCRIPTION, describe
+from herder.gateway.prices import Priced, Prices
 from herder.gateway.repetitions import RedisLostCalls, Repetitions
 from herder.gateway.routes import about, herd, messages, openai, orders, usage, webhooks
 from herder.gateway.routes import operators as operate
 from herder.gateway.settings import GatewaySettings
+from herder.gateway.short_reads import look
 from herder.gateway.streams.delivering import DeliveryNotes
 from herder.gateway.streams.following import Follower
 from herder.gateway.streams.readers import Readers, RedisPresence, connect
@@ -59,6 +61,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     limits = CallLimits(settings)
     monitor = Monitor(local.database, local.accounts.totals, clock_us=clock_us)
     metrics = GatewayMetrics(monitor)
+    prices = Prices(partial(look, local.database, local.quotes.going))
 
     stopping = Stopping(settings.gateway_grace_s)
 
@@ -88,7 +91,16 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         )
         repetitions = Repetitions(RedisLostCalls(client))
         app.state.context = GatewayContext(
-            local, follower, settings, limits, ready, metrics, stopping, readers, repetitions
+            local,
+            follower,
+            settings,
+            limits,
+            ready,
+            metrics,
+            stopping,
+            readers,
+            repetitions,
+            prices,
         )
         adder = RedisAdder(settings.redis_url)
         beside: list[TaskLoop | Readers | Repetitions] = [
@@ -103,6 +115,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
         yield
         for one in beside:
             await one.stop()
+        await prices.close()
         await run_sync(cancellations.close)
         await adder.close()
         await client.aclose()
@@ -112,7 +125,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app = FastAPI(
         title="Llama Herder",
         version=__version__,
-        description="A shared herd of machines for LLM inference: the best-paid prompt runs first.",
+        description=DESCRIPTION,
         lifespan=life,
         # Its pages would load scripts from elsewhere; /openapi.json says the same.
         docs_url=None,
@@ -138,6 +151,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(RequestGuard, limits=limits)
     app.add_middleware(BoundedHead, most=settings.max_header_bytes)
     app.add_middleware(AnswerWhenStopped, stopping=stopping)
+    app.add_middleware(Priced, prices=prices)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(GzipAnswers)
     app.add_middleware(RequestIds)

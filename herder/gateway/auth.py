@@ -13,6 +13,7 @@ from herder.accounts.api_keys import named_id, require
 from herder.errors import Unauthorized
 from herder.gateway.limits.guard import CallLimits, address_of
 from herder.gateway.outages import ride_out
+from herder.gateway.prices import Prices
 from herder.gateway.repetitions import Repetitions
 from herder.gateway.settings import GatewaySettings
 from herder.gateway.short_reads import look
@@ -43,6 +44,7 @@ class GatewayContext:
         stopping: what becomes of open calls when the gateway is told to stop.
         readers: who reads an order; cancels what nobody reads any more.
         repetitions: the keys of calls that clients repeat by themselves.
+        prices: of the next order.
     """
 
     herd: LocalHerd
@@ -54,6 +56,7 @@ class GatewayContext:
     stopping: Stopping
     readers: Readers
     repetitions: Repetitions
+    prices: Prices
 
     def model(self, name: str | None) -> str | None:
         """Return a model by its own name or another one that stands for it."""

@@ -6,12 +6,13 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from herder.gateway.limits.guard import RATE_HEADERS
+from herder.gateway.prices import HEADER
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EXPOSED = (
     *("X-Request-Id", "X-Order", "Location", "Retry-After", "x-should-retry"),
     *("X-Max-Tokens", "X-Max-Tokens-Requested"),
-    *(name.decode() for name in RATE_HEADERS),
+    *(HEADER, *(name.decode() for name in RATE_HEADERS)),
 )
 """The headers of answers that a page may read, beside those that it may anyway."""
 PREFLIGHT_S = 600

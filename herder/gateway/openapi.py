@@ -25,6 +25,15 @@ _RETRY_AFTER = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     }
 }
+DESCRIPTION = """\
+A shared herd of machines for LLM inference: the best-paid prompt runs first.
+
+Each answer has an `X-Request-Id`: the caller's own, or a new one. Answers to calls with an API key
+have `x-ratelimit-limit-requests`, `x-ratelimit-remaining-requests` and
+`x-ratelimit-reset-requests`, as OpenAI's have, where the operator limits what a key may call. Those
+of OpenAI's routes and of `/v1/orders` have `X-Next-Price`: what the next order will pay that names
+no fee, as in `model="…", multiplier=1.5, prompt_fee=1, fee_per_token=1`. Bodies may come with
+`Content-Encoding: gzip`; long answers are compressed for who takes it."""
 LOCATION = {
     "Location": {
         "description": "The address of what was created.",

@@ -185,6 +185,43 @@ def _fitted(
     return fitted_tokens(call.wish, most, terms, means, now_us)
 
 
+@dataclass(frozen=True, slots=True)
+class GoingPrice:
+    """The price of a model's next order that names no fee.
+
+    It is `multiplier` times what the order needs, rounded down to winston.
+    """
+
+    model: str
+    is_default: bool
+    rates: Rates
+    multiplier: Fraction
+
+
+def going_prices(connection: Connection, now_us: int) -> list[GoingPrice]:
+    """Return the going price of each model.
+
+    Args:
+        connection: a read, in which the book stands still.
+        now_us: the time, for the automatic fee's decay.
+    """
+    policy, default_model, _ = model_sql.read_policy(connection)
+    return [
+        GoingPrice(
+            model.name,
+            model.name == default_model,
+            model.rates,
+            automatic_base(
+                1,
+                going_multiplier(model, policy, now_us),
+                anything_waits=book_sql.anything_waits(connection, model.name),
+                policy=policy,
+            ),
+        )
+        for model in model_sql.list_models(connection)
+    ]
+
+
 def going_multiplier(model: model_sql.Model, policy: Policy, now_us: int) -> Fraction:
     """Return the last multiplier, as far as it still counts for automatic fees."""
     if model.last_dispatch_us is None:

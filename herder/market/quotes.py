@@ -18,7 +18,13 @@ from herder.domain.receipts import decimal_text
 from herder.domain.signed_tokens import sign_quote
 from herder.errors import FeeTooLow, InvalidFee
 from herder.market import queue_estimate
-from herder.market.order_price import OrderPrice, going_multiplier, price
+from herder.market.order_price import (
+    GoingPrice,
+    OrderPrice,
+    going_multiplier,
+    going_prices,
+    price,
+)
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
@@ -145,6 +151,11 @@ class Quotes:
             wait_s=herd.wait_s(count, tokens),
             waiting_for_workers=not herd.workers,
         )
+
+    def going(self) -> list[GoingPrice]:
+        """Return the going price of each model: its next order's that names no fee."""
+        with self._database.read() as connection:
+            return going_prices(connection, self._clock_us())
 
     def info(self) -> Info:
         """Return the herd's name, rates, queues and workers."""

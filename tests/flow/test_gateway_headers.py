@@ -1,9 +1,11 @@
-"""Headers that clients and browsers go by: limits of calls, and what is compressed."""
+"""Headers that clients go by: limits of calls, what is compressed, the next order's price."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
+from fractions import Fraction
 
 import httpx
 import pytest
@@ -129,3 +131,52 @@ def test_bodies_and_answers_are_compressed_and_streams_come_piece_by_piece(herd,
         wait_for(lambda: herd.client.receipt(order).state == "running", "it runs, and hangs")
     herd.client.cancel(order)
     wait_for(lambda: herd.client.receipt(order).state == "cancelled", "it is cancelled")
+
+
+PRICE = re.compile(
+    r'model="stub", multiplier=([0-9.]+), prompt_fee=([0-9]+), fee_per_token=([0-9]+)'
+)
+
+
+def fee_by(header, words, tokens):
+    """The fee of an order that needs so much."""
+    multiplier, prompt_fee, fee_per_token = PRICE.fullmatch(header).groups()
+    return int(Fraction(multiplier) * (int(prompt_fee) + int(fee_per_token) * (words + tokens)))
+
+
+def test_each_answer_tells_what_the_next_order_pays(web):
+    body = {"model": "stub", "messages": HI, "max_tokens": 5}
+    order = web.post("/v1/orders", json={"prompt": "Say it", "tokens": 4}).json()["id"]
+    web.get(f"/v1/orders/{order}?wait=60")
+    answers = [
+        web.post("/v1/chat/completions", json=body),
+        web.post("/v1/chat/completions", json=body | {"stream": True}),
+        web.post("/v1/completions", json={"model": "stub", "prompt": "Hi", "max_tokens": 3}),
+        web.post("/v1/chat/completions", json=body | {"model": "none"}),
+        web.post("/v1/orders", json={"prompt": "Hi", "tokens": 3, "fee": 1}),
+        *(web.get("/v1/orders"), web.get(f"/v1/orders/{order}"), web.get("/v1/orders/none")),
+        web.get(f"/v1/orders/{order}/events"),
+    ]
+    assert [one.status_code for one in answers] == [200, 200, 200, 404, 402, 200, 200, 404, 200]
+    for one in answers:
+        assert fee_by(one.headers["x-next-price"], 0, 9) == 10, one.headers
+
+    # Somebody pays three times as much: so will the next.
+    paid = web.post("/v1/orders", json={"prompt": "Say it", "tokens": 4, "fee": 21}).json()["id"]
+    web.get(f"/v1/orders/{paid}?wait=60")
+
+    def told():
+        header = web.get("/v1/orders").headers["x-next-price"]
+        return header if fee_by(header, 2, 4) == 21 else None
+
+    header = wait_for(told, "the price has risen")
+    (page,) = httpx.get(f"{web.base_url}/", timeout=60).json()["next_prices"]
+    assert page == {
+        "model": "stub",
+        "default": True,
+        "multiplier": "3",
+        "prompt_fee": 1,
+        "fee_per_token": 1,
+    }
+    next_one = web.post("/v1/orders", json={"prompt": "Say it again", "tokens": 9}).json()
+    assert next_one["receipt"]["fee"] == fee_by(header, 3, 9) == 39

@@ -56,7 +56,13 @@ def test_pages_of_the_named_origins_may_call(herd):
     for one in (answer, refused):
         assert allowed(one) == PAGE
         exposed = one.headers["access-control-expose-headers"].lower().split(", ")
-        for name in ("x-request-id", "x-order", "retry-after", "x-ratelimit-remaining-requests"):
+        for name in (
+            "x-request-id",
+            "x-order",
+            "retry-after",
+            "x-ratelimit-remaining-requests",
+            "x-next-price",
+        ):
             assert name in exposed
         assert "Origin" in one.headers["vary"]
         assert "access-control-allow-credentials" not in one.headers
@@ -114,6 +120,7 @@ const stranger = await fetch(`${url}/v1/models`);
 return {
   whole: whole.status, charged: told.usage.cost, order: whole.headers.get("x-order"),
   request: whole.headers.get("x-request-id"),
+  price: whole.headers.get("x-next-price"),
   left: whole.headers.get("x-ratelimit-remaining-requests"),
   streamed: streamed.status, kind: streamed.headers.get("content-type"), text,
   hanging: hanging.headers.get("x-order"), begun,
@@ -149,6 +156,7 @@ def test_a_real_browser_calls_from_a_page_of_a_named_origin_and_from_no_other(he
         assert herd.client.receipt(found["order"]).charged == 50
         assert found["request"].startswith("req_")
         assert int(found["left"]) > 0
+        assert found["price"].startswith('model="stub", multiplier=')
         assert found["kind"].startswith("text/event-stream")
         assert found["text"].rstrip().endswith("data: [DONE]")
         assert "[DONE]" not in found["begun"]

@@ -84,6 +84,7 @@ async def _complete(
     kind: Kind, request: Request, context: GatewayContext, key: ApiKey
 ) -> ApiResponse | EventStream:
     asked = read(kind, await _json(request), request.headers)
+    request.state.priced_model = context.model(asked.call["model"])
     with ExitStack() as held:
         slot = held.enter_context(context.follower.acquire(key.id))
         async with HangUp(request.receive) as line:

@@ -81,6 +81,7 @@ async def submit(
         "account": key.account,
         "idempotency_key": idempotency_key,
     }
+    request.state.priced_model = call["model"]
     taken = await accept(
         context.herd.cancellations,
         partial(

@@ -67,6 +67,19 @@ class KeysAnswer(BaseModel):
     keys: list[SigningKey]
 
 
+class NextPrice(BaseModel):
+    """The price of a model's next order that names no fee, as the herd stands now.
+
+    The fee is `multiplier * (prompt_fee + fee_per_token * (words + tokens))`, rounded down.
+    """
+
+    model: str
+    default: bool = Field(description="Whether it is the herd's own model.")
+    multiplier: str = Field(description="The going multiplier, a decimal.")
+    prompt_fee: int = Field(description="Winston for a prompt.")
+    fee_per_token: int = Field(description="Winston for each word and each token asked for.")
+
+
 class AboutAnswer(BaseModel):
     """A gateway of a herd, and how to use it."""
 
@@ -79,6 +92,9 @@ class AboutAnswer(BaseModel):
     base_url: Literal["/v1"] = "/v1"
     openapi: Literal["/openapi.json"] = "/openapi.json"
     health: Literal["/health"] = "/health"
+    next_prices: list[NextPrice] = Field(
+        description="Of each model, a second old at most; empty while they cannot be read."
+    )
 
 
 class HealthAnswer(BaseModel):

@@ -169,3 +169,29 @@ def test_bids_are_fees_or_multipliers():
         parse_bids([{"fee": 1.5}])
     with pytest.raises(InvalidMultiplier):
         parse_bids([{"multiplier": "nan"}])
+
+
+def test_the_going_price_is_what_the_next_order_pays_that_names_no_fee(house, quotes):
+    def same():
+        (going,) = quotes.going()
+        assert (going.model, going.is_default) == (house.model().name, True)
+        assert going.rates == house.model().rates
+        for tokens in (1, 10, 777):
+            call = house.call(tokens=tokens)
+            told = going.multiplier * (1 + 2 + tokens)
+            assert quotes.quote(call).fee == int(told)
+        return going.multiplier
+
+    assert same() == 1
+    worker = house.worker(slots=1)
+    house.submit(fee=39)
+    worker.claim(house.dispatched())
+    assert same() == 3
+    house.submit(fee=13)
+    # With something in the queue it rises; and with nothing started for long it falls again.
+    assert same() == Fraction(3) * Fraction(1005, 1000)
+    house.now_us += 600 * 1_000_000
+    assert same() == Fraction(2) * Fraction(1005, 1000)
+    house.fund(10**9)
+    house.submit(fee=13_000)
+    assert same() < 10
