@@ -246,8 +246,9 @@ def _load_model() -> Model:
     _find_model()
     from workers.llama.model import LlamaModel
     from workers.llama.options import llama_options
+    from workers.llama.trial import tried_in_child
 
-    return LlamaModel(llama_options(settings))
+    return LlamaModel(tried_in_child(llama_options(settings)))
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -12,6 +12,7 @@ lost some of them would answer as one that has them.
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ SHAPES: dict[str, dict[str, Value]] = {
     },
     # a sliding window
     "gemma2": {"attention.sliding_window": _WINDOW},
-    "gemma3": {"attention.sliding_window": _WINDOW, "block_count": 7},
+    "gemma3": {"attention.sliding_window": _WINDOW, "attention.sliding_window_pattern": 2},
     "gpt-oss": _EXPERTS | {"attention.sliding_window": _WINDOW},
     # recurrent
     "mamba": _STATE | {"attention.head_count": 0},
@@ -113,13 +114,20 @@ def keys_of(name: str, **changes: Value) -> dict[str, Value]:
         name: the architecture, as llama.cpp calls it.
         changes: keys that replace those of the table, with `__` for each dot.
     """
-    own = _BASE | SHAPES[name] | {key.replace("__", "."): v for key, v in changes.items()}
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "<|endoftext|>"]
-    kinds = [2, 3, 3, *[6] * 256, 3]  # unknown, control, control, bytes, control
+    changed = {_full(name, key.replace("__", ".")): value for key, value in changes.items()}
+    own = {_full(name, key): value for key, value in (_BASE | SHAPES[name]).items()}
+    tokens = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "<|endoftext|>",
+        "▁",
+    ]
+    kinds = [2, 3, 3, *[6] * 256, 3, 1]  # unknown, control, control, bytes, control, a space
     return {
         "general.architecture": name,
         "general.name": f"small {name}",
-        **{_full(name, key): value for key, value in own.items()},
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": list(tokens),
         "tokenizer.ggml.scores": [0.0] * len(tokens),
@@ -128,6 +136,8 @@ def keys_of(name: str, **changes: Value) -> dict[str, Value]:
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_space_prefix": False,
+        **own,
+        **changed,
     }
 
 
@@ -151,7 +161,8 @@ def write_model(
     shapes = {
         tensor: shape
         for tensor, shape in tensors_of(path, keys).items()
-        if not any(word in tensor for word in without)
+        if not tensor.endswith((".scale", ".input_scale"))
+        and not any(word in tensor for word in without)
     }
     path.write_bytes(gguf(keys, random_weights(shapes, seed)))
     return path
@@ -163,19 +174,25 @@ def random_weights(shapes: Mapping[str, Shape], seed: int) -> dict[str, Any]:
     return {name: _draw(chance, name, shape) for name, shape in shapes.items()}
 
 
+_BACK = re.compile(r"attn_output|ssm_out|out_proj|time_mix_output")
+_ASKED = re.compile(r"attn_(q|k)")
+
+
 def _draw(chance: Any, name: str, shape: Shape) -> Any:
     values = chance.standard_normal(tuple(reversed(shape)), dtype=np.float32)
     if "ssm_a" in name:
-        return -np.exp(values / 2)  # states decay
+        return -np.exp(values / 2) / 40  # states decay, slowly
     if "rope_" in name:
         return 1 + np.abs(values)
-    if "norm" in name and name.endswith("weight"):
+    if ("norm" in name or "_ln" in name) and name.endswith("weight"):
         return 1 + values / 10
     if name.endswith("bias") or len(shape) < 2:
         return values / 10
     if name.startswith(("token_embd", "position_embd", "token_types")):
-        return values
-    return values * np.float32(1.5 / np.sqrt(shape[0]))
+        return values / 4
+    # what comes of other tokens weighs more than the token itself, and attention is no mere mean
+    gain = 4.0 if _BACK.search(name) else 2.5 if _ASKED.search(name) else 1.5
+    return values * np.float32(gain / np.sqrt(shape[0]))
 
 
 def gguf(keys: Mapping[str, Value], tensors: Mapping[str, Any]) -> bytes:

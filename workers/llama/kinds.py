@@ -87,6 +87,8 @@ def other_purpose(lib: Any, model: Any) -> str | None:
     pooling = metadata(lib, model, f"{name}.pooling_type")
     if name in _DRAFTS:
         return "guesses tokens ahead for another model"
+    if not lib.llama_vocab_type(lib.llama_model_get_vocab(model)):
+        return "has no vocabulary"
     if lib.llama_model_is_diffusion(model):
         return "fills in a whole text by diffusion"
     if not lib.llama_model_has_decoder(model):
@@ -117,12 +119,17 @@ def settle(options: LlamaOptions, kind: Kind) -> tuple[LlamaOptions, list[str]]:
         ModelError: an order could not be as long as `HERD_CONTEXT` says.
     """
     notes: list[str] = []
+    if options.one_a_batch:
+        notes.append(
+            f"llama.cpp computes {kind.architecture} wrong where sequences share a batch, so that "
+            "each has one of its own: orders take turns."
+        )
     if kind.recurrent or kind.hybrid:
         options = replace(options, share=False)
     if not options.unified:
         return options, notes
-    if kind.recurrent:
-        return replace(options, unified=False), notes  # the same, but for the sum of the cells
+    if kind.recurrent or options.one_a_batch:  # whose cells cost nothing; which may never be full
+        return replace(options, unified=False), notes
     if kind.window and not kind.hybrid and options.share:
         notes.append(
             f"{kind.architecture} attends to a window of {kind.window} tokens, so that prompts "

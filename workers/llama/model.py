@@ -83,6 +83,9 @@ class LlamaModel:
         schemas = Constraints(lib, self._vocab.handle, self._vocab.size, self._vocab.ends)
         self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, schemas.make)
         self._outputs = 0
+        self._kept: Any = None
+        self.one_a_batch = options.one_a_batch
+        """True to compute each sequence in a batch of its own."""
 
     @property
     def facts(self) -> ModelFacts:
@@ -207,6 +210,22 @@ class LlamaModel:
 
     def decode(self, rows: Sequence[BatchRow]) -> bool:
         """Compute the cells of these rows; False if the cache has no room for them."""
+        self._kept = None
+        if not self.one_a_batch or len(rows) < 2:
+            return self._compute(rows)
+        kept = []
+        for number, row in enumerate(rows):
+            if not self._compute([row]):
+                if number == 0:
+                    return False
+                raise DecodeFailed("A part of the cache is full: a bug here.")
+            if row.output:
+                kept.append(self.logits(1).copy())
+        self._outputs = len(kept)
+        self._kept = np.concatenate(kept) if kept else None
+        return True
+
+    def _compute(self, rows: Sequence[BatchRow]) -> bool:
         count = 0
         outputs = 0
         for slot, start, tokens, output, _ in rows:
@@ -250,11 +269,7 @@ class LlamaModel:
             raise DecodeFailed(
                 f"There are {len(samplers)} samplers for {self._outputs} rows: a bug here."
             )
-        pointer = lib.llama_get_logits(self._ctx)
-        if not pointer:
-            raise DecodeFailed("llama.cpp returned no logits.")
-        # a view, good until the next decode
-        logits = np.ctypeslib.as_array(pointer, (len(samplers), self._vocab.size))
+        logits = self.logits(len(samplers))
         best: list[int] = logits.argmax(axis=1).tolist()
         if not np.isfinite(logits[range(len(best)), best]).all():
             raise DecodeFailed("The model's logits are not numbers.")
@@ -262,6 +277,15 @@ class LlamaModel:
             self._samplers.choose(logits[row], sampler) if isinstance(sampler, Chain) else best[row]
             for row, sampler in enumerate(samplers)
         ]
+
+    def logits(self, rows: int) -> Any:
+        """Return the logits of the last decode's rows with output: a view, good until the next."""
+        if self._kept is not None:
+            return self._kept
+        pointer = lib.llama_get_logits(self._ctx)
+        if not pointer:
+            raise DecodeFailed("llama.cpp returned no logits.")
+        return np.ctypeslib.as_array(pointer, (rows, self._vocab.size))
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; control tokens have none."""

@@ -40,6 +40,8 @@ class LlamaOptions:
         check_tensors: refuse weights that are not numbers; takes a moment.
         requantize: convert the weights at load to a type that may be faster here. It is no longer
             bit for bit the same model, and `facts.weights` says so.
+        one_a_batch: compute each sequence in a batch of its own: some architectures are computed
+            wrong otherwise (`trial`).
         chat_template: the file of a Jinja chat template; None: the model's own.
         system: what becomes of a system message that the chat template does not show.
     """
@@ -59,6 +61,7 @@ class LlamaOptions:
     step_tokens: int = 512
     check_tensors: bool = True
     requantize: Weights | None = None
+    one_a_batch: bool = False
     chat_template: Path | None = None
     system: Literal["merge", "refuse"] = "merge"
 

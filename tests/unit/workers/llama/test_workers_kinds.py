@@ -99,5 +99,5 @@ def test_the_cache_is_as_large_as_it_is_told(facts_of):
 
 def test_a_window_that_nobody_shares_keeps_no_more_than_itself(facts_of):
     shared = facts_of("gemma3").kv_bytes
-    assert facts_of("gemma3", share=False).kv_bytes < shared / 2
-    assert facts_of("gemma3", unified=True).kv_bytes < shared / 2
+    assert facts_of("gemma3", share=False).kv_bytes < shared * 3 / 4
+    assert facts_of("gemma3", unified=True).kv_bytes < shared * 3 / 4

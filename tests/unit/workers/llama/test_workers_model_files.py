@@ -79,6 +79,12 @@ def test_without_a_cache_nothing_can_be_continued(small_model):
         load(path)
 
 
+def test_without_a_vocabulary_there_is_no_text(small_model):
+    path = small_model("llama", tokenizer__ggml__model="no_vocab", vocab_size=260)
+    with pytest.raises(ModelFileError, match="it has no vocabulary"):
+        load(path)
+
+
 def test_attention_that_is_causal_by_its_key_is_taken(small_model):
     load(small_model("llama", attention__causal=True)).close()
 
