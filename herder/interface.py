@@ -62,6 +62,8 @@ class CountOptions(TypedDict, total=False):
     model: str | None
     messages: Sequence[Mapping[str, str]] | None
     raw: bool
+    special: bool
+    continue_final_message: bool
 
 
 class QuoteOptions(_Asked, total=False):
@@ -78,6 +80,8 @@ class QuoteCall(QuoteOptions, total=False):
 
 class _Ordered(_Asked, total=False):
     raw: bool
+    special: bool
+    continue_final_message: bool
     stop: str | Sequence[str] | None
     reference: str | None
     idempotency_key: str | None

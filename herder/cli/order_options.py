@@ -67,6 +67,18 @@ MessagesFile = Annotated[
     ),
 ]
 
+Special = Annotated[
+    bool,
+    typer.Option("--special", help="With --raw: control tokens in the prompt are those tokens."),
+]
+ContinueFinalMessage = Annotated[
+    bool,
+    typer.Option(
+        "--continue-final-message",
+        help="Continue the last of the messages, which must be the assistant's.",
+    ),
+]
+
 
 def prompt_of(prompt: str | None) -> str | None:
     """Return the prompt; of `-`, what stands on standard input.

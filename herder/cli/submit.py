@@ -23,12 +23,14 @@ from herder.cli.base import (
 from herder.cli.obstacles import saying_what_is_wrong
 from herder.cli.order_options import (
     Account,
+    ContinueFinalMessage,
     Fee,
     MaxFee,
     MessagesFile,
     Model,
     Multiplier,
     Prompt,
+    Special,
     Tokens,
     file_of,
     messages_of,
@@ -77,6 +79,8 @@ def submit(
     raw: Annotated[
         bool, typer.Option("--raw", help="Send the prompt without the model's chat template.")
     ] = False,
+    special: Special = False,
+    continue_final_message: ContinueFinalMessage = False,
     stop: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,6 +174,8 @@ def submit(
             "model": model,
             "messages": messages_of(messages),
             "raw": raw,
+            "special": special,
+            "continue_final_message": continue_final_message,
             "stop": stop or None,
             "reference": reference,
             "idempotency_key": idempotency_key,

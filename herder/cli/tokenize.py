@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from herder.cli.base import Json, buying
-from herder.cli.order_options import MessagesFile, Model, Prompt, messages_of, prompt_of
+from herder.cli.order_options import (
+    ContinueFinalMessage,
+    MessagesFile,
+    Model,
+    Prompt,
+    Special,
+    messages_of,
+    prompt_of,
+)
 from herder.cli.show import print_facts, print_json
 
 
@@ -26,12 +34,19 @@ def tokenize(
     raw: Annotated[
         bool, typer.Option("--raw", help="Count the prompt without the model's chat template.")
     ] = False,
+    special: Special = False,
+    continue_final_message: ContinueFinalMessage = False,
     json: Json = False,
 ) -> None:
     """Count the tokens of a prompt as the model is given it; a worker counts them, at no cost."""
     with buying() as herd:
         found = herd.count_tokens(
-            prompt_of(prompt), model=model, messages=messages_of(messages), raw=raw
+            prompt_of(prompt),
+            model=model,
+            messages=messages_of(messages),
+            raw=raw,
+            special=special,
+            continue_final_message=continue_final_message,
         )
     if json:
         print_json(found.to_dict())

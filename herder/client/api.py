@@ -101,6 +101,8 @@ def submit(
     model: str | None = None,
     messages: Messages | None = None,
     raw: bool = False,
+    special: bool = False,
+    continue_final_message: bool = False,
     stop: str | Sequence[str] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -136,6 +138,9 @@ def submit(
         model: its name; None for the herd's default.
         messages: in place of a prompt, turns such as `{"role": "user", "content": "Hi"}`.
         raw: the prompt reaches the model without its chat template.
+        special: what a raw prompt writes as a control token is that token, for formats made by
+            hand; otherwise it is plain text, whoever wrote it.
+        continue_final_message: the answer continues the last message, which is the assistant's.
         stop: strings that end the text; they are not part of it.
         temperature: 0 takes the likeliest token each time; 0.8 unless given.
         top_p: 0 to 1: only tokens that make up this much of the probability.
@@ -190,6 +195,8 @@ def submit(
         model=model,
         messages=messages,
         raw=raw,
+        special=special,
+        continue_final_message=continue_final_message,
         stop=stop,
         reference=reference,
         idempotency_key=idempotency_key,
@@ -254,6 +261,8 @@ def count_tokens(
     model: str | None = None,
     messages: Messages | None = None,
     raw: bool = False,
+    special: bool = False,
+    continue_final_message: bool = False,
 ) -> TokenCount:
     """Count the tokens of a prompt, as a worker with the model is given it; costs nothing.
 
@@ -265,7 +274,14 @@ def count_tokens(
         ModelNotFound: no model has that name.
         HerdUnavailable: no worker with the model answers.
     """
-    return connect().count_tokens(prompt, model=model, messages=messages, raw=raw)
+    return connect().count_tokens(
+        prompt,
+        model=model,
+        messages=messages,
+        raw=raw,
+        special=special,
+        continue_final_message=continue_final_message,
+    )
 
 
 def info() -> Info:

@@ -77,6 +77,8 @@ def _given(call: OrderRequest) -> dict[str, Any]:
     given: dict[str, Any] = {
         "prompt": call.prompt.text,
         "raw": call.prompt.raw or None,
+        "special": call.prompt.special or None,
+        "continue_final_message": call.prompt.continues or None,
         "messages": [
             turn.model_dump(mode="json", exclude_unset=True) for turn in call.prompt.messages or ()
         ]
@@ -178,6 +180,11 @@ def _form_1(call: OrderRequest) -> dict[str, Any]:
     }
     if call.quote is not None:
         given["quote"] = _form_1_quote(call.quote)
+    # It knew neither: a call with one of them is another.
+    if call.prompt.special:
+        given["special"] = True
+    if call.prompt.continues:
+        given["continue_final_message"] = True
     return given
 
 

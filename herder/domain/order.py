@@ -63,6 +63,10 @@ class Prompt:
     messages: tuple[ChatMessage, ...] | None = None
     raw: bool = False
     """True: the text reaches the model as it is, without its chat template."""
+    special: bool = False
+    """True, of a raw text: what is written in it as a control token is that token."""
+    continues: bool = False
+    """True: the answer continues the last of the messages, which is the assistant's."""
 
     @property
     def counted(self) -> str:

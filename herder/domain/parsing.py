@@ -13,8 +13,9 @@ from fractions import Fraction
 
 from pydantic import ValidationError
 
-from herder.domain.order import OrderRequest, Prompt
+from herder.domain.order import OrderRequest
 from herder.domain.pricing import MAX_WINSTON, parse_multiplier, parse_offer
+from herder.domain.prompts import parse_prompt
 from herder.domain.quote_terms import Terms
 from herder.errors import (
     InvalidAmount,
@@ -22,7 +23,6 @@ from herder.errors import (
     InvalidFee,
     InvalidIdempotencyKey,
     InvalidName,
-    InvalidPrompt,
     InvalidReference,
     InvalidRequest,
     InvalidRunLimit,
@@ -33,12 +33,10 @@ from herder.errors import (
     shown,
 )
 from workers.wire import (
-    MAX_MESSAGES,
     MAX_RUN_LIMIT_S,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TOKENS,
-    ChatMessage,
     Sampling,
 )
 from workers.wire.faults import fault_of
@@ -109,6 +107,8 @@ def parse_submission(
     reference: object = None,
     idempotency_key: object = None,
     raw: object = False,
+    special: object = False,
+    continue_final_message: object = False,
     start_by: object = None,
     run_limit_s: object = None,
     api_key: str | None = None,
@@ -132,6 +132,8 @@ def parse_submission(
         reference: the client's own, given back with the answer.
         idempotency_key: the same key with the same call gives the same order.
         raw: whether the prompt skips the model's chat template.
+        special: whether control tokens that are written in a raw prompt are honoured.
+        continue_final_message: whether the answer continues the assistant's last message.
         start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
         run_limit_s: the longest run in seconds.
         api_key: the id of the API key that it is bought with, of a caller who was recognised.
@@ -143,15 +145,20 @@ def parse_submission(
     """
     if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
         raise InvalidTokens(tokens, MAX_TOKENS)
-    if not isinstance(raw, bool):
-        raise InvalidPrompt(f"raw must be true or false, not {shown(raw)}.")
     if run_limit_s is not None and (
         type(run_limit_s) is not int or not 1 <= run_limit_s <= MAX_RUN_LIMIT_S
     ):
         raise InvalidRunLimit(run_limit_s, MAX_RUN_LIMIT_S)
     return OrderRequest(
         account=parse_account(account),
-        prompt=parse_prompt(prompt, messages, raw, max_prompt_bytes),
+        prompt=parse_prompt(
+            prompt,
+            messages,
+            max_prompt_bytes,
+            raw=raw,
+            special=special,
+            continue_final_message=continue_final_message,
+        ),
         tokens=tokens,
         fee=parse_offer(fee),
         bid_factor=_bid_factor(multiplier, fee, quote),
@@ -232,70 +239,6 @@ def _one_fee(fee: object, name: str = "fee") -> int:
     if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
         raise InvalidFee(name, fee, MAX_WINSTON)
     return fee
-
-
-def parse_prompt(prompt: object, messages: object, raw: bool, most: int) -> Prompt:
-    """Return the prompt, or the conversation, that the model is asked.
-
-    Args:
-        prompt: a text, or None where there are messages.
-        messages: a conversation, or None.
-        raw: whether the text reaches the model without its chat template.
-        most: bytes that it may have.
-
-    Raises:
-        InvalidPrompt: neither is given, or both, or it is empty or too long.
-    """
-    if (prompt is None) == (messages is None):
-        raise InvalidPrompt("Give either a prompt or messages, not both.")
-    if messages is not None:
-        if raw:
-            raise InvalidPrompt(
-                "raw is only for a prompt; messages need the model's chat template."
-            )
-        parsed = Prompt(None, _parse_messages(messages))
-    elif isinstance(prompt, str):
-        parsed = Prompt(prompt, raw=raw)
-    else:
-        raise InvalidPrompt(f"The prompt must be text, not {type(prompt).__name__}.")
-    try:
-        size = len(parsed.counted.encode())
-    except UnicodeEncodeError:
-        raise InvalidPrompt(
-            "The prompt contains a lone surrogate, which is not a character; send valid Unicode."
-        ) from None
-    if size == 0:
-        raise InvalidPrompt("The prompt is empty; it needs at least one character, even a space.")
-    if size > most:
-        raise InvalidPrompt(
-            f"The prompt has {size} bytes; at most {most} are allowed.", bytes=size, most=most
-        )
-    return parsed
-
-
-def _parse_messages(messages: object) -> tuple[ChatMessage, ...]:
-    if (
-        isinstance(messages, (str, bytes, Mapping))
-        or not isinstance(messages, Sequence)
-        or not messages
-    ):
-        raise InvalidPrompt(f"messages must be a list of 1 to {MAX_MESSAGES} messages.")
-    if len(messages) > MAX_MESSAGES:
-        raise InvalidPrompt(
-            f"messages must be a list of 1 to {MAX_MESSAGES} messages, not {len(messages)}.",
-            turns=len(messages),
-            most=MAX_MESSAGES,
-        )
-    turns = []
-    for place, message in enumerate(messages, 1):
-        try:
-            turns.append(ChatMessage.model_validate(message))
-        except ValidationError:
-            raise InvalidPrompt(
-                f"Message {place} must have a role (system, user or assistant) and a text "
-                "content, and nothing else."
-            ) from None
-    return tuple(turns)
 
 
 def _parse_stop(stop: object) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from herder.domain.ids import new_uuid
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import Order, State
 from herder.domain.paging import require_limit
-from herder.domain.parsing import parse_bids, parse_model, parse_prompt
+from herder.domain.parsing import parse_bids, parse_model
+from herder.domain.prompts import asked_of
 from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import sign_receipt
 from herder.errors import (
@@ -181,8 +182,7 @@ class LocalHerd:
 
     def count_tokens(self, prompt: str | None, **asked: Unpack[CountOptions]) -> TokenCount:
         """Count the tokens of a prompt; arguments and errors as `herder.count_tokens`."""
-        most, model = self.settings.max_prompt_bytes, asked.get("model")
-        parsed = parse_prompt(prompt, asked.get("messages"), asked.get("raw", False), most)
+        parsed, model = asked_of(prompt, asked, self.settings.max_prompt_bytes), asked.get("model")
         return self._token_counts.count(None if model is None else parse_model(model), parsed)
 
     def info(self) -> Info:

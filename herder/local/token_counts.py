@@ -259,7 +259,12 @@ class TokenCounts:
     def _counted_by(self, worker: herd_sql.Worker, prompt: Prompt) -> CountedTokens | None:
         request = self._new_id()
         asked = PromptToCount(
-            request=request, prompt=prompt.text, messages=prompt.messages, raw=prompt.raw
+            request=request,
+            prompt=prompt.text,
+            messages=prompt.messages,
+            raw=prompt.raw,
+            special=prompt.special,
+            continues=prompt.continues,
         )
         left = seal(asked, self._key, sender="herder", audience=prompt_key(request))
         control = control_stream(worker.instance)

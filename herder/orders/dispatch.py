@@ -356,6 +356,8 @@ def job_of(order: Order, request: order_sql.StoredRequest) -> InferenceJob:
         prompt=request.prompt.text,
         messages=request.prompt.messages,
         raw=request.prompt.raw,
+        special=request.prompt.special,
+        continues=request.prompt.continues,
         tokens=order.tokens,
         stop=request.stop,
         sampling=request.sampling,

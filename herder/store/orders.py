@@ -46,6 +46,10 @@ class UnreadableRequest(ValueError):
         self.field = field
 
 
+_ASKED_FOR = ("special", "continues")
+"""Flags of a prompt that are stored only where they are set."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRequest:
     """The model's input, kept apart from the order, whose row is rewritten at each step."""
@@ -57,6 +61,7 @@ class StoredRequest:
     def to_json(self) -> dict[str, Any]:
         """Return the request as it is stored."""
         stored: dict[str, Any] = {"raw": self.prompt.raw, "stop": list(self.stop)}
+        stored |= {name: True for name in _ASKED_FOR if getattr(self.prompt, name)}
         if self.prompt.messages is None:
             stored["prompt"] = self.prompt.text
         else:
@@ -97,7 +102,12 @@ class StoredRequest:
         if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
             raise ValueError("the stop strings are not a list of texts")
         return cls(
-            Prompt(prompt, messages, bool(stored.get("raw", False))),
+            Prompt(
+                prompt,
+                messages,
+                bool(stored.get("raw", False)),
+                **{name: bool(stored.get(name, False)) for name in _ASKED_FOR},
+            ),
             tuple(stop),
             _sampling(stored.get("sampling", {})),
         )

@@ -10,6 +10,8 @@ import schemathesis
 
 ANSWERS = Path(os.environ["ANSWERS"])
 MODEL = os.environ["MODEL"]
+SUITED = {"special", "continue_final_message", "add_generation_prompt"}
+"""Parameters that go with some prompts only."""
 
 
 @schemathesis.hook
@@ -27,6 +29,7 @@ def map_body(context, body):
             if isinstance(body.get(name), int) and body[name] > 100:
                 changed[name] = 100
         body = {**body, **{name: value for name, value in changed.items() if name in body}}
+        body = {name: value for name, value in body.items() if name not in SUITED}
     return body
 
 

@@ -55,6 +55,22 @@ def test_an_answer_follows_its_json_schema(client: openai.OpenAI) -> None:
     assert set(json.loads(streamed)) == {"name", "legs", "diet"}
 
 
+def test_the_assistants_last_message_is_continued(client: openai.OpenAI) -> None:
+    call: dict[str, Any] = {
+        "model": "stub",
+        "messages": [
+            {"role": "user", "content": "Say the alphabet."},
+            {"role": "assistant", "content": "a b c d e f g h i j k"},
+        ],
+        "max_completion_tokens": 6,
+        "temperature": 0,
+    }
+    answer = client.chat.completions.create(**call, extra_body={"continue_final_message": True})
+    assert answer.choices[0].message.content.startswith(" l m n o")
+    other = client.chat.completions.create(**call, extra_body={"add_generation_prompt": False})
+    assert other.choices[0].message.content == answer.choices[0].message.content
+
+
 def test_an_answer_is_a_json_object_where_no_more_is_asked(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="gpt-4o-mini",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import herder
-from herder.errors import PromptTooLong
+from herder.errors import InvalidPrompt, PromptTooLong
 from tests.support.running import RunningHerd
 from tests.support.typed import answered
 
@@ -92,6 +92,27 @@ def test_a_chats_tokens_are_those_that_the_engine_reads(
     counted = web.count_tokens(messages=turns)
     result = web.submit(messages=turns, tokens=1).result(timeout=300)
     assert counted.prompt_tokens == result.usage.prompt_tokens
+
+
+def test_what_is_asked_for_of_a_prompt_is_counted_as_it_is_read(
+    real_herd: RunningHerd, web: herder.Client
+) -> None:
+    mark = "<|im_start|>"
+    asked: dict[str, Any] = {"raw": True, "special": True}
+    assert web.count_tokens(mark, **asked).prompt_tokens == 1
+    assert typed(real_herd, mark, "--raw", "--special") == 1
+    assert web.count_tokens(mark, raw=True).prompt_tokens > 1
+    assert web.submit(mark, 1, **asked).result(timeout=300).usage.prompt_tokens == 1
+
+    turns: list[Any] = [*CHATS[0], {"role": "assistant", "content": "It squares"}]
+    counted = web.count_tokens(messages=turns, continue_final_message=True)
+    made = web.submit(messages=turns, tokens=1, continue_final_message=True)
+    assert made.result(timeout=300).usage.prompt_tokens == counted.prompt_tokens
+    assert counted.prompt_tokens < web.count_tokens(messages=turns).prompt_tokens
+    with pytest.raises(InvalidPrompt, match="the assistant's is the last"):
+        web.submit(messages=turns[:-1], tokens=1, continue_final_message=True)
+    with pytest.raises(InvalidPrompt, match="only for a raw prompt"):
+        web.count_tokens(mark, special=True)
 
 
 def test_a_prompt_of_exactly_the_context_is_taken_and_one_token_more_is_refused(

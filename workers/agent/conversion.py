@@ -21,6 +21,8 @@ def work_of(job: InferenceJob) -> GenerationRequest:
         sampling=job.sampling,
         rank=job.rank,
         run_limit_s=float(job.run_limit_s),
+        special=job.special,
+        continues=job.continues,
     )
 
 

@@ -133,4 +133,6 @@ def _work_of(asked: PromptToCount) -> GenerationRequest:
         sampling=Sampling(),
         rank=0,
         run_limit_s=1.0,
+        special=asked.special,
+        continues=asked.continues,
     )

@@ -31,6 +31,8 @@ class GenerationRequest:
         sampling: how the next token is chosen; temperature 0 takes the likeliest.
         rank: higher goes first, then who came first.
         run_limit_s: seconds from the start in the engine to the end with reason `deadline`.
+        special: texts of control tokens in a raw prompt are those tokens.
+        continues: the answer continues the last message, which is the assistant's.
     """
 
     key: str
@@ -42,6 +44,8 @@ class GenerationRequest:
     sampling: Sampling
     rank: int
     run_limit_s: float
+    special: bool = False
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from workers.errors import TemplateError
+
 Turn = dict[str, str]
 """One message as templates read it: `role` and `content`."""
 
@@ -34,10 +36,44 @@ def control_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
+def mark_texts(texts: Iterable[str], shown: str | None) -> list[str]:
+    """Return the marks of roles among the texts of user-defined tokens.
+
+    llama.cpp reads texts of user-defined tokens as those tokens, whoever wrote them. Most are words
+    or white space; but in some vocabularies (Command-R, gpt-oss) what tells who speaks is one too.
+
+    Args:
+        texts: those of the user-defined tokens.
+        shown: what the chat template writes around an ordinary conversation, if that is known.
+    """
+    return [
+        text
+        for text in texts
+        if _MARK.fullmatch(text) or (_BRACKETED.fullmatch(text) and text in (shown or ""))
+    ]
+
+
+_MARK = re.compile(r"<(\||\uff5c)[^<>]+\1>")
+_BRACKETED = re.compile(r"[<\[{(【「]\S*\w\S*[>\]})】」]")
+
+
+def cut_marks(text: str, marks: re.Pattern[str] | None) -> list[str]:
+    """Return a text in parts of which none holds a mark: each is cut behind its first character."""
+    parts: list[str] = []
+    start = 0
+    while marks is not None and (match := marks.search(text, start)):
+        parts.append(text[start : match.start() + 1])
+        start = match.start() + 1
+    parts.append(text[start:])
+    return [part for part in parts if part]
+
+
 def render(
     messages: Sequence[Turn],
     template: Callable[[list[Turn]], str],
     control: re.Pattern[str] | None,
+    *,
+    continues: bool = False,
 ) -> list[Piece]:
     """Put messages through a chat template.
 
@@ -45,11 +81,16 @@ def render(
         messages: the conversation.
         template: what turns messages into the prompt's text.
         control: what finds texts of control tokens.
+        continues: whether the prompt ends with the text of the last message, to be continued.
 
     Returns:
         The prompt in pieces; only those of users' control texts are not `template`.
+
+    Raises:
+        TemplateError: the template does not show the message that is to be continued.
     """
-    if control is None or not any(control.search(turn["content"]) for turn in messages):
+    is_marked = control is not None and any(control.search(turn["content"]) for turn in messages)
+    if not is_marked and not continues:
         return [Piece(template(list(messages)), True)]
     name = _unused_marker([turn["content"] for turn in messages])
     taken: list[str] = []
@@ -58,8 +99,14 @@ def render(
         taken.append(match[0])
         return f"{name}{len(taken) - 1}\ue001"
 
-    marked = [{**turn, "content": control.sub(take, turn["content"])} for turn in messages]
+    marked = list(messages)
+    if control is not None:
+        marked = [{**turn, "content": control.sub(take, turn["content"])} for turn in messages]
+    if continues:
+        marked[-1] = {**marked[-1], "content": f"{marked[-1]['content']}{name}\ue001 "}
     text = template(marked)
+    if continues:
+        text = _upto(text, f"{name}\ue001", messages[-1]["content"])
     pieces: list[Piece] = []
     at = 0
     for match in re.finditer(re.escape(name) + "([0-9]+)\ue001", text):
@@ -70,6 +117,23 @@ def render(
     if at < len(text):
         pieces.append(Piece(text[at:], True))
     return pieces
+
+
+def _upto(text: str, marker: str, content: str) -> str:
+    """Return a prompt up to the end of its last message's content.
+
+    A template that strips the white space behind the marker would have stripped that of the
+    content, as transformers has it: then it is left out here too.
+    """
+    head, found, rest = text.rpartition(marker)
+    if not found:
+        raise TemplateError(
+            "The model's chat template does not show the last message so that it can be continued."
+        )
+    blank = len(content) - len(content.rstrip())
+    if rest.startswith(" ") or not blank or blank == len(content):
+        return head
+    return head[:-blank]
 
 
 def _unused_marker(contents: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,18 +48,27 @@ class Vocabulary:
         self._pieces: dict[int, bytes] = {}
         control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = []
+        defined = []
         ends = set()
         for token in range(self.size):
-            if lib.llama_vocab_get_attr(self.handle, token) & control:
+            attributes = lib.llama_vocab_get_attr(self.handle, token)
+            if attributes & control:
                 texts.append(self._text(token))
+            elif attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED:
+                defined.append(self._text(token))
             if lib.llama_vocab_is_eog(self.handle, token):
                 ends.add(token)
-        self._control = chat.control_pattern(texts)
         self.ends = frozenset(ends)
         """Tokens that end the generation."""
         self._system = options.system
         self._template = self._load_template(model, make_formatter, options.chat_template)
         self.template = _facts_of(self._template, options)
+        shown = None if self._template is None else self._template.shown()
+        marks = chat.mark_texts(defined, shown)
+        self._marks = chat.control_pattern(marks)
+        self._control = chat.control_pattern([*texts, *marks])
+        self._spaces = lib.llama_vocab_type(self.handle) == lib.LLAMA_VOCAB_TYPE_SPM
+        self._line = self.tokenize("\n", template=False)
 
     def _load_template(
         self, model: Any, make_formatter: Callable[..., Formatter], path: Path | None
@@ -107,7 +117,7 @@ class Vocabulary:
             TemplateError: the template refused these messages, or there is none.
         """
         if work.messages is None and (work.raw or self._template is None):
-            return self.tokenize(work.prompt or "", template=False, begin=True)
+            return self._encode_raw(work.prompt or "", special=work.special)
         if work.messages is None:
             turns = [{"role": "user", "content": work.prompt or ""}]
         else:
@@ -117,20 +127,59 @@ class Vocabulary:
                 "The model has no chat template; send a prompt instead of messages."
             )
         turns = self._template.fit(turns, self._system)
+        show = partial(self._template.render, opens=not work.continues)
         tokens: list[int] = []
         known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
-        for text, template in chat.render(turns, self._template.render, self._control):
+        for text, template in chat.render(turns, show, self._control, continues=work.continues):
             if template:
-                tokens += self.tokenize(text, template=True)
-                continue
-            if text not in known:
-                known[text] = self.tokenize(text, template=False)
-            tokens += known[text]
-        # most templates write it themselves; for the others the model's own setting counts
+                tokens += self._go_on(text, template=True, is_first=not tokens)
+            else:
+                self._add_plain(tokens, text, known)
+        return self._begun(tokens)
+
+    def _encode_raw(self, text: str, *, special: bool) -> list[int]:
+        """Return the tokens of a raw prompt; `special` honours the control tokens in it."""
+        if special:
+            return self._begun(self.tokenize(text, template=True))
+        if self._marks is None or not self._marks.search(text):
+            return self.tokenize(text, template=False, begin=True)
+        tokens: list[int] = []
+        self._add_plain(tokens, text, {})
+        return self._begun(tokens)
+
+    def _begun(self, tokens: list[int]) -> list[int]:
+        """Let a prompt begin as the model was trained to.
+
+        Most templates write its first token themselves; for the others the model's own setting
+        counts.
+        """
         bos = self._lib.llama_vocab_bos(self.handle)
         if self._lib.llama_vocab_get_add_bos(self.handle) and bos >= 0 and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
+
+    def _add_plain(self, tokens: list[int], text: str, known: dict[str, list[int]]) -> None:
+        """Add the tokens of what users wrote, without any mark of a role among them."""
+        for part in chat.cut_marks(text, self._marks):
+            if not tokens:
+                tokens += self._go_on(part, template=False, is_first=True)
+                continue
+            if part not in known:
+                known[part] = self._go_on(part, template=False, is_first=False)
+            tokens += known[part]
+
+    def _go_on(self, text: str, *, template: bool, is_first: bool) -> list[int]:
+        """Return the tokens of a part of a prompt.
+
+        SentencePiece may put a space before what it is given, which belongs to the beginning only.
+        """
+        if is_first or not self._spaces:
+            return self.tokenize(text, template=template)
+        found = self.tokenize(f"\n{text}", template=template)
+        line = len(self._line)
+        if found[:line] != self._line:
+            return self.tokenize(text, template=template)
+        return found[line:]
 
     def tokenize(self, text: str, *, template: bool, begin: bool = False) -> list[int]:
         """Text to tokens.

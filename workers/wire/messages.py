@@ -106,6 +106,10 @@ class InferenceJob(Body):
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
     raw: bool = False
+    special: bool = False
+    """Of a raw prompt: texts of control tokens in it are those tokens."""
+    continues: bool = False
+    """The answer continues the last message, which is the assistant's."""
     tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
     stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
@@ -302,6 +306,8 @@ class PromptToCount(Body):
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] | None = None
     raw: bool = False
+    special: bool = False
+    continues: bool = False
 
 
 class CountedTokens(Body):

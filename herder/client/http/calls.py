@@ -98,8 +98,9 @@ def _asked(
         body["start_by"] = start_by.isoformat()
     if "stop" in body and not isinstance(body["stop"], str):
         body["stop"] = list(body["stop"])
-    if not body.get("raw", True):
-        del body["raw"]
+    for name in ("raw", "special", "continue_final_message"):
+        if not body.get(name, True):
+            del body[name]
     if prompt is not None:
         body["prompt"] = prompt
     return body | {"tokens": tokens}

@@ -23,6 +23,7 @@ from pydantic import (
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
 from herder.domain.pricing import MAX_WINSTON
+from herder.gateway.schemas.openai_continuing import ContinuingFields
 from herder.gateway.schemas.openai_harmless import (
     MIN_TOP_P,
     Empty,
@@ -318,7 +319,7 @@ class _Body(_Given, SamplingFields, HarmlessFields):
             ) from None
 
 
-class ChatBody(_Body):
+class ChatBody(_Body, ContinuingFields):
     """A chat completion."""
 
     model_config = ConfigDict(
@@ -352,7 +353,10 @@ class ChatBody(_Body):
 
     def call(self) -> dict[str, Any]:
         """Return the herd's call, without tokens."""
-        return super().call() | {"messages": [turn.turn() for turn in self.messages]}
+        call = super().call() | {"messages": [turn.turn() for turn in self.messages]}
+        if self.continues(self.messages[-1].role):
+            call["continue_final_message"] = True
+        return call
 
 
 class CompletionBody(_Body):
@@ -375,7 +379,13 @@ class CompletionBody(_Body):
         ),
         Must("a single string"),
     ]
+    special: Annotated[
+        StrictBool | None,
+        Must("true or false"),
+        Field(description="What the prompt writes as a control token is that token."),
+    ] = None
 
     def call(self) -> dict[str, Any]:
         """Return the herd's call, without prompt and tokens."""
-        return super().call() | {"raw": True}
+        call = super().call() | {"raw": True}
+        return call | {"special": True} if self.special else call

@@ -120,6 +120,10 @@ class _AskedBody(_Body):
         return self.model_dump(exclude={"prompt", "tokens"}, exclude_none=True)
 
 
+_SPECIAL = "Of a raw prompt: what is written as a control token is that token."
+_CONTINUES = "Continue the last message, which must be the assistant's."
+
+
 class TokenizeBody(_Body):
     """The prompt whose tokens are to be counted."""
 
@@ -130,6 +134,8 @@ class TokenizeBody(_Body):
     raw: StrictBool = Field(
         False, description="Count the prompt as it is, without the model's chat template."
     )
+    special: StrictBool = Field(False, description=_SPECIAL)
+    continue_final_message: StrictBool = Field(False, description=_CONTINUES)
     model: StrictStr | None = None
 
     def asked(self) -> CountOptions:
@@ -173,6 +179,8 @@ class OrderBody(_AskedBody):
     raw: StrictBool = Field(
         False, description="Send the prompt to the model as it is, without its chat template."
     )
+    special: StrictBool = Field(False, description=_SPECIAL)
+    continue_final_message: StrictBool = Field(False, description=_CONTINUES)
     stop: Annotated[StrictStr | list[StrictStr] | None, Must("text or a list of texts")] = _shown(
         minLength=1, maxLength=MAX_STOP_CHARS, maxItems=MAX_STOPS
     )

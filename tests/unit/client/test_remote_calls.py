@@ -228,6 +228,10 @@ def test_a_result_is_waited_for_and_raises_how_it_ended(slept):
 def test_times_travel_with_their_zone_and_accounts_do_not():
     asked = calls.quote_call("Hi", 5, {"start_by": datetime(2030, 1, 1, tzinfo=UTC), "raw": False})
     assert asked.body == {"prompt": "Hi", "tokens": 5, "start_by": "2030-01-01T00:00:00+00:00"}
+    asked = calls.order_call("Hi", 5, {"raw": True, "special": True}, "k")
+    assert asked.body == {"prompt": "Hi", "tokens": 5, "raw": True, "special": True}
+    asked = calls.order_call("Hi", 5, {"special": False, "continue_final_message": False}, "k")
+    assert asked.body == {"prompt": "Hi", "tokens": 5}, "gateways of before know neither"
     with pytest.raises(errors.InvalidRequest, match="API key"):
         calls.quote_call("Hi", 5, {"account": "ada"})
 

@@ -145,6 +145,13 @@ def test_each_argument_is_told():
         assert differs(replace(CALL, quote=changed), stored) == "quote"
     raw = replace(CALL, quote=TERMS, prompt=Prompt("two words", raw=True))
     assert differs(raw, stored) == "raw"
+    for name, asked in (("special", "special"), ("continues", "continue_final_message")):
+        prompt = Prompt("two words", **{name: True})
+        assert differs(replace(CALL, quote=TERMS, prompt=prompt), stored) == asked
+        assert differs(replace(CALL, prompt=prompt), form_1(CALL)) == asked
+        assert fingerprint.of_call(replace(CALL, prompt=Prompt("two words", **{name: False}))) == (
+            fingerprint.of_call(CALL)
+        )
     assert differs(CALL, stored) == "quote"
 
 

@@ -94,6 +94,19 @@ def test_a_multiplier_that_is_no_finite_number_above_zero_is_refused(multiplier)
         ({"prompt": None, "messages": [{"role": "user", "content": ""}]}, "empty"),
         ({"prompt": None, "messages": [{"role": "user", "content": "Hi"}], "raw": True}, "raw"),
         ({"raw": "yes"}, "raw"),
+        ({"special": 1}, "special must be true or false"),
+        ({"special": True}, "special is only for a raw prompt"),
+        ({"prompt": None, "messages": [{"role": "user", "content": "Hi"}], "special": True}, "raw"),
+        ({"continue_final_message": None}, "continue_final_message must be true or false"),
+        ({"continue_final_message": True}, "of which the assistant's is the last"),
+        (
+            {
+                "prompt": None,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "continue_final_message": True,
+            },
+            "of which the assistant's is the last",
+        ),
     ],
 )
 def test_no_prompt_or_one_that_cannot_be_run_is_refused(call, said):

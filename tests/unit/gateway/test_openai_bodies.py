@@ -34,6 +34,39 @@ def test_the_least_that_a_call_says():
     assert completion(prompt=["Once"]).prompt == completion().prompt == "Once"
 
 
+def test_the_assistants_last_message_is_continued_where_that_is_asked_for_by_either_name():
+    turns = [*HI, {"role": "assistant", "content": "Once"}]
+    for asked in (
+        {"continue_final_message": True},
+        {"add_generation_prompt": False},
+        {"continue_final_message": True, "add_generation_prompt": False},
+    ):
+        assert chat(messages=turns, **asked).call["continue_final_message"] is True
+        with pytest.raises(BadRequest, match="must be the assistant's") as refused:
+            chat(**asked)
+        assert refused.value.param in asked
+    for as_ever in (
+        {},
+        {"continue_final_message": False},
+        {"add_generation_prompt": True},
+        {"continue_final_message": False, "add_generation_prompt": True},
+    ):
+        assert "continue_final_message" not in chat(messages=turns, **as_ever).call
+        assert chat(**as_ever).call == chat().call
+    for value in (True, False):
+        with pytest.raises(BadRequest, match="contradict each other"):
+            chat(messages=turns, continue_final_message=value, add_generation_prompt=value)
+
+
+def test_control_tokens_of_a_completion_are_honoured_on_request():
+    assert completion(special=True).call == completion().call | {"special": True}
+    assert completion(special=False).call == completion().call
+    with pytest.raises(BadRequest, match="special"):
+        completion(special="yes")
+    with pytest.raises(BadRequest, match="special"):
+        chat(special=True)
+
+
 def test_all_that_is_honoured_reaches_the_desk():
     asked = chat(
         temperature=0.5,

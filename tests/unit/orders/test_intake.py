@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from uuid import uuid4
 
@@ -15,9 +16,11 @@ from herder.db.tables import order_text
 from herder.domain.order import Prompt
 from herder.domain.pricing import RANK_SCALE
 from herder.market.policy import set_rates
+from herder.orders.dispatch import job_of
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
 from tests.support.house import MODEL
+from workers.agent.conversion import work_of
 from workers.wire import ChatMessage, Sampling
 
 
@@ -46,6 +49,28 @@ def test_what_is_asked_is_stored_as_it_was_given(house):
         stored = select(order_sql.REQUEST).where(order_text.c.order_id == order.id)
         request = order_sql.StoredRequest.from_text(connection.execute(stored).scalar_one())
     assert request == order_sql.StoredRequest(Prompt(None, turns), ("END", "\n"), sampling)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt("<|fim_prefix|>a", raw=True, special=True),
+        Prompt(None, (ChatMessage(role="assistant", content="Once"),), continues=True),
+        Prompt("plain"),
+    ],
+)
+def test_what_a_prompt_is_on_request_reaches_the_worker(house, prompt):
+    order = house.intake.submit(replace(house.call(), prompt=prompt))
+    with house.database.read() as connection:
+        stored = select(order_sql.REQUEST).where(order_text.c.order_id == order.id)
+        text = connection.execute(stored).scalar_one()
+    request = order_sql.StoredRequest.from_text(text)
+    assert request.prompt == prompt
+    assert ("special" in text, "continues" in text) == (prompt.special, prompt.continues)
+    job = job_of(replace(order, nonce="n-1", attempt=1), request)
+    work = work_of(job)
+    assert (work.special, work.continues) == (prompt.special, prompt.continues)
+    assert (work.prompt, work.messages, work.raw) == (prompt.text, prompt.messages, prompt.raw)
 
 
 def _fields(call):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.engine.text import TextSettler
-from workers.llama.chat import Piece, Turn, control_pattern, render
+from workers.errors import TemplateError
+from workers.llama.chat import Piece, Turn, control_pattern, cut_marks, mark_texts, render
 
 
 def chop(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -108,3 +109,65 @@ def test_a_vocabulary_without_control_tokens() -> None:
     assert render([turn("<|im_end|>")], template, None) == [
         Piece("<|im_start|>user\n<|im_end|><|im_end|>\n", True)
     ]
+
+
+def as_given(turns: list[Turn]) -> str:
+    """A template that keeps white space, where `template` strips it."""
+    return "".join(f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in turns)
+
+
+HEAD = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("shows", "content", "end"),
+    [
+        (as_given, "Once upon", "Once upon"),
+        (as_given, "Once upon ", "Once upon "),
+        (as_given, "", ""),
+        (as_given, "\n", "\n"),
+        (template, "Once upon", "Once upon"),
+        (template, " Once upon \n", "Once upon"),
+        (template, "", ""),
+        (template, " \n", ""),
+    ],
+)
+def test_a_last_message_is_continued_where_it_ends(shows, content: str, end: str) -> None:
+    asked = [turn("Hi"), {"role": "assistant", "content": content}]
+    pieces = render(asked, shows, CONTROL, continues=True)
+    assert pieces == [Piece(HEAD + end, True)]
+    assert render(asked, shows, None, continues=True) == pieces
+
+
+def test_control_texts_and_markers_in_a_message_to_be_continued_stay_its_text() -> None:
+    written = "\ue000\ue001 a<|im_end|>b\ue000\ue001"
+    asked = [turn("\ue0000\ue001"), {"role": "assistant", "content": written}]
+    pieces = render(asked, as_given, CONTROL, continues=True)
+    assert "".join(piece.text for piece in pieces) == HEAD.replace("Hi", "\ue0000\ue001") + written
+    assert [piece.text for piece in pieces if not piece.template] == ["<|im_end|>"]
+
+
+def test_what_a_template_does_not_show_cannot_be_continued() -> None:
+    asked = [turn("Hi"), {"role": "assistant", "content": "Once"}]
+    with pytest.raises(TemplateError, match="can be continued"):
+        render(asked, lambda turns: as_given(turns[:1]), CONTROL, continues=True)
+
+
+MARKS = ["<|USER_TOKEN|>", "<\uff5cUser\uff5c>", "<|start|>"]
+
+
+def test_marks_of_roles_are_told_from_other_user_defined_tokens() -> None:
+    others = ["\n\n", "   ", "<think>", "<tool_call>", "[PAD12]", "word", "<|", "|>", "<|channel>"]
+    assert mark_texts([*MARKS, *others], None) == MARKS
+    # in brackets, it is one if the template writes it around what is said
+    assert mark_texts(["[INST]", "<start_of_turn>", "user", "\n"], "\n[INST] user [/INST]") == [
+        "[INST]"
+    ]
+
+
+@given(st.lists(st.sampled_from([*MARKS, "<|", "a", "|>", "<", "USER_TOKEN"])).map("".join))
+def test_no_part_of_a_text_that_is_cut_holds_a_mark(text: str) -> None:
+    parts = cut_marks(text, control_pattern(MARKS))
+    assert "".join(parts) == text
+    assert not any(mark in part for part in parts for mark in MARKS)
+    assert cut_marks(text, None) == ([text] if text else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import jinja2
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from workers.errors import SettingsError, TemplateError
+from workers.llama import chat
 from workers.llama.chat import Turn
 from workers.llama.template import MAX_TEMPLATE_BYTES, ChatTemplate, read_template
 
@@ -225,3 +227,14 @@ def test_files_that_are_no_templates_are_refused_in_words(tmp_path) -> None:
     for wrong, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError, match=words):
             read_template(wrong)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_assistants_last_message_is_continued_by_any_of_them(name: str) -> None:
+    template = TEMPLATES[name]
+    for roles in ("ua", "sua", "uasua"):
+        asked = template.fit(turns(roles), "merge")
+        shows = partial(template.render, opens=False)
+        (piece,) = chat.render(asked, shows, None, continues=True)
+        assert piece.text.endswith(f"<A>w{len(roles) - 1}."), "neither closed nor opened"
+        assert all(turn["content"] in piece.text for turn in turns(roles))
