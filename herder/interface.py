@@ -41,6 +41,7 @@ class SamplingOptions(TypedDict, total=False):
     presence_penalty: float | None
     seed: int | None
     logit_bias: dict[int, float] | None
+    ignore_eos: bool | None
     grammar: str | None
     json_schema: str | None
 

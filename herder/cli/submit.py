@@ -121,6 +121,14 @@ def submit(
     seed: Annotated[
         str | None, _option("seed", "N", "The random seed; the same seed repeats the same choices.")
     ] = (None),
+    ignore_eos: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-eos",
+            help="Go on where the model would end, until the tokens are there or a stop string "
+            "comes.",
+        ),
+    ] = False,
     grammar: Annotated[
         Path | None,
         _option("grammar", "FILE", "A file with a GBNF grammar that the answer must follow."),
@@ -191,6 +199,7 @@ def submit(
                 "frequency_penalty": optional_number(frequency_penalty),
                 "presence_penalty": optional_number(presence_penalty),
                 "seed": optional_whole(seed),
+                "ignore_eos": True if ignore_eos else None,
                 "grammar": file_of(grammar, "grammar"),
                 "json_schema": file_of(json_schema, "JSON schema"),
             },

@@ -113,6 +113,7 @@ def submit(
     presence_penalty: float | None = None,
     seed: int | None = None,
     logit_bias: dict[int, float] | None = None,
+    ignore_eos: bool | None = None,
     grammar: str | None = None,
     json_schema: str | None = None,
     reference: str | None = None,
@@ -151,6 +152,8 @@ def submit(
         presence_penalty: -2 to 2, once for a token that was used.
         seed: makes the sampling start from the same numbers.
         logit_bias: what is added to the logits of tokens, by their number.
+        ignore_eos: go on where the model would end, until the tokens are there or a stop string
+            comes; not beside a grammar or a JSON schema.
         grammar: a GBNF grammar that the text follows.
         json_schema: a JSON schema, as text, that the answer follows.
         reference: your own words, given back with the answer.
@@ -213,6 +216,7 @@ def submit(
             "presence_penalty": presence_penalty,
             "seed": seed,
             "logit_bias": logit_bias,
+            "ignore_eos": ignore_eos,
             "grammar": grammar,
             "json_schema": json_schema,
         },

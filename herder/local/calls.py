@@ -8,7 +8,7 @@ from typing import cast
 from herder.domain.order import OrderRequest
 from herder.domain.parsing import parse_submission
 from herder.domain.signed_tokens import read_quote
-from herder.errors import InvalidSchema
+from herder.errors import InvalidSampling, InvalidSchema
 from herder.interface import OrderArguments, OrderCall, QuoteCall
 from herder.settings import Settings
 from workers.wire import PublicKey, Sampling
@@ -50,8 +50,19 @@ def parse_call(
         quote=None if quote is None else read_quote(quote, keys()),
         **cast(OrderArguments, others),
     )
+    _check_end(request.sampling)
     _check_schema(request.sampling, settings.max_schema_bytes)
     return request
+
+
+def _check_end(sampling: Sampling) -> None:
+    """Refuse an answer that would have to go on behind the end that its form has."""
+    if sampling.ignore_eos and (sampling.grammar is not None or sampling.json_schema is not None):
+        raise InvalidSampling(
+            "ignore_eos goes on where an answer ends, but a grammar or a JSON schema says where "
+            "that is; give only one.",
+            name="ignore_eos",
+        )
 
 
 def _check_schema(sampling: Sampling, most: int) -> None:

@@ -31,6 +31,24 @@ def sampling_of(herd, order):
         return order_sql.StoredRequest.from_text(connection.execute(stored).scalar_one()).sampling
 
 
+def test_an_answer_may_go_on_where_the_model_would_end(herd, client):
+    short = [{"role": "user", "content": "Say it. [[end:3]]"}]
+    call = {"model": "stub", "messages": short, "max_tokens": 9}
+    ended = client.chat.completions.create(**call)
+    assert (ended.choices[0].finish_reason, ended.usage.completion_tokens) == ("stop", 3)
+    whole = client.chat.completions.create(**call, extra_body={"ignore_eos": True})
+    assert (whole.choices[0].finish_reason, whole.usage.completion_tokens) == ("length", 9)
+    assert sampling_of(herd, whole.id.removeprefix("chatcmpl-")).ignore_eos
+    before = herd.client.accounts.balance("default")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            **call, response_format={"type": "json_object"}, extra_body={"ignore_eos": True}
+        )
+    assert refused.value.code == "invalid_sampling"
+    assert refused.value.body["message"].startswith("ignore_eos goes on where an answer ends")
+    assert herd.client.accounts.balance("default") == before
+
+
 def test_what_programs_send_by_habit_is_taken(herd, client):
     habits = {
         "service_tier": "auto",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.live.live_support import Heard, run, work
 from workers.engine.engine import Engine
+from workers.engine.work import Completion
 from workers.wire import Sampling
 
 pytestmark = pytest.mark.live
@@ -79,6 +80,31 @@ def test_a_bias_forbids_and_forces(engine: Engine) -> None:
     assert forbidden.end.text != " Paris"
     assert sampled(engine, prompt, 1, temperature=0, logit_bias={rome: 100.0}).end.text == " Rome"
     assert sampled(engine, prompt, 1, logit_bias={rome: 100.0}).end.text == " Rome"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_it_goes_on_where_it_would_end(engine: Engine, temperature: float) -> None:
+    model: Any = engine._model
+    ending = dict.fromkeys(model._vocab.ends, 100.0)
+
+    def answered(stop: tuple[str, ...] = (), **sampling: Any) -> Completion:
+        chosen = Sampling(temperature=temperature, seed=3, logit_bias=ending, **sampling)
+        asked = work("Say hello.", 20, raw=False, stop=stop, sampling=chosen)
+        return run(engine, asked)[0].end
+
+    assert (answered().reason, answered().text) == ("stop", "")
+    goes_on = answered(ignore_eos=True)
+    assert (goes_on.reason, goes_on.generated) == ("length", 20)
+    stopped = answered((goes_on.text[4:8],), ignore_eos=True)
+    assert (stopped.reason, stopped.generated < 20) == ("stop", True)
+
+
+@pytest.mark.parametrize("form", [{"grammar": 'root ::= "a"'}, {"json_schema": "{}"}], ids=str)
+def test_it_does_not_go_on_behind_a_form(engine: Engine, form: dict[str, Any]) -> None:
+    error = sampled(engine, ignore_eos=True, **form).end.error
+    assert error is not None
+    assert (error.code, error.permanent) == ("bad_sampling", True)
+    assert "ignore_eos" in error.message
 
 
 @pytest.mark.parametrize("token", [49152, 2**31 - 1])

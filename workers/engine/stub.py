@@ -1,13 +1,13 @@
 """The deterministic model: for tests and simulation, with neither weights nor numpy.
 
 Its text follows from the prompt alone: the same prompt gives the same text, alone or beside
-others, whatever the sampling parameters. A prompt's tokens are its runs of at most eight
-characters that are not white space, each with one white space before it; single white space is a
-token otherwise. Every message costs two tokens more, as a template would, and a prompt that is not
-`raw` is one message. An answer's tokens are words of a fixed list, and it ends only when the
-tokens asked for are there, or where a prompt says otherwise:
+others, whatever the sampling parameters but `ignore_eos`. A prompt's tokens are its runs of at
+most eight characters that are not white space, each with one white space before it; single white
+space is a token otherwise. Every message costs two tokens more, as a template would, and a prompt
+that is not `raw` is one message. An answer's tokens are words of a fixed list, and it ends only
+when the tokens asked for are there, or where a prompt says otherwise:
 
-    [[end:N]]       the model itself ends after N tokens (reason `stop`)
+    [[end:N]]       the model itself ends after N tokens (reason `stop`), unless told not to
     [[fail]]        fails for good when it is submitted
     [[trouble]]     fails in a way that another try may not
     [[fail:N]]      fails for good after N tokens
@@ -127,7 +127,10 @@ class StubModel:
 
     def prepare(self, work: GenerationRequest) -> Prepared:
         """Cut the prompt into tokens and see what it tells the model to do."""
-        return Prepared(_tokens_of(work), self._script("\n".join(_contents_of(work))))
+        script = self._script("\n".join(_contents_of(work)))
+        if work.sampling.ignore_eos:
+            script.end = None
+        return Prepared(_tokens_of(work), script)
 
     def count_tokens(self, work: GenerationRequest) -> int:
         """Return the number of tokens of a prompt."""

@@ -81,7 +81,9 @@ class LlamaModel:
         self._past = [0] * self._sequences
         self._make_batch(self._facts.batch_tokens)
         schemas = Constraints(lib, self._vocab.handle, self._vocab.size, self._vocab.ends)
-        self._samplers = Samplers(lib, self._vocab.handle, self._vocab.size, schemas.make)
+        self._samplers = Samplers(
+            lib, self._vocab.handle, self._vocab.size, self._vocab.ends, schemas.make
+        )
         self._outputs = 0
         self._kept: Any = None
         self.one_a_batch = options.one_a_batch

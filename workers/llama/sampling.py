@@ -8,6 +8,7 @@ bounds, and that a token is one that the grammar allows. JSON schemas never reac
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -110,6 +111,7 @@ class Samplers:
         lib: the llama_cpp module.
         vocab: llama.cpp's vocabulary.
         size: how many tokens it has.
+        ends: those that end a generation.
         by_schema: makes what holds a sequence to a JSON schema, or raises GrammarError.
         clock: seconds that only rise, to measure grammars with.
     """
@@ -119,12 +121,14 @@ class Samplers:
         lib: Any,
         vocab: Any,
         size: int,
+        ends: frozenset[int],
         by_schema: Callable[[str], Constraint],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._lib = lib
         self._vocab = vocab
         self._size = size
+        self._ends = ends
         self._by_schema = by_schema
         self._clock = clock
         self._ids = np.arange(size, dtype=np.int32)
@@ -139,7 +143,7 @@ class Samplers:
         Raises:
             SamplingError: a parameter that cannot be used; GrammarError among them.
         """
-        bias = self._bias(sampling.logit_bias)
+        bias = self._bias(sampling)
         grammar = self._constraint(sampling)
         penalised = (
             sampling.repeat_penalty != 1
@@ -194,9 +198,9 @@ class Samplers:
         parts.append(lib.llama_sampler_init_dist(seed))
         return parts
 
-    def _bias(self, biases: dict[int, float]) -> Any:
-        if not biases:
-            return None
+    def _bias(self, sampling: Sampling) -> Any:
+        """Return what is added to logits, as llama.cpp takes it; None for nothing."""
+        biases = dict(sampling.logit_bias)
         for token in biases:
             if not 0 <= token < self._size:
                 raise SamplingError(
@@ -205,6 +209,10 @@ class Samplers:
                     token=token,
                     vocab=self._size,
                 )
+        if sampling.ignore_eos:
+            biases |= dict.fromkeys(self._ends, -math.inf)
+        if not biases:
+            return None
         array = (self._lib.llama_logit_bias * len(biases))()
         for place, (token, bias) in zip(array, biases.items(), strict=True):
             place.token, place.bias = token, bias
@@ -212,6 +220,8 @@ class Samplers:
 
     def _constraint(self, sampling: Sampling) -> Constraint | None:
         source = sampling.grammar
+        if sampling.ignore_eos and (source is not None or sampling.json_schema is not None):
+            raise SamplingError("ignore_eos cannot go on behind the end of a grammar or a schema.")
         if sampling.json_schema is not None:
             if source is not None:
                 raise GrammarError("Give either a grammar or a JSON schema, not both.")

@@ -91,6 +91,11 @@ class SamplingFields(BaseModel):
     frequency_penalty: Real = _bounded("frequency_penalty")
     presence_penalty: Real = _bounded("presence_penalty")
     seed: Whole = _bounded("seed")
+    ignore_eos: Annotated[StrictBool | None, Must("true or false")] = _bounded(
+        "ignore_eos",
+        description="Go on where the model would end, until the tokens are there or a stop string "
+        "comes; not beside a grammar or a JSON schema.",
+    )
     grammar: Text = _bounded("grammar")
 
 

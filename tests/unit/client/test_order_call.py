@@ -41,6 +41,7 @@ VALUES = {
     "presence_penalty": 0.5,
     "seed": 3,
     "logit_bias": {12: -1.5},
+    "ignore_eos": True,
     "grammar": 'root ::= "yes"',
     "json_schema": '{"type": "object"}',
 }

@@ -185,6 +185,8 @@ REFUSED = [
     ("temperature", "0.5"),
     ("temperature", True),
     ("seed", 1.0),
+    ("ignore_eos", "yes"),
+    ("ignore_eos", 1),
     ("top_k", "5"),
     ("grammar", 5),
     ("response_format", {"type": "xml"}),

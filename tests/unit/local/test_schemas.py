@@ -40,6 +40,16 @@ def test_its_length_has_a_bound_that_is_a_setting(tmp_path):
     assert Settings(home=tmp_path).max_schema_bytes == 256 * 1024
 
 
+@pytest.mark.parametrize("form", [{"json_schema": "{}"}, {"grammar": 'root ::= "a"'}], ids=str)
+def test_an_answer_with_a_form_does_not_go_on_behind_its_end(tmp_path, form):
+    settings = Settings(home=tmp_path)
+    with pytest.raises(InvalidSampling, match="ignore_eos goes on where an answer ends") as caught:
+        parse_call("Hi", 5, {"sampling": {**form, "ignore_eos": True}}, settings, dict)
+    assert caught.value.data == {"name": "ignore_eos"}
+    assert parse_call("Hi", 5, {"sampling": {**form, "ignore_eos": False}}, settings, dict)
+    assert parse_call("Hi", 5, {"sampling": {"ignore_eos": True}}, settings, dict)
+
+
 def test_a_grammar_beside_it_is_one_too_many(tmp_path):
     call = {"sampling": {"json_schema": "{}", "grammar": 'root ::= "a"'}}
     with pytest.raises(InvalidSchema, match="not both"):
