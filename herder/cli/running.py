@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from herder.cli.base import Json, require_home
-from herder.client.optional import needing
+from herder.client.optional import needing, require
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the `herd` command."""
-    app.command(epilog="Example: herd up --workers 2")(up)
+    app.command(epilog="Examples:\n\nherd up --workers 2\n\nherd up --gateway")(up)
     app.command(epilog="Example: herd gateway --port 8080")(gateway)
     app.command(epilog="Example: herd room --port 8081")(room)
     demos = typer.Typer(invoke_without_command=True)
@@ -28,17 +28,33 @@ def up(
             "--workers", metavar="N", help="How many workers to start; they share the cores."
         ),
     ] = 1,
+    with_gateway: Annotated[
+        bool,
+        typer.Option(
+            "--gateway",
+            help="Serve the herd over HTTP too, and make an API key of HERD_ACCOUNT for it, with "
+            "play money if that never had any.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a herd on this machine until Ctrl-C: Redis, a herder and workers.
 
     A program that dies is started again. When all workers are ready, it shows how to submit and
     how another worker joins; with --json as one JSON document, with the logs on standard error.
+    With --gateway, it shows the address and the key too, ready to paste for programs written for
+    OpenAI's API.
     """
     require_home()
-    with needing("herder,worker,demo"):
+    with needing("herder,gateway,worker,demo" if with_gateway else "herder,worker,demo"):
         from herder.host.up import up as run
-    raise typer.Exit(run(workers, as_json=json))
+    if not with_gateway:
+        raise typer.Exit(run(workers, as_json=json))
+    require("fastapi")
+    from herder.gateway.settings import GatewaySettings
+    from herder.settings import load
+
+    raise typer.Exit(run(workers, gateway=load(GatewaySettings), as_json=json))
 
 
 def gateway(

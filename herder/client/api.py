@@ -175,7 +175,7 @@ def submit(
 
     Raises:
         InvalidRequest: something of the call is wrong; the sentence says what.
-        InsufficientBalance: the sentence says which command fills the account.
+        InsufficientBalance: the account has less available than the fee.
         AccountNotFound, ModelNotFound: there is no such thing.
         IdempotencyKeyReused: the idempotency key stands for another call.
         InvalidQuote, QuoteMismatch, QuoteExpired: the quote is invalid, for another order, or over.

@@ -61,12 +61,14 @@ class StartPlan:
         stages: Redis, if it is ours; the herder; the workers.
         workers: the workers' names.
         join: the environment in which a further worker joins.
+        env: the environment of all of them.
     """
 
     settings: Settings
     stages: list[list[Program]]
     workers: list[str]
     join: dict[str, str]
+    env: dict[str, str]
 
     @property
     def names(self) -> list[str]:
@@ -133,7 +135,8 @@ def make_plan(workers: int, folder: Path | None = None) -> StartPlan:
         command = [str(redis_server()), str(redis.config)]
         stages.insert(0, [Program("redis", command, shared, REDIS_STOP_S, redis.answers)])
     join["HERD_WORKER_KEY"] = str(settings.home / "workers" / "worker.json")
-    return StartPlan(settings, stages, names, {**join, **_chosen(values), **model, **threads})
+    join |= {**_chosen(values), **model, **threads}
+    return StartPlan(settings, stages, names, join, shared)
 
 
 def _worker_values(folder: Path) -> _WorkerValues:

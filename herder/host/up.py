@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
@@ -29,6 +29,9 @@ from herder.host.supervisor import Show, Supervisor
 from herder.local.local_herd import LocalHerd
 from herder.settings import load_settings
 from herder.store import herd as herd_sql
+
+if TYPE_CHECKING:
+    from herder.host.gateway import Chosen, GatewayPlan
 
 LOCK_FILE = "up.lock"
 POLL_S = 0.1
@@ -100,12 +103,19 @@ def wait_ready(
     return False
 
 
-def up(workers: int = 1, folder: Path | None = None, *, as_json: bool = False) -> int:
+def up(
+    workers: int = 1,
+    folder: Path | None = None,
+    *,
+    gateway: Chosen | None = None,
+    as_json: bool = False,
+) -> int:
     """Run a herd until it is stopped.
 
     Args:
         workers: how many.
         folder: the home folder; None for `HERD_HOME`, else `~/.llama-herder`.
+        gateway: the settings of a gateway to run too, for which a key is made; None for none.
         as_json: print one JSON document when it is ready, and the logs to standard error.
 
     Returns:
@@ -116,15 +126,30 @@ def up(workers: int = 1, folder: Path | None = None, *, as_json: bool = False) -
     """
     with only_one(load_settings(folder).home):
         plan = make_plan(workers, folder)
+        served = None if gateway is None else _with_gateway(plan, gateway)
         colour = "NO_COLOR" not in os.environ
         output = sys.stderr if as_json else sys.stdout
         supervisor = Supervisor(plan.stages, line_printer(plan.names, output, colour=colour))
         stop_on_signals(supervisor)
-        threading.Thread(target=_announce, args=(plan, supervisor, as_json), daemon=True).start()
+        told = (plan, served, supervisor, as_json)
+        threading.Thread(target=_announce, args=told, daemon=True).start()
         code = supervisor.run()
     if supervisor.failure is not None:
         print(f"The herd is down: {supervisor.failure}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _with_gateway(plan: StartPlan, settings: Chosen) -> GatewayPlan:
+    """Have a gateway run too: the last to be started, the first to be stopped.
+
+    Raises:
+        SetupError: it cannot be started.
+    """
+    from herder.host.gateway import plan_gateway  # loads what only a gateway needs
+
+    served = plan_gateway(settings, plan.env)
+    plan.stages.append([served.program])
+    return served
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:
@@ -143,7 +168,9 @@ def stop_on_signals(supervisor: Supervisor) -> None:
             signal.signal(number, on_signal)
 
 
-def _announce(plan: StartPlan, supervisor: Supervisor, as_json: bool) -> None:
+def _announce(
+    plan: StartPlan, served: GatewayPlan | None, supervisor: Supervisor, as_json: bool
+) -> None:
     """On a thread: when the herd is ready, say how to use it."""
     since_us = clock_us()
     herd = LocalHerd(plan.settings)
@@ -151,6 +178,8 @@ def _announce(plan: StartPlan, supervisor: Supervisor, as_json: bool) -> None:
         if not wait_ready(herd, supervisor, plan.workers, since_us=since_us):
             return
         document = _document(plan, supervisor, herd)
+        if served is not None and not _open_gateway(served, supervisor, herd, document):
+            return
     except HerdError as error:
         print(f"Cannot tell whether the herd is ready: {error}", file=sys.stderr)  # noqa: T201
         return
@@ -175,6 +204,32 @@ def _document(plan: StartPlan, supervisor: Supervisor, herd: LocalHerd) -> dict[
     }
 
 
+def _open_gateway(
+    served: GatewayPlan, supervisor: Supervisor, herd: LocalHerd, document: dict[str, Any]
+) -> bool:
+    """Wait for the gateway, and add to the document how it is used; False if the herd ended."""
+    from herder.host.gateway import open_buyer
+
+    while not served.answers():
+        if supervisor.stopping:
+            return False
+        time.sleep(POLL_S)
+    buyer = open_buyer(herd, document["account"])
+    document["available"] = buyer.available
+    document["processes"]["gateway"] = supervisor.pid("gateway")
+    document["gateway"] = {
+        "url": served.url,
+        "deposited": buyer.deposited,
+        "environment": {
+            "OPENAI_BASE_URL": f"{served.url}/v1",
+            "OPENAI_API_KEY": buyer.key,
+            "HERD_URL": served.url,
+            "HERD_API_KEY": buyer.key,
+        },
+    }
+    return True
+
+
 def _told(document: dict[str, Any]) -> str:
     count, join = len(document["workers"]), document["join"]
     environment = " \\\n    ".join(f"{k}={shlex.quote(v)}" for k, v in join["environment"].items())
@@ -183,6 +238,7 @@ def _told(document: dict[str, Any]) -> str:
         f"The herd is up: {count} worker{'' if count == 1 else 's'} with {document['slots']} slots"
         f" in all, model {document['model']}. Ctrl-C stops it.",
         "",
+        *_told_of_gateway(document),
         "To submit, in another terminal:",
         f"    export HERD_HOME={shlex.quote(document['home'])}",
     ]
@@ -196,6 +252,27 @@ def _told(document: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _told_of_gateway(document: dict[str, Any]) -> list[str]:
+    """Return the lines that say how the gateway is used, if there is one."""
+    if "gateway" not in document:
+        return []
+    env = {name: shlex.quote(value) for name, value in document["gateway"]["environment"].items()}
+    exports = [
+        f"    export {prefix}={env[prefix]} {key}={env[key]}"
+        for prefix, key in (("OPENAI_BASE_URL", "OPENAI_API_KEY"), ("HERD_URL", "HERD_API_KEY"))
+    ]
+    money = "play money" if document["gateway"]["deposited"] else "money"
+    return [
+        f"To buy over HTTP, with the {money} of account {document['account']}"
+        f" ({document['available']} winston); the key is not shown again:",
+        "  programs written for OpenAI's API:",
+        exports[0],
+        "  the library and the herd command:",
+        exports[1],
+        "",
+    ]
 
 
 def line_printer(names: Sequence[str], output: Any, *, colour: bool) -> Show:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import openai
 import pytest
 
 import herder
@@ -191,6 +193,64 @@ def test_a_further_worker_joins_with_what_is_printed(start: Callable[..., Up]) -
         further.kill()
         further.wait()
     assert up.end() == 0
+
+
+def bought(ready: dict[str, Any], *, key: str | None = None) -> Any:
+    """A completion, by what was printed to be pasted."""
+    env = ready["gateway"]["environment"]
+    with openai.OpenAI(
+        base_url=env["OPENAI_BASE_URL"], api_key=key or env["OPENAI_API_KEY"], max_retries=0
+    ) as client:
+        return client.chat.completions.create(
+            model=ready["model"], messages=[{"role": "user", "content": "Hi"}], max_tokens=8
+        )
+
+
+@pytest.mark.usefixtures("use")
+def test_a_herd_with_a_gateway_sells_at_once(start: Callable[..., Up], tmp_path: Path) -> None:
+    up = start("--gateway", HERD_MODEL="stub", HERD_GATEWAY_PORT="0")
+    ready = up.ready()
+    assert set(ready["processes"]) == {"redis", "herder", "worker-1", "gateway"}
+    assert (ready["account"], ready["available"]) == ("default", 100_000)
+    assert ready["gateway"]["deposited"] == 100_000
+    env = ready["gateway"]["environment"]
+    assert env["OPENAI_BASE_URL"] == f"{env['HERD_URL']}/v1" == f"{ready['gateway']['url']}/v1"
+    answer = bought(ready)
+    assert answer.usage.completion_tokens == 8
+    with herder.Client(env["HERD_URL"], env["HERD_API_KEY"]) as client:
+        assert client.submit("Hi", 5).result(timeout=LIMIT_S).receipt.account == "default"
+
+    # One that dies comes back where it was.
+    os.kill(ready["processes"]["gateway"], signal.SIGKILL)
+    eventually(lambda: up.count("gateway started") == 2)
+    eventually(lambda: up.count("The gateway listens on") == 2)
+    assert bought(ready).usage.completion_tokens == 8
+    left = connect().balance("default").available
+    assert left < 100_000
+
+    children = [int(line.split()[-1]) for line in up.log.read_text().splitlines() if _starts(line)]
+    assert up.end(signal.SIGINT) == 0
+    assert all(map(is_gone, children))
+    key = env["OPENAI_API_KEY"]
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [path for path in (*kept, up.log) if key.encode() in path.read_bytes()]
+
+    # The next time the money is what is left of it, and the key of before opens it too.
+    again = start("--gateway", HERD_MODEL="stub", HERD_GATEWAY_PORT="0")
+    ready = again.ready()
+    assert (ready["available"], ready["gateway"]["deposited"]) == (left, 0)
+    assert ready["gateway"]["environment"]["OPENAI_API_KEY"] != key
+    assert bought(ready, key=key).usage.completion_tokens == 8
+    assert connect().accounts.audit().clean
+    assert again.end(signal.SIGINT) == 0
+
+
+def test_a_gateway_whose_port_is_taken_is_one_line(start: Callable[..., Up]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        up = start("--gateway", HERD_GATEWAY_PORT=str(taken.getsockname()[1]))
+        assert up.process.wait(LIMIT_S) == 2
+    (line,) = up.log.read_text().splitlines()
+    assert "HERD_GATEWAY_PORT chooses another port" in line
 
 
 @pytest.mark.usefixtures("use")

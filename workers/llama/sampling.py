@@ -199,7 +199,7 @@ class Samplers:
         return parts
 
     def _bias(self, sampling: Sampling) -> Any:
-        """Return what is added to logits, as llama.cpp takes it; None for nothing."""
+        """Return the additions to logits, as llama.cpp takes them; None if there are none."""
         biases = dict(sampling.logit_bias)
         for token in biases:
             if not 0 <= token < self._size:

@@ -79,7 +79,7 @@ class Sampling(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     logit_bias: Annotated[dict[TokenId, float], Field(max_length=1024)] = {}
     ignore_eos: bool = False
-    """Whether it goes on where the model would end; not beside a grammar or a JSON schema."""
+    """True to go on where the model would end; not beside a grammar or a JSON schema."""
     grammar: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
     json_schema: Annotated[str, Field(max_length=MAX_SCHEMA_CHARS)] | None = None
 
