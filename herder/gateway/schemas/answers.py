@@ -35,7 +35,10 @@ class ModelCard(BaseModel):
     alias_of: str | None
     default: bool
     context: int | None
-    default_tokens: int
+    default_tokens: int = Field(
+        description="The most tokens of a call to OpenAI's routes that names no number; 0 for as "
+        "many as fit."
+    )
     rates: Rate
     weights: list[str]
     queue_length: int

@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 
 from herder.db.database import Database
+from herder.domain.fitting import TokenWish
 from herder.errors import InsufficientBalance, OrderNotWaiting, RebidTooLow, RefundRefused
 from herder.store import models as model_sql
 from tests.support.house import House
@@ -45,7 +46,11 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
         for _ in range(50):
             account = chance.choice(ACCOUNTS)
             with suppress(InsufficientBalance):
-                order = house.submit(fee=chance.randint(13, 60), account=account)
+                if chance.random() < 0.3:
+                    order = house.submit(tokens=50, wish=TokenWish(), account=account)
+                    done["fitted"] += 1
+                else:
+                    order = house.submit(fee=chance.randint(13, 60), account=account)
                 waiting.append(order.id)
                 done["submitted"] += 1
             one = chance.choice(waiting) if waiting else None
@@ -111,7 +116,7 @@ def test_whatever_happens_at_once_nobody_is_undone_for_others_sake(house):
         for one in serving:
             one.result()
     print(done)
-    assert all(done[what] for what in ("submitted", "moved", "settled", "sent"))
+    assert all(done[what] for what in ("submitted", "fitted", "moved", "settled", "sent"))
 
 
 def _uuid(chance: random.Random) -> str:
