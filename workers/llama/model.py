@@ -46,6 +46,8 @@ _KV_TYPES: dict[KvType, int] = {
     "bf16": _GGML_TYPE_BF16,
     "q8_0": lib.GGML_TYPE_Q8_0,
 }
+_MAX_CONTEXT = 2**24
+"""Tokens of an order, as a worker may announce them (`wire.messages.Announcement`)."""
 _MAX_CELLS = 2**30
 """Cells of a recurrent model, which are but a number; llama.cpp counts them in 32 bits."""
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -145,7 +147,7 @@ class LlamaModel:
         self, options: LlamaOptions, kind: Kind, cache_bytes: int, notes: Sequence[str]
     ) -> ModelFacts:
         model = self._model
-        context = min(int(lib.llama_n_ctx_seq(self._ctx)), kind.trained)
+        context = min(int(lib.llama_n_ctx_seq(self._ctx)), kind.trained, _MAX_CONTEXT)
         return ModelFacts(
             name=metadata(lib, model, "general.name") or options.path.stem,
             context=min(context, options.context or context),

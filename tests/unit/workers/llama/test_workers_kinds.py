@@ -9,6 +9,7 @@ import pytest
 from workers.errors import ModelError
 from workers.llama.kinds import Kind, settle
 from workers.llama.options import LlamaOptions
+from workers.wire import Announcement
 
 MIB = 2**20
 
@@ -77,6 +78,14 @@ def test_a_recurrent_models_context_is_what_it_was_trained_for(facts_of, name, u
     assert facts.cells >= 4 * 100_000
     assert not facts.can_share
     assert facts.kv_bytes < MIB / 4, "cells cost it nothing"
+
+
+def test_a_context_is_one_that_may_be_announced(facts_of):
+    facts = facts_of("mamba2", {"context_length": 2**31 - 1}, slots=32)
+    (bound,) = (
+        one.le for one in Announcement.model_fields["context"].metadata if hasattr(one, "le")
+    )
+    assert facts.context == bound
 
 
 @pytest.mark.parametrize("name", ["granitehybrid", "jamba", "lfm2", "qwen3next"])
