@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.rabbit_server import RabbitServer, require_rabbit
@@ -19,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("both_brokers"):
         metafunc.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def patient_httpx(monkeypatch) -> None:
+    """What calls a gateway waits for a minute: by itself httpx gives up after five seconds."""
+    for call in (httpx.request, httpx.get, httpx.post, httpx.Client.__init__):
+        monkeypatch.setitem(call.__kwdefaults__, "timeout", httpx.Timeout(60))
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +97,6 @@ def own_redis(tmp_path) -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def shared_web(tmp_path_factory, redis_server) -> Iterator[Any]:
     """A gateway without a herder or a worker, for calls that never get as far as those."""
-    import httpx
-
     herd = RunningHerd(tmp_path_factory.mktemp("shared"), redis_server)
     _, key = herd.client.api_keys.create("default")
     _, url = herd.start_gateway()
