@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 
 from starlette.types import Message, Receive, Scope
@@ -11,11 +10,17 @@ PIECE_BYTES = 65_536
 """The longest piece that is unpacked at once."""
 CODINGS = frozenset({b"", b"identity", b"gzip", b"x-gzip"})
 """The codings that a body may come in (RFC 9110, section 8.4.1)."""
+MAX_MEMBERS = 64
+"""The most members that one body may have.
+
+Each costs an object and a copy of what follows, be it empty, so that a body of nothing else would
+cost its length squared. Programs that compress a body make one.
+"""
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 class BrokenGzip(BaseException):
-    """The body is no gzip, or not all of it.
+    """The body is no gzip, or not all of it, or has too many members.
 
     No `Exception`: nobody on the way may take it for one of theirs.
     """
@@ -42,6 +47,7 @@ class Unpacking:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gzip = zlib.decompressobj(_GZIP)
+        self._members = 1
         self._packed = b""
         self._has_all = self._has_more = self._is_over = False
 
@@ -49,7 +55,7 @@ class Unpacking:
         """Return the next message: a piece of the body, or what else comes.
 
         Raises:
-            BrokenGzip: the body is no gzip, or not all of it.
+            BrokenGzip: the body is no gzip, or not all of it, or has too many members.
         """
         while not self._is_over:
             if not self._packed and not self._has_more:
@@ -64,8 +70,10 @@ class Unpacking:
                 self._packed = message.get("body", b"")
                 self._has_all = not message.get("more_body", False)
             elif self._gzip.eof:
-                # Members may follow one another (RFC 1952, section 2.2), and be many and empty.
-                await asyncio.sleep(0)
+                # Members may follow one another (RFC 1952, section 2.2).
+                if self._members == MAX_MEMBERS:
+                    raise BrokenGzip
+                self._members += 1
                 self._gzip = zlib.decompressobj(_GZIP)
                 self._has_more = False
             elif piece := self._unpack():

@@ -14,7 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from herder.errors import SetupError
 from herder.web.bounds import HttpBounds
 from herder.web.errors import ApiResponse, body_of, refusal
-from herder.web.gzip_bodies import CODINGS, BrokenGzip, Unpacking, coding_of, is_gzip
+from herder.web.gzip_bodies import (
+    CODINGS,
+    MAX_MEMBERS,
+    BrokenGzip,
+    Unpacking,
+    coding_of,
+    is_gzip,
+)
 from herder.web.protocol import make_protocol
 
 GRACE_S = 10
@@ -97,7 +104,12 @@ _UNKNOWN_CODING = refusal(
     {"Accept-Encoding": "gzip", "Connection": "close"},
 )
 _BROKEN_GZIP = refusal(
-    body_of("The body is not valid gzip.", 400, "invalid_request", "Content-Encoding"),
+    body_of(
+        f"The body is not valid gzip, or is gzip of more than {MAX_MEMBERS} members.",
+        400,
+        "invalid_request",
+        "Content-Encoding",
+    ),
     400,
     {"Connection": "close"},
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import zlib
 
 import pytest
 
-from herder.web import gzip_answers
+from herder.web import gzip_answers, gzip_bodies
 from herder.web.gzip_answers import LONG_BYTES, MIN_BYTES, GzipAnswers
-from herder.web.gzip_bodies import PIECE_BYTES
+from herder.web.gzip_bodies import MAX_MEMBERS, PIECE_BYTES
 from herder.web.serving import BoundedBody
 
 MOST = 300_000
@@ -132,7 +133,7 @@ def test_what_is_no_gzip_is_refused(sent):
     line = Line([sent], content_encoding=b"gzip")
     line.call(reading(line))
     assert line.status == 400
-    assert b'"The body is not valid gzip."' in line.body
+    assert b"The body is not valid gzip, or is gzip of more than 64 members." in line.body
 
 
 @pytest.mark.parametrize("coding", [b"br", b"deflate", b"zstd", b"gzip, gzip", b"gzip, br"])
@@ -166,10 +167,38 @@ def test_what_comes_out_is_bounded_and_no_more_is_unpacked_than_that():
 
 
 def test_what_is_sent_is_bounded_too_though_nothing_comes_out_of_it():
-    empty = gzip.compress(b"")
-    line = Line([empty * 1000] * 100, content_encoding=b"gzip")
+    head, empty_block = WHOLE[:10], b"\x00\x00\x00\xff\xff"
+    line = Line([head, *[empty_block * 4000] * 100], content_encoding=b"gzip")
     assert line.call(reading(line)).status == 413
     assert line.pieces
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_members_may_be_as_many_as_is_said(size):
+    members = [gzip.compress(b"%d" % one) for one in range(MAX_MEMBERS)]
+    line = Line(cut(b"".join(members), size), content_encoding=b"gzip")
+    assert line.call(reading(line)).body == b"".join(b"%d" % one for one in range(MAX_MEMBERS))
+    line = Line(cut(b"".join(members) + gzip.compress(b"one more"), size), content_encoding=b"gzip")
+    assert line.call(reading(line)).status == 400
+
+
+@pytest.mark.parametrize("size", [1000, MOST])
+def test_many_empty_members_are_refused_and_not_unpacked_one_by_one(size, monkeypatch):
+    empty = gzip.compress(b"")
+    sent = cut(empty * (MOST // len(empty)), size)
+    made = 0
+    make = zlib.decompressobj
+
+    def counted(*args):
+        nonlocal made
+        made += 1
+        return make(*args)
+
+    monkeypatch.setattr(gzip_bodies.zlib, "decompressobj", counted)
+    line = Line(sent, content_encoding=b"gzip")
+    assert line.call(reading(line)).status == 400
+    assert b"not valid gzip" in line.body
+    assert made <= MAX_MEMBERS
 
 
 # Answers
