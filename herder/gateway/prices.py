@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from fractions import Fraction
+from math import ceil
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +29,8 @@ OLD_S = 3.0
 """Seconds after which they are not told any more."""
 PATIENCE_S = 0.25
 """Seconds that an answer waits for a look at them."""
+PLACES = 9
+"""Decimal places of the multiplier."""
 MODEL = "priced_model"
 """The name in a call's state of the model that it asks for."""
 _PATHS = ("/v1/orders", "/v1/chat/completions", "/v1/completions")
@@ -34,8 +38,12 @@ _NAME = HEADER.lower().encode()
 
 
 def digits(price: GoingPrice) -> str:
-    """Return a price's multiplier as a decimal."""
-    return decimal_text(price.multiplier, 9)
+    """Return a price's multiplier as a decimal, rounded up in its last place.
+
+    So the fee that a caller works out with it is never below what is paid, and the same wherever
+    what the order needs, times the multiplier's denominator, is at most 10**9.
+    """
+    return decimal_text(Fraction(ceil(price.multiplier * 10**PLACES), 10**PLACES), PLACES)
 
 
 class Prices:

@@ -74,11 +74,14 @@ class NextPrice(BaseModel):
     """The price of a model's next order that names no fee, as the herd stands now.
 
     The fee is `multiplier * (prompt_fee + fee_per_token * (words + tokens))`, rounded down.
+    No order that is placed at this price pays more.
     """
 
     model: str
     default: bool = Field(description="Whether it is the herd's own model.")
-    multiplier: str = Field(description="The going multiplier, a decimal.")
+    multiplier: str = Field(
+        description="The going multiplier, a decimal, rounded up in its ninth place."
+    )
     prompt_fee: int = Field(description="Winston for a prompt.")
     fee_per_token: int = Field(description="Winston for each word and each token asked for.")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from fractions import Fraction
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from herder.domain.pricing import Rates
+from herder.domain.pricing import Rates, offered_fee
 from herder.errors import HerdUnavailable
 from herder.gateway.prices import KEPT_S, OLD_S, Priced, Prices
 from herder.market.order_price import GoingPrice
@@ -166,3 +169,32 @@ def test_it_stands_on_answers_of_routes_that_sell(path, told):
     more = [(b"x-next-price", TOLD_OTHER)] if told else []
     assert sent[0]["headers"] == [(b"a", b"b"), *more]
     assert len(sent) == 2
+
+
+def worked_out(multiplier, need):
+    """The fee that a caller works out of what the header says, as README has it."""
+
+    async def run():
+        herd = Herd()
+        herd.found = [GoingPrice("own", True, Rates(need, 0), multiplier)]
+        return await herd.prices().header(None)
+
+    said = re.search(r"multiplier=([0-9.]+), prompt_fee=([0-9]+)", asyncio.run(run()).decode())
+    return int(Fraction(said[1]) * int(said[2]))
+
+
+@pytest.mark.parametrize(("need", "pays"), [(9, 12), (12, 16), (300, 400)])
+def test_the_fee_that_is_told_is_paid_though_the_multiplier_is_no_short_decimal(need, pays):
+    assert worked_out(Fraction(4, 3), need) == pays
+
+
+@example(multiplier=Fraction(4, 3), need=3)
+@given(
+    multiplier=st.fractions(min_value=1, max_value=10, max_denominator=2**53),
+    need=st.integers(1, 10**6),
+)
+def test_no_order_pays_more_than_was_told_and_few_less(multiplier, need):
+    told, paid = worked_out(multiplier, need), offered_fee(need * multiplier, Fraction(1))
+    assert paid <= told <= paid + 1
+    if need * multiplier.denominator <= 10**9:
+        assert told == paid
