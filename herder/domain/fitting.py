@@ -137,13 +137,27 @@ def fitted_tokens(wish: TokenWish, most: int, terms: FeeTerms, means: Means, now
         bounds += _by_money(terms, means, is_named=is_named)
     elif not is_named:
         bounds.append(_bought(terms.fee, terms))
-    if means.tokens_per_minute > 0:
+    rate = means.tokens_per_minute
+    if rate > 0:
+        bounds.append(rate - terms.words)
+    if wish.named is not None and wish.named <= min(bounds):
+        return max(1, wish.named)
+    if is_named and terms.charge_unused:
+        # He gets another number than the one that he named, and would pay for all of it.
+        bounds.append(wish.default or ORDINARY_TOKENS)
+    if rate > 0:
         bounds.append(_by_rate(terms.words, means, now_us, is_named=is_named))
     return max(1, min(bounds))
 
 
 def _by_money(terms: FeeTerms, means: Means, *, is_named: bool) -> list[int]:
-    """Return bounds by the payer's money: the automatic fee rises with the tokens."""
+    """Return bounds by the payer's money: the automatic fee rises with the tokens.
+
+    Where unused tokens are paid a named number has none: cut to all that there is, it would cost
+    all that there is, however short the answer.
+    """
+    if is_named and terms.charge_unused:
+        return []
 
     def within(budget: int) -> int:
         budget = max(0, min(budget, MAX_WINSTON))
@@ -170,10 +184,11 @@ def _bought(fee: int, terms: FeeTerms) -> int:
 
 
 def _by_rate(words: int, means: Means, now_us: int, *, is_named: bool) -> int:
-    """Return a bound by the tokens a minute; a named number may wait for a whole minute's."""
+    """Return a bound by what is left of the tokens a minute, of a number that is the herd's to say.
+
+    Below an ordinary answer it cuts nothing: the order is refused then, and told when to come.
+    """
     rate = means.tokens_per_minute
-    if is_named:
-        return rate - words
     free_us = _MINUTE_US - max(0, means.tokens_until_us - now_us)
     left = free_us * rate // _MINUTE_US - words
-    return share(left) if left >= 1 else left
+    return max(left if is_named else share(left), min(ORDINARY_TOKENS, rate - words))

@@ -109,7 +109,8 @@ class TokenCounts:
         """Return an order with the tokens that its prompt leaves, where it wishes for what fits.
 
         Where no worker counts a prompt that may fill the context, its answer is left as much as an
-        ordinary one takes, and the worker that runs the order says whether that was too much.
+        ordinary one takes, or the number that is named, if it is below the context: nobody knows
+        that it does not fit. The worker that runs the order says whether that was too much.
 
         Raises:
             PromptTooLong: the prompt leaves not one token; or as `require_fit`, of any other order.
@@ -124,7 +125,7 @@ class TokenCounts:
                 raise PromptTooLong(found.prompt_tokens, 1, found.context)
             return replace(call, tokens=min(call.tokens, _room(call.wish, found)))
         context = self._context_of(call.model)
-        if context is None:
+        if context is None or (call.wish.named is not None and call.wish.named < context):
             return call
         sure = context - most_tokens(call.prompt)
         uncounted = max(sure, min(ORDINARY_TOKENS, context // 2), 1)
@@ -303,10 +304,12 @@ def _room(wish: TokenWish, found: _Counted) -> int:
     """Return the tokens that a counted prompt leaves to its answer.
 
     A worker whose orders share one cache keeps all cells free that an order may come to need, and
-    begins no other where that leaves none. So an order that names no number is given a slot's share
-    of them, and room for an ordinary answer; its operator may say otherwise (`default`).
+    begins no other where that leaves none. So an order that names no number, or one that does not
+    fit, is given a slot's share of them, and room for an ordinary answer; its operator may say
+    otherwise of those without a number (`default`).
     """
     room = found.context - found.prompt_tokens
-    if wish.named is not None or wish.default is not None or found.share == 0:
+    is_asked = wish.default is not None if wish.named is None else wish.named <= room
+    if is_asked or found.share == 0:
         return room
     return min(room, max(found.share - found.prompt_tokens, ORDINARY_TOKENS))

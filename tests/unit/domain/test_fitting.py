@@ -122,10 +122,39 @@ def test_where_unused_tokens_are_paid_nobody_pays_for_many_that_he_did_not_ask_f
     assert fits(terms=whole, default=900) == 900, "the operator said so"
 
 
-def test_tokens_a_minute_are_shared_too_and_a_named_number_may_wait_for_all_of_them():
+def test_where_unused_tokens_are_paid_a_named_number_is_never_cut_to_all_that_there_is():
+    whole = with_terms(charge_unused=True)
+    assert fits(terms=whole, named=900, available=107) == 900, "refused, as it says"
+    assert fits(terms=whole, named=900, max_fee=107) == 900, "the same"
+    assert fits(terms=whole, named=32_000) == ORDINARY_TOKENS
+    assert fits(terms=whole, named=32_000, available=107) == ORDINARY_TOKENS
+    assert fits(terms=whole, named=32_000, default=900) == 900
+    assert fits(terms=whole, named=32_000, tokens_per_minute=1006) == ORDINARY_TOKENS
+    assert fits(terms=with_terms(charge_unused=True, fee=9000), named=32_000) == ORDINARY_TOKENS
+
+
+def test_tokens_a_minute_are_shared_too_but_never_down_to_a_stump():
     assert fits(tokens_per_minute=4006) == 1000
-    assert fits(named=9000, most=9000, tokens_per_minute=4006) == 4000
     half_us = 30_000_000
     assert fits(tokens_per_minute=4012, tokens_until_us=half_us) == 500
-    assert fits(tokens_per_minute=4012, tokens_until_us=10 * half_us) == 1, "told when to come"
     assert fits(tokens_per_minute=4012, tokens_until_us=half_us, now_us=2 * half_us) == 1001
+    for spent_us in (2 * half_us - 1_000_000, 2 * half_us, 10 * half_us):
+        late = {"tokens_per_minute": 4012, "tokens_until_us": spent_us}
+        assert fits(**late) == ORDINARY_TOKENS, "told when to come"
+        assert fits(**late, most=20) == 20
+        assert fits(**late, default=20) == 20
+        few = {"tokens_per_minute": 106, "tokens_until_us": spent_us}
+        assert fits(**few) == 100, "more than a minute's can never come"
+    assert fits(tokens_per_minute=3) == 1
+
+
+def test_a_named_number_that_is_cut_takes_what_is_left_of_the_minute():
+    assert fits(named=9000, most=9000, tokens_per_minute=4006) == 4000
+    half_us = 30_000_000
+    half = {"tokens_per_minute": 4006, "tokens_until_us": half_us}
+    assert fits(named=9000, most=9000, **half) == 2003 - 6, "cut by the minute"
+    assert fits(named=9000, most=3000, **half) == 2003 - 6, "cut by the context"
+    assert fits(named=9000, most=9000, available=3006, **half) == 2003 - 6, "cut by money"
+    assert fits(named=3000, most=3000, **half) == 3000, "it fits: it waits for the minute's"
+    late = {"tokens_per_minute": 4006, "tokens_until_us": 2 * half_us}
+    assert fits(named=9000, most=9000, **late) == ORDINARY_TOKENS, "told when to come"

@@ -215,6 +215,20 @@ def test_where_nobody_counts_an_answer_gets_what_fits_for_certain_or_an_ordinary
     assert len(herd.redis.asked) == 1
 
 
+def test_where_nobody_counts_a_named_number_below_the_context_stays_as_it_is(house):
+    herd = Herd(house, context=4096)
+    herd.redis.counter = None
+    for length in (1000, 4000):
+        for named in (256, 1000, 3000, 4095):
+            assert fits(herd, "x" * length, TokenWish(named)) == named
+    assert fits(herd, "x" * 4000, TokenWish(4096)) == ORDINARY_TOKENS
+    assert fits(herd, "x" * 4000, TokenWish(32_000)) == ORDINARY_TOKENS
+    herd.worker.leave()
+    assert fits(herd, "x" * 4000, TokenWish(1000)) == 1000
+    herd.redis.away = True
+    assert fits(herd, "x" * 4000, TokenWish(1000)) == 1000
+
+
 def test_where_nobody_counts_half_of_a_short_context_is_kept_for_the_prompt(herd):
     herd.redis.away = True
     assert fits(herd, "x" * 4000) == CONTEXT // 2
@@ -241,8 +255,13 @@ def test_in_a_cache_that_all_share_an_order_without_a_number_leaves_the_others_t
     used = herd.counts.count(None, Prompt("word")).prompt_tokens
     assert fits(herd, "word") == 1024 - used
     assert fits(herd, "word", TokenWish(4000)) == 4000, "its caller asked for them"
+    assert fits(herd, "word", TokenWish(4096 - used)) == 4096 - used
+    assert fits(herd, "word", TokenWish(4097 - used)) == 1024 - used, "it is cut anyway"
+    assert fits(herd, "word", TokenWish(32_000)) == 1024 - used
+    assert fits(herd, "word", TokenWish(32_000, 3900)) == 1024 - used
     assert fits(herd, "word", TokenWish(None, 3900)) == 3900, "the operator did"
     assert fits(herd, "word " * 1000) == ORDINARY_TOKENS
+    assert fits(herd, "word " * 1000, TokenWish(32_000)) == ORDINARY_TOKENS
 
 
 def test_a_key_that_may_buy_again_is_counted_again(herd):

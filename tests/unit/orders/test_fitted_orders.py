@@ -140,13 +140,21 @@ def test_what_the_key_may_spend_bounds_it(house):
 def test_what_the_account_may_order_in_a_minute_bounds_it(house):
     house.worker(context=CONTEXT)
     house.accounts.set_limits("default", max_open_orders=None, tokens_per_minute=1002)
+    for _ in range(3):
+        assert submit(house).tokens == ORDINARY_TOKENS
+    for call in ({}, {"named": 32_000}):
+        with pytest.raises(errors.RateLimited) as refused:
+            submit(house, **call)
+        assert refused.value.data["retry_after_s"] == 2, "30 tokens too many, of 1002 a minute"
+    house.now_us += 2_000_000
     assert submit(house).tokens == ORDINARY_TOKENS
-    assert submit(house).tokens == ORDINARY_TOKENS
-    with pytest.raises(errors.RateLimited) as refused:
-        submit(house, named=32_000)
-    assert refused.value.data["retry_after_s"] > 0
+    house.now_us += 30_000_000
+    cut = submit(house, named=32_000)
+    assert ORDINARY_TOKENS < cut.tokens < 1002 // 2 + WORDS
     house.now_us += 60_000_000
     assert submit(house, named=32_000).tokens == 1000
+    with pytest.raises(errors.RateLimited):
+        submit(house, named=1000)
 
 
 def test_a_fee_that_is_named_is_paid_as_it_is(house):
@@ -192,6 +200,12 @@ def test_where_all_that_is_held_is_charged_an_ordinary_answer_is_paid(make_house
     worker.finish(house.dispatched(), generated=3, finish_reason="stop")
     assert house.order(order.id).charged == ORDINARY_TOKENS + OVERHEAD
     assert submit(house, default=1000).tokens == 1000
+    house.fund(700, "poor")
+    cut = submit(house, named=32_000, account="poor")
+    assert cut.tokens == ORDINARY_TOKENS
+    worker.finish(house.dispatched(), generated=3, finish_reason="stop")
+    with pytest.raises(errors.InsufficientBalance):
+        submit(house, named=900, account="poor")
 
 
 def test_before_any_worker_came_an_ordinary_answer_is_ordered(house):
