@@ -35,6 +35,7 @@ from herder.local.readiness import check
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse
+from herder.web.faults import AnswerWhenBroken
 from herder.web.gzip_answers import GzipAnswers
 from herder.web.lenient import Lenient
 from herder.web.request_ids import RequestIds
@@ -154,6 +155,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
     app.add_middleware(Priced, prices=prices)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(GzipAnswers)
+    app.add_middleware(AnswerWhenBroken)
     app.add_middleware(RequestIds)
     app.add_middleware(Lenient)
     allow(app, settings.cors_origins)

@@ -188,7 +188,7 @@ def _nowhere(request: Request) -> str:
 
 
 def register(app: FastAPI) -> None:
-    """Have every error of the app answered so."""
+    """Have the app's errors answered so; those that nobody foresaw are `faults`'."""
 
     async def refused(_: Request, error: Exception) -> ApiResponse:
         assert isinstance(error, errors.HerdError)
@@ -210,11 +210,6 @@ def register(app: FastAPI) -> None:
             headers["Allow"] = takes
         return refusal(body_of(message, error.status_code, code), error.status_code, headers)
 
-    async def broken(_: Request, error: Exception) -> ApiResponse:
-        _log.error("call_broke", error=type(error).__name__)
-        return refusal(body_of("Internal error; it has been logged.", 500, "broken"), 500)
-
     app.add_exception_handler(errors.HerdError, refused)
     app.add_exception_handler(RequestValidationError, misshapen)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, broken)

@@ -25,6 +25,7 @@ from herder.examples.room.store import Member, Store
 from herder.version import __version__
 from herder.web import errors
 from herder.web.errors import ApiResponse, BadRequest, TooManyStreams, body_of, refusal
+from herder.web.faults import AnswerWhenBroken
 from herder.web.serving import BoundedBody, BoundedHead, join_address, listen, run
 
 _log = structlog.get_logger("herder.examples.room")
@@ -293,6 +294,7 @@ def make_app(rooms: Rooms, bell: Bell, max_header_bytes: int) -> FastAPI:
     app.add_api_route("/healthz", healthz, response_class=ApiResponse)
     app.add_middleware(BoundedBody, most=MAX_BODY_BYTES)
     app.add_middleware(BoundedHead, most=max_header_bytes)
+    app.add_middleware(AnswerWhenBroken)
     return app
 
 

@@ -27,19 +27,21 @@ from herder.errors import (
     Unauthorized,
 )
 from herder.web import errors
+from herder.web.faults import AnswerWhenBroken
 
 
 def get(raised) -> SimpleNamespace:
     """One call to an app of ours whose only route does this; with what was logged."""
     app = FastAPI()
     errors.register(app)
+    app.add_middleware(AnswerWhenBroken)
 
     @app.get("/")
     def route() -> None:
         raised()
 
     async def call() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://herd") as client:
             return await client.get("/")
 
