@@ -68,6 +68,7 @@ def make_app(local: LocalHerd, settings: GatewaySettings) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.openapi()  # kept; made for the first who asks, it would hold up all others
         stopping.serve()
         reader = TextReader(settings.redis_url, settings.max_streams + SPARE_READS)
         writer = DeliveryWriter(settings.redis_url)

@@ -266,6 +266,7 @@ def make_app(rooms: Rooms, bell: Bell, max_header_bytes: int) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.openapi()  # kept; made for the first who asks, it would hold up all others
         app.state.rooms, app.state.bell = rooms, bell
         yield
 
