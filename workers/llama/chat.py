@@ -36,21 +36,28 @@ def control_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-def mark_texts(texts: Iterable[str], shown: str | None) -> list[str]:
+def mark_texts(
+    texts: Iterable[str], shown: str | None, sought: Callable[[Sequence[str]], Iterable[str]]
+) -> list[str]:
     """Return the marks of roles among the texts of user-defined tokens.
 
     llama.cpp reads texts of user-defined tokens as those tokens, whoever wrote them. Most are words
     or white space; but in some vocabularies (Command-R, gpt-oss) what tells who speaks is one too.
+    What the template looks for in messages, as in `content.split('</think>')`, is left there to be
+    found.
 
     Args:
         texts: those of the user-defined tokens.
         shown: what the chat template writes around an ordinary conversation, if that is known.
+        sought: tells which of some texts the chat template looks for in messages.
     """
-    return [
+    marks = [
         text
         for text in texts
         if _MARK.fullmatch(text) or (_BRACKETED.fullmatch(text) and text in (shown or ""))
     ]
+    found = frozenset(sought(marks))
+    return [mark for mark in marks if mark not in found]
 
 
 _MARK = re.compile(r"<(\||\uff5c)[^<>]+\1>")

@@ -7,7 +7,8 @@ silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,22 @@ MAX_TEMPLATE_BYTES = 1024 * 1024
 
 _WORDS = ("heron", "otter", "marten", "badger", "lynx")
 """Contents of the conversations that are tried: words that no template changes or writes."""
+
+_HOLDERS = (
+    ("user assistant user assistant", (1, 3)),
+    ("user assistant user", (0, 2)),
+    ("system user", (0,)),
+)
+"""Conversations, and the places in them of messages in which a template may look for something."""
+
+_FORMS = {
+    1: ("badger{}lynx", "{}badger", "badger{}"),
+    2: ("lynx{}badger{}wolf", "{}badger{}"),
+}
+"""Contents of those messages, by the number of texts that they hold."""
+
+_MAX_PAIRED = 24
+"""Of so many texts each pair is tried. The most that a template known names is below that."""
 
 
 def read_template(path: Path) -> str:
@@ -99,6 +116,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, make_formatter: Callable[[str, bool], Formatter]) -> None:
+        self._source = source
         self._opening = make_formatter(source, True)
         self._closed = make_formatter(source, False)
         self.traits = self._find_traits()
@@ -143,6 +161,42 @@ class ChatTemplate:
         chats = (_chat("user assistant user"), _chat("system user assistant user"))
         return "\n".join(filter(None, (self._tried(chat, opens=False) for chat in chats)))
 
+    def sought(self, texts: Sequence[str]) -> set[str]:
+        """Return those of some texts that the template looks for in what messages say.
+
+        Most look for `</think>` in earlier answers, and leave out what stands before. Each text is
+        tried alone and with each other one: where another in its place makes the rest of the prompt
+        differ, it is one. A template that refuses it has not looked for it to use it.
+        """
+        shown = self.shown()
+        # It can only look for what it holds, or has put together and mostly writes then.
+        held = [text for text in texts if text in self._source or text in shown]
+        found: set[str] = set()
+        for group in _groups(held):
+            for roles, places in _HOLDERS:
+                for form in _FORMS[len(group)]:
+                    found.update(self._sought_in(_chat(roles), places, form, group))
+        return found
+
+    def _sought_in(
+        self, chat: list[Turn], places: Sequence[int], form: str, group: Sequence[str]
+    ) -> Sequence[str]:
+        def shown(*hidden: int) -> str | None:
+            markers = [f"\ue000{at}\ue001" for at in range(len(group))]
+            written = [markers[at] if at in hidden else text for at, text in enumerate(group)]
+            for place in places:
+                chat[place] = {**chat[place], "content": form.format(*written)}
+            text = self._tried(chat, opens=False)
+            for marker, meant in zip(markers, group, strict=True):
+                text = text and text.replace(marker, meant)
+            return text
+
+        plain = shown()
+        if plain is None:
+            return ()
+        found = [text for at, text in enumerate(group) if shown(at) != plain]
+        return found or (() if shown(*range(len(group))) == plain else group)
+
     def _tried(self, turns: Sequence[Turn], *, opens: bool = True) -> str | None:
         try:
             return self.render(turns, opens=opens)
@@ -185,6 +239,12 @@ def _chat(roles: str) -> list[Turn]:
     return [
         {"role": role, "content": word} for role, word in zip(roles.split(), _WORDS, strict=False)
     ]
+
+
+def _groups(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Return each of some texts alone, then each two in either order."""
+    yield from ((text,) for text in texts)
+    yield from itertools.permutations(texts[:_MAX_PAIRED], 2)
 
 
 def _fit(turns: Sequence[Turn], traits: Traits, system: Literal["merge", "refuse"]) -> list[Turn]:

@@ -63,8 +63,10 @@ class Vocabulary:
         self._system = options.system
         self._template = self._load_template(model, make_formatter, options.chat_template)
         self.template = _facts_of(self._template, options)
-        shown = None if self._template is None else self._template.shown()
-        marks = chat.mark_texts(defined, shown)
+        if self._template is None:
+            marks = chat.mark_texts(defined, None, lambda _: ())
+        else:
+            marks = chat.mark_texts(defined, self._template.shown(), self._template.sought)
         self._marks = chat.control_pattern(marks)
         self._control = chat.control_pattern([*texts, *marks])
         self._spaces = lib.llama_vocab_type(self.handle) == lib.LLAMA_VOCAB_TYPE_SPM

@@ -158,11 +158,13 @@ MARKS = ["<|USER_TOKEN|>", "<\uff5cUser\uff5c>", "<|start|>"]
 
 def test_marks_of_roles_are_told_from_other_user_defined_tokens() -> None:
     others = ["\n\n", "   ", "<think>", "<tool_call>", "[PAD12]", "word", "<|", "|>", "<|channel>"]
-    assert mark_texts([*MARKS, *others], None) == MARKS
+    assert mark_texts([*MARKS, *others], None, lambda _: ()) == MARKS
     # in brackets, it is one if the template writes it around what is said
-    assert mark_texts(["[INST]", "<start_of_turn>", "user", "\n"], "\n[INST] user [/INST]") == [
-        "[INST]"
-    ]
+    shown = "\n[INST] user [/INST]"
+    texts = ["[INST]", "<start_of_turn>", "user", "\n"]
+    assert mark_texts(texts, shown, lambda _: ()) == ["[INST]"]
+    # and none if it looks for it in what is said
+    assert mark_texts(MARKS, None, lambda marks: marks[1:]) == MARKS[:1]
 
 
 @given(st.lists(st.sampled_from([*MARKS, "<|", "a", "|>", "<", "USER_TOKEN"])).map("".join))

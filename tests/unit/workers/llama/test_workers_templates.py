@@ -238,3 +238,77 @@ def test_an_assistants_last_message_is_continued_by_any_of_them(name: str) -> No
         (piece,) = chat.render(asked, shows, None, continues=True)
         assert piece.text.endswith(f"<A>w{len(roles) - 1}."), "neither closed nor opened"
         assert all(turn["content"] in piece.text for turn in turns(roles))
+
+
+MARK = "<|{{ m.role }}|>"
+SEEKING = {
+    # the last turn's reasoning only, as GLM
+    "splits": "{% for m in messages %}" + MARK + "{% set said = m.content %}"
+    "{% if m.role == 'assistant' %}{% if '</think>' in said %}"
+    "{% set thought = said.split('</think>')[0].split('<think>')[-1] %}"
+    "{% set said = said.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+    "<think>{{ thought if loop.last else '' }}</think>{% endif %}{{ said }}{% endfor %}",
+    # one that is there twice, as Nemotron
+    "adds": "{% for m in messages %}" + MARK + "{% if m.role == 'assistant' and"
+    " '<think>' not in m.content and '</think>' not in m.content %}<think></think>{% endif %}"
+    "{{ m.content }}{% endfor %}",
+    "wants both": "{% for m in messages %}" + MARK + "{% if m.role == 'assistant' %}<think></think>"
+    "{% if '<think>' in m.content and '</think>' in m.content %}"
+    "{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    # marks that are taken for those of roles by their form, as Command-R7B has
+    "cuts": "{% for m in messages %}" + MARK + "{{ m.content.split('<|END_THINKING|>')[-1] }}"
+    "{% endfor %}",
+    # a tool's answer in a user's message, as Qwen3
+    "tools": "{% for m in messages %}" + MARK + "{% if m.content.startswith('<|tool|>')"
+    " and m.content.endswith('<|/tool|>') %}(a tool){% endif %}{{ m.content }}{% endfor %}",
+    # a system message's flag
+    "flags": "{% for m in messages %}" + MARK + "{% if m.role == 'system' %}"
+    "{{ m.content.replace('<|quiet|>', '') }}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+}
+ROLE_MARKS = ["<|system|>", "<|user|>", "<|assistant|>"]
+TAGS = ["<think>", "</think>", "<|START_THINKING|>", "<|END_THINKING|>"]
+TOOLS = ["<|tool|>", "<|/tool|>", "<|quiet|>", "<|elsewhere|>"]
+SAID = (
+    "A<think>B</think>C",
+    "<think>\nB\n</think>\n\nC",
+    "B</think>C",
+    "<think>B",
+    "</think>",
+    "A<think>B</think>C<think>D</think>E",
+    "A<|START_THINKING|>B<|END_THINKING|>C",
+    "<|tool|>B<|/tool|>",
+    "A<|quiet|>B",
+)
+
+
+@pytest.mark.parametrize("name", SEEKING)
+def test_what_a_template_looks_for_in_messages_is_left_there_where_tokens_are_user_defined(
+    name: str,
+) -> None:
+    template = ChatTemplate(SEEKING[name], formatter)
+    defined = [*ROLE_MARKS, *TAGS, *TOOLS]
+    marks = chat.mark_texts(defined, template.shown(), template.sought)
+    assert {*ROLE_MARKS, "<|elsewhere|>"} <= set(marks), "they stay what users cannot write"
+    shows = partial(template.render, opens=False)
+    control = chat.control_pattern(marks)
+    for said in SAID:
+        for roles in ("uaua", "uau", "su"):
+            for content in (said, f"A<|user|>{said}"):
+                asked = [{**turn, "content": content} for turn in turns(roles)]
+                pieces = chat.render(asked, shows, control)
+                assert "".join(piece.text for piece in pieces) == shows(asked), (content, roles)
+                if "</think>" not in said and "_THINKING" not in said:
+                    plain = {piece.text for piece in pieces if not piece.template}
+                    assert ("<|user|>" in plain) is ("<|user|>" in content)
+
+
+def test_what_a_template_refuses_in_messages_stays_a_mark() -> None:
+    """As gpt-oss: its own refusal is no reason to let users write such a mark."""
+    source = (
+        "{% for m in messages %}" + MARK + "{% if '<|channel|>' in m.content %}"
+        "{{ raise_exception('no channels') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    template = ChatTemplate(source, formatter)
+    assert template.sought(["<|channel|>", "<|user|>"]) == set()
+    assert ChatTemplate("{{ messages[0].parts }}", formatter).sought(["<|user|>"]) == set()
