@@ -74,7 +74,7 @@ class Traits:
         system: it shows a system message at the beginning.
         lone_system: it shows one that nothing follows.
         system_before_answer: it shows one where the assistant's message is the last.
-        later_system: it shows one that comes later, in its place.
+        later_system: it shows one that comes later, in its place, in all places tried.
         same_role: it shows two user messages in a row.
     """
 
@@ -145,7 +145,8 @@ class ChatTemplate:
 
         System messages at the beginning are joined into one. What the template would not show as a
         system message, in its place, becomes the user's text: at the beginning as llama.cpp's
-        server has it, before the text of the user's first message.
+        server has it, before the text of the user's first message. Many templates show a later one
+        in some places only: then a conversation of the same roles is rendered to see.
 
         Args:
             turns: the conversation.
@@ -154,7 +155,13 @@ class ChatTemplate:
         Raises:
             TemplateError: it is refused.
         """
-        return _fit(turns, self.traits, system)
+        lead = _lead(turns)
+        roles = ["system"] * (lead > 0) + [turn["role"] for turn in turns[lead:]]
+        # Gemma writes any role where it wants the assistant's, though it knows no system message.
+        shows_later = self.traits.later_system or (
+            self.traits.system and "system" in roles[1:] and self._shows(" ".join(roles))
+        )
+        return _fit(turns, self.traits, system, shows_later=shows_later)
 
     def shown(self) -> str:
         """Return all that was rendered of an ordinary conversation, for the marks that it has."""
@@ -210,9 +217,12 @@ class ChatTemplate:
             text = self._tried(chat)
             if text is None:
                 return False
-            places = [text.find(turn["content"]) for turn in chat]
-            if -1 in places or (in_order and places != sorted(places)):
-                return False
+            at = 0
+            for turn in chat:
+                place = text.find(turn["content"], at)
+                if place == -1:
+                    return False
+                at = place if in_order else 0
         return True
 
     def _find_traits(self) -> Traits:
@@ -237,8 +247,14 @@ class ChatTemplate:
 
 def _chat(roles: str) -> list[Turn]:
     return [
-        {"role": role, "content": word} for role, word in zip(roles.split(), _WORDS, strict=False)
+        {"role": role, "content": f"{_WORDS[at % len(_WORDS)]}{at}."}
+        for at, role in enumerate(roles.split())
     ]
+
+
+def _lead(turns: Sequence[Turn]) -> int:
+    """Return the number of system messages that a conversation begins with."""
+    return next((at for at, turn in enumerate(turns) if turn["role"] != "system"), len(turns))
 
 
 def _groups(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -247,10 +263,14 @@ def _groups(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
     yield from itertools.permutations(texts[:_MAX_PAIRED], 2)
 
 
-def _fit(turns: Sequence[Turn], traits: Traits, system: Literal["merge", "refuse"]) -> list[Turn]:
-    lead = 0
-    while lead < len(turns) and turns[lead]["role"] == "system":
-        lead += 1
+def _fit(
+    turns: Sequence[Turn],
+    traits: Traits,
+    system: Literal["merge", "refuse"],
+    *,
+    shows_later: bool,
+) -> list[Turn]:
+    lead = _lead(turns)
     head = list(turns[:lead])
     if lead > 1:
         texts = [turn["content"] for turn in head if turn["content"]]
@@ -260,9 +280,7 @@ def _fit(turns: Sequence[Turn], traits: Traits, system: Literal["merge", "refuse
     joins = False  # whether the last of them takes up a user's message that follows
     for place, turn in enumerate([*head, *turns[lead:]]):
         is_lead = place < len(head)
-        becomes_user = turn["role"] == "system" and not (
-            shows_lead if is_lead else traits.later_system
-        )
+        becomes_user = turn["role"] == "system" and not (shows_lead if is_lead else shows_later)
         if becomes_user and lead < len(turns) and not turn["content"].strip():
             continue  # it says nothing
         if becomes_user and system == "refuse":

@@ -57,6 +57,13 @@ SOURCES = {
     "{% if m.role == 'user' and loop.last and system is defined %}{{ system }} {% endif %}"
     "{{ m.content }}{% endfor %}" + OPEN,
 }
+SOURCES["alternates"] = (
+    # a later one where the assistant's turn would be, as Mistral Small 3.2
+    "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+    "{% for m in messages %}<{{ m.role[0]|upper }}>{{ m.content }}{% endfor %}" + OPEN
+)
 NAMES = {"s": "system", "u": "user", "a": "assistant"}
 
 
@@ -100,6 +107,7 @@ def prompt(name: str, roles: str) -> str:
         ("gemma", False, False, False, False, False),
         ("knows none", False, False, False, False, True),
         ("last turn", True, False, False, False, False),
+        ("alternates", True, True, True, False, False),
     ],
 )
 def test_what_a_template_does_is_found_by_rendering(
@@ -137,6 +145,11 @@ def test_what_a_template_does_is_found_by_rendering(
         ("loses", "suasu", "<S>w0.<U>w1.<A>w2.<U>w3.<U>w4.<A>"),
         ("moves", "us", "<U>w0.<U>w1.<A>"),
         ("refuses", "uas", "<U>w0.<A>w1.<U>w2.<A>"),
+        # and in some places only, if it is shown in those only
+        ("alternates", "usu", "<U>w0.<S>w1.<U>w2.<A>"),
+        ("alternates", "us", "<U>w0.<S>w1.<A>"),
+        ("alternates", "suasu", "<S>w0.<U>w1.<A>w2.<U>w3.\nw4.<A>"),
+        ("alternates", "ssusuau", "<S>w0.\n\nw1.<U>w2.<S>w3.<U>w4.<A>w5.<U>w6.<A>"),
         # as the model was trained, but where that would lose it
         ("last turn", "suau", "<U>w1.<A>w2.<U>w0. w3.<A>"),
         ("last turn", "sua", "<U>w0.\nw1.<A>w2.<A>"),
@@ -183,6 +196,17 @@ def test_what_would_become_the_users_text_is_refused_on_request(name: str, roles
     with pytest.raises(TemplateError, match="put its text into a user's message"):
         TEMPLATES[name].fit(turns(roles), "refuse")
     assert TEMPLATES["loses"].fit(turns("su"), "refuse") == turns("su")
+
+
+def test_a_later_system_message_that_is_shown_is_neither_changed_nor_refused() -> None:
+    for roles in ("usu", "us", "sus", "susu", "usususususususususususu"):
+        asked = turns(roles)
+        for turn in asked:
+            turn["content"] = "w"  # the same in all of them
+        for system in ("merge", "refuse"):
+            assert TEMPLATES["alternates"].fit(asked, system) == asked
+    with pytest.raises(TemplateError, match="put its text into a user's message"):
+        TEMPLATES["alternates"].fit(turns("suasu"), "refuse")
 
 
 def test_a_system_message_that_says_nothing_is_left_out_where_it_would_be_the_users() -> None:
