@@ -26,6 +26,7 @@ from herder.settings import Settings
 from herder.store import book as book_sql
 from herder.store import herd as herd_sql
 from herder.store import orders as order_sql
+from herder.store import unfit as unfit_sql
 from herder.store.steps import Subject
 from ledger import Ledger
 from workers.transport.delivery import Deliveries
@@ -172,7 +173,11 @@ class Cancellation:
         now_us: int,
     ) -> None:
         heard_s, contexts = herd_sql.heard_s(connection), known_contexts(connection)
-        for order in order_sql.get_orders(connection, ids, lock=True).values():
+        orders = order_sql.get_orders(connection, ids, lock=True).values()
+        fitted = unfit_sql.fitted_by_workers(
+            connection, [order.id for order in orders if unfit(order, contexts) is not None]
+        )
+        for order in orders:
             if order.waits and is_too_late(order, now_us):
                 plan.end(order, State.EXPIRED, now_us, None)
             elif _is_overdue(order, heard_s):
@@ -181,7 +186,7 @@ class Cancellation:
                 if order.instance is not None and order.current is not None:
                     done.stops.append((order.instance, order.current, "void"))
                 plan.end(order, CALLED_OFF[why], now_us, None)
-            elif (failure := unfit(order, contexts)) is not None:
+            elif order.id not in fitted and (failure := unfit(order, contexts)) is not None:
                 _log.info("unfit", order=order.id, tokens=order.tokens)
                 plan.end(order, State.FAILED, now_us, None, failure)
             else:

@@ -359,6 +359,7 @@ def job_of(order: Order, request: order_sql.StoredRequest) -> InferenceJob:
         special=request.prompt.special,
         continues=request.prompt.continues,
         tokens=order.tokens,
+        fit_tokens=request.fit_tokens,
         stop=request.stop,
         sampling=request.sampling,
         run_limit_s=min(order.run_limit_s or MIN_RUN_LIMIT_S, MAX_RUN_LIMIT_S),

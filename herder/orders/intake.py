@@ -194,7 +194,9 @@ class OrderIntake:
             run_limit_s=call.run_limit_s,
             submitted_us=now_us,
         )
-        request = order_sql.StoredRequest(call.prompt, call.stop, call.sampling)
+        request = order_sql.StoredRequest(
+            call.prompt, call.stop, call.sampling, _is_for_what_fits(call, priced)
+        )
         order = order_sql.insert_order(connection, new, request, call.notes)
         order_sql.add_events(connection, "submitted", now_us, [Subject(order_id)])
         return order
@@ -307,3 +309,13 @@ class OrderIntake:
 def _left_nothing(order: Order) -> bool:
     """Return whether an order was cancelled before anything was delivered that is paid for."""
     return order.state is State.CANCELLED and order.charged == 0
+
+
+def _is_for_what_fits(call: OrderRequest, priced: OrderPrice) -> bool:
+    """Return whether the worker may cut the tokens to what the prompt leaves.
+
+    Where unused tokens are paid a number that was named stands as it is: cut, it would be paid.
+    """
+    if call.wish is None or call.quote is not None:
+        return False
+    return not priced.charge_unused or priced.tokens != call.wish.named

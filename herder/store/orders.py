@@ -48,6 +48,7 @@ class UnreadableRequest(ValueError):
 
 _ASKED_FOR = ("special", "continues")
 """Flags of a prompt that are stored only where they are set."""
+FIT_TOKENS = "fit_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class StoredRequest:
     prompt: Prompt
     stop: tuple[str, ...]
     sampling: Sampling
+    fit_tokens: bool = False
+    """The tokens are the herd's to say: the worker cuts them to what the prompt leaves."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as it is stored."""
@@ -67,6 +70,8 @@ class StoredRequest:
         else:
             stored["messages"] = [turn.model_dump() for turn in self.prompt.messages]
         stored["sampling"] = self.sampling.model_dump(exclude_defaults=True, mode="json")
+        if self.fit_tokens:
+            stored[FIT_TOKENS] = True
         return stored
 
     @classmethod
@@ -110,6 +115,7 @@ class StoredRequest:
             ),
             tuple(stop),
             _sampling(stored.get("sampling", {})),
+            bool(stored.get(FIT_TOKENS, False)),
         )
 
 

@@ -116,6 +116,24 @@ def test_a_number_above_what_fits_is_cut_and_the_answer_says_so(herd, buyer):
     assert "max_tokens_requested" not in told.parse().usage.model_dump()
 
 
+def test_what_was_asked_before_a_worker_came_is_cut_to_its_context(herd, buyer):
+    client, name = buyer(100_000)
+
+    def ask(tokens):
+        return client.chat.completions.create(model="stub", messages=HI, **tokens)
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask, one) for one in ({}, {"max_tokens": 32_000}, {"max_tokens": 90})]
+        wait_for(lambda: len(herd.client.orders(account=name)) == 3, "they wait")
+        herd.start_worker(HERD_CONTEXT="64")
+        answers = [one.result(timeout=120) for one in asked]
+    for answer in answers:
+        assert answer.choices[0].finish_reason == "length"
+        assert answer.usage.total_tokens == 64
+    charged = sum(receipt_of(herd, answer).charged for answer in answers)
+    assert herd.client.balance(name).available == 100_000 - charged
+
+
 def test_what_the_prompt_alone_exceeds_is_refused(herd, buyer):
     herd.start_worker(HERD_CONTEXT="64")
     client, name = buyer(1000)

@@ -17,6 +17,7 @@ def work_of(job: InferenceJob) -> GenerationRequest:
         messages=job.messages,
         raw=job.raw,
         tokens=job.tokens,
+        fit_tokens=job.fit_tokens,
         stop=job.stop,
         sampling=job.sampling,
         rank=job.rank,

@@ -31,7 +31,7 @@ from workers.engine.work import (
     Model,
     ModelFacts,
 )
-from workers.errors import DecodeFailed, DuplicateWork, NotAccepting, PromptTooLong, WorkerError
+from workers.errors import DecodeFailed, DuplicateWork, NotAccepting, WorkerError
 from workers.transport.event_log import EventLog
 
 _log = EventLog("workers.engine.engine")
@@ -299,18 +299,12 @@ class Engine:
         return left_s if left_s > 0 else None
 
     def _prepare(self, job: Generation) -> None:
-        work = job.work
         try:
-            prepared = self._model.prepare(work)
+            prepared = self._model.prepare(job.work)
         except WorkerError as error:
             job.error = error
             return
-        job.sampler = prepared.sampler
-        job.prompt_tokens = len(prepared.tokens)
-        if job.prompt_tokens + work.tokens > min(self.facts.context, self.facts.cells):
-            job.error = PromptTooLong(job.prompt_tokens, work.tokens, self.facts.context)
-            return
-        job.seq = Seq(work.key, prepared.tokens, work.tokens, work.rank, arrival=0)
+        job.take(prepared, self.facts)
 
     def _take_inbox(self, now_s: float) -> None:
         with self._wake:

@@ -6,8 +6,16 @@ from collections.abc import Callable
 
 from workers.engine.sequences import Seq
 from workers.engine.text import TextSettler
-from workers.engine.work import Completion, EndReason, GenerationRequest, Listener, Sampler
-from workers.errors import WorkerError
+from workers.engine.work import (
+    Completion,
+    EndReason,
+    GenerationRequest,
+    Listener,
+    ModelFacts,
+    Prepared,
+    Sampler,
+)
+from workers.errors import PromptTooLong, WorkerError
 from workers.transport.event_log import EventLog
 
 _log = EventLog("workers.engine.job")
@@ -22,6 +30,7 @@ class Generation:
         error: what was wrong with it before it could begin.
         started_s: when it got its first slot.
         generated: sampled tokens so far.
+        limit: the most that are sampled.
     """
 
     __slots__ = (
@@ -32,6 +41,7 @@ class Generation:
         "_text",
         "error",
         "generated",
+        "limit",
         "prompt_tokens",
         "sampler",
         "seq",
@@ -47,11 +57,25 @@ class Generation:
         self.prompt_tokens = 0
         self.started_s: float | None = None
         self.generated = 0
+        self.limit = work.tokens
         self._listener = listener
         self._settler = TextSettler(work.stop)
         self._submitted_s = now_s
         self._first_s: float | None = None
         self._text: list[str] = []
+
+    def take(self, prepared: Prepared, facts: ModelFacts) -> None:
+        """Take its prompt in tokens; what does not fit is cut, or is an error, as the work says."""
+        work, prompt = self.work, len(prepared.tokens)
+        self.sampler, self.prompt_tokens = prepared.sampler, prompt
+        room = min(facts.context, facts.cells) - prompt
+        if work.fit_tokens and room >= 1:
+            self.limit = min(self.limit, room)
+        if self.limit > room:
+            asked = 1 if work.fit_tokens else work.tokens
+            self.error = PromptTooLong(prompt, asked, facts.context)
+            return
+        self.seq = Seq(work.key, prepared.tokens, self.limit, work.rank, arrival=0)
 
     def begin(self, now_s: float) -> None:
         """Note that it has a slot; called only once, even after a preemption."""
@@ -72,7 +96,7 @@ class Generation:
         self._show(self._settler.feed(piece))
         if self._settler.stopped:
             return "stop"
-        return "length" if self.generated >= self.work.tokens else None
+        return "length" if self.generated >= self.limit else None
 
     def end(self, reason: EndReason, now_s: float, error: WorkerError | None) -> None:
         """Free what it holds and tell its listener; call it once."""

@@ -33,6 +33,8 @@ class GenerationRequest:
         run_limit_s: seconds from the start in the engine to the end with reason `deadline`.
         special: texts of control tokens in a raw prompt are those tokens.
         continues: the answer continues the last message, which is the assistant's.
+        fit_tokens: where the prompt leaves fewer tokens, at least 1, so many are generated; else
+            what does not fit fails.
     """
 
     key: str
@@ -46,6 +48,7 @@ class GenerationRequest:
     run_limit_s: float
     special: bool = False
     continues: bool = False
+    fit_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

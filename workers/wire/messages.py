@@ -114,6 +114,8 @@ class InferenceJob(Body):
     """The answer continues the last message, which is the assistant's."""
     tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
+    fit_tokens: bool = False
+    """The tokens are the herd's to say: what the prompt leaves of the context, if that is fewer."""
     stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
     sampling: Sampling = Sampling()
     run_limit_s: Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)]

@@ -208,6 +208,51 @@ def test_where_all_that_is_held_is_charged_an_ordinary_answer_is_paid(make_house
         submit(house, named=900, account="poor")
 
 
+def test_the_worker_cuts_what_the_herd_chose_and_nothing_else(house, make_house):
+    worker = house.worker(context=CONTEXT, slots=8)
+    calls = ({}, {"named": 32_000}, {"named": 20}, {"default": 20})
+    orders = [submit(house, **call) for call in calls]
+    house.submit(tokens=20)
+    jobs = {job.order: job for job in house.dispatch()}
+    assert all(jobs[order.id].fit_tokens for order in orders)
+    assert sum(job.fit_tokens for job in jobs.values()) == len(orders)
+    cut = jobs[orders[1].id]
+    worker.finish(cut, generated=7, finish_reason="length")
+    assert house.order(cut.order).charged == 7 + OVERHEAD, "what was generated"
+
+
+def test_where_all_that_is_held_is_charged_the_worker_cuts_no_number_that_stands(make_house):
+    house = make_house(policy={"charge_unused": True})
+    house.fund(100_000)
+    fresh = submit(house, named=5000, most=5000)
+    house.worker(context=CONTEXT, slots=8)
+    orders = [submit(house), submit(house, named=20), submit(house, named=32_000)]
+    assert house.cancellation.sweep().ended == [fresh.id], "and everything comes back"
+    assert house.order(fresh.id).charged == 0
+    jobs = {job.order: job for job in house.dispatch()}
+    assert [jobs[order.id].fit_tokens for order in orders] == [True, False, True]
+
+
+def test_what_fits_waits_on_where_the_context_shrinks_or_comes_to_be_known(house):
+    fresh = submit(house, named=5000, most=5000)
+    large = house.worker(context=CONTEXT)
+    orders = [submit(house), submit(house, named=3000)]
+    said = '"fit_tokens": true'
+    asked = [house.submit(prompt=said, tokens=3000), house.submit(tokens=65)]
+    large.leave()
+    house.worker(context=64, slots=8)
+    ended = []
+    for _ in range(10):
+        swept = house.cancellation.sweep(2)
+        ended += swept.ended
+        if not swept.more:
+            break
+    assert set(ended) == {one.id for one in asked}
+    jobs = {job.order: job for job in house.dispatch()}
+    assert set(jobs) == {one.id for one in (fresh, *orders)}
+    assert all(job.fit_tokens for job in jobs.values())
+
+
 def test_before_any_worker_came_an_ordinary_answer_is_ordered(house):
     assert submit(house, most=10**6).tokens == ORDINARY_TOKENS
 

@@ -155,6 +155,24 @@ def test_too_long_is_told_with_both_counts_and_never_begins() -> None:
     assert fits.end.reason == "length"
 
 
+def test_tokens_that_the_herd_chose_are_cut_to_what_the_prompt_leaves() -> None:
+    for context, left in ((19, 10), (18, 10), (16, 8), (9, 1)):
+        (heard,) = run(
+            Engine(StubModel(context=context)), work("a b c d e f", tokens=10, fit_tokens=True)
+        )
+        assert (heard.prompt_tokens, heard.end.reason) == (8, "length")
+        assert heard.end.generated == left
+    (cells,) = run(
+        Engine(StubModel(context=64, slots=1, cells=16)),
+        work("a b c d e f", tokens=10, fit_tokens=True),
+    )
+    assert (cells.end.reason, cells.end.generated) == ("length", 8)
+    (full,) = run(Engine(StubModel(context=8)), work("a b c d e f", tokens=10, fit_tokens=True))
+    assert full.end.error is not None
+    assert (full.end.error.code, full.end.error.permanent) == ("prompt_too_long", True)
+    assert full.end.error.data == {"prompt_tokens": 8, "tokens": 1, "context": 8}
+
+
 def test_empty_raw_prompt_fails_and_messages_run() -> None:
     messages = (ChatMessage(role="system", content="be"), ChatMessage(role="user", content="hi"))
     empty, chat = run(
