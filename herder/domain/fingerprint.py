@@ -24,6 +24,8 @@ from workers.wire import Sampling
 _FORM = 2
 _SAMPLING = "sampling."
 _FORMER_DEFAULT_TOKENS = 256
+_AS_ASKED = "as_asked"
+"""Marks that the tokens are those that were asked for, and no default that stood for none."""
 
 _FORM_1_SAMPLING: dict[str, Any] = {
     "temperature": 0.8,
@@ -43,7 +45,7 @@ _FORM_1_SAMPLING: dict[str, Any] = {
 
 def of_call(call: OrderRequest) -> str:
     """Return the fingerprint of a call, as it is stored."""
-    return json.dumps({"form": _FORM, "given": _digests(_given(call))})
+    return json.dumps({"form": _FORM, _AS_ASKED: True, "given": _digests(_given(call))})
 
 
 def require_same(key: str, call: OrderRequest, stored: str) -> None:
@@ -63,7 +65,9 @@ def require_same(key: str, call: OrderRequest, stored: str) -> None:
     elif before["form"] != _FORM:
         raise IdempotencyKeyReused(key, "the version of the herd that it was sent to")
     else:
-        given = _as_then(call, _digests(_given(call)), before["given"])
+        given: Mapping[str, str] = _digests(_given(call))
+        if not before.get(_AS_ASKED):
+            given = _as_then(call, given, before["given"])
         _require_equal(key, _filled(before["given"]), _filled(given))
 
 

@@ -45,6 +45,13 @@ def form_1(call, **changed):
     return json.dumps(fingerprint._digests(fingerprint._form_1(call)) | changed)
 
 
+def unmarked(call):
+    """A call's fingerprint in form 2 as it was stored before what fits was found."""
+    stored = json.loads(fingerprint.of_call(call))
+    del stored["as_asked"]
+    return json.dumps(stored)
+
+
 def same(call, stored):
     fingerprint.require_same("k", call, stored)
 
@@ -67,6 +74,7 @@ def test_what_is_stored_now_is_pinned():
 
 NEW = {
     "form": 2,
+    "as_asked": True,
     "given": {
         "prompt": "30b0c53cc188ba49",
         "tokens": "4a44dc15364204a8",
@@ -176,9 +184,20 @@ def test_another_default_is_the_same_call():
     )
 
 
-@pytest.mark.parametrize("form", [form_1, fingerprint.of_call], ids=["form 1", "form 2"])
+@pytest.mark.parametrize("form", [form_1, unmarked], ids=["form 1", "form 2"])
 def test_a_call_that_was_given_a_default_before_what_fits_was_found_is_the_same(form):
     same(replace(CALL, tokens=2000, wish=TokenWish()), form(replace(CALL, tokens=256)))
     same(replace(CALL, tokens=700, wish=TokenWish(None, 700)), form(replace(CALL, tokens=700)))
     other = form(replace(CALL, tokens=700))
     assert differs(replace(CALL, tokens=2000, wish=TokenWish()), other) == "tokens"
+
+
+def test_a_number_that_was_named_is_not_the_same_as_none_though_it_was_a_default_once():
+    for named in (replace(CALL, tokens=256), replace(CALL, tokens=256, wish=TokenWish(256))):
+        stored = fingerprint.of_call(named)
+        assert differs(replace(CALL, tokens=2000, wish=TokenWish()), stored) == "tokens"
+        same(replace(named, tokens=256), stored)
+    stored = fingerprint.of_call(replace(CALL, tokens=700, wish=TokenWish(700)))
+    assert differs(replace(CALL, wish=TokenWish(None, 700)), stored) == "tokens"
+    none = fingerprint.of_call(replace(CALL, wish=TokenWish()))
+    assert differs(replace(CALL, tokens=256, wish=TokenWish(256)), none) == "tokens"
