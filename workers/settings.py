@@ -57,6 +57,14 @@ class WorkerSettings(TransportSettings):
         ),
     ] = "smollm2-135m-instruct"
     model_path: Annotated[str, Field(description="The model's GGUF file.")] = ""
+    model_trial: Annotated[
+        bool,
+        Field(
+            description="Whether a worker tries the model out at each start, and refuses one that "
+            "llama.cpp computes wrong, or crashes with. false for a model that is known to answer "
+            "right."
+        ),
+    ] = True
     chat_template: Annotated[
         str,
         Field(

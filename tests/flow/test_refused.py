@@ -6,6 +6,7 @@ import pytest
 
 from herder.clock import clock_us
 from herder.store import herd as herd_sql
+from tests.support.faulty_trial import path_with
 from tests.support.running import WORKER
 from tests.support.small_models import write_model
 from tests.support.wait import wait_for
@@ -47,6 +48,14 @@ def test_a_model_that_is_no_generator_ends_a_worker_with_one_line(make_herd):
     path = write_model(herd.folder / "encoder.gguf", "bert")
     child = herd.begin_worker(HERD_ENGINE="llama", HERD_MODEL_PATH=str(path))
     one_line(child, "(bert) does not generate text: it makes embeddings", "Set HERD_MODEL_PATH")
+
+
+def test_a_model_that_is_computed_wrong_ends_a_worker_with_one_line(make_herd):
+    herd = make_herd()
+    path = write_model(herd.folder / "model.gguf", "llama")
+    llama = {"HERD_ENGINE": "llama", "HERD_MODEL_PATH": str(path)}
+    child = herd.begin_worker(PYTHONPATH=path_with("wrong", herd.folder), **llama)
+    one_line(child, f"llama.cpp computes the model in {path} wrong", "HERD_MODEL_TRIAL=false")
 
 
 def test_a_missing_key_ends_a_worker_with_one_line(make_herd):

@@ -124,6 +124,13 @@ def settle(options: LlamaOptions, kind: Kind) -> tuple[LlamaOptions, list[str]]:
             f"llama.cpp computes {kind.architecture} wrong where sequences share a batch, so that "
             "each has one of its own: orders take turns."
         )
+    if options.off_by:
+        notes.append(
+            f"A prompt of {kind.architecture} in one batch gives logits that are off by "
+            f"{options.off_by:.2f} standard deviations from those that it gives token by token, "
+            "more than rounding was seen to do: look at some answers, and compare them with those "
+            "of HERD_KV_TYPE=f32 and HERD_FLASH_ATTENTION=off."
+        )
     if kind.recurrent or kind.hybrid:
         options = replace(options, share=False)
     if not options.unified:

@@ -42,6 +42,9 @@ class LlamaOptions:
             bit for bit the same model, and `facts.weights` says so.
         one_a_batch: compute each sequence in a batch of its own: some architectures are computed
             wrong otherwise (`trial`).
+        trial: whether it is tried out before it is used (`trial`).
+        off_by: what a trial found it to be off by, in standard deviations of its logits; 0 where
+            that is no more than rounding.
         chat_template: the file of a Jinja chat template; None: the model's own.
         system: what becomes of a system message that the chat template does not show.
     """
@@ -62,6 +65,8 @@ class LlamaOptions:
     check_tensors: bool = True
     requantize: Weights | None = None
     one_a_batch: bool = False
+    trial: bool = True
+    off_by: float = 0.0
     chat_template: Path | None = None
     system: Literal["merge", "refuse"] = "merge"
 
@@ -83,6 +88,7 @@ def llama_options(settings: WorkerSettings) -> LlamaOptions:
         batch_tokens=settings.batch_tokens,
         step_tokens=settings.step_tokens,
         requantize=settings.requantize or None,
+        trial=settings.model_trial,
         chat_template=Path(settings.chat_template) if settings.chat_template else None,
         system=settings.system,
     )

@@ -114,10 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         changes = {"model_path": str(chosen.model_path), "slots": chosen.slots or settings.slots}
         from workers.llama.model import LlamaModel
         from workers.llama.options import llama_options
-        from workers.llama.trial import judged, outcome_for
+        from workers.llama.trial import tried
 
         options = llama_options(settings.model_copy(update=changes))
-        engine = Engine(LlamaModel(judged(options, outcome_for(options))))
+        engine = Engine(LlamaModel(tried(options)))
         try:
             report = check(engine, chosen.seconds)
         finally:

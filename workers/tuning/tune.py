@@ -30,7 +30,7 @@ from pathlib import Path
 from workers.engine.engine import Engine
 from workers.engine.work import Completion, GenerationRequest
 from workers.errors import WorkerError
-from workers.llama.options import cores, llama_options
+from workers.llama.options import LlamaOptions, cores, llama_options
 from workers.settings import WorkerSettings, load_settings
 from workers.tuning.search import STAGES, Changes, Search, Trial, advice, report, stages
 from workers.wire import Sampling
@@ -160,19 +160,25 @@ class Bench:
         self._settings = settings
         self._seconds = seconds
         self._stopped = stopped
-        self._sound = False
+        self._sound: LlamaOptions | None = None
 
     def measure(self, changes: Changes) -> Trial:
         """Load the model so, put the load on it, and free it."""
         from workers.llama.model import LlamaModel
+        from workers.llama.trial import tried
 
         options = llama_options(self._settings.model_copy(update=dict(changes)))
         try:
-            # once is enough for the file
-            engine = Engine(LlamaModel(replace(options, check_tensors=not self._sound)))
+            # once is enough for the file, and to find how it is computed right
+            if self._sound is None:
+                options = tried(options)
+            else:
+                alone = self._sound.one_a_batch
+                options = replace(options, check_tensors=False, one_a_batch=alone)
+            engine = Engine(LlamaModel(options))
         except WorkerError as error:
             return Trial(changes, error=error.message)
-        self._sound = True
+        self._sound = self._sound or options
         try:
             return Trial(changes, *put_load(engine, self._seconds, stopped=self._stopped))
         except WorkerError as error:
