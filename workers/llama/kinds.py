@@ -28,6 +28,7 @@ _LONG_ROPE = frozenset({"minicpm3", "phi3", "phimoe"})
 """Architectures that take long factors from the file without a key that says so."""
 _STREAMS_ONLY = frozenset({"deepseek4"})
 """Architectures whose unified cache has room for all cells once for each sequence."""
+_NO_POOLING = {"", "0"}  # no key, or llama.h: LLAMA_POOLING_TYPE_NONE
 _RANK = "4"  # llama.h: LLAMA_POOLING_TYPE_RANK
 
 
@@ -97,7 +98,7 @@ def other_purpose(lib: Any, model: Any) -> str | None:
         return "turns one whole text into another (an encoder and a decoder)"
     if pooling == _RANK or lib.llama_model_n_cls_out(model) > 1:
         return "ranks or classifies texts"
-    if pooling or metadata(lib, model, f"{name}.attention.causal") == "false":
+    if pooling not in _NO_POOLING or metadata(lib, model, f"{name}.attention.causal") == "false":
         return "makes embeddings of texts"
     return None
 

@@ -85,6 +85,10 @@ def test_without_a_vocabulary_there_is_no_text(small_model):
         load(path)
 
 
+def test_no_pooling_by_its_key_is_none(small_model):
+    load(small_model("llama", pooling_type=0)).close()
+
+
 def test_attention_that_is_causal_by_its_key_is_taken(small_model):
     load(small_model("llama", attention__causal=True)).close()
 
