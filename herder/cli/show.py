@@ -34,8 +34,9 @@ def complain(message: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line of the answer."""
+    """Print a line of the answer; it is there at once, be it in a file or a pipe."""
     sys.stdout.write(one_line(line) + "\n")
+    sys.stdout.flush()
 
 
 def write_text(text: str) -> None:
