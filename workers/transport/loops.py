@@ -286,6 +286,10 @@ def _lives(run: _Run) -> bool:
     return run.pid == os.getpid() and run.thread is not None and run.thread.is_alive()
 
 
+AGAIN_S = 0.5
+"""Seconds until a task that was cancelled, and goes on, is cancelled once more."""
+
+
 class TaskLoop:
     """Takes a step again and again in a task of the running event loop, until it is stopped.
 
@@ -344,9 +348,11 @@ class TaskLoop:
     async def stop(self) -> None:
         """Cancel the step at hand, and wait for the task's end."""
         task, self._task = self._task, None
-        if task is not None:
+        # Again and again: what a step awaits may swallow a cancellation that comes as it ends, as
+        # `asyncio.wait_for` does before Python 3.12, and the loop would go on.
+        while task is not None and not task.done():
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=AGAIN_S)
 
     async def _loop(self) -> None:
         while True:

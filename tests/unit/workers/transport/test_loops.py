@@ -504,3 +504,27 @@ def test_the_first_step_may_come_later_and_a_wake_or_a_stop_cuts_that_short():
     late.start()
     assert late.stop(60)
     assert 2 not in steps
+
+
+def test_a_task_whose_step_swallows_its_cancellation_is_stopped_all_the_same():
+    async def run():
+        begun = asyncio.Event()
+        swallowed = []
+
+        async def step():
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(True)
+
+        loop = TaskLoop("stubborn", step, every_s=0)
+        loop.start()
+        await begun.wait()
+        await asyncio.wait_for(loop.stop(), 30)
+        assert swallowed
+        assert not loop.alive
+
+    asyncio.run(run())
