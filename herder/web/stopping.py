@@ -39,20 +39,42 @@ class ServerStopping(HerdUnavailable):
         )
 
 
+AGAIN_S = 0.2
+"""Seconds until a call that goes on though it was interrupted is interrupted once more."""
+
+
 class _Waiting:
-    """A task that is interrupted after the grace."""
+    """A task that is interrupted after the grace, until it hears of it.
+
+    What a task awaits may swallow a cancellation that comes as it ends, as `asyncio.wait_for` does
+    before Python 3.12 (Redis' client sends each command within one), and the task would go on.
+    """
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self._task = task
-        self.is_interrupted = False
+        self._again: asyncio.TimerHandle | None = None
+        self._interruptions = 0
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self._interruptions > 0
 
     def interrupt(self) -> None:
-        self.is_interrupted = True
+        self._interruptions += 1
         self._task.cancel()
+        self._again = asyncio.get_running_loop().call_later(AGAIN_S, self.interrupt)
 
     def take_over(self) -> None:
         """Go on in the task, in which the cancellation has arrived."""
-        self._task.uncancel()
+        self.leave()
+        for _ in range(max(1, self._interruptions)):
+            self._task.uncancel()
+
+    def leave(self) -> None:
+        """Interrupt it no more."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
 
 class Stopping:
@@ -101,6 +123,7 @@ class Stopping:
     def leave(self, waiting: _Waiting) -> None:
         """Interrupt a task no more."""
         self._waiting.pop(waiting, None)
+        waiting.leave()
 
     async def until_stopped(
         self, events: AsyncGenerator[Event, None], last: Callable[[], Event]

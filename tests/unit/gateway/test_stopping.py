@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -64,9 +64,13 @@ class Story:
             return "ended"
 
         @app.get("/events")
-        async def events() -> EventStream:
+        async def events(*, swallows: bool = False) -> EventStream:
             async def happening() -> AsyncGenerator[ServerSentEvent, None]:
                 yield ServerSentEvent("first")
+                if swallows:
+                    # As `asyncio.wait_for` may, where both come at once.
+                    with suppress(asyncio.CancelledError):
+                        await self.may_end.wait()
                 await self.may_end.wait()
                 yield ServerSentEvent("last")
 
@@ -137,12 +141,14 @@ def test_a_whole_call_gets_a_503_in_our_form_after_the_grace(path):
         assert (told["data"], answer.headers["x-order"]) == ({"order": ORDER}, ORDER)
 
 
-def test_a_stream_ends_with_an_error_after_the_grace_and_its_caller_has_not_gone():
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_stream_ends_with_an_error_after_the_grace_and_its_caller_has_not_gone(swallows):
     story = Story(grace_s=0)
     lines: list[str] = []
 
     def call(url: str, stop: Any) -> None:
-        with httpx.stream("GET", f"{url}/events", timeout=LIMIT_S) as answer:
+        at = f"{url}/events?swallows={swallows}"
+        with httpx.stream("GET", at, timeout=LIMIT_S) as answer:
             for line in answer.iter_lines():
                 lines.append(line)
                 if line == "data: first":
