@@ -18,13 +18,12 @@ from sqlalchemy import Connection
 
 from herder.db.database import Database
 from herder.domain.parsing import parse_account
-from herder.domain.pricing import MAX_WINSTON
+from herder.domain.pricing import parse_fee
 from herder.errors import (
     AccountNotFound,
     ApiKeyLimitReached,
     ApiKeyNotFound,
     Forbidden,
-    InvalidFee,
     InvalidRequest,
     Unauthorized,
     shown,
@@ -117,8 +116,8 @@ class ApiKeys:
                 f"not {shown(expires_s)}."
             )
         for what, amount in (("max_fee", max_fee), ("spending_limit", spending_limit)):
-            if amount is not None and (type(amount) is not int or not 1 <= amount <= MAX_WINSTON):
-                raise InvalidFee(what, amount, MAX_WINSTON)
+            if amount is not None:
+                parse_fee(amount, what)
         now_us = self._clock_us()
         secret = self._new_secret(32)
         key = ApiKey(

@@ -14,13 +14,12 @@ from fractions import Fraction
 from pydantic import ValidationError
 
 from herder.domain.order import OrderRequest
-from herder.domain.pricing import MAX_WINSTON, parse_multiplier, parse_offer
+from herder.domain.pricing import MAX_WINSTON, parse_fee, parse_multiplier, parse_offer
 from herder.domain.prompts import parse_prompt
 from herder.domain.quote_terms import Terms
 from herder.errors import (
     InvalidAmount,
     InvalidBids,
-    InvalidFee,
     InvalidIdempotencyKey,
     InvalidName,
     InvalidReference,
@@ -162,7 +161,7 @@ def parse_submission(
         tokens=tokens,
         fee=parse_offer(fee),
         bid_factor=_bid_factor(multiplier, fee, quote),
-        max_fee=None if max_fee is None else _one_fee(max_fee, "max_fee"),
+        max_fee=None if max_fee is None else parse_fee(max_fee, "max_fee"),
         model=None if model is None else parse_model(model),
         stop=_parse_stop(stop),
         sampling=_parse_sampling(sampling or {}),
@@ -212,7 +211,7 @@ def parse_bids(bids: object) -> list[int | Fraction] | None:
             most=MAX_BIDS,
         )
     return [
-        _one_fee(one["fee"]) if "fee" in one else parse_multiplier(one["multiplier"])
+        parse_fee(one["fee"]) if "fee" in one else parse_multiplier(one["multiplier"])
         for one in bids
     ]
 
@@ -233,12 +232,6 @@ def _parse_start_by(start_by: object) -> int | None:
             f"not {shown(start_by)}."
         )
     return (at - EPOCH) // timedelta(microseconds=1)
-
-
-def _one_fee(fee: object, name: str = "fee") -> int:
-    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
-        raise InvalidFee(name, fee, MAX_WINSTON)
-    return fee
 
 
 def _parse_stop(stop: object) -> tuple[str, ...]:

@@ -91,6 +91,22 @@ def parse_multiplier(value: object) -> Fraction:
     return fraction
 
 
+def parse_fee(fee: object, name: str = "fee", *, is_offer: bool = False) -> int:
+    """Return a fee in winston.
+
+    Args:
+        fee: as given.
+        name: what it is called there.
+        is_offer: whether `base` could stand in its place.
+
+    Raises:
+        InvalidFee: it is no whole number of winston.
+    """
+    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
+        raise InvalidFee(name, fee, MAX_WINSTON, is_offer=is_offer)
+    return fee
+
+
 def parse_offer(fee: object) -> int | Literal["base"] | None:
     """Return the fee that an order offers; `base` for what it needs, None for the automatic one.
 
@@ -99,11 +115,7 @@ def parse_offer(fee: object) -> int | Literal["base"] | None:
     """
     if fee is None:
         return None
-    if fee == "base":
-        return "base"
-    if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
-        raise InvalidFee("fee", fee, MAX_WINSTON, is_offer=True)
-    return fee
+    return "base" if fee == "base" else parse_fee(fee, is_offer=True)
 
 
 def settled_multiplier(last: Fraction, idle_us: int, half_life_s: int) -> Fraction:

@@ -20,11 +20,10 @@ from herder.domain import fingerprint, ids
 from herder.domain.ids import new_uuid
 from herder.domain.order import Order, OrderRequest, State
 from herder.domain.pricing import (
-    MAX_WINSTON,
+    parse_fee,
     rank,
 )
 from herder.errors import (
-    InvalidFee,
     InvalidStartBy,
     OrderNotFound,
     OrderNotWaiting,
@@ -219,8 +218,7 @@ class OrderIntake:
             InsufficientBalance: the account has less than the difference.
             ApiKeyLimitReached, Unauthorized: its API key may not spend that.
         """
-        if type(fee) is not int or not 1 <= fee <= MAX_WINSTON:
-            raise InvalidFee("fee", fee, MAX_WINSTON)
+        fee = parse_fee(fee)
 
         def step(connection: Connection) -> Order:
             # It is ranked by the policy, which changes before or after, and never meanwhile.
