@@ -289,6 +289,13 @@ def test_a_chat_template_that_refuses_or_breaks(child) -> None:
     child(
         """
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+        from workers.llama.template import ChatTemplate
+
+        def make(source, opens):
+            return Jinja2ChatFormatter(
+                source, eos_token="", bos_token="", add_generation_prompt=opens
+            )
+
         engine = Engine(load(slots=2))
         for template in (
             "{{ raise_exception('only users here') }}",
@@ -297,12 +304,10 @@ def test_a_chat_template_that_refuses_or_breaks(child) -> None:
             "{{ ''.__class__.__mro__ }}",
             "{% for m in messages %}{{ m.content.x.y }}{% endfor %}",
         ):
-            engine._model._vocab._formatter = Jinja2ChatFormatter(
-                template, eos_token="", bos_token=""
-            )
+            engine._model._vocab._template = ChatTemplate(template, make)
             (heard,) = run(engine, work("hello", 4, raw=False))
             assert heard.end.error is not None and heard.end.error.permanent, template
-        engine._model._vocab._formatter = None
+        engine._model._vocab._template = None
         plain, chat = run(
             engine,
             work("hello", 4, raw=False),
