@@ -38,9 +38,10 @@ def bearer(key):
     return {"Authorization": f"Bearer {key}"}
 
 
-def events(client, order, last=None, until=None):
-    """The server-sent events of an order: (kind, data, id) each."""
-    found, kind, identity = [], None, None
+def events(client, order, last=None, until=None, found=None):
+    """The server-sent events of an order: (kind, data, id) each, into `found` as they come."""
+    found = [] if found is None else found
+    kind, identity = None, None
     headers = {"Last-Event-ID": last} if last else {}
     with client.stream("GET", f"/v1/orders/{order}/events", headers=headers) as answer:
         assert answer.status_code == 200
@@ -141,9 +142,9 @@ def test_the_same_key_is_the_same_order_charged_once(herd, web):
 def test_events_tell_place_start_text_end_and_receipt(herd, web):
     order = web.post("/v1/orders", json={"prompt": "Tell me", "tokens": 30, "fee": 90}).json()["id"]
     heard = []
-    reading = threading.Thread(target=lambda: heard.extend(events(web, order)))
+    reading = threading.Thread(target=events, args=(web, order), kwargs={"found": heard})
     reading.start()
-    time.sleep(0.2)
+    wait_for(lambda: heard, "it is told its place")
     herd.start_worker(HERD_STUB_STEP_MS="20")
     reading.join(timeout=60)
     kinds = [kind for kind, _, _ in heard]
@@ -176,10 +177,9 @@ def test_a_lost_worker_is_told_as_a_restart(herd, web):
     worker = herd.start_worker(HERD_STUB_STEP_MS="40")
     order = web.post("/v1/orders", json={"prompt": "Tell me", "tokens": 60, "fee": 90}).json()["id"]
     heard = []
-    reading = threading.Thread(target=lambda: heard.extend(events(web, order)))
+    reading = threading.Thread(target=events, args=(web, order), kwargs={"found": heard})
     reading.start()
-    wait_for(lambda: herd.client.receipt(order).state == "running", "it runs")
-    time.sleep(0.5)
+    wait_for(lambda: text_of(heard), "it is told the first words")
     worker.kill()
     herd.start_worker()
     reading.join(timeout=60)

@@ -230,13 +230,18 @@ def test_money_between_accounts(herd, web):
         assert (entry["kind"], entry["amount"]) == ("received", 70)
 
 
-def events(client, last=None, count=1):
-    """Server-sent events of the inbox: (id, message) each, until there are so many."""
+def events(client, last=None, count=1, opened=None):
+    """Server-sent events of the inbox: (id, message) each, until there are so many.
+
+    opened: an event that is set once the gateway has let the caller in.
+    """
     found, identity = [], None
     headers = {"Last-Event-ID": last} if last else {}
     with client.stream("GET", "/messages/events", headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
+        if opened is not None:
+            opened.set()
         for line in answer.iter_lines():
             name, _, value = line.partition(": ")
             if name == "id":
@@ -267,14 +272,15 @@ def test_the_inbox_as_a_stream_goes_on_where_it_was_cut(herd, web, key):
 
 def test_a_stream_ends_when_its_key_is_revoked(herd, web):
     reader, shown = herd.client.api_keys.create("default", scopes=["read"])
-    ended = threading.Event()
+    opened, ended = threading.Event(), threading.Event()
 
     def read():
         with connect(str(web.base_url), shown) as client:
-            events(client, count=10)
+            events(client, count=10, opened=opened)
         ended.set()
 
     threading.Thread(target=read, daemon=True).start()
+    assert opened.wait(60), "before that the key would not open the stream"
     send(web, {"Action": "Info"})
     herd.client.api_keys.revoke(reader.id)
     assert ended.wait(60)
