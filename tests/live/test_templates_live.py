@@ -203,12 +203,17 @@ def test_user_defined_marks_of_roles_in_what_users_write_never_count(
     model.close()
 
 
-def sentencepiece(path: Path) -> Path:
-    """A vocabulary of a few letters, as SentencePiece has them, with a mark of a role."""
+def sentencepiece(path: Path, space: str = "▁") -> Path:
+    """A vocabulary of a few letters, as SentencePiece has them, with a mark of a role.
+
+    Args:
+        path: the file.
+        space: the token in the place of the one for a space.
+    """
     normal, unknown, control, defined, byte = 1, 2, 3, 4, 6
     tokens = [("<unk>", unknown), ("<s>", control), ("</s>", control), ("<|user|>", defined)]
     tokens += [(f"<0x{value:02X}>", byte) for value in range(256)]
-    tokens += [(text, normal) for text in ("▁", "a", "b", "▁a", "▁b", "ab")]
+    tokens += [(text, normal) for text in (space, "a", "b", "▁a", "▁b", "ab")]
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
@@ -260,4 +265,23 @@ def test_sentencepiece_puts_a_space_at_the_beginning_only(tmp_path: Path) -> Non
     assert read(work(written, raw=False)) == f" {written}".encode()
     special = vocabulary.encode(work(written, special=True))
     assert (special.count(2), special.count(3)) == (1, 1)
+    lib.llama_model_free(loaded)
+
+
+def test_a_space_may_have_a_token_for_each_byte_of_what_stands_for_it(tmp_path: Path) -> None:
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    from workers.llama.model import lib
+    from workers.llama.options import LlamaOptions
+    from workers.llama.vocabulary import Vocabulary
+
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    path = sentencepiece(tmp_path / "letters.gguf", space="c")
+    loaded = lib.llama_model_load_from_file(str(path).encode(), params)
+    vocabulary = Vocabulary(lib, loaded, Jinja2ChatFormatter, LlamaOptions(path=path))
+    tokens = vocabulary.encode(work("c" + " c" * 300))
+    pieces = b"".join(vocabulary.piece(token) for token in tokens if token != 1)
+    assert pieces == ("▁c" * 301).encode()
+    assert len(tokens) >= 4 * 301
     lib.llama_model_free(loaded)

@@ -192,15 +192,20 @@ class Vocabulary:
             begin: whether to begin as the model was trained to, with its own first token.
         """
         data = text.encode("utf-8", "replace")
-        buffer = np.empty(len(data) + 8, np.int32)
-        pointer = buffer.ctypes.data_as(self._lib.llama_token_p)
-        count = self._lib.llama_tokenize(
-            self.handle, data, len(data), pointer, len(buffer), begin, template
-        )
-        if not 0 <= count <= len(buffer):
-            raise WorkerError(
-                f"The prompt has {count} tokens; at most {len(buffer)} were expected."
+        size = len(data) + 8
+        while True:
+            buffer = np.empty(size, np.int32)
+            pointer = buffer.ctypes.data_as(self._lib.llama_token_p)
+            count = self._lib.llama_tokenize(
+                self.handle, data, len(data), pointer, size, begin, template
             )
+            # White space that is escaped to three bytes may have more tokens than it had bytes;
+            # the negative count is what it needs, or the least number for more than it can count.
+            if not size < -count <= 4 * size:
+                break
+            size = -count
+        if not 0 <= count <= size:
+            raise WorkerError(f"The prompt has {count} tokens; at most {size} were expected.")
         found: list[int] = buffer[:count].tolist()
         return found
 
