@@ -1,6 +1,7 @@
 """Quotes, info, receipts and results for clients. Plain data, safe to print or dump.
 
-Amounts are integer winston; multipliers are exact decimals as text, since a float is no money.
+Amounts are integer winston; multipliers are decimals as text, since a float is no money,
+rounded up where they do not end.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ PLACE_UNKNOWN = PLACE_COUNTED + 2
 """The place of an order that has more than that before it, while nobody has counted how many."""
 
 MULTIPLIER = (
-    "fee / needed, as a decimal: what the order offers for each winston that it needs. The highest "
-    "is served first, and what is delivered is charged at it."
+    "fee / needed, as a decimal, rounded up in its sixth place: what the order offers for each "
+    "winston that it needs. The highest is served first, and what is delivered is charged at it."
 )
 BID_FACTOR = (
     "The `multiplier` that the call gave: a factor on its fee, or on the automatic one; 1 where it "
@@ -126,6 +127,8 @@ class ModelInfo:
     """A model as the herd offers it now.
 
     Attributes:
+        last_multiplier: of the order that started last, as far as it still counts; a decimal,
+            rounded up in its ninth place, so that who offers it is not outbid by it.
         queue_length_exact: False where the length is an estimate, and at least `PLACE_COUNTED` + 1.
         wait_s: as in a quote, for an order behind all that wait.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import Order, State
@@ -19,8 +20,12 @@ SET_ASIDE: dict[str, object] = {
 
 
 def decimal_text(value: Fraction, places: int = 6) -> str:
-    """Return a fraction as a short decimal for people: 1.25, not 5/4."""
-    scaled = Decimal(int(value * 10**places)).scaleb(-places).normalize()
+    """Return a multiplier as a short decimal: 1.25, not 5/4.
+
+    Rounded up in its last place: who offers what was told never offers less than what it stands
+    for, and as much wherever what the order needs is at most 10**places.
+    """
+    scaled = Decimal(ceil(value * 10**places)).scaleb(-places).normalize()
     return f"{scaled:f}"
 
 

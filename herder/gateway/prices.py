@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from fractions import Fraction
-from math import ceil
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,7 +41,7 @@ def digits(price: GoingPrice) -> str:
     So the fee that a caller works out with it is never below what is paid, and the same wherever
     what the order needs, times the multiplier's denominator, is at most 10**9.
     """
-    return decimal_text(Fraction(ceil(price.multiplier * 10**PLACES), 10**PLACES), PLACES)
+    return decimal_text(price.multiplier, PLACES)
 
 
 class Prices:

@@ -23,7 +23,7 @@ def cli(house, monkeypatch) -> Cli:
 def test_a_quote_holds_nothing(cli):
     before = cli.money()
     found = cli.json("quote", "two words", "-n", "10", "--multiplier", "1.5")
-    assert (found["needed"], found["fee"], found["multiplier"]) == (13, 19, "1.461538")
+    assert (found["needed"], found["fee"], found["multiplier"]) == (13, 19, "1.461539")
     assert found["waiting_for_workers"] is True
     assert "needed" in cli.says("quote", "-", "-n", "10", stdin="two words")
     assert cli.money() == before

@@ -5,9 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from herder.domain.parsing import MAX_BIDS, parse_bids
-from herder.domain.pricing import MAX_WINSTON
+from herder.domain.pricing import MAX_WINSTON, offered_fee, parse_multiplier
+from herder.domain.receipts import decimal_text, receipt_of
 from herder.errors import FeeTooLow, InvalidBids, InvalidFee, InvalidMultiplier
 from herder.market import queue_estimate
 from herder.market.policy import set_policy
@@ -195,3 +198,28 @@ def test_the_going_price_is_what_the_next_order_pays_that_names_no_fee(house, qu
     house.fund(10**9)
     house.submit(fee=13_000)
     assert same() < 10
+
+
+def test_who_offers_the_multiplier_that_is_told_is_not_outbid_by_it(house, quotes):
+    house.worker()
+    sold = house.submit(fee=17)
+    house.dispatched()
+    (bid,) = quotes.quote(house.call(), [17]).curve
+    told = {
+        "info": quotes.info().model.last_multiplier,
+        "quote": quotes.quote(house.call(fee=17)).multiplier,
+        "bid": bid.multiplier,
+        "receipt": receipt_of(house.order(sold.id)).multiplier,
+    }
+    assert told["info"] == "1.307692308"
+    for where, multiplier in told.items():
+        assert Fraction(multiplier) >= Fraction(17, 13), where
+        assert quotes.quote(house.call(fee="base", bid_factor=Fraction(multiplier))).fee == 17, (
+            where
+        )
+
+
+@given(need=st.integers(1, 10**6 - 1), fee=st.integers(1, 10**9), places=st.sampled_from((6, 9)))
+def test_a_multiplier_that_is_told_buys_what_it_stands_for(need, fee, places):
+    told = parse_multiplier(decimal_text(Fraction(fee, need), places))
+    assert offered_fee(need, told) == fee
