@@ -247,8 +247,10 @@ def _load_model() -> Model:
     from workers.llama.model import LlamaModel
     from workers.llama.options import llama_options
     from workers.llama.trial import tried_in_child
+    from workers.llama.verdicts import Verdicts
 
-    return LlamaModel(tried_in_child(llama_options(settings)))
+    memory = Verdicts(settings.verdicts_path)
+    return LlamaModel(tried_in_child(llama_options(settings), memory))
 
 
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -60,9 +60,11 @@ class WorkerSettings(TransportSettings):
     model_trial: Annotated[
         bool,
         Field(
-            description="Whether a worker tries the model out at each start, and refuses one that "
-            "llama.cpp computes wrong, or crashes with. false for a model that is known to answer "
-            "right."
+            description="Whether a worker tries the model out before its first start with it, and "
+            "refuses one that llama.cpp computes wrong, or crashes with. What was found is "
+            "remembered for as long as the model's file, llama.cpp, the machine and the settings "
+            "stay the same; `herd worker check` tries it anew. false for a model that is known to "
+            "answer right."
         ),
     ] = True
     chat_template: Annotated[
@@ -190,6 +192,11 @@ class WorkerSettings(TransportSettings):
     def key_path(self) -> Path:
         """The file that the worker joins with."""
         return Path(self.worker_key) if self.worker_key else self.home / "workers" / "worker.json"
+
+    @property
+    def verdicts_path(self) -> Path:
+        """The file that remembers what trials of models found."""
+        return self.home / "workers" / "trials.json"
 
     def called(self, name: str = "", *, slots: int | None = None) -> Self:
         """Return these settings with what was typed: a name, and how many orders at once.

@@ -55,7 +55,10 @@ def test_a_model_that_is_computed_wrong_ends_a_worker_with_one_line(make_herd):
     path = write_model(herd.folder / "model.gguf", "llama")
     llama = {"HERD_ENGINE": "llama", "HERD_MODEL_PATH": str(path)}
     child = herd.begin_worker(PYTHONPATH=path_with("wrong", herd.folder), **llama)
-    one_line(child, f"llama.cpp computes the model in {path} wrong", "HERD_MODEL_TRIAL=false")
+    said = f"llama.cpp computes the model in {path} wrong"
+    one_line(child, said, "HERD_MODEL_TRIAL=false")
+    # Its next start knows, and a check would find that it is right after all.
+    one_line(herd.begin_worker(**llama), said, "An earlier trial found it; `herd worker check`")
 
 
 def test_a_missing_key_ends_a_worker_with_one_line(make_herd):

@@ -2,8 +2,9 @@
 
 `python -m workers.llama.trial FILE`, with a worker's environment, prints the verdict. A worker runs
 it as a child process before it loads the model itself, so that code of llama.cpp that crashes for
-an architecture takes only the child with it. The settings are those that will be used, cache and
-flash attention too: what is served has to be right, not what other settings would give.
+an architecture takes only the child with it; what it found is remembered (`verdicts`). The settings
+are those that will be used, cache and flash attention too: what is served has to be right, not what
+other settings would give.
 
 Two prompts are computed token by token and alone, which is right for every architecture that was
 tried, then in one batch, and, if that differs, each in a batch of its own. Logits are compared by
@@ -24,12 +25,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from workers.engine.sequences import BatchRow, Seq
 from workers.errors import DecodeFailed, ModelError, WorkerError
+from workers.llama.verdicts import Outcome, Verdict, Verdicts, key_of, library_facts
 from workers.transport.event_log import EventLog
 
 if TYPE_CHECKING:
@@ -37,23 +39,6 @@ if TYPE_CHECKING:
     from workers.llama.options import LlamaOptions
 
 _log = EventLog("workers.llama.trial")
-
-Outcome = Literal["together", "alone", "wrong"]
-"""Sequences may share a batch; each needs one of its own; or even that is wrong."""
-
-
-class Verdict(NamedTuple):
-    """The outcome of a trial, and how far off it was.
-
-    Attributes:
-        outcome: how it may be computed.
-        difference: what that is off by, in standard deviations of the logits, as root of the mean
-            square; infinite where it is no number.
-    """
-
-    outcome: Outcome
-    difference: float
-
 
 ROUNDING = 0.15
 """Standard deviations up to which nothing is said: well above what rounding was seen to do."""
@@ -152,27 +137,42 @@ def verdict_for(options: LlamaOptions) -> Verdict:
     """
     from workers.llama.model import LlamaModel
 
-    small = replace(
-        options,
-        slots=2,
-        context=128,
-        cells=256,
-        unified=False,
-        batch_tokens=64,
-        requantize=None,
-    )
-    model = LlamaModel(small)
+    model = LlamaModel(_small(options))
     try:
         return try_out(model)
     finally:
         model.close()
 
 
-def tried(options: LlamaOptions) -> LlamaOptions:
-    """Try a model out in this process, which llama.cpp may end.
+def _small(options: LlamaOptions) -> LlamaOptions:
+    """Return the options with which a trial loads the model; it depends on no others."""
+    return replace(
+        options,
+        slots=2,
+        context=128,
+        cells=256,
+        prefixes=0,
+        unified=False,
+        batch_tokens=64,
+        step_tokens=64,
+        requantize=None,
+    )
+
+
+def _key(options: LlamaOptions) -> str | None:
+    """Return the key of a trial's verdict; None for what is no file."""
+    from workers.llama.model import gpu_name, lib
+
+    gpu = gpu_name() if options.gpu_layers != 0 else None
+    return key_of(_small(options), library_facts(lib, gpu))
+
+
+def tried(options: LlamaOptions, memory: Verdicts | None = None) -> LlamaOptions:
+    """Try a model out in this process, which llama.cpp may end, whatever is remembered.
 
     Args:
         options: those to load the model with.
+        memory: where the verdict is kept, in the place of an earlier one.
 
     Returns:
         The options with which it computes right.
@@ -182,20 +182,34 @@ def tried(options: LlamaOptions) -> LlamaOptions:
     """
     if not options.trial:
         return options
+    key = _key(options) if memory else None
+    if memory and key:
+        memory.forget(key)  # whatever ends this, a crash too
     try:
-        return judged(options, verdict_for(options))
+        verdict = verdict_for(options)
     except DecodeFailed as error:
         _log.warning("model_not_tried", reason=error.message)
         return options
+    _remember(memory, key, options, verdict)
+    return judged(options, verdict)
 
 
-def tried_in_child(options: LlamaOptions) -> LlamaOptions:
+def _remember(
+    memory: Verdicts | None, key: str | None, options: LlamaOptions, verdict: Verdict
+) -> None:
+    # A file that was written to meanwhile is not the one that was tried.
+    if memory and key and key == _key(options):
+        memory.keep(key, verdict)
+
+
+def tried_in_child(options: LlamaOptions, memory: Verdicts | None = None) -> LlamaOptions:
     """Try a model out in a process of its own, with the settings of the environment.
 
     What the child cannot load is for whoever loads it to tell.
 
     Args:
         options: those to load the model with.
+        memory: verdicts of earlier trials. The model is not tried again while one holds.
 
     Returns:
         The options with which it computes right.
@@ -205,6 +219,10 @@ def tried_in_child(options: LlamaOptions) -> LlamaOptions:
     """
     if not options.trial:
         return options
+    key = _key(options) if memory else None
+    if memory and (known := memory.known(key)):
+        _log_tried(known, remembered=True)
+        return judged(options, known, remembered=True)
     # Nothing is written to it: the child's end of it ends when this process does, however it does.
     theirs, ours = os.pipe()
     try:
@@ -241,8 +259,14 @@ def tried_in_child(options: LlamaOptions) -> LlamaOptions:
         said = _last_line(done.stderr) if done.returncode == _EXIT_UNDECIDED else "no verdict"
         _log.warning("model_not_tried", exit_code=done.returncode, reason=said)
         return options
-    _log.info("model_tried", outcome=verdict.outcome, difference=f"{verdict.difference:.4f}")
+    _log_tried(verdict, remembered=False)
+    _remember(memory, key, options, verdict)
     return judged(options, verdict)
+
+
+def _log_tried(verdict: Verdict, *, remembered: bool) -> None:
+    off = f"{verdict.difference:.4f}"
+    _log.info("model_tried", outcome=verdict.outcome, difference=off, remembered=remembered)
 
 
 def _read(said: str) -> Verdict | None:
@@ -256,8 +280,13 @@ def _last_line(said: str) -> str:
     return lines[-1][:_MAX_CHARACTERS] if lines else ""
 
 
-def judged(options: LlamaOptions, verdict: Verdict) -> LlamaOptions:
+def judged(options: LlamaOptions, verdict: Verdict, *, remembered: bool = False) -> LlamaOptions:
     """Return the options with which a model computes right.
+
+    Args:
+        options: those to load the model with.
+        verdict: of a trial.
+        remembered: whether that was an earlier one.
 
     Raises:
         ModelError: there are none.
@@ -271,6 +300,11 @@ def judged(options: LlamaOptions, verdict: Verdict) -> LlamaOptions:
             "one batch does not give what it gives token by token ("
             + (f"off by {by}" if math.isfinite(difference) else "what it gives is not a number")
             + "). With HERD_MODEL_TRIAL=false it is served all the same."
+            + (
+                " An earlier trial found it; `herd worker check` tries it anew."
+                if remembered
+                else ""
+            )
         )
     return replace(
         options,

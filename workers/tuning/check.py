@@ -115,9 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
         from workers.llama.model import LlamaModel
         from workers.llama.options import llama_options
         from workers.llama.trial import tried
+        from workers.llama.verdicts import Verdicts
 
         options = llama_options(settings.model_copy(update=changes))
-        engine = Engine(LlamaModel(tried(options)))
+        engine = Engine(LlamaModel(tried(options, Verdicts(settings.verdicts_path))))
         try:
             report = check(engine, chosen.seconds)
         finally:

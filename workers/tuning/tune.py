@@ -166,12 +166,13 @@ class Bench:
         """Load the model so, put the load on it, and free it."""
         from workers.llama.model import LlamaModel
         from workers.llama.trial import tried
+        from workers.llama.verdicts import Verdicts
 
         options = llama_options(self._settings.model_copy(update=dict(changes)))
         try:
             # once is enough for the file, and to find how it is computed right
             if self._sound is None:
-                options = tried(options)
+                options = tried(options, Verdicts(self._settings.verdicts_path))
             else:
                 alone = self._sound.one_a_batch
                 options = replace(options, check_tensors=False, one_a_batch=alone)

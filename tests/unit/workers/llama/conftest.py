@@ -23,3 +23,10 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return made[what]
 
     return get
+
+
+@pytest.fixture(autouse=True)
+def own_home(clean_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home folder of its own, in which verdicts are remembered."""
+    monkeypatch.setenv("HERD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

@@ -25,7 +25,7 @@ from workers.errors import DecodeFailed, ModelError, ModelFileError
 from workers.llama import trial
 from workers.llama.model import LlamaModel
 from workers.llama.options import LlamaOptions, llama_options
-from workers.llama.trial import Verdict
+from workers.llama.verdicts import Verdict
 from workers.settings import load_settings
 from workers.tuning import check
 from workers.tuning.tune import Bench
