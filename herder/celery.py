@@ -67,6 +67,7 @@ def make_service(
         deliverer,
         keep_text_days=settings.keep_text_days,
         clock_us=clock_us,
+        model=settings.model,
     )
     return Service(
         database=database,

@@ -1,4 +1,4 @@
-"""The duties of a herder besides its orders: grants, ranking, surveys of long books, and purges."""
+"""The duties of a herder besides its orders: grants, ranking, surveys, purges, and its model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from functools import partial
 from herder.accounts.grants import MAX_POSTED, Grants
 from herder.db.database import Database
 from herder.duties.runner import Duty
+from herder.herd.named_model import NamedModel
 from herder.market.queue_estimate import QueueSampler
 from herder.market.ranking import PAUSE_S, Ranker
 from herder.orders.retention import OldTexts
 from herder.webhooks.deliverer import Deliverer
 
 SURVEY_EVERY_S = 10.0
+MODEL_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
 PURGE_PAUSE_S = 0.1
 """Seconds between two batches of a purge, in which others write."""
@@ -26,6 +28,7 @@ def make_upkeep(
     *,
     keep_text_days: int,
     clock_us: Callable[[], int],
+    model: str = "",
 ) -> list[Duty]:
     """Return the duties, ready to be run.
 
@@ -35,6 +38,7 @@ def make_upkeep(
         deliverer: of webhooks: forgets old deliveries.
         keep_text_days: days after which the texts of ended orders are forgotten; 0: never.
         clock_us: the time, in microseconds since the epoch.
+        model: the one that this herder named as the herd's; empty if it named none.
     """
     surveyor = QueueSampler(database, clock_us=clock_us)
     duties = [
@@ -47,4 +51,6 @@ def make_upkeep(
     if keep_text_days:
         old = OldTexts(database, keep_text_days, clock_us=clock_us)
         duties.append(purging("forget_texts", old.step))
+    if model:
+        duties.append(Duty("model", NamedModel(database, model).step, MODEL_EVERY_S))
     return duties

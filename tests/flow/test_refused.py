@@ -101,6 +101,8 @@ def test_a_herder_names_the_model_that_its_herd_serves(make_herd):
     assert "herd_model_changed" in herder.log
     herd.start_worker()
     assert herd.submit().result(timeout=60).receipt.model == "other-model"
+    herd.start_herder(HERD_MODEL="a-third-model")
+    herder.says("herd_model_differs")
 
 
 @pytest.mark.both_brokers
