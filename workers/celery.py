@@ -57,7 +57,7 @@ def _find_model() -> None:
     Raises:
         SettingsError: none is, or its file is not there, or not that of its chat template.
     """
-    if settings.engine == "stub":
+    if settings.engine != "llama":
         return
     if not settings.model_path:
         raise SettingsError("Set HERD_MODEL_PATH to the model's GGUF file.")
@@ -181,7 +181,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         join = read_join_file(settings.key_path)
         model = _load_model()
         engine = Engine(model, on_broken=_on_broken)
-        speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine == "llama" else 0
+        speed = int(engine.calibrate(CALIBRATE_S)) if settings.engine != "stub" else 0
     except ModelFileError as error:
         launch.die(f"{error.message} Set HERD_MODEL_PATH to a GGUF file that a worker can run.")
     except WorkerError as error:
@@ -243,6 +243,10 @@ def _load_model() -> Model:
             slots=settings.slots,
             step_s=settings.stub_step_ms / 1000,
         )
+    if settings.engine != "llama":
+        from workers.engine.own import load_own_model
+
+        return load_own_model(settings)
     _find_model()
     from workers.llama.model import LlamaModel
     from workers.llama.options import llama_options

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from workers.errors import SettingsError
 from workers.transport.private_files import close_to_others
@@ -24,6 +25,14 @@ from workers.transport.settings import (
     read_settings,
 )
 from workers.wire import PrivateKey, PublicKey, WireError
+
+_OWN_ENGINE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _known_engine(value: str) -> str:
+    if value in ("llama", "stub") or _OWN_ENGINE.fullmatch(value):
+        return value
+    raise ValueError("it must be llama, stub, or MODULE:FUNCTION of an engine of your own")
 
 
 class WorkerSettings(TransportSettings):
@@ -45,8 +54,12 @@ class WorkerSettings(TransportSettings):
         ),
     ] = ""
     engine: Annotated[
-        Literal["llama", "stub"],
-        Field(description="The engine: llama.cpp, or the deterministic model that the tests use."),
+        str,
+        AfterValidator(_known_engine),
+        Field(
+            description="The engine: `llama` is llama.cpp, `stub` the deterministic model that the "
+            "tests use, and MODULE:FUNCTION makes one of your own (workers/engine/README.md)."
+        ),
     ] = "llama"
     model: Annotated[
         str,

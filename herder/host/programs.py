@@ -160,7 +160,7 @@ def _served_model(settings: Settings, values: _WorkerValues) -> str:
 
 def _model_path(values: _WorkerValues, served: str) -> str:
     """Return the model's file; empty where the workers need none."""
-    if values.engine == "stub":
+    if values.engine != "llama":
         return ""
     if values.model_path:
         return str(Path(values.model_path).expanduser().absolute())

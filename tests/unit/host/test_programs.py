@@ -43,6 +43,9 @@ def test_a_herd_serves_the_model_that_was_named_until_another_is(folder, monkeyp
 def test_a_model_that_does_not_come_with_it_needs_a_file(folder, monkeypatch):
     monkeypatch.setenv("HERD_MODEL", "other")
     make_plan(1, folder)
+    monkeypatch.setenv("HERD_ENGINE", "own.engine:load")
+    plan = make_plan(1, folder)
+    assert plan.join["HERD_ENGINE"] == "own.engine:load", "which knows itself what it loads"
     monkeypatch.delenv("HERD_MODEL")
     monkeypatch.setenv("HERD_ENGINE", "llama")
     with pytest.raises(SetupError, match="Set HERD_MODEL_PATH to the GGUF file of other"):
