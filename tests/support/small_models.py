@@ -63,7 +63,6 @@ SHAPES: dict[str, dict[str, Value]] = {
     # attention alone
     "llama": {},
     "qwen2": {},
-    "phi3": {"attention.head_count_kv": 4, "rope.scaling.original_context_length": 512},
     "qwen2vl": {"rope.dimension_sections": [2, 3, 3, 0]},
     "deepseek2": _EXPERTS
     | {
@@ -78,14 +77,77 @@ SHAPES: dict[str, dict[str, Value]] = {
         "leading_dense_block_count": 1,
         "expert_shared_count": 1,
     },
+    "qwen3": {},
+    "qwen3moe": _EXPERTS,
+    "olmo2": {},
+    "granite": {
+        "logit_scale": 4.0,
+        "residual_scale": 0.5,
+        "embedding_scale": 2.0,
+        "attention.scale": 0.25,
+    },
+    "stablelm": {},
+    "starcoder2": {},
+    "gptneox": {"use_parallel_residual": True, "attention.head_count_kv": 4},
+    "smollm3": {},
+    "glm4": {},
+    "ernie4_5": {},
+    "dots1": _EXPERTS
+    | {
+        "attention.head_count_kv": 4,
+        "leading_dense_block_count": 1,
+        "expert_shared_count": 1,
+        "expert_gating_func": 2,
+    },
+    "hunyuan-dense": {},
+    "hunyuan-moe": _EXPERTS | {"expert_shared_feed_forward_length": 32},
+    # attention alone, with a bias in the place of positions
+    "bloom": {"attention.head_count_kv": 4},
+    "mpt": {"attention.head_count_kv": 4, "attention.max_alibi_bias": 8.0},
+    # attention alone, with rope factors for long contexts
+    "minicpm3": {
+        "attention.head_count_kv": 4,
+        "attention.q_lora_rank": 32,
+        "attention.kv_lora_rank": 32,
+        "attention.key_length": 24,
+        "attention.value_length": 16,
+        "rope.dimension_count": 8,
+        "rope.scaling.original_context_length": 512,
+    },
+    "phi3": {"attention.head_count_kv": 4, "rope.scaling.original_context_length": 512},
+    "phimoe": _EXPERTS | {"rope.scaling.original_context_length": 512},
     # a sliding window
+    "cohere2": {"attention.sliding_window": _WINDOW, "logit_scale": 0.25},
+    "exaone4": {"attention.sliding_window": _WINDOW},
+    "gemma3n": {"attention.sliding_window": _WINDOW},
     "gemma2": {"attention.sliding_window": _WINDOW},
     "gemma3": {"attention.sliding_window": _WINDOW, "attention.sliding_window_pattern": 2},
     "gpt-oss": _EXPERTS | {"attention.sliding_window": _WINDOW},
     # recurrent
     "mamba": _STATE | {"attention.head_count": 0},
     "mamba2": _STATE | {"attention.head_count": 0},
+    "rwkv6": {
+        "attention.head_count": 0,
+        "wkv.head_size": 32,
+        "time_mix_extra_dim": 16,
+        "time_decay_extra_dim": 16,
+        "rescale_every_n_layers": 0,
+        "token_shift_count": 2,
+    },
+    "rwkv7": {
+        "attention.head_count": 0,
+        "wkv.head_size": 32,
+        "attention.decay_lora_rank": 16,
+        "attention.iclr_lora_rank": 16,
+        "attention.value_residual_mix_lora_rank": 16,
+        "attention.gate_lora_rank": 16,
+        "token_shift_count": 2,
+    },
     # attention in some layers, a state in the others
+    "falcon-h1": _STATE,
+    "nemotron_h": _STATE | {"attention.head_count_kv": [2, 0], "feed_forward_length": [0, 0]},
+    "lfm2moe": _EXPERTS
+    | {"attention.head_count_kv": [2, 0], "shortconv.l_cache": 3, "expert_gating_func": 2},
     "lfm2": {"attention.head_count_kv": [2, 0], "shortconv.l_cache": 3},
     "granitehybrid": _STATE | {"attention.head_count_kv": [2, 0]},
     "jamba": _STATE | {"attention.head_count_kv": [2, 0]},

@@ -35,7 +35,7 @@ def test_attention_alone_is_laid_out_as_asked_for(facts_of):
         assert (facts.can_share, facts.separate, facts.notes) == (True, not unified, ())
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gemma3", "gpt-oss"])
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "gpt-oss", "cohere2", "exaone4"])
 def test_a_window_shares_nothing_in_a_unified_cache(facts_of, name):
     facts = facts_of(name, unified=True)
     assert (facts.can_share, facts.prefixes, facts.separate) == (False, 0, False)
@@ -45,13 +45,14 @@ def test_a_window_shares_nothing_in_a_unified_cache(facts_of, name):
     assert (facts.can_share, facts.separate, facts.notes) == (True, True, ())
 
 
-def test_long_rope_factors_are_not_used_for_what_others_need(facts_of):
-    facts = facts_of("phi3", unified=True)
+@pytest.mark.parametrize("name", ["phi3", "phimoe", "minicpm3"])
+def test_long_rope_factors_are_not_used_for_what_others_need(facts_of, name):
+    facts = facts_of(name, unified=True)
     assert (facts.separate, facts.context) == (True, 512)
     assert "contexts above 512 tokens" in facts.notes[0]
-    facts = facts_of("phi3", unified=True, context=1024)
+    facts = facts_of(name, unified=True, context=1024)
     assert (facts.separate, facts.context, facts.notes) == (False, 1024, ())
-    facts = facts_of("phi3", unified=True, cells=512)
+    facts = facts_of(name, unified=True, cells=512)
     assert (facts.separate, facts.context, facts.notes) == (False, 512, ())
 
 
@@ -70,7 +71,7 @@ def test_an_order_as_long_as_was_asked_for_or_none(tmp_path, architecture, windo
         settle(LlamaOptions(tmp_path, cells=32768, unified=True, context=4096), kind)
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "rwkv6", "rwkv7"])
 @pytest.mark.parametrize("unified", [False, True])
 def test_a_recurrent_models_context_is_what_it_was_trained_for(facts_of, name, unified):
     facts = facts_of(name, {"context_length": 100_000}, unified=unified, cells=1024)
@@ -88,7 +89,9 @@ def test_a_context_is_one_that_may_be_announced(facts_of):
     assert facts.context == bound
 
 
-@pytest.mark.parametrize("name", ["granitehybrid", "jamba", "lfm2", "qwen3next"])
+@pytest.mark.parametrize(
+    "name", ["granitehybrid", "jamba", "lfm2", "qwen3next", "falcon-h1", "nemotron_h"]
+)
 @pytest.mark.parametrize("unified", [False, True])
 def test_a_state_is_not_shared(facts_of, name, unified):
     facts = facts_of(name, unified=unified)
@@ -110,3 +113,21 @@ def test_a_window_that_nobody_shares_keeps_no_more_than_itself(facts_of):
     shared = facts_of("gemma3").kv_bytes
     assert facts_of("gemma3", share=False).kv_bytes < shared * 3 / 4
     assert facts_of("gemma3", unified=True).kv_bytes < shared * 3 / 4
+
+
+@pytest.mark.parametrize("name", ["mamba2", "rwkv7", "jamba", "falcon-h1"])
+def test_a_state_is_kept_for_each_slot_and_for_no_beginning(facts_of, name):
+    def states(slots: int) -> int:
+        """Bytes beside those of the cells."""
+        few, many = (
+            facts_of(name, slots=slots, cells=cells, context=128, unified=True).kv_bytes
+            for cells in (1024, 2048)
+        )
+        return int(few - (many - few))
+
+    for unified in (False, True):
+        given = facts_of(name, unified=unified, prefixes=4, cells=1024)
+        assert given.kv_bytes == facts_of(name, unified=unified, prefixes=0, cells=1024).kv_bytes
+    # llama.cpp tells of sizes in hundredths of a MiB
+    assert states(slots=16) == pytest.approx(4 * states(slots=4), abs=0.05 * MIB)
+    assert states(slots=16) > 0.1 * MIB
