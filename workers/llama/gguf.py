@@ -14,14 +14,16 @@ from typing import Any
 from workers.errors import ModelError, ModelFileError
 from workers.llama.complaints import Complaints
 from workers.llama.kinds import metadata, other_purpose
+from workers.llama.no_model import content_without_model
 from workers.llama.options import LlamaOptions, cores
 
 
-def load(lib: Any, options: LlamaOptions, complaints: Complaints) -> Any:
+def load(lib: Any, ggml: Any, options: LlamaOptions, complaints: Complaints) -> Any:
     """Load a model, with the weights that the options ask for.
 
     Args:
         lib: the llama_cpp module.
+        ggml: its library that reads GGUF files.
         options: which file, and how.
         complaints: what the library says.
 
@@ -42,7 +44,12 @@ def load(lib: Any, options: LlamaOptions, complaints: Complaints) -> Any:
         complaints.forget()
         model = lib.llama_model_load_from_file(os.fsencode(file), params)
         if not model:
-            raise ModelFileError(f"The model file {file} cannot be loaded ({complaints.first()}).")
+            reason = complaints.first()
+            content = content_without_model(ggml, file)
+            raise ModelFileError(
+                f"The model file {file} cannot be loaded ({reason})"
+                + (f": it {content}." if content else ".")
+            )
         return model
 
     model = read(path, check=options.check_tensors)

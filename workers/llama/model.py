@@ -66,7 +66,7 @@ class LlamaModel:
 
     def __init__(self, options: LlamaOptions) -> None:
         self._ctx: Any = None
-        self._model = load(lib, options, _complaints)
+        self._model = load(lib, libggml, options, _complaints)
         try:
             kind = find_kind(lib, self._model)
             options, notes = settle(options, kind)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.small_models import SHAPES, Value, gguf, keys_of, random_weights, tensors_of
@@ -139,6 +141,74 @@ def test_damaged_weights(refused):
 def test_a_vision_projector(refused):
     said = refused(keys={"general.architecture": "clip", "clip.has_vision_encoder": True})
     assert "CLIP cannot be used as main model" in said
+    assert said.endswith("): it is a projector, through which another model sees or hears.")
+
+
+SOME = np.ones((4, 64), np.float32)
+VOCABULARY = {
+    key: value
+    for key, value in keys_of("llama").items()
+    if key.startswith(("general", "tokenizer"))
+}
+NO_MODELS: list[tuple[dict[str, Value], dict[str, Any], str]] = [
+    (
+        {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"},
+        {"blk.0.attn_q.weight.lora_a": SOME, "blk.0.attn_q.weight.lora_b": SOME.T},
+        r"is an adapter \(LoRA\), which changes the weights of another model",
+    ),
+    (  # of a version that wrote no type
+        keys_of("llama") | {"adapter.type": "lora"},
+        {"blk.0.attn_q.weight.lora_a": SOME},
+        r"is an adapter \(LoRA\), which",
+    ),
+    (
+        {"general.type": "imatrix", "imatrix.chunk_count": 3, "imatrix.chunk_size": 512},
+        {"blk.0.attn_q.weight.in_sum2": SOME},
+        "is an importance matrix, with which the weights of a model are quantised",
+    ),
+    (
+        {"general.architecture": "controlvector", "controlvector.model_hint": "llama"},
+        {"direction.1": SOME[0]},
+        "is a control vector, which steers another model",
+    ),
+    (
+        {"general.architecture": "clip", "general.type": "mmproj"},
+        {"v.patch_embd.weight": SOME},
+        "is a projector, through which another model sees or hears",
+    ),
+    (VOCABULARY, {}, "has a vocabulary and no weights"),
+    (keys_of("llama"), {}, "has a vocabulary and no weights"),
+]
+
+
+@pytest.mark.parametrize(("keys", "weights", "content"), NO_MODELS)
+def test_what_holds_no_model_is_told_by_what_it_holds(
+    tmp_path, clean_environment, capsys, keys, weights, content
+):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf(keys, weights))
+    said = rf"The model file {path} cannot be loaded \(.+\): it {content}.*\."
+    with pytest.raises(ModelFileError, match=said):
+        load(path)
+    assert check.main(["--model-path", str(path)]) == 2
+    assert re.fullmatch(f"{said}\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"general.name": "nothing else"},
+        {"general.type": 7, "general.architecture": "wurzel"},
+        {"general.type": ["adapter"], "general.architecture": "wurzel"},
+        {"general.type": "dataset", "general.architecture": "wurzel"},
+        VOCABULARY | {"split.count": 2, "split.no": 0},
+    ],
+)
+def test_of_what_nobody_knows_llama_cpp_has_the_last_word(tmp_path, keys):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf(keys, {}))
+    with pytest.raises(ModelFileError, match=r"cannot be loaded \(.+\)\.$"):
+        load(path)
 
 
 def test_a_reason_is_not_that_of_the_file_before(refused, tmp_path, small_model):
