@@ -168,6 +168,9 @@ SHAPES: dict[str, dict[str, Value]] = {
 }
 """The keys of each architecture's file beyond those that all have, without its name before them."""
 
+NO_GENERATORS = frozenset({"bert", "eurobert", "gemma-embedding", "t5", "t5encoder", "dream"})
+"""Those that generate no text."""
+
 
 def keys_of(name: str, **changes: Value) -> dict[str, Value]:
     """All keys of the file of a small model.

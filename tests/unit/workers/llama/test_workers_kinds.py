@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.small_models import NO_GENERATORS, SHAPES
 from workers.errors import ModelError
 from workers.llama.kinds import Kind, settle
 from workers.llama.options import LlamaOptions
@@ -131,3 +132,13 @@ def test_a_state_is_kept_for_each_slot_and_for_no_beginning(facts_of, name):
     # llama.cpp tells of sizes in hundredths of a MiB
     assert states(slots=16) == pytest.approx(4 * states(slots=4), abs=0.05 * MIB)
     assert states(slots=16) > 0.1 * MIB
+
+
+@pytest.mark.parametrize("name", sorted(set(SHAPES) - NO_GENERATORS))
+@pytest.mark.parametrize("share", [False, True])
+def test_one_cache_for_all_is_no_larger_than_parts_of_as_many_cells(facts_of, name, share):
+    separate, unified = (
+        facts_of(name, slots=8, share=share, unified=unified) for unified in (False, True)
+    )
+    assert 0 < unified.kv_bytes <= separate.kv_bytes
+    assert unified.context >= min(512, separate.context)
