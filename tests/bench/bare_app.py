@@ -11,7 +11,7 @@ from celery import Celery
 REDIS = os.environ["BENCH_REDIS"]
 COUNTER = "bench:done"
 
-app = Celery("bare", broker=REDIS)
+app = Celery("bare", broker=os.environ.get("BENCH_BROKER") or REDIS)
 _client = redis.Redis.from_url(REDIS)
 
 

@@ -1,6 +1,7 @@
 """Orders per second through the whole paid pipeline, beside bare Celery in the same run.
 
     make bench-pipeline
+    .venv/bin/python tests/bench/pipeline.py --broker rabbitmq --orders 500
 
 Every order is held, dispatched, run on the deterministic model, settled, and durable on disk
 (SQLite, WAL, synchronous=FULL). Beside it, on the same Redis: *bare* Celery as it comes (prefork,
@@ -8,6 +9,8 @@ default settings) doing no-op tasks with a `link` callback, and *tuned* Celery w
 settings doing a no-op and a reply task. Rounds alternate, the medians are compared.
 `refill`: from the end of one order to the start of the next on a worker with all slots busy.
 `idle start`: from the return of `submit` on an idle herd to the engine's start.
+With `--broker rabbitmq` all three send their tasks through a RabbitMQ of the benchmark's own; Redis
+still carries heartbeats and texts, and counts the peers' tasks.
 
 Where the time goes (two shared cores, CPU milliseconds an order): herder 2.9 to 3.2, worker 2.3 to
 3.1, client 1.9 to 2.1, Redis 0.25. Of a submission's 4 ms on the clock: 1.7 waiting for the write
@@ -28,7 +31,8 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import redis
 
 from tests.bench.servers import ROOT, celery_process, redis_server, wait_for
+from tests.support.rabbit_server import RabbitServer, find_scripts
 from workers.transport.tasks import NewTask
 
 QUIET = {"HERD_EVENTS": "false", "HERD_LOG_LEVEL": "WARNING"}
@@ -50,12 +55,11 @@ def say(line: str) -> None:
 
 def bare(folder: Path, url: str, count: int) -> float:
     """No-ops with a callback a second, on Celery as it comes."""
-    os.environ["BENCH_REDIS"] = url
     client = redis.Redis.from_url(url)
     client.delete("bench:done")
     from tests.bench.bare_app import done, noop
 
-    env = {"BENCH_REDIS": url}
+    env: dict[str, str] = {}
     with celery_process("tests.bench.bare_app", "celery", folder / "bare.log", env):
         noop.apply_async((0,), link=done.s())
         wait_for(lambda: int(client.get("bench:done") or 0) >= 1, 60, "the first no-op")
@@ -68,14 +72,13 @@ def bare(folder: Path, url: str, count: int) -> float:
 
 def tuned(folder: Path, url: str, count: int) -> float:
     """No-ops with a reply task a second, with this project's settings."""
-    os.environ["BENCH_REDIS"] = url
     client = redis.Redis.from_url(url)
     client.delete("bench:done")
     from tests.bench import tuned_app
 
     with ExitStack() as stack:
         for queue in ("inference", "herder"):
-            env = {"BENCH_REDIS": url, "BENCH_QUEUE": queue}
+            env = {"BENCH_QUEUE": queue}
             log = folder / f"tuned-{queue}.log"
             stack.enter_context(
                 celery_process("tests.bench.tuned_app", queue, log, env, "-l", "WARNING")
@@ -103,13 +106,15 @@ class Herd:
         from herder.settings import load_policy, load_settings
 
         place = folder / f"home-{uuid4().hex[:6]}"
-        self.settings = load_settings(place, redis_url=url)
+        broker = os.environ["BENCH_BROKER"]
+        self.settings = load_settings(place, redis_url=url, broker_url=broker)
         home.init(self.settings, load_policy(place), deposit=10**12)
         self.trace = folder / f"trace-{uuid4().hex[:6]}"
         env = {
             **QUIET,
             "HERD_HOME": str(place),
             "HERD_REDIS_URL": url,
+            "HERD_BROKER_URL": broker,
             "HERD_ENGINE": "stub",
             "BENCH_TRACE": str(self.trace),
             **worker,
@@ -172,6 +177,23 @@ def idle_start_ms(folder: Path, url: str, count: int) -> list[float]:
     return took
 
 
+@contextmanager
+def servers(folder: Path, broker: str) -> Iterator[str]:
+    """Redis, and RabbitMQ if that is the broker, as the peers find them; gives Redis' address.
+
+    RabbitMQ's queues stay between rounds, each of which takes out all that it put in: senders in
+    this process declare theirs once.
+    """
+    with ExitStack() as stack:
+        url = stack.enter_context(redis_server(folder))
+        os.environ |= {"BENCH_REDIS": url, "BENCH_BROKER": ""}
+        if broker == "rabbitmq":
+            rabbit = RabbitServer(folder / "rabbit")
+            stack.callback(rabbit.close)
+            os.environ["BENCH_BROKER"] = rabbit.url()
+        yield url
+
+
 def main() -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -179,12 +201,16 @@ def main() -> int:
     )
     parser.add_argument("--orders", type=int, default=2000, help="orders a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
     parser.add_argument("--json", action="store_true", help="print the ratios as JSON only")
     given = parser.parse_args()
+    if given.broker == "rabbitmq" and find_scripts() is None:
+        say("Nothing is measured: RabbitMQ is not installed (Debian's rabbitmq-server).")
+        return 0
     rates: dict[str, list[float]] = {"pipeline": [], "bare": [], "tuned": []}
     with tempfile.TemporaryDirectory(prefix="herd-bench-") as name:
         folder = Path(name)
-        with redis_server(folder) as url:
+        with servers(folder, given.broker) as url:
             for number in range(given.rounds):
                 for kind, run in (("pipeline", pipeline), ("bare", bare), ("tuned", tuned)):
                     redis.Redis.from_url(url).flushall()
@@ -200,7 +226,8 @@ def main() -> int:
         "refill_ms_p50": round(statistics.median(refill), 2),
         "idle_start_ms_p50": round(statistics.median(idle), 2),
     }
-    target = ROOT / "build" / "bench" / "pipeline.json"
+    name = "pipeline" if given.broker == "redis" else f"pipeline-{given.broker}"
+    target = ROOT / "build" / "bench" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(ratios) + "\n")
     if given.json:

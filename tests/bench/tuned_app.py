@@ -17,7 +17,9 @@ QUEUE = os.environ.get("BENCH_QUEUE", "inference")
 PULLS = QUEUE == "inference"
 COUNTER = "bench:done"
 
-settings = TransportSettings(redis_url=REDIS, events=False)
+settings = TransportSettings(
+    redis_url=REDIS, broker_url=os.environ.get("BENCH_BROKER", ""), events=False
+)
 app = Celery("tuned")
 app.conf.update(
     celery_config(
