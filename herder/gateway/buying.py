@@ -6,7 +6,7 @@ gave to a call whose client marks its repetitions, reads the order that there is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,9 @@ from herder.gateway.auth import GatewayContext
 from herder.gateway.outages import accept
 from herder.gateway.repetitions import count_of, digest_of
 from herder.gateway.schemas.openai_call import Asked
+from herder.gateway.streams.hang_up import HangUp
 from herder.interface import OrderCall
+from herder.orders.intake import CallerGone
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt
 
@@ -91,8 +93,13 @@ async def buy(
     asked: Asked,
     headers: Mapping[str, str],
     request_id: str | None,
+    line: HangUp,
 ) -> Purchase:
     """Take the order of a call, or find the one that it repeats.
+
+    Taking may have to wait: for a thread, for a lock, for a database that is away, for the end of
+    what is being cancelled. Of a caller who disconnects meanwhile no order is taken, unless the
+    call said that it goes on.
 
     Args:
         context: of the gateway.
@@ -100,8 +107,10 @@ async def buy(
         asked: the call.
         headers: its headers.
         request_id: the id that it is answered with.
+        line: notices when its caller disconnects.
 
     Raises:
+        CallerGone: its caller disconnected, and no order was taken.
         HerdError: it was not taken; as `herder.gateway.outages.accept`.
     """
     given = headers.get("idempotency-key")
@@ -116,7 +125,8 @@ async def buy(
         digest = digest_of(api_key.id, _everything(asked, call))
         key = await context.repetitions.key_of(digest, count)
     notes = Notes(asked.metadata, request_id)
-    take = partial(_take, context, api_key, asked, call, given, notes)
+    is_wanted = None if asked.on_disconnect == "continue" else lambda: not line.is_gone
+    take = partial(_take, context, api_key, asked, call, given, notes, is_wanted)
     try:
         order = await take(key)
         if order.call_off is not None:
@@ -130,7 +140,7 @@ async def buy(
         if digest is not None:
             context.herd.cancellations.remember(str(error.data["order"]), is_taken=False)
         raise
-    except HerdError:
+    except (HerdError, CallerGone):
         if digest is not None and count and key is not None:
             context.repetitions.lose(digest, key)
         raise
@@ -152,6 +162,7 @@ async def _take(
     call: OrderCall,
     given: str | None,
     notes: Notes,
+    is_wanted: Callable[[], bool] | None,
     key: str | None,
 ) -> Order:
     named: OrderCall = {**call, "idempotency_key": key}
@@ -165,6 +176,7 @@ async def _take(
             api_key=api_key.id,
             notes=notes,
             wish=TokenWish(asked.tokens, context.settings.default_tokens or None),
+            is_wanted=is_wanted,
         ),
         has_key=given is not None,
         continues=asked.on_disconnect == "continue",

@@ -5,7 +5,7 @@ Every rule is order intake's; this file only wires the parts and waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Unpack
@@ -25,10 +25,7 @@ from herder.domain.parsing import parse_bids, parse_model
 from herder.domain.prompts import asked_of
 from herder.domain.receipts import receipt_of
 from herder.domain.signed_tokens import sign_receipt
-from herder.errors import (
-    InvalidRequest,
-    SetupError,
-)
+from herder.errors import InvalidRequest, SetupError
 from herder.herd.herder_key import load_herder_key
 from herder.herd.roster import serving
 from herder.interface import CountOptions, OrderCall, QuoteCall
@@ -143,15 +140,19 @@ class LocalHerd:
         api_key: str | None = None,
         notes: Notes = NO_NOTES,
         wish: TokenWish | None = None,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> Order:
-        """Do as `submit`, for callers who need the order itself, or `wish` for what fits."""
+        """Do as `submit`, for callers who need the order itself, or `wish` for what fits.
+
+        Callers who may go meanwhile give `is_wanted`, as to `OrderIntake.submit`.
+        """
         tokens = tokens if wish is None else wish.most
         parsed = parse_call(prompt, tokens, call, self.settings, self.public_keys, api_key=api_key)
         if wish is not None and wish.named is None and parsed.quote is not None:
             parsed = replace(parsed, tokens=parsed.quote.tokens)  # for these it was quoted
         parsed = self._token_counts.fit(replace(parsed, notes=notes, wish=wish))
         try:
-            order = self.intake.submit(parsed)
+            order = self.intake.submit(parsed, is_wanted)
         except CommitUnknown as error:
             if parsed.idempotency_key is None:
                 raise self._given_up(error) from error
@@ -375,10 +376,7 @@ class LocalHerd:
         return self._answers.stream(order_id)
 
     def call_back(
-        self,
-        order_id: str,
-        callback: TextCallback | None,
-        on_error: ErrorCallback | None,
+        self, order_id: str, callback: TextCallback | None, on_error: ErrorCallback | None
     ) -> None:
         """Call one of them once, at an order's end, in a thread that outlives the program."""
         self._callbacks.add(order_id, callback, on_error)

@@ -39,6 +39,10 @@ from herder.store.steps import NewOrder, Subject
 from ledger import Ledger
 
 
+class CallerGone(Exception):
+    """Whoever asked for an order had gone before it was taken; nothing was held."""
+
+
 class OrderIntake:
     """Takes orders. Safe among threads and among processes on one database."""
 
@@ -55,11 +59,13 @@ class OrderIntake:
         self._clock_us = clock_us
         self._new_id = new_id
 
-    def submit(self, call: OrderRequest) -> Order:
+    def submit(self, call: OrderRequest, is_wanted: Callable[[], bool] | None = None) -> Order:
         """Take an order: its hold, the order itself and its event in one transaction.
 
         Args:
             call: what the client asks, parsed.
+            is_wanted: whether anybody still waits for the order; asked on this thread, in each
+                transaction that would take it, after its first lock. None: it is wanted.
 
         Returns:
             The order, queued; or the order of an earlier call with the same idempotency key, unless
@@ -76,6 +82,7 @@ class OrderIntake:
             CommitUnknown: the database was lost while it took the order, and stayed away: `order`
                 of its data is the id that the order has, if there is one.
             HerdUnavailable: the database is busy or out of reach; nothing was held.
+            CallerGone: it is not wanted any more, and no earlier call has taken it.
         """
         order_id = self._new_id()
         tried = False
@@ -90,7 +97,7 @@ class OrderIntake:
                 if taken is not None:
                     return taken
             tried = True
-            return self.take(connection, order_id, call)
+            return self.take(connection, order_id, call, is_wanted)
 
         try:
             return self._database.settle(step)
@@ -101,7 +108,13 @@ class OrderIntake:
                 order=order_id,
             ) from error
 
-    def take(self, connection: Connection, order_id: str, call: OrderRequest) -> Order:
+    def take(
+        self,
+        connection: Connection,
+        order_id: str,
+        call: OrderRequest,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Order:
         """Take an order in the caller's transaction: `submit`, with what else belongs to it.
 
         Args:
@@ -109,15 +122,18 @@ class OrderIntake:
                 savepoint that was set before.
             order_id: a fresh UUID, drawn before the transaction.
             call: what the client asks, parsed.
+            is_wanted: as for `submit`.
 
         Raises:
-            HerdError: as `submit`.
+            HerdError, CallerGone: as `submit`.
         """
         model_sql.share_policy(connection)
         if call.idempotency_key:
             found = self._found(connection, call, call.idempotency_key)
             if found is not None:
                 return found
+        if is_wanted is not None and not is_wanted():
+            raise CallerGone
         means = None
         if call.wish is not None:
             # Of two calls at once the second is given what the first one left.

@@ -37,6 +37,7 @@ from herder.gateway.streams.event_stream import EventStream
 from herder.gateway.streams.following import Happened
 from herder.gateway.streams.hang_up import HangUp
 from herder.interface import raise_if_not_completed
+from herder.orders.intake import CallerGone
 from herder.store.api_keys import ApiKey
 from herder.types import Receipt, Result
 from herder.web.errors import ApiResponse, BadRequest, answer_to, body_of, refusal
@@ -89,7 +90,9 @@ async def _complete(
         slot = held.enter_context(context.follower.acquire(key.id))
         async with HangUp(request.receive) as line:
             try:
-                bought = await buy(context, key, asked, request.headers, id_of(request))
+                bought = await buy(context, key, asked, request.headers, id_of(request), line)
+            except CallerGone:
+                return ApiResponse({}, 499)
             except (errors.PromptTooLong, errors.TooManyTokens) as error:
                 raise ContextLengthExceeded(error.data) from error
             except errors.InvalidSchema as error:
