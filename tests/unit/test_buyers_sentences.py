@@ -36,12 +36,13 @@ OPERATORS_ERRORS = {
 
 OPERATORS_FILES = re.compile(
     r"herder/(host|demo|examples|cli|db)/|herder/(celery|settings|gateway/settings)\.py|"
-    r"herder/herd/(heartbeats|named_model|roster)\.py|workers/(tuning|transport)/|workers/(celery|settings)\.py|"
+    r"herder/herd/(heartbeats|named_model|roster)\.py|workers/(tuning|transport)/|"
+    r"workers/(celery|settings)\.py|"
     r"workers/llama/(?!chat|grammar|sampling|structured)"
 )
 """Whose texts reach whoever runs a herd, a worker or a program on its machine. The commands are
-looked at one by one. What heartbeats refuse and the roster shows is told to workers and operators, and
-`named_model` writes to a herder's log;
+looked at one by one. What heartbeats refuse and the roster shows is told to workers and operators;
+what `named_model` writes goes to a herder's log;
 errors of the database have `told_callers`; of a model's file all is said when it is loaded.
 """
 
