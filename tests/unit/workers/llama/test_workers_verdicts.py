@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.wait import wait_for
 from workers.errors import DecodeFailed, ModelError
 from workers.llama import trial, verdicts
 from workers.llama.options import LlamaOptions, llama_options
@@ -96,10 +97,16 @@ def test_each_verdict_is_heeded_again(options, memory, children, says):
 def written_to(options, **_):
     data = bytearray(options.path.read_bytes())
     data[-1] ^= 1
-    when = options.path.stat().st_mtime_ns
+    before = options.path.stat()
     with options.path.open("r+b") as file:
         file.write(data)
-    os.utime(options.path, ns=(when, when))
+
+    def dated_back() -> bool:
+        os.utime(options.path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        return options.path.stat().st_ctime_ns != before.st_ctime_ns
+
+    # file systems note the time of a change in ticks of some milliseconds
+    wait_for(dated_back, "the clock of the file system has moved on")
     return options
 
 
