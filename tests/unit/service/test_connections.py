@@ -15,8 +15,11 @@ from herder.service.app import CONNECTIONS, HANDOVER_THREADS
 
 def test_there_is_a_connection_for_each_thread_that_may_want_one(house):
     webhooks = 2
+    named_model = 1  # the duty of a herder that was given HERD_MODEL
     service = house.new_service()
-    assert 2 + len(service.duties) + webhooks + HANDOVER_THREADS <= CONNECTIONS
+    assert "model" not in {duty.name for duty in service.duties}
+    threads = 2 + len(service.duties) + named_model + webhooks + HANDOVER_THREADS
+    assert threads <= CONNECTIONS
 
 
 def test_so_many_transactions_go_on_at_once_and_no_more(house, monkeypatch):
