@@ -212,6 +212,7 @@ class PostgresServer:
 
         name = self.new_database()
         database = Database(self.url(name), any_version=True)
+        migrations.load()
         with database.write() as connection:
             migrations.upgrade(connection)
         database.close()

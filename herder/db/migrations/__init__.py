@@ -94,8 +94,10 @@ def _await_turn(connection: Connection) -> None:
     """Wait for others' commits: whoever comes second finds everything made.
 
     Longer than for any other lock. Those that the migrations take are waited for as ever: everybody
-    else queues behind who waits for a table.
+    else queues behind who waits for a table. And this transaction may stand idle for as long: on a
+    machine that has much to do, Alembic takes seconds to find out what is to be made.
     """
+    connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{TURN_S}s'")
     usual = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TURN_S}s'")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})")
