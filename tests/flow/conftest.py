@@ -12,6 +12,8 @@ from tests.support.rabbit_server import RabbitServer, require_rabbit
 from tests.support.redis_server import RedisServer
 from tests.support.running import RunningHerd
 
+SOON_CLOSED = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_brokers: runs with Redis and with RabbitMQ as broker")
@@ -24,9 +26,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def patient_httpx(monkeypatch) -> None:
-    """What calls a gateway waits for a minute: by itself httpx gives up after five seconds."""
+    """What calls a gateway waits for a minute: by itself httpx gives up after five seconds.
+
+    And it uses no connection again that was idle for two seconds: a gateway closes one after five,
+    maybe as it is used, and a call that may have been taken is not sent once more.
+    """
     for call in (httpx.request, httpx.get, httpx.post, httpx.Client.__init__):
         monkeypatch.setitem(call.__kwdefaults__, "timeout", httpx.Timeout(60))
+    monkeypatch.setitem(httpx.Client.__init__.__kwdefaults__, "limits", SOON_CLOSED)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +108,7 @@ def shared_web(tmp_path_factory, redis_server) -> Iterator[Any]:
     _, key = herd.client.api_keys.create("default")
     _, url = herd.start_gateway()
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=60, limits=SOON_CLOSED) as client:
         yield client
     herd.close()
     herd.check()

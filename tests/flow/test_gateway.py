@@ -175,7 +175,8 @@ def test_a_stream_goes_on_where_it_was_cut_even_on_another_gateway(herd, web, ke
 
 def test_a_lost_worker_is_told_as_a_restart(herd, web):
     worker = herd.start_worker(HERD_STUB_STEP_MS="40")
-    order = web.post("/v1/orders", json={"prompt": "Tell me", "tokens": 60, "fee": 90}).json()["id"]
+    body = {"prompt": "Tell me", "tokens": 300, "fee": 400}
+    order = web.post("/v1/orders", json=body).json()["id"]
     heard = []
     reading = threading.Thread(target=events, args=(web, order), kwargs={"found": heard})
     reading.start()

@@ -23,6 +23,8 @@ QUICK = {
     "HERD_WEBHOOK_TIMEOUT_S": "2",
     "HERD_WEBHOOK_RETRIES_S": ",".join(["1"] * 40),
 }
+PATIENT = {"HERD_WEBHOOK_TIMEOUT_S": "30"}
+"""For a receiver that answers, be it late: what is sent arrives at the first try."""
 HERE = {**QUICK, "HERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.1"}
 
 
@@ -119,7 +121,7 @@ def test_every_end_arrives_signed_through_a_bad_receiver_and_killed_herders(make
 
 
 def test_a_name_of_this_machine_gets_nothing_unless_it_is_allowed(make_herd, receiver):
-    herd = make_herd(**QUICK)
+    herd = make_herd(**{**QUICK, **PATIENT})
     herder = herd.start_herder()
     url = f"http://localhost:{receiver.port}/"
     webhook = typed(herd, "webhooks", "create", "default", url)["id"]
@@ -142,7 +144,7 @@ def test_a_name_of_this_machine_gets_nothing_unless_it_is_allowed(make_herd, rec
 
 
 def test_an_accounts_own_program_manages_its_webhooks_over_http(make_herd, receiver):
-    herd = make_herd(**HERE)
+    herd = make_herd(**{**HERE, **PATIENT})
     herd.start_herder()
     _, url = herd.start_gateway()
     keys = {

@@ -214,7 +214,7 @@ class CutProxy:
         assert pair.server is not None
         pair.server.sendall(data)
         # The server has done it when it has answered.
-        pair.server.settimeout(10)
+        pair.server.settimeout(60)
         answer = pair.server.recv(_CHUNK)
         with self._lock:
             if cut.then == "refused":
@@ -243,7 +243,7 @@ class _Cut:
 
 def _bound(port: int) -> socket.socket:
     """A listener on this port; one that was just closed there is let go within moments."""
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while True:
         try:
             return socket.create_server(("127.0.0.1", port), backlog=128)

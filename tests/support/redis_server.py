@@ -26,11 +26,19 @@ def find_binary() -> str:
     return found
 
 
+_given: set[int] = set()
+"""Ports that were given: who asked may not listen there yet, or may be about to listen again."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and another each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 class RedisServer:

@@ -217,6 +217,13 @@ class RunningHerd:
 
         return wait_for(begun, f"{order.id} runs")
 
+    def working(self, orders: list[Order]) -> None:
+        """Wait until one of them runs.
+
+        The first of several may have ended by the time that a slow test has submitted the last.
+        """
+        wait_for(lambda: any(one.status() == "running" for one in orders), "one of them runs")
+
     @property
     def logs(self) -> str:
         return "\n".join(child.log for child in self.children)

@@ -248,17 +248,23 @@ def cli(outage_house, monkeypatch):
     return Cli(outage_house, monkeypatch)
 
 
-def away_once_taken(monkeypatch, outage, away_s: float) -> None:
-    """The database goes away when the next order has just been taken."""
-    real = LocalHerd.submit
+def away_once_taken(monkeypatch, outage, away_s: float) -> threading.Event:
+    """The database goes away when the next order has just been taken.
+
+    Returns:
+        Set once it is away.
+    """
+    real, away = LocalHerd.submit, threading.Event()
 
     def submit(herd: LocalHerd, *given: Any, **call: Any) -> Any:
         receipt = real(herd, *given, **call)
         outage.begin()
+        away.set()
         threading.Timer(away_s, outage.end).start()
         return receipt
 
     monkeypatch.setattr(LocalHerd, "submit", submit)
+    return away
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
@@ -266,7 +272,7 @@ def test_herd_submit_waits_for_the_answer_through_an_outage(
     cli, outage, outage_house, monkeypatch, more
 ):
     worker = outage_house.worker()
-    away_once_taken(monkeypatch, outage, 1)
+    away = away_once_taken(monkeypatch, outage, 1)
     done = Background(lambda: cli.run("submit", "two words", "-n", "10", "--fee", "26", *more))
 
     def job() -> Any:
@@ -275,6 +281,8 @@ def test_herd_submit_waits_for_the_answer_through_an_outage(
         except HerdUnavailable:
             return None
 
+    # Before, what is dispatched might not be finished any more.
+    assert away.wait(60)
     (given,) = wait_for(job, "it is dispatched")
     worker.finish(given, text="so it is", generated=10)
     found = done.done()
@@ -296,7 +304,7 @@ def test_ctrl_c_cancels_once_the_database_is_back(cli, outage, monkeypatch):
     monkeypatch.setattr(cancellations, "PATIENCE_S", 0.1)
     monkeypatch.setattr(LocalHerd, "stream", interrupted)
     monkeypatch.setattr("herder.cli.submit._can_ask", lambda: True)
-    away_once_taken(monkeypatch, outage, 1)
+    away_once_taken(monkeypatch, outage, 3)
     done = cli.run("submit", "two words", "-n", "10", stdin="y\n")
     assert done.exit_code == 130
     assert "will be cancelled as soon as it does" in done.stderr
