@@ -103,10 +103,13 @@ async def inbox(
 
     With `wait`, as soon as anything is there.
     """
-    found = await run_sync(context.herd.inbox, key.account, after, limit)
+    until_s = time.monotonic() + wait
+    read = partial(run_sync, context.herd.inbox, key.account, after, limit)
+    found = await ride_out(read, within_s=wait)
     if not found and wait:
         with context.follower.acquire(key.id):
-            async with aclosing(_pages(context, key, after, limit, wait)) as pages:
+            rest_s = until_s - time.monotonic()
+            async with aclosing(_pages(context, key, after, limit, rest_s)) as pages:
                 found = await anext(pages, [])
     last = found[-1].number if found else after
     return InboxAnswer(messages=[_shown(one) for one in found], next=last)
