@@ -16,7 +16,7 @@ from tests.support.wait import wait_for
 from workers.wire import HERDER_QUEUE, INFERENCE_QUEUE
 
 SLOW = {"HERD_SLOTS": "1", "HERD_STUB_STEP_MS": "50"}
-CLAIM_S = 1
+CLAIM_S = 2
 LIMITS = {"HERD_CLAIM_S": str(CLAIM_S), "HERD_MAX_DISPATCHES": "3", "HERD_MAX_ATTEMPTS": "1"}
 """Limits that an outage would use up within seconds, if it counted."""
 
@@ -86,7 +86,7 @@ def test_a_broker_that_forgets_everything_delays_orders_and_counts_against_none(
     for _ in range(2):
         herd.start_worker(**SLOW)
     orders = [herd.submit(f"Number {number}", 10) for number in range(6)]
-    herd.running(orders[0])
+    herd.working(orders)
     server.kill()
     # Submission goes on, and does not wait.
     began = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_broker_that_forgets_everything_delays_orders_and_counts_against_none(
 def test_a_rabbitmq_that_is_killed_and_started_again_is_used_as_before(own_herd, own_rabbit):
     own_herd.start_worker(**SLOW)
     orders = [own_herd.submit(f"Number {number}", 10) for number in range(3)]
-    own_herd.running(orders[0])
+    own_herd.working(orders)
     own_rabbit.kill()
     own_rabbit.start()
     all_complete(own_herd, orders)

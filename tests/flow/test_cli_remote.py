@@ -138,7 +138,7 @@ def test_ctrl_c_asks_whether_to_cancel(herd, elsewhere):
         ("y", "cancelled", "cancelled: charged"),
         ("n", "running", "continues"),
     ):
-        terminal = Terminal(herd, "submit", "A long story", "-n", "200", **elsewhere)
+        terminal = Terminal(herd, "submit", "A long story", "-n", "1000", **elsewhere)
         try:
             wait_for(lambda: herd.client.orders(state="running", limit=1), "it runs")
             (order,) = herd.client.orders(state="running", limit=1)

@@ -34,7 +34,7 @@ def test_a_worker_whose_clock_is_wrong_runs_orders_and_is_named(herd, ahead_s):
     (herder,) = [child for child in herd.children if child.name.startswith("herder")]
     herder.says("worker_clock_differs")
     assert wait_for(lambda: known_ahead_s(herd, worker), "it is known") == pytest.approx(
-        ahead_s, abs=5
+        ahead_s, abs=30
     )
     listed = answered(herd, "worker", "list")
     assert listed.returncode == 0
@@ -50,7 +50,9 @@ def test_a_herder_whose_clock_is_behind_has_its_orders_run(make_herd):
     complete(herd)
     assert "expired" not in worker.log
     worker.says("clock_differs")
-    assert wait_for(lambda: known_ahead_s(herd, worker), "it is known") == pytest.approx(120, abs=5)
+    assert wait_for(lambda: known_ahead_s(herd, worker), "it is known") == pytest.approx(
+        120, abs=30
+    )
 
 
 def test_herders_whose_clocks_differ_have_their_orders_run(make_herd):

@@ -29,7 +29,7 @@ def paid_once(herd, results):
 @pytest.mark.both_brokers
 def test_a_worker_that_is_killed_in_mid_order_is_replaced_by_another(herd):
     victim = herd.start_worker(**SLOW)
-    order = herd.submit("Tell me more.", 200)
+    order = herd.submit("Tell me more.", 1000)
     herd.running(order, victim)
     survivor = herd.start_worker(HERD_SLOTS="1")
 
@@ -45,7 +45,7 @@ def test_a_worker_that_is_killed_in_mid_order_is_replaced_by_another(herd):
 @pytest.mark.both_brokers
 def test_a_worker_that_is_told_to_stop_hands_back_and_another_finishes(herd):
     leaver = herd.start_worker(**SLOW)
-    order = herd.submit("Tell me more.", 400)
+    order = herd.submit("Tell me more.", 1000)
     herd.running(order, leaver)
     stayer = herd.start_worker(HERD_SLOTS="1")
 
@@ -65,7 +65,7 @@ def test_a_stop_with_a_long_order_takes_the_grace_time_and_no_more(herd):
     assert worker.stop() == 0
     took_s = time.monotonic() - began_s
     assert "draining grace_s=8.0 orders_run_s=5.0" in worker.log
-    assert 4 < took_s < 30, "eight seconds, and what a machine at its limit makes of them"
+    assert 4 < took_s < 55, "eight seconds, and what a machine at its limit makes of them"
     assert order.status() == "queued", "it was handed back in time"
     assert herd.known_state(worker.name) == "gone"
 
@@ -103,7 +103,7 @@ def test_a_redis_that_stands_still_does_not_keep_a_worker_from_ending(make_herd,
 @pytest.mark.both_brokers
 def test_a_worker_that_is_told_to_stop_finishes_what_it_can(herd):
     worker = herd.start_worker(HERD_SLOTS="1", HERD_STUB_STEP_MS="30", HERD_GRACE_S="30")
-    order = herd.submit("Tell me more.", 30)
+    order = herd.submit("Tell me more.", 100)
     herd.running(order, worker)
     assert worker.stop() == 0
     assert order.status() == "completed", "its outcome was confirmed before it went"
@@ -116,7 +116,7 @@ def test_a_herder_that_is_killed_and_another_that_comes_lose_nothing(make_herd):
     herder = herd.start_herder()
     herd.start_worker(**SLOW)
     orders = [herd.submit(f"Number {number}", 10) for number in range(6)]
-    herd.running(orders[0])
+    herd.working(orders)
     herder.kill()
     orders += [herd.submit(f"Number {number}", 10) for number in range(6, 9)]
     herd.start_herder()
@@ -153,7 +153,7 @@ def test_a_redis_that_forgets_everything_loses_no_order(make_herd, own_redis):
     herd.start_worker(**SLOW)
     herd.start_worker(**SLOW)
     orders = [herd.submit(f"Number {number}", 20) for number in range(8)]
-    herd.running(orders[0])
+    herd.working(orders)
 
     own_redis.kill()
     orders += [herd.submit(f"Late number {number}", 5) for number in range(3)]
@@ -169,8 +169,8 @@ def test_a_flushed_redis_is_as_good_as_a_restarted_one(herd, restarts):
     herd.start_worker(HERD_SLOTS="2", HERD_STUB_STEP_MS="20")
     results = []
     for _ in range(restarts):
-        orders = [herd.submit(f"Number {number}", 10) for number in range(6)]
-        herd.running(orders[0])
+        orders = [herd.submit(f"Number {number}", 30) for number in range(6)]
+        herd.working(orders)
         herd.redis.client().flushall()
         results += completed(orders)
     paid_once(herd, results)

@@ -72,7 +72,7 @@ def test_a_pgbouncer_that_drops_its_connections_loses_no_order(bounced, make_her
     herder = herd.start_herder()
     herd.start_worker(HERD_SLOTS="2", HERD_STUB_STEP_MS="20")
     orders = [herd.submit(f"Number {n}", 20) for n in range(8)]
-    herd.running(orders[0])
+    herd.working(orders)
     bouncer.admin(f"KILL {name}")  # its clients' connections and its own
     wait_for(lambda: "out_of_reach" in herder.log, "the herder misses its database")
     bouncer.admin(f"RESUME {name}")

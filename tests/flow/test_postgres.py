@@ -88,7 +88,7 @@ def test_a_server_that_crashes_and_comes_back_loses_no_order(herd, own_postgres)
     herder = herd.start_herder()
     herd.start_worker(HERD_SLOTS="2", HERD_STUB_STEP_MS="20")
     orders = [herd.submit(f"Number {n}", 20) for n in range(8)]
-    herd.running(orders[0])
+    herd.working(orders)
     own_postgres.crash()
     with pytest.raises(HerdUnavailable):
         herd.submit("while it is away", 5)

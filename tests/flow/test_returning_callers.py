@@ -172,7 +172,7 @@ def test_one_of_two_under_a_key_hangs_up_and_the_patient_one_is_answered(herd, k
 
 
 def test_whoever_reads_its_events_keeps_an_order_whose_caller_has_gone(herd, key):
-    _, url = herd.start_gateway(HERD_DISCONNECT_GRACE_S="3")
+    _, url = herd.start_gateway(HERD_DISCONNECT_GRACE_S="10")
     caller = Caller(url, key, "once")
     reading = {"headers": {"Authorization": f"Bearer {key}"}, "timeout": 120}
     order = caller.give_up(herd)

@@ -196,8 +196,8 @@ def test_a_worker_that_was_detached_says_in_its_log_file_why_it_ended(herd, deta
     arguments = ("-D", "-f", str(log), "--pidfile", str(pid_file), "-n", "w1")
     parent = start(herd, "w1", *arguments)
     assert parent.ended() == 0, parent.log
-    wait_for(pid_file.exists, "it runs")
-    pid = int(pid_file.read_text())
+    # The file is there a moment before what is in it.
+    pid = int(wait_for(lambda: pid_file.exists() and pid_file.read_text().strip(), "it runs"))
     detached.append(pid)
     wait_for(lambda: "w1" in known(herd), "it joins")
     assert "model_ready" in log.read_text()

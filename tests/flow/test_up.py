@@ -100,7 +100,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("use")
 def test_a_herd_stays_up_until_it_is_told_to_stop(start: Callable[..., Up]) -> None:
-    up = start("--workers", "2", HERD_SLOTS="1", HERD_STUB_STEP_MS="5")
+    up = start("--workers", "2", HERD_SLOTS="1", HERD_STUB_STEP_MS="50")
     ready = up.ready()
     assert ready["workers"] == ["worker-1", "worker-2"]
     assert ready["slots"] == 2
