@@ -41,6 +41,7 @@ from herder.errors import (
     InvalidSchema,
     InvalidStartBy,
     InvalidStop,
+    InvalidTemplateArguments,
     InvalidTokens,
     InvalidWebhook,
     ModelNotFound,
@@ -106,6 +107,7 @@ __all__ = [
     # what can go wrong
     "HerdError",
     "InvalidRequest",
+    "InvalidTemplateArguments",
     "InvalidTokens",
     "TooManyTokens",
     "InvalidFee",

@@ -22,7 +22,7 @@ from herder.errors import (
 from herder.types import Info, NamedBalance, Quote, Receipt, Result, StatementEntry, TokenCount
 
 if TYPE_CHECKING:
-    from workers.wire import PublicKey
+    from workers.wire import Effort, PublicKey, TemplateArg
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -65,6 +65,8 @@ class CountOptions(TypedDict, total=False):
     raw: bool
     special: bool
     continue_final_message: bool
+    reasoning_effort: Effort | None
+    chat_template_kwargs: Mapping[str, TemplateArg] | None
 
 
 class QuoteOptions(_Asked, total=False):
@@ -83,6 +85,8 @@ class _Ordered(_Asked, total=False):
     raw: bool
     special: bool
     continue_final_message: bool
+    reasoning_effort: Effort | None
+    chat_template_kwargs: Mapping[str, TemplateArg] | None
     stop: str | Sequence[str] | None
     reference: str | None
     idempotency_key: str | None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json as json_lib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from herder.cli.base import read_text
-from herder.errors import InvalidPrompt
+from herder.errors import InvalidPrompt, InvalidTemplateArguments
+
+if TYPE_CHECKING:
+    from workers.wire import TemplateArg
 
 MAX_FILE_BYTES = 4 * 2**20
 """The longest prompt, messages or grammar that is read; the herd's own bounds are lower."""
@@ -78,6 +82,40 @@ ContinueFinalMessage = Annotated[
         help="Continue the last of the messages, which must be the assistant's.",
     ),
 ]
+ReasoningEffort = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning-effort",
+        metavar="LEVEL",
+        help="How much a model that can think is to think before it answers: none, low, medium, "
+        "high.",
+    ),
+]
+TemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="Variables for the model's chat template, as JSON: '{\"enable_thinking\": false}'.",
+    ),
+]
+
+
+def template_kwargs_of(text: str | None) -> Mapping[str, TemplateArg] | None:
+    """Return the variables for the chat template, which order intake judges.
+
+    Raises:
+        InvalidTemplateArguments: they are no JSON.
+    """
+    if text is None:
+        return None
+    try:
+        return cast("Mapping[str, TemplateArg]", json_lib.loads(text))
+    except (ValueError, RecursionError):
+        raise InvalidTemplateArguments(
+            'chat_template_kwargs must be a JSON object, such as {"enable_thinking": false}.',
+            "chat_template_kwargs",
+        ) from None
 
 
 def prompt_of(prompt: str | None) -> str | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -30,11 +30,14 @@ from herder.cli.order_options import (
     Model,
     Multiplier,
     Prompt,
+    ReasoningEffort,
     Special,
+    TemplateKwargs,
     Tokens,
     file_of,
     messages_of,
     prompt_of,
+    template_kwargs_of,
 )
 from herder.cli.show import (
     complain,
@@ -49,6 +52,7 @@ from herder.types import Result, Usage
 if TYPE_CHECKING:
     from herder.interface import BuyerHerd, OrderCall
     from herder.types import Receipt
+    from workers.wire import Effort
 
 CANCEL_WAIT_S = 15
 """The wait for a cancelled order's end."""
@@ -81,6 +85,8 @@ def submit(
     ] = False,
     special: Special = False,
     continue_final_message: ContinueFinalMessage = False,
+    reasoning_effort: ReasoningEffort = None,
+    chat_template_kwargs: TemplateKwargs = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,6 +190,8 @@ def submit(
             "raw": raw,
             "special": special,
             "continue_final_message": continue_final_message,
+            "reasoning_effort": cast("Effort | None", reasoning_effort),
+            "chat_template_kwargs": template_kwargs_of(chat_template_kwargs),
             "stop": stop or None,
             "reference": reference,
             "idempotency_key": idempotency_key,

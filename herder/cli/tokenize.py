@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,11 +12,17 @@ from herder.cli.order_options import (
     MessagesFile,
     Model,
     Prompt,
+    ReasoningEffort,
     Special,
+    TemplateKwargs,
     messages_of,
     prompt_of,
+    template_kwargs_of,
 )
 from herder.cli.show import print_facts, print_json
+
+if TYPE_CHECKING:
+    from workers.wire import Effort
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +42,8 @@ def tokenize(
     ] = False,
     special: Special = False,
     continue_final_message: ContinueFinalMessage = False,
+    reasoning_effort: ReasoningEffort = None,
+    chat_template_kwargs: TemplateKwargs = None,
     json: Json = False,
 ) -> None:
     """Count the tokens of a prompt as the model is given it; a worker counts them, at no cost."""
@@ -47,6 +55,8 @@ def tokenize(
             raw=raw,
             special=special,
             continue_final_message=continue_final_message,
+            reasoning_effort=cast("Effort | None", reasoning_effort),
+            chat_template_kwargs=template_kwargs_of(chat_template_kwargs),
         )
     if json:
         print_json(found.to_dict())

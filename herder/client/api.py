@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from herder.client.http.address import Address
     from herder.client.http.async_client import AsyncClient as AsyncClient
     from herder.client.http.client import Client as Client
+    from workers.wire import Effort, TemplateArg
 
 Messages = Sequence[dict[str, str]]
 BidAsked = Mapping[str, int | float | str]
@@ -103,6 +104,8 @@ def submit(
     raw: bool = False,
     special: bool = False,
     continue_final_message: bool = False,
+    reasoning_effort: Effort | None = None,
+    chat_template_kwargs: Mapping[str, TemplateArg] | None = None,
     stop: str | Sequence[str] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -142,6 +145,10 @@ def submit(
         special: what a raw prompt writes as a control token is that token, for formats made by
             hand; otherwise it is plain text, whoever wrote it.
         continue_final_message: the answer continues the last message, which is the assistant's.
+        reasoning_effort: how much a model that can think is to think before it answers: `none`,
+            `minimal`, `low`, `medium`, `high`, `xhigh` or `max`; not every model tells all apart.
+        chat_template_kwargs: variables for the model's chat template, such as
+            `{"enable_thinking": False}`: texts, numbers, true and false.
         stop: strings that end the text; they are not part of it.
         temperature: 0 takes the likeliest token each time; 0.8 unless given.
         top_p: 0 to 1: only tokens that make up this much of the probability.
@@ -200,6 +207,8 @@ def submit(
         raw=raw,
         special=special,
         continue_final_message=continue_final_message,
+        reasoning_effort=reasoning_effort,
+        chat_template_kwargs=chat_template_kwargs,
         stop=stop,
         reference=reference,
         idempotency_key=idempotency_key,
@@ -267,6 +276,8 @@ def count_tokens(
     raw: bool = False,
     special: bool = False,
     continue_final_message: bool = False,
+    reasoning_effort: Effort | None = None,
+    chat_template_kwargs: Mapping[str, TemplateArg] | None = None,
 ) -> TokenCount:
     """Count the tokens of a prompt, as a worker with the model is given it; costs nothing.
 
@@ -285,6 +296,8 @@ def count_tokens(
         raw=raw,
         special=special,
         continue_final_message=continue_final_message,
+        reasoning_effort=reasoning_effort,
+        chat_template_kwargs=chat_template_kwargs,
     )
 
 

@@ -83,6 +83,7 @@ def _given(call: OrderRequest) -> dict[str, Any]:
         "raw": call.prompt.raw or None,
         "special": call.prompt.special or None,
         "continue_final_message": call.prompt.continues or None,
+        "chat_template_kwargs": dict(call.prompt.template_args) or None,
         "messages": [
             turn.model_dump(mode="json", exclude_unset=True) for turn in call.prompt.messages or ()
         ]
@@ -184,11 +185,13 @@ def _form_1(call: OrderRequest) -> dict[str, Any]:
     }
     if call.quote is not None:
         given["quote"] = _form_1_quote(call.quote)
-    # It knew neither: a call with one of them is another.
+    # It knew none of these: a call with one of them is another.
     if call.prompt.special:
         given["special"] = True
     if call.prompt.continues:
         given["continue_final_message"] = True
+    if call.prompt.template_args:
+        given["chat_template_kwargs"] = dict(call.prompt.template_args)
     return given
 
 

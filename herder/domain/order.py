@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import Literal
@@ -11,7 +12,7 @@ from herder.domain.fitting import TokenWish
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.pricing import Rates
 from herder.domain.quote_terms import Terms
-from workers.wire import AttemptRef, ChatMessage, Sampling
+from workers.wire import AttemptRef, ChatMessage, Sampling, TemplateArg
 
 
 class State(StrEnum):
@@ -67,6 +68,9 @@ class Prompt:
     """True, of a raw text: what is written in it as a control token is that token."""
     continues: bool = False
     """True: the answer continues the last of the messages, which is the assistant's."""
+
+    template_args: Mapping[str, TemplateArg] = field(default_factory=dict)
+    """Variables that the caller sets for the model's chat template."""
 
     @property
     def counted(self) -> str:

@@ -108,6 +108,8 @@ def parse_submission(
     raw: object = False,
     special: object = False,
     continue_final_message: object = False,
+    reasoning_effort: object = None,
+    chat_template_kwargs: object = None,
     start_by: object = None,
     run_limit_s: object = None,
     api_key: str | None = None,
@@ -133,6 +135,8 @@ def parse_submission(
         raw: whether the prompt skips the model's chat template.
         special: whether control tokens that are written in a raw prompt are honoured.
         continue_final_message: whether the answer continues the assistant's last message.
+        reasoning_effort: how much a model is to think before it answers; `none` for not at all.
+        chat_template_kwargs: variables that are set for the model's chat template.
         start_by: when it has to have begun: an aware `datetime`, or the same as text (RFC 3339).
         run_limit_s: the longest run in seconds.
         api_key: the id of the API key that it is bought with, of a caller who was recognised.
@@ -157,6 +161,8 @@ def parse_submission(
             raw=raw,
             special=special,
             continue_final_message=continue_final_message,
+            reasoning_effort=reasoning_effort,
+            chat_template_kwargs=chat_template_kwargs,
         ),
         tokens=tokens,
         fee=parse_offer(fee),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from herder.domain.order import Prompt
+from herder.domain.template_args import parse_template_args
 from herder.errors import InvalidPrompt, shown
 from workers.wire import MAX_MESSAGES, ChatMessage
 
@@ -19,6 +20,8 @@ def parse_prompt(
     raw: object = False,
     special: object = False,
     continue_final_message: object = False,
+    reasoning_effort: object = None,
+    chat_template_kwargs: object = None,
 ) -> Prompt:
     """Return the prompt, or the conversation, that the model is asked.
 
@@ -29,6 +32,8 @@ def parse_prompt(
         raw: whether the text reaches the model without its chat template.
         special: whether control tokens that are written in a raw text are honoured.
         continue_final_message: whether the answer continues the assistant's last message.
+        reasoning_effort: how much a model is to think before it answers; `none` for not at all.
+        chat_template_kwargs: variables that are set for the model's chat template.
 
     Raises:
         InvalidPrompt: neither is given, or both, or it is empty or too long; or what it is to be
@@ -37,6 +42,7 @@ def parse_prompt(
     is_raw = _flag("raw", raw)
     is_special = _flag("special", special)
     continues = _flag("continue_final_message", continue_final_message)
+    args = parse_template_args(chat_template_kwargs, reasoning_effort)
     if (prompt is None) == (messages is None):
         raise InvalidPrompt("Give either a prompt or messages, not both.")
     if messages is not None:
@@ -44,15 +50,20 @@ def parse_prompt(
             raise InvalidPrompt(
                 "raw is only for a prompt; messages need the model's chat template."
             )
-        parsed = Prompt(None, _parse_messages(messages), continues=continues)
+        parsed = Prompt(None, _parse_messages(messages), continues=continues, template_args=args)
     elif isinstance(prompt, str):
-        parsed = Prompt(prompt, raw=is_raw, special=is_special)
+        parsed = Prompt(prompt, raw=is_raw, special=is_special, template_args=args)
     else:
         raise InvalidPrompt(f"The prompt must be text, not {type(prompt).__name__}.")
     if is_special and not is_raw:
         raise InvalidPrompt(
             "special is only for a raw prompt; elsewhere the model's chat template alone writes "
             "control tokens."
+        )
+    if args and is_raw:
+        raise InvalidPrompt(
+            "A raw prompt is not given to the chat template; leave reasoning_effort and "
+            "chat_template_kwargs out."
         )
     if continues and (parsed.messages is None or parsed.messages[-1].role != "assistant"):
         raise InvalidPrompt(
@@ -91,6 +102,8 @@ def asked_of(prompt: object, asked: Mapping[str, object], most: int) -> Prompt:
         raw=asked.get("raw", False),
         special=asked.get("special", False),
         continue_final_message=asked.get("continue_final_message", False),
+        reasoning_effort=asked.get("reasoning_effort"),
+        chat_template_kwargs=asked.get("chat_template_kwargs"),
     )
 
 

@@ -3,7 +3,7 @@
 HerdError
 ├── InvalidRequest            the call is wrong; nothing was held
 │   ├── InvalidTokens, InvalidFee, InvalidMultiplier, InvalidPrompt, InvalidStop, InvalidSampling
-│   │   └── InvalidSchema
+│   │   └── InvalidSchema; InvalidTemplateArguments, which is an InvalidPrompt
 │   ├── InvalidReference, InvalidIdempotencyKey, InvalidName, InvalidAmount, InvalidRunLimit
 │   ├── InvalidStartBy, InvalidReceipt, InvalidBids, InvalidWebhook, InvalidMessage
 │   ├── InvalidQuote           no quote of this herd
@@ -86,6 +86,7 @@ from herder.errors.requests import (
     InvalidSchema,
     InvalidStartBy,
     InvalidStop,
+    InvalidTemplateArguments,
     InvalidTokens,
     InvalidWebhook,
     PromptTooLong,
@@ -119,6 +120,7 @@ __all__ = [
     "InvalidStop",
     "InvalidSampling",
     "InvalidSchema",
+    "InvalidTemplateArguments",
     "InvalidReference",
     "InvalidIdempotencyKey",
     "InvalidName",

@@ -167,6 +167,21 @@ class InvalidPrompt(InvalidRequest):
     code = "invalid_prompt"
 
 
+class InvalidTemplateArguments(InvalidPrompt):
+    """Raised for variables that no call may set for a chat template.
+
+    Args:
+        message: what is wrong, and what would be right.
+        param: the field of the call that they came in.
+    """
+
+    code = "invalid_chat_template_kwargs"
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class PromptTooLong(InvalidPrompt):
     """Raised when a prompt and the tokens asked for exceed the context, which was counted.
 

@@ -266,6 +266,7 @@ class TokenCounts:
             raw=prompt.raw,
             special=prompt.special,
             continues=prompt.continues,
+            template_args=dict(prompt.template_args),
         )
         left = seal(asked, self._key, sender="herder", audience=prompt_key(request))
         control = control_stream(worker.instance)

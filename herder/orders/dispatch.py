@@ -358,6 +358,7 @@ def job_of(order: Order, request: order_sql.StoredRequest) -> InferenceJob:
         raw=request.prompt.raw,
         special=request.prompt.special,
         continues=request.prompt.continues,
+        template_args=dict(request.prompt.template_args),
         tokens=order.tokens,
         fit_tokens=request.fit_tokens,
         stop=request.stop,

@@ -48,6 +48,7 @@ class UnreadableRequest(ValueError):
 
 _ASKED_FOR = ("special", "continues")
 """Flags of a prompt that are stored only where they are set."""
+_TEMPLATE_ARGS = "template_args"
 FIT_TOKENS = "fit_tokens"
 
 
@@ -70,6 +71,8 @@ class StoredRequest:
         else:
             stored["messages"] = [turn.model_dump() for turn in self.prompt.messages]
         stored["sampling"] = self.sampling.model_dump(exclude_defaults=True, mode="json")
+        if self.prompt.template_args:
+            stored[_TEMPLATE_ARGS] = dict(self.prompt.template_args)
         if self.fit_tokens:
             stored[FIT_TOKENS] = True
         return stored
@@ -112,6 +115,7 @@ class StoredRequest:
                 messages,
                 bool(stored.get("raw", False)),
                 **{name: bool(stored.get(name, False)) for name in _ASKED_FOR},
+                template_args=dict(stored.get(_TEMPLATE_ARGS) or {}),
             ),
             tuple(stop),
             _sampling(stored.get("sampling", {})),

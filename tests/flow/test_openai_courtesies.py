@@ -54,7 +54,6 @@ def test_what_programs_send_by_habit_is_taken(herd, client):
         "service_tier": "auto",
         "store": True,
         "verbosity": "low",
-        "reasoning_effort": "none",
         "function_call": "none",
         "safety_identifier": "somebody",
         "prompt_cache_key": "cache",

@@ -65,6 +65,28 @@ def test_the_demos_model_shows_system_messages_anywhere_and_two_at_the_beginning
     model.close()
 
 
+def test_a_callers_variables_reach_the_template_and_its_tokens_are_counted(
+    model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "switch.jinja"
+    path.write_text(
+        NO_SYSTEM + "{% if enable_thinking is defined and not enable_thinking %}Off.{% endif %}"
+    )
+    model = load(model_path, path)
+    hello = ("user", "Hi.")
+    plain = prompt(model, hello)
+    assert prompt(model, hello, template_args={"enable_thinking": False}) == f"{plain}Off."
+    assert prompt(model, hello, template_args={"reasoning_effort": "none"}) == f"{plain}Off."
+    assert prompt(model, hello, template_args={"unknown": 5}) == plain
+    # A prompt that is no conversation is one message, and the variables are its template's too.
+    counted = [
+        model.count_tokens(work("Hi.", raw=False, template_args=args))
+        for args in ({}, {"enable_thinking": False})
+    ]
+    assert counted[1] > counted[0]
+    model.close()
+
+
 def test_a_file_takes_the_place_of_the_models_template_and_a_system_message_is_merged(
     model_path: Path, template: Path
 ) -> None:

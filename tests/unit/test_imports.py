@@ -85,6 +85,7 @@ def test_the_exported_names_are_these():
         "InvalidSchema",
         "InvalidStartBy",
         "InvalidStop",
+        "InvalidTemplateArguments",
         "InvalidTokens",
         "InvalidWebhook",
         "ModelInfo",

@@ -24,6 +24,7 @@ def work_of(job: InferenceJob) -> GenerationRequest:
         run_limit_s=float(job.run_limit_s),
         special=job.special,
         continues=job.continues,
+        template_args=job.template_args,
     )
 
 

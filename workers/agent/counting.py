@@ -135,4 +135,5 @@ def _work_of(asked: PromptToCount) -> GenerationRequest:
         run_limit_s=1.0,
         special=asked.special,
         continues=asked.continues,
+        template_args=asked.template_args,
     )

@@ -6,13 +6,13 @@ nor Celery.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from workers.engine.sequences import BatchRow
 from workers.errors import WorkerError
-from workers.wire import ChatMessage, Sampling
+from workers.wire import ChatMessage, Sampling, TemplateArg
 
 EndReason = Literal["stop", "length", "deadline", "cancelled", "handed_back", "failed"]
 
@@ -33,6 +33,7 @@ class GenerationRequest:
         run_limit_s: seconds from the start in the engine to the end with reason `deadline`.
         special: texts of control tokens in a raw prompt are those tokens.
         continues: the answer continues the last message, which is the assistant's.
+        template_args: variables that the caller sets for the chat template.
         fit_tokens: where the prompt leaves fewer tokens, at least 1, so many are generated; else
             what does not fit fails.
     """
@@ -48,6 +49,7 @@ class GenerationRequest:
     run_limit_s: float
     special: bool = False
     continues: bool = False
+    template_args: Mapping[str, TemplateArg] = field(default_factory=dict)
     fit_tokens: bool = False
 
 

@@ -8,13 +8,15 @@ silence.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from workers.errors import SettingsError, TemplateError
 from workers.llama.chat import Turn
+from workers.wire import TemplateArg
 
 Formatter = Callable[..., Any]
 """Makes a chat of messages one text: `formatter(messages=...).prompt`."""
@@ -37,6 +39,12 @@ _FORMS = {
     2: ("lynx{}badger{}wolf", "{}badger{}"),
 }
 """Contents of those messages, by the number of texts that they hold."""
+
+_THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Variables by which templates are told whether the model is to think: Qwen 3, GLM and SmolLM3 have
+the first, DeepSeek V3.1 and Granite the second."""
+
+_NONE = re.compile("""(['"])none\\1""")
 
 _MAX_PAIRED = 24
 """Of so many texts each pair is tried. The most that a template known names is below that."""
@@ -119,26 +127,47 @@ class ChatTemplate:
         self._source = source
         self._opening = make_formatter(source, True)
         self._closed = make_formatter(source, False)
+        self._knows_no_effort = "reasoning_effort" in source and bool(_NONE.search(source))
         self.traits = self._find_traits()
 
-    def render(self, turns: Sequence[Turn], *, opens: bool = True) -> str:
+    def render(
+        self,
+        turns: Sequence[Turn],
+        *,
+        opens: bool = True,
+        args: Mapping[str, TemplateArg] | None = None,
+    ) -> str:
         """Return the prompt of a conversation.
 
         Args:
             turns: the conversation.
             opens: whether the assistant's next turn is opened at the end.
+            args: variables that the caller sets for it.
 
         Raises:
             TemplateError: the template refused it.
         """
         formatter = self._opening if opens else self._closed
         try:
-            return str(formatter(messages=list(turns)).prompt)
+            return str(formatter(messages=list(turns), **self._variables(args or {})).prompt)
         except Exception as error:
             # the sandbox, the template's own raise_exception, or a bug in the template
             raise TemplateError(
                 f"The model's chat template refused the messages ({str(error)[:450]})."
             ) from error
+
+    def _variables(self, args: Mapping[str, TemplateArg]) -> dict[str, TemplateArg]:
+        """Return a caller's variables as this template knows them.
+
+        Templates have one of several switches for a model that is not to think at all; few know
+        `reasoning_effort` `none`, and one that does not (gpt-oss') writes the word as it is.
+        """
+        if args.get("reasoning_effort") != "none":
+            return dict(args)
+        given = {**dict.fromkeys(_THINKING_SWITCHES, False), **args}
+        if not self._knows_no_effort:
+            del given["reasoning_effort"]
+        return given
 
     def fit(self, turns: Sequence[Turn], system: Literal["merge", "refuse"]) -> list[Turn]:
         """Return a conversation as this template shows all of it.

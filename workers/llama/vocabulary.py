@@ -129,7 +129,7 @@ class Vocabulary:
                 "The model has no chat template; send a prompt instead of messages."
             )
         turns = self._template.fit(turns, self._system)
-        show = partial(self._template.render, opens=not work.continues)
+        show = partial(self._template.render, opens=not work.continues, args=work.template_args)
         tokens: list[int] = []
         known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
         for text, template in chat.render(turns, show, self._control, continues=work.continues):

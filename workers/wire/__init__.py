@@ -82,6 +82,14 @@ from workers.wire.messages import (
     text_stream,
     worker_queue,
 )
+from workers.wire.template_args import (
+    MAX_TEMPLATE_ARG,
+    MAX_TEMPLATE_ARG_CHARS,
+    MAX_TEMPLATE_ARGS,
+    TEMPLATE_ARG_NAME,
+    Effort,
+    TemplateArg,
+)
 
 __all__ = [
     "Announcement",
@@ -99,6 +107,7 @@ __all__ = [
     "CountTokens",
     "CountedTokens",
     "Drain",
+    "Effort",
     "Envelope",
     "Failure",
     "WorkerStopped",
@@ -124,6 +133,9 @@ __all__ = [
     "MAX_RUN_LIMIT_S",
     "MAX_STOPS",
     "MAX_STOP_CHARS",
+    "MAX_TEMPLATE_ARG",
+    "MAX_TEMPLATE_ARGS",
+    "MAX_TEMPLATE_ARG_CHARS",
     "MAX_TEXT_CHARS",
     "MAX_TOKENS",
     "Marker",
@@ -140,6 +152,8 @@ __all__ = [
     "Reject",
     "Sampling",
     "Stop",
+    "TEMPLATE_ARG_NAME",
+    "TemplateArg",
     "CancelAttempt",
     "WORKER_QUEUES",
     "WireError",

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workers.wire.template_args import TemplateArgs
+
 INFERENCE_QUEUE = "inference"
 HERDER_QUEUE = "herder"
 WORKER_QUEUES = f"{INFERENCE_QUEUE}."
@@ -112,6 +114,7 @@ class InferenceJob(Body):
     """Of a raw prompt: texts of control tokens in it are those tokens."""
     continues: bool = False
     """The answer continues the last message, which is the assistant's."""
+    template_args: TemplateArgs = {}
     tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """At least 1 wherever a client is answered; dispatch takes 0, as the original did."""
     fit_tokens: bool = False
@@ -312,6 +315,7 @@ class PromptToCount(Body):
     raw: bool = False
     special: bool = False
     continues: bool = False
+    template_args: TemplateArgs = {}
 
 
 class CountedTokens(Body):

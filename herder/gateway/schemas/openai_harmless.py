@@ -87,7 +87,6 @@ class HarmlessFields(BaseModel):
         Must("low, medium or high"),
         Field(description="No effect."),
     ] = None
-    reasoning_effort: Annotated[Literal["none"] | None, Same] = None
     function_call: Annotated[Literal["none", "auto"] | None, Same] = None
     safety_identifier: Annotated[
         Characters | None, Must("text"), Field(description="No effect.")

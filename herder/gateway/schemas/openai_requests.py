@@ -37,6 +37,7 @@ from herder.gateway.schemas.openai_harmless import (
     seed_of,
 )
 from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingFields, Winston
+from herder.gateway.schemas.template_args import TemplateFields
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
 from herder.web.shapes import Must, Refused, said
@@ -319,7 +320,7 @@ class _Body(_Given, SamplingFields, HarmlessFields):
             ) from None
 
 
-class ChatBody(_Body, ContinuingFields):
+class ChatBody(_Body, ContinuingFields, TemplateFields):
     """A chat completion."""
 
     model_config = ConfigDict(
@@ -356,7 +357,7 @@ class ChatBody(_Body, ContinuingFields):
         call = super().call() | {"messages": [turn.turn() for turn in self.messages]}
         if self.continues(self.messages[-1].role):
             call["continue_final_message"] = True
-        return call
+        return call | self.template_args()
 
 
 class CompletionBody(_Body):
@@ -379,6 +380,7 @@ class CompletionBody(_Body):
         ),
         Must("a single string"),
     ]
+    reasoning_effort: Annotated[Literal["none"] | None, Same] = None
     special: Annotated[
         StrictBool | None,
         Must("true or false"),

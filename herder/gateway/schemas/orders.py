@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic.config import JsonDict
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
+from herder.gateway.schemas.template_args import TemplateFields
 from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.types import Place, Receipt, Usage
 from herder.web.shapes import Must, Refused
@@ -129,7 +130,7 @@ _SPECIAL = "Of a raw prompt: what is written as a control token is that token."
 _CONTINUES = "Continue the last message, which must be the assistant's."
 
 
-class TokenizeBody(_Body):
+class TokenizeBody(_Body, TemplateFields):
     """The prompt whose tokens are to be counted."""
 
     model_config = ConfigDict(json_schema_extra=_PROMPTED)
@@ -175,7 +176,7 @@ class QuoteBody(_AskedBody):
         return cast(QuoteCall, self._others())
 
 
-class OrderBody(_AskedBody):
+class OrderBody(_AskedBody, TemplateFields):
     """An order."""
 
     quote: StrictStr | None = Field(

@@ -232,6 +232,12 @@ def test_times_travel_with_their_zone_and_accounts_do_not():
     assert asked.body == {"prompt": "Hi", "tokens": 5, "raw": True, "special": True}
     asked = calls.order_call("Hi", 5, {"special": False, "continue_final_message": False}, "k")
     assert asked.body == {"prompt": "Hi", "tokens": 5}, "gateways of before know neither"
+    told = {"reasoning_effort": None, "chat_template_kwargs": {"enable_thinking": False}}
+    asked = calls.order_call("Hi", 5, told, "k")
+    assert asked.body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "reasoning_effort" not in asked.body
+    counted = {"prompt": "Hi", "chat_template_kwargs": {"enable_thinking": False}}
+    assert calls.count_call("Hi", told).body == counted
     with pytest.raises(errors.InvalidRequest, match="API key"):
         calls.quote_call("Hi", 5, {"account": "ada"})
 

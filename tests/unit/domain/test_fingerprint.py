@@ -160,6 +160,11 @@ def test_each_argument_is_told():
         assert fingerprint.of_call(replace(CALL, prompt=Prompt("two words", **{name: False}))) == (
             fingerprint.of_call(CALL)
         )
+    told = Prompt("two words", template_args={"enable_thinking": False})
+    assert differs(replace(CALL, prompt=told), fingerprint.of_call(CALL)) == "chat_template_kwargs"
+    assert differs(replace(CALL, prompt=told), form_1(CALL)) == "chat_template_kwargs"
+    other = replace(CALL, prompt=replace(told, template_args={"enable_thinking": True}))
+    assert differs(other, fingerprint.of_call(replace(CALL, prompt=told))) == "chat_template_kwargs"
     assert differs(CALL, stored) == "quote"
 
 

@@ -155,7 +155,6 @@ REFUSED = [
     ("functions", [{}]),
     ("audio", {}),
     ("modalities", ["audio"]),
-    ("reasoning_effort", "high"),
     ("service_tier", "flex"),
     ("verbosity", "loud"),
     ("store", "yes"),
@@ -218,6 +217,16 @@ def test_a_body_that_is_no_object_is_refused(body):
         read("chat", body, {})
 
 
+def test_what_is_for_the_chat_template_goes_to_intake_and_a_raw_prompt_has_none():
+    told = {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": True}}
+    assert chat(**told).call == chat().call | told
+    assert completion(reasoning_effort="none").call == completion().call
+    for name, value in told.items():
+        with pytest.raises(BadRequest) as refused:
+            completion(**{name: value})
+        assert refused.value.param == name
+
+
 def test_two_limits_must_agree():
     assert chat(max_tokens=5, max_completion_tokens=5).tokens == 5
     with pytest.raises(BadRequest, match="differ"):
@@ -234,7 +243,6 @@ TAKEN = [
     {"service_tier": "auto"},
     {"service_tier": "default"},
     {"verbosity": "high"},
-    {"reasoning_effort": "none"},
     {"function_call": "none"},
     {"safety_identifier": "s" * 5000},
     {"prompt_cache_key": "k" * 5000},

@@ -56,6 +56,7 @@ def test_what_is_asked_is_stored_as_it_was_given(house):
     [
         Prompt("<|fim_prefix|>a", raw=True, special=True),
         Prompt(None, (ChatMessage(role="assistant", content="Once"),), continues=True),
+        Prompt("Why?", template_args={"enable_thinking": False, "reasoning_effort": "low"}),
         Prompt("plain"),
     ],
 )
@@ -71,6 +72,8 @@ def test_what_a_prompt_is_on_request_reaches_the_worker(house, prompt):
     work = work_of(job)
     assert (work.special, work.continues) == (prompt.special, prompt.continues)
     assert (work.prompt, work.messages, work.raw) == (prompt.text, prompt.messages, prompt.raw)
+    assert work.template_args == prompt.template_args
+    assert ("template_args" in text) == bool(prompt.template_args)
 
 
 def _fields(call):

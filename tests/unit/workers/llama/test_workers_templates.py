@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
@@ -16,6 +17,7 @@ from workers.errors import SettingsError, TemplateError
 from workers.llama import chat
 from workers.llama.chat import Turn
 from workers.llama.template import MAX_TEMPLATE_BYTES, ChatTemplate, read_template
+from workers.wire import TemplateArg
 
 OPEN = "{% if add_generation_prompt %}<A>{% endif %}"
 CLOSED = "{% if m.role == 'assistant' %}</s>{% endif %}"
@@ -74,10 +76,13 @@ def formatter(source: str, opens: bool):
     def refuse(message: str) -> None:
         raise ValueError(message)
 
-    def render(messages: list[Turn]) -> SimpleNamespace:
+    def render(messages: list[Turn], **args: Any) -> SimpleNamespace:
         return SimpleNamespace(
             prompt=template.render(
-                messages=messages, add_generation_prompt=opens, raise_exception=refuse
+                messages=messages,
+                add_generation_prompt=opens,
+                raise_exception=refuse,
+                **args,
             )
         )
 
@@ -251,6 +256,44 @@ def test_files_that_are_no_templates_are_refused_in_words(tmp_path) -> None:
     for wrong, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError, match=words):
             read_template(wrong)
+
+
+# As Qwen 3 (on unless told), DeepSeek V3.1 (off unless told), gpt-oss, and one that knows `none`.
+SWITCHES = {
+    "qwen": "{% if enable_thinking is defined and not enable_thinking %}<off>{% endif %}",
+    "deepseek": "{% if not thinking is defined %}{% set thinking = false %}{% endif %}"
+    "{% if thinking %}<on>{% endif %}",
+    "gpt-oss": "{{ 'Reasoning: ' + (reasoning_effort|default('medium')) }}",
+    "knows": "{% if reasoning_effort == 'none' %}<none>{% else %}{{ reasoning_effort }}{% endif %}",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "shown"),
+    [
+        ("qwen", {}, ""),
+        ("qwen", {"enable_thinking": True}, ""),
+        ("qwen", {"enable_thinking": False}, "<off>"),
+        ("qwen", {"reasoning_effort": "none"}, "<off>"),
+        ("qwen", {"reasoning_effort": "none", "enable_thinking": True}, ""),
+        ("qwen", {"reasoning_effort": "high", "unknown": 3}, ""),
+        ("deepseek", {}, ""),
+        ("deepseek", {"thinking": True}, "<on>"),
+        ("deepseek", {"reasoning_effort": "none"}, ""),
+        ("gpt-oss", {}, "Reasoning: medium"),
+        ("gpt-oss", {"reasoning_effort": "high"}, "Reasoning: high"),
+        ("gpt-oss", {"reasoning_effort": "none"}, "Reasoning: medium"),
+        ("knows", {"reasoning_effort": "none"}, "<none>"),
+        ("knows", {"reasoning_effort": "low"}, "low"),
+    ],
+)
+def test_a_callers_variables_reach_the_template_and_none_turns_thinking_off(
+    name: str, args: dict[str, TemplateArg], shown: str
+) -> None:
+    template = ChatTemplate(SOURCES["keeps"] + SWITCHES[name], formatter)
+    assert template.traits.renders
+    asked = turns("u")
+    assert template.render(asked, args=args) == TEMPLATES["keeps"].render(asked) + shown
 
 
 @pytest.mark.parametrize("name", SOURCES)
