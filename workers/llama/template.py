@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jinja2.exceptions import SecurityError
+
 from workers.errors import SettingsError, TemplateError
 from workers.llama.chat import Turn
 from workers.wire import TemplateArg
@@ -150,10 +152,16 @@ class ChatTemplate:
         formatter = self._opening if opens else self._closed
         try:
             return str(formatter(messages=list(turns), **self._variables(args or {})).prompt)
-        except Exception as error:
-            # the sandbox, the template's own raise_exception, or a bug in the template
+        except (ValueError, SecurityError) as error:
+            # the template's own raise_exception, or the sandbox
             raise TemplateError(
                 f"The model's chat template refused the messages ({str(error)[:450]})."
+            ) from error
+        except Exception as error:
+            # a bug in the template, or a variable that it cannot use: Python's own words
+            told = " with these chat_template_kwargs" if args else ""
+            raise TemplateError(
+                f"The model's chat template cannot show the messages{told}."
             ) from error
 
     def _variables(self, args: Mapping[str, TemplateArg]) -> dict[str, TemplateArg]:

@@ -82,7 +82,7 @@ def count_call(prompt: str | None, given: CountOptions) -> Call:
     }
     if prompt is not None:
         body["prompt"] = prompt
-    return Call("POST", "/v1/tokenize", body)
+    return Call("POST", "/v1/tokenize", _as_json(body))
 
 
 def _asked(
@@ -103,7 +103,13 @@ def _asked(
             del body[name]
     if prompt is not None:
         body["prompt"] = prompt
-    return body | {"tokens": tokens}
+    return _as_json(body) | {"tokens": tokens}
+
+
+def _as_json(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body whose variables of the chat template are an object, whatever mapping it was."""
+    kwargs = body.get("chat_template_kwargs")
+    return body | {"chat_template_kwargs": dict(kwargs)} if isinstance(kwargs, Mapping) else body
 
 
 def held_s(left_s: float | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -238,6 +239,9 @@ def test_times_travel_with_their_zone_and_accounts_do_not():
     assert "reasoning_effort" not in asked.body
     counted = {"prompt": "Hi", "chat_template_kwargs": {"enable_thinking": False}}
     assert calls.count_call("Hi", told).body == counted
+    told["chat_template_kwargs"] = MappingProxyType({"enable_thinking": False})
+    for asked in (calls.order_call("Hi", 5, told, "k"), calls.count_call("Hi", told)):
+        assert type(asked.body["chat_template_kwargs"]) is dict
     with pytest.raises(errors.InvalidRequest, match="API key"):
         calls.quote_call("Hi", 5, {"account": "ada"})
 

@@ -61,6 +61,8 @@ def test_texts_numbers_true_and_false_are_taken_and_fit_into_a_job():
         ),
         ({"bos_token": ""}, "may not set bos_token; it is the herd's to set"),
         ({"strftime_now": "x"}, "may not set strftime_now"),
+        ({"self": 1}, "may not set self; it is the herd's to set"),
+        ({"namespace": 1}, "may not set namespace"),
         ({"budget": None}, "and budget is not one"),
         ({"budget": [1]}, "and budget is not one"),
         ({"budget": {"a": 1}}, "and budget is not one"),

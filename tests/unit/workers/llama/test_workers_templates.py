@@ -230,8 +230,21 @@ def test_a_template_that_shows_no_user_gets_conversations_as_they_are() -> None:
     assert not template.traits.renders
     asked = turns("usu")
     assert template.fit(asked, "merge") == asked
-    with pytest.raises(TemplateError, match="refused the messages"):
+    with pytest.raises(TemplateError, match="cannot show the messages"):
         template.render(asked)
+
+
+def test_what_a_template_cannot_use_is_told_without_pythons_words() -> None:
+    source = SOURCES["keeps"] + "{% if mode is defined and 'x' in mode %}x{% endif %}"
+    template = ChatTemplate(source, formatter)
+    assert template.render(turns("u"), args={"mode": "xy"}).endswith("x")
+    with pytest.raises(TemplateError) as told:
+        template.render(turns("u"), args={"mode": 5})
+    assert told.value.message == (
+        "The model's chat template cannot show the messages with these chat_template_kwargs."
+    )
+    with pytest.raises(TemplateError, match=r"refused the messages \(System role not supported"):
+        TEMPLATES["gemma"].render(turns("su"))
 
 
 def test_a_template_that_does_not_parse_is_no_template() -> None:
