@@ -69,7 +69,7 @@ class Prompt:
     continues: bool = False
     """True: the answer continues the last of the messages, which is the assistant's."""
 
-    template_args: Mapping[str, TemplateArg] = field(default_factory=dict)
+    template_args: Mapping[str, TemplateArg] = field(default_factory=dict, hash=False)
     """Variables that the caller sets for the model's chat template."""
 
     @property

@@ -49,7 +49,7 @@ class GenerationRequest:
     run_limit_s: float
     special: bool = False
     continues: bool = False
-    template_args: Mapping[str, TemplateArg] = field(default_factory=dict)
+    template_args: Mapping[str, TemplateArg] = field(default_factory=dict, hash=False)
     fit_tokens: bool = False
 
 
