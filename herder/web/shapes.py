@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workers.wire.faults import fault_of
@@ -50,6 +50,14 @@ def Refused(what: str, *, inside: bool = False) -> WrapValidator:  # noqa: N802 
 def Must(be: str, *, inside: bool = False) -> WrapValidator:  # noqa: N802 (an annotation)
     """Have a field refused as what it must be; arguments as `Refused`."""
     return Refused(f"must be {be}", inside=inside)
+
+
+def by_intake(kind: Any) -> BeforeValidator:
+    """Have the document show a field as of a kind, and leave its value to order intake.
+
+    Whose sentences and codes are those of every way in.
+    """
+    return BeforeValidator(lambda value: value, json_schema_input_type=kind | None)
 
 
 def sentence_of(

@@ -129,7 +129,7 @@ class ChatTemplate:
         self._source = source
         self._opening = make_formatter(source, True)
         self._closed = make_formatter(source, False)
-        self._knows_no_effort = "reasoning_effort" in source and bool(_NONE.search(source))
+        self._knows_none = "reasoning_effort" in source and bool(_NONE.search(source))
         self.traits = self._find_traits()
 
     def render(
@@ -173,7 +173,7 @@ class ChatTemplate:
         if args.get("reasoning_effort") != "none":
             return dict(args)
         given = {**dict.fromkeys(_THINKING_SWITCHES, False), **args}
-        if not self._knows_no_effort:
+        if not self._knows_none:
             del given["reasoning_effort"]
         return given
 

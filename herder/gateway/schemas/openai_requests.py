@@ -40,7 +40,7 @@ from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingField
 from herder.gateway.schemas.template_args import TemplateFields
 from herder.interface import SAMPLING_NAMES
 from herder.web.errors import BadRequest
-from herder.web.shapes import Must, Refused, said
+from herder.web.shapes import Must, Refused, by_intake, said
 from workers.wire import MAX_MESSAGES, MAX_RUN_LIMIT_S, MAX_STOP_CHARS, MAX_STOPS
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -48,11 +48,6 @@ OnDisconnect = Literal["cancel", "continue"]
 
 _SENT_ON = ("fee", "multiplier", "max_fee", "quote", "reference", "start_by", "run_limit_s", "stop")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
-
-def _by_intake(kind: Any) -> BeforeValidator:
-    """Describe what order intake judges, whose sentences and codes are those of every way in."""
-    return BeforeValidator(lambda value: value, json_schema_input_type=kind | None)
 
 
 def _schema(**shown: Any) -> Any:
@@ -203,7 +198,7 @@ class _Body(_Given, SamplingFields, HarmlessFields):
     stream_options: Annotated[
         StreamOptions | None, Refused("may only contain include_usage", inside=True)
     ] = None
-    stop: Annotated[Any, _by_intake(Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)])] = (
+    stop: Annotated[Any, by_intake(Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)])] = (
         None
     )
     logit_bias: Annotated[
@@ -227,29 +222,29 @@ class _Body(_Given, SamplingFields, HarmlessFields):
     # Not OpenAI's; in its package they go into `extra_body`.
     fee: Annotated[
         Any,
-        _by_intake(Winston | Literal["base"]),
+        by_intake(Winston | Literal["base"]),
         Field(description=BASE_OR_WINSTON),
     ] = None
-    max_fee: Annotated[Any, _by_intake(Winston)] = None
+    max_fee: Annotated[Any, by_intake(Winston)] = None
     multiplier: Annotated[
         Any,
-        _by_intake(float | str),
+        by_intake(float | str),
         Field(description="A factor on the fee; in receipts, it is `bid_factor`."),
     ] = None
     quote: Annotated[
         Any,
-        _by_intake(str),
+        by_intake(str),
         Field(description="The signed text of a quote from /v1/quotes that has not expired."),
     ] = None
-    reference: Annotated[Any, _by_intake(Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)])] = (
+    reference: Annotated[Any, by_intake(Annotated[str, Field(max_length=MAX_REFERENCE_CHARS)])] = (
         None
     )
     start_by: Annotated[
         Any,
-        _by_intake(str),
+        by_intake(str),
         Field(description="The time, with its zone (RFC 3339), by which the order must start."),
     ] = None
-    run_limit_s: Annotated[Any, _by_intake(Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)])] = None
+    run_limit_s: Annotated[Any, by_intake(Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)])] = None
     on_disconnect: Annotated[
         OnDisconnect | None,
         Must("cancel or continue"),

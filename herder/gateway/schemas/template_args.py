@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
+from herder.web.shapes import by_intake
 from workers.wire import (
     MAX_TEMPLATE_ARG_CHARS,
     MAX_TEMPLATE_ARGS,
@@ -18,17 +19,12 @@ from workers.wire import (
 )
 
 
-def _by_intake(kind: Any) -> BeforeValidator:
-    """Describe what order intake judges, whose sentences are those of every way in."""
-    return BeforeValidator(lambda value: value, json_schema_input_type=kind | None)
-
-
 class TemplateFields(BaseModel):
     """The variables that a call sets for the chat template."""
 
     reasoning_effort: Annotated[
         Any,
-        _by_intake(Effort),
+        by_intake(Effort),
         Field(
             description="How much a model that can think is to think before it answers, as the "
             "variable `reasoning_effort` of its chat template; `none` turns thinking off where the "
@@ -37,7 +33,7 @@ class TemplateFields(BaseModel):
     ] = None
     chat_template_kwargs: Annotated[
         Any,
-        _by_intake(
+        by_intake(
             Annotated[
                 dict[
                     Annotated[str, Field(pattern=TEMPLATE_ARG_NAME)],
