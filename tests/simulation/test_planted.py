@@ -34,6 +34,8 @@ from tests.simulation.truth import Truth
 from tests.simulation.world import World
 from workers.wire import WORKER_QUEUES, Confirm, unseal
 
+pytestmark = pytest.mark.timeout(1800)  # many seeds, which took 600 s at a load of 17
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean_environment):

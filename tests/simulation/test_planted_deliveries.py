@@ -14,6 +14,8 @@ from tests.simulation.run import run_seed
 HASTY = often(reads_and_cancels=0.5, herder_stops=0.1)
 """Many cancel once they are given the first words, before any herder heard of the claim."""
 
+pytestmark = pytest.mark.timeout(1800)  # many seeds, which took 600 s at a load of 17
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean_environment):

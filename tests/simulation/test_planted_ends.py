@@ -24,6 +24,8 @@ from tests.simulation.herder import Parts
 from tests.simulation.planting import found, often, reached
 from workers.wire import Outcome
 
+pytestmark = pytest.mark.timeout(1800)  # many seeds, which took 600 s at a load of 17
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean_environment):

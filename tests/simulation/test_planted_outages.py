@@ -14,6 +14,8 @@ from herder.orders.reader import OrderReader
 from tests.simulation.herder import Parts
 from tests.simulation.planting import found, often, reached
 
+pytestmark = pytest.mark.timeout(1800)  # many seeds, which took 600 s at a load of 17
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean_environment):
