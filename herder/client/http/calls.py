@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from herder import errors
+from herder.client.http.bodies import encoded
 from herder.interface import CountOptions, OrderCall, QuoteCall, QuoteOptions
 
 ANSWER_S = 30.0
@@ -26,9 +27,16 @@ class Call:
 
     method: str
     path: str
-    body: dict[str, Any] | None = None
-    headers: Mapping[str, str] | None = None
+    content: bytes | None = None
+    """The body, as JSON."""
+    more_headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str | int] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that it is sent with, besides the connection's."""
+        kind = {} if self.content is None else {"Content-Type": "application/json"}
+        return kind | dict(self.more_headers)
 
 
 def order_call(prompt: str | None, tokens: int | None, given: OrderCall, key: object) -> Call:
@@ -42,6 +50,7 @@ def order_call(prompt: str | None, tokens: int | None, given: OrderCall, key: ob
 
     Raises:
         InvalidIdempotencyKey: the key cannot travel in a header.
+        InvalidRequest: something of the call cannot travel in JSON.
     """
     if not isinstance(key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
         raise errors.InvalidIdempotencyKey(
@@ -50,11 +59,8 @@ def order_call(prompt: str | None, tokens: int | None, given: OrderCall, key: ob
     body = _asked(prompt, tokens, given)
     asked = given.get("sampling", {})
     sampling = {name: value for name, value in asked.items() if value is not None}
-    if bias := asked.get("logit_bias"):
-        sampling["logit_bias"] = {str(token): value for token, value in bias.items()}
-    if sampling:
-        body["sampling"] = sampling
-    return Call("POST", "/v1/orders", body, {"Idempotency-Key": key})
+    content = encoded(body, sampling=sampling)
+    return Call("POST", "/v1/orders", content, {"Idempotency-Key": key})
 
 
 def of_order(
@@ -64,15 +70,17 @@ def of_order(
 
     Raises:
         OrderNotFound: the id is not valid, so it is not put into a path.
+        InvalidRequest: something of the body cannot travel in JSON.
     """
     if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", order_id):
         raise errors.OrderNotFound(errors.shown(order_id))
-    return Call(method, f"/v1/orders/{order_id}{rest}", body)
+    content = None if body is None else encoded(body)
+    return Call(method, f"/v1/orders/{order_id}{rest}", content)
 
 
 def quote_call(prompt: str | None, tokens: int | None, given: QuoteCall | QuoteOptions) -> Call:
     """Return a question for the price."""
-    return Call("POST", "/v1/quotes", _asked(prompt, tokens, given))
+    return Call("POST", "/v1/quotes", encoded(_asked(prompt, tokens, given)))
 
 
 def count_call(prompt: str | None, given: CountOptions) -> Call:
@@ -82,7 +90,7 @@ def count_call(prompt: str | None, given: CountOptions) -> Call:
     }
     if prompt is not None:
         body["prompt"] = prompt
-    return Call("POST", "/v1/tokenize", _as_json(body))
+    return Call("POST", "/v1/tokenize", encoded(body))
 
 
 def _asked(
@@ -96,20 +104,12 @@ def _asked(
     }
     if isinstance(start_by := body.get("start_by"), datetime):
         body["start_by"] = start_by.isoformat()
-    if "stop" in body and not isinstance(body["stop"], str):
-        body["stop"] = list(body["stop"])
     for name in ("raw", "special", "continue_final_message"):
         if not body.get(name, True):
             del body[name]
     if prompt is not None:
         body["prompt"] = prompt
-    return _as_json(body) | {"tokens": tokens}
-
-
-def _as_json(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a body whose variables of the chat template are an object, whatever mapping it was."""
-    kwargs = body.get("chat_template_kwargs")
-    return body | {"chat_template_kwargs": dict(kwargs)} if isinstance(kwargs, Mapping) else body
+    return body | {"tokens": tokens}
 
 
 def held_s(left_s: float | None) -> int:

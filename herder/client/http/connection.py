@@ -91,8 +91,8 @@ class Connection:
                 with self._http.stream(
                     call.method,
                     call.path,
-                    json=call.body,
-                    headers=dict(call.headers or {}),
+                    content=call.content,
+                    headers=call.headers,
                     params=dict(call.query or {}),
                     timeout=timeout_s,
                 ) as answer:
