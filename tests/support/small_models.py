@@ -136,7 +136,7 @@ SHAPES: dict[str, dict[str, Value]] = {
     },
     "rwkv7": {
         "attention.head_count": 0,
-        "wkv.head_size": 32,
+        "wkv.head_size": 64,
         "attention.decay_lora_rank": 16,
         "attention.iclr_lora_rank": 16,
         "attention.value_residual_mix_lora_rank": 16,
