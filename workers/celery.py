@@ -228,6 +228,7 @@ def _log_template(template: TemplateFacts) -> None:
         **from_file,
         system=template.system,
         later_system=template.later_system,
+        thinking=template.thinking or "none",
     )
     if not template.renders:
         _log.warning("chat_template_unusable", reason="it does not show the message of a user")

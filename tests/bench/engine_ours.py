@@ -33,7 +33,7 @@ class Heard:
     def on_start(self, _prompt_tokens: int) -> None:
         pass
 
-    def on_text(self, _text: str, _generated: int) -> None:
+    def on_text(self, _text: str, _generated: int, _reasoning: int) -> None:
         self.first_s = self.first_s or time.perf_counter()
 
     def on_end(self, end: Completion) -> None:

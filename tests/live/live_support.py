@@ -24,7 +24,7 @@ class Heard:
     def on_start(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
 
-    def on_text(self, text: str, _generated: int) -> None:
+    def on_text(self, text: str, _generated: int, _reasoning: int) -> None:
         self.pieces.append(text)
 
     def on_end(self, end: Completion) -> None:

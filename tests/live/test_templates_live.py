@@ -12,7 +12,7 @@ from tests.live.live_support import work
 from tests.support.running import RunningHerd
 from workers.engine.work import GenerationRequest
 from workers.errors import SettingsError, TemplateError
-from workers.wire import ChatMessage
+from workers.wire import ChatMessage, Sampling
 
 pytestmark = pytest.mark.live
 
@@ -62,6 +62,44 @@ def test_the_demos_model_shows_system_messages_anywhere_and_two_at_the_beginning
         "<|im_start|>system\nOne.\n\nTwo.<|im_end|>\n<|im_start|>user\nHi.<|im_end|>\n"
         "<|im_start|>system\nThree.<|im_end|>\n<|im_start|>assistant\n"
     )
+    model.close()
+
+
+def test_a_template_with_thinking_marks_tells_where_a_thought_begins(
+    model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "thinks.jinja"
+    ends = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    opens = (
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+        "{% else %}<think>\n{% endif %}{% endif %}"
+    )
+    path.write_text(NO_SYSTEM.removesuffix(ends) + opens)
+    model = load(model_path, path)
+    assert model.facts.template.thinking == "<think>"
+    hello = (ChatMessage(role="user", content="Is <think> a tag? <think>"),)
+
+    def prepared(**changes: Any) -> Any:
+        asked = {"messages": hello, "raw": False, "splits_reasoning": True} | changes
+        made = model.prepare(work(asked.pop("prompt", None), **asked))
+        if made.sampler is not None:
+            made.sampler.close()
+        text = "".join(model._vocab._text(token) for token in made.tokens).replace("Ċ", "\n")
+        return made.thinking, text.rpartition("assistant\n")[2]
+
+    thinking, end = prepared()
+    assert (thinking.begun, end) == (True, "<think>\n")
+    thinking, end = prepared(template_args={"enable_thinking": False})
+    assert (thinking.begun, end) == (False, "<think>\n\n</think>\n\n")
+    thinking, end = prepared(template_args={"reasoning_effort": "none"})
+    assert (thinking, end) == (None, "<think>\n\n</think>\n\n")
+    # An answer with a form begins with its first token: the thought that was begun ends before it.
+    bound = Sampling(json_schema='{"type": "object"}')
+    assert prepared(sampling=bound) == (None, "<think>\n\n</think>\n\n")
+    # Herders of earlier versions do not ask, and a raw prompt is as it is.
+    assert prepared(splits_reasoning=False) == (None, "<think>\n")
+    assert prepared(messages=None, prompt="Hm <think>", raw=True)[0] is None
     model.close()
 
 
@@ -278,14 +316,14 @@ def test_sentencepiece_puts_a_space_at_the_beginning_only(tmp_path: Path) -> Non
     )
 
     def read(asked: GenerationRequest) -> bytes:
-        found = [token for token in vocabulary.encode(asked) if token != 1]
+        found = [token for token in vocabulary.encode(asked).tokens if token != 1]
         assert 3 not in found, "the mark is what it is made of"
         return b"".join(vocabulary.piece(token) for token in found)
 
     written = "a<|user|>b</s>a\nb"
     assert read(work(written)) == f" {written}".encode()
     assert read(work(written, raw=False)) == f" {written}".encode()
-    special = vocabulary.encode(work(written, special=True))
+    special = vocabulary.encode(work(written, special=True)).tokens
     assert (special.count(2), special.count(3)) == (1, 1)
     lib.llama_model_free(loaded)
 
@@ -302,7 +340,7 @@ def test_a_space_may_have_a_token_for_each_byte_of_what_stands_for_it(tmp_path: 
     path = sentencepiece(tmp_path / "letters.gguf", space="c")
     loaded = lib.llama_model_load_from_file(str(path).encode(), params)
     vocabulary = Vocabulary(lib, loaded, Jinja2ChatFormatter, LlamaOptions(path=path))
-    tokens = vocabulary.encode(work("c" + " c" * 300))
+    tokens = vocabulary.encode(work("c" + " c" * 300)).tokens
     pieces = b"".join(vocabulary.piece(token) for token in tokens if token != 1)
     assert pieces == ("▁c" * 301).encode()
     assert len(tokens) >= 4 * 301

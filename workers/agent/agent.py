@@ -81,14 +81,14 @@ class _Running:
     def on_start(self, prompt_tokens: int) -> None:
         """Note that the engine starts with it."""
 
-    def on_text(self, text: str, generated: int) -> None:
+    def on_text(self, text: str, generated: int, reasoning: int) -> None:
         """Take more text from the engine."""
-        self.add_text(text, generated, end=False)
+        self.add_text(text, generated, reasoning, end=False)
 
     def on_end(self, end: Completion) -> None:
         """Take the end of its work from the engine."""
         self.end = end
-        self.add_text("", end.generated, end=True)
+        self.add_text("", end.generated, 0, end=True)
         self.done.set()
 
 

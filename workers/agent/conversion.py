@@ -25,6 +25,7 @@ def work_of(job: InferenceJob) -> GenerationRequest:
         special=job.special,
         continues=job.continues,
         template_args=job.template_args,
+        splits_reasoning=job.splits_reasoning,
     )
 
 
@@ -51,6 +52,8 @@ def outcome_of(job: InferenceJob, end: Completion, took_ms: int) -> Outcome:
         "text": end.text,
         "prompt_tokens": end.prompt_tokens,
         "generated": end.generated,
+        "reasoning": end.reasoning,
+        "reasoning_tokens": end.reasoning_tokens,
         "took_ms": took_ms,
     }
     if end.reason == "failed":

@@ -28,12 +28,13 @@ SPARE_ENTRIES = 8
 class AddText(Protocol):
     """Takes an attempt's text, piece by piece."""
 
-    def __call__(self, text: str, generated: int, *, end: bool) -> None:
+    def __call__(self, text: str, generated: int, reasoning: int, *, end: bool) -> None:
         """Take a piece.
 
         Args:
             text: the piece.
             generated: the attempt's tokens so far.
+            reasoning: characters at the piece's beginning that are reasoning.
             end: whether it is the last.
         """
 
@@ -45,6 +46,7 @@ class _Buffer:
     tokens: int
     sent: int = 0
     generated: int = 0
+    reasoning: int = 0
     pieces: list[str] = field(default_factory=list)
     ended: bool = False
 
@@ -67,11 +69,12 @@ class TextFlusher:
         buffer = _Buffer(order, attempt, tokens)
         key = f"{order}:{attempt}"
 
-        def add(text: str, generated: int, *, end: bool) -> None:
+        def add(text: str, generated: int, reasoning: int, *, end: bool) -> None:
             with self._changed:
                 if text:
                     buffer.pieces.append(text)
                 buffer.generated = generated
+                buffer.reasoning += reasoning
                 buffer.ended = buffer.ended or end
                 self._dirty[key] = buffer
                 self._changed.notify()
@@ -95,9 +98,11 @@ class TextFlusher:
                         buffer.generated,
                         buffer.ended,
                         buffer.tokens + SPARE_ENTRIES,
+                        buffer.reasoning,
                     )
                 )
                 buffer.sent += len(text)
+                buffer.reasoning = 0
         if batch:
             try:
                 self._streams.add_texts(batch)

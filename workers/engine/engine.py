@@ -358,7 +358,7 @@ class Engine:
             return
         job.seq.tokens.append(token)
         self.metrics.generated += 1
-        if (reason := job.say(self._model.piece(token))) is not None:
+        if (reason := job.say(token, self._model.piece(token))) is not None:
             self._end(job, reason, now_s)
 
     def _end(

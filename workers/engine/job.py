@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from workers.engine.sequences import Seq
-from workers.engine.text import TextSettler
+from workers.engine.thinking import Parted, ThinkingSettler
 from workers.engine.work import (
     Completion,
     EndReason,
@@ -36,6 +36,7 @@ class Generation:
     __slots__ = (
         "_first_s",
         "_listener",
+        "_reasoning",
         "_settler",
         "_submitted_s",
         "_text",
@@ -59,15 +60,18 @@ class Generation:
         self.generated = 0
         self.limit = work.tokens
         self._listener = listener
-        self._settler = TextSettler(work.stop)
+        self._settler = ThinkingSettler(work.stop)
         self._submitted_s = now_s
         self._first_s: float | None = None
         self._text: list[str] = []
+        self._reasoning = 0
 
     def take(self, prepared: Prepared, facts: ModelFacts) -> None:
         """Take its prompt in tokens; what does not fit is cut, or is an error, as the work says."""
         work, prompt = self.work, len(prepared.tokens)
         self.sampler, self.prompt_tokens = prepared.sampler, prompt
+        if work.splits_reasoning and prepared.thinking is not None:
+            self._settler = ThinkingSettler(work.stop, prepared.thinking)
         room = min(facts.context, facts.cells) - prompt
         if work.fit_tokens and room >= 1:
             self.limit = min(self.limit, room)
@@ -90,10 +94,10 @@ class Generation:
         self._first_s = now_s
         return now_s - self._submitted_s
 
-    def say(self, piece: bytes) -> EndReason | None:
+    def say(self, token: int, piece: bytes) -> EndReason | None:
         """Add one more token, of these bytes; return the reason if the work ends by it."""
         self.generated += 1
-        self._show(self._settler.feed(piece))
+        self._show(self._settler.feed(token, piece))
         if self._settler.stopped:
             return "stop"
         return "length" if self.generated >= self.limit else None
@@ -115,13 +119,17 @@ class Generation:
             queued_s=started_s - self._submitted_s,
             prefill_s=first_s - started_s,
             decode_s=now_s - first_s,
+            reasoning=self._reasoning,
+            reasoning_tokens=self._settler.reasoning_tokens,
         )
         self._tell("on_end", lambda: self._listener.on_end(end))
 
-    def _show(self, text: str) -> None:
+    def _show(self, parted: Parted) -> None:
+        text, reasoning = parted.reasoning + parted.answer, len(parted.reasoning)
         if text:
             self._text.append(text)
-            self._tell("on_text", lambda: self._listener.on_text(text, self.generated))
+            self._reasoning += reasoning
+            self._tell("on_text", lambda: self._listener.on_text(text, self.generated, reasoning))
 
     def _tell(self, what: str, call: Callable[[], None]) -> None:
         """Call the listener; one that fails must not end the work of all the others."""

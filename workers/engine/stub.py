@@ -16,6 +16,7 @@ when the tokens asked for are there, or where a prompt says otherwise:
     [[break]]       the model dies at the first token: the engine is broken, the process must end
     [[say:TEXT]]    answers with these words, again and again
     [[utf8]]        answers in words whose characters are cut across tokens
+    [[think:TEXT]]  thinks these words first, between <think> and </think>, unless the prompt is raw
 
 The cache is modelled too: what the engine does to sequences that would abort llama.cpp raises
 AssertionError here.
@@ -30,11 +31,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.engine.sequences import BatchRow
+from workers.engine.thinking import Tags, Thinking
 from workers.engine.work import GenerationRequest, ModelFacts, Prepared, Sampler
 from workers.errors import DecodeFailed, EmptyPrompt, StubFailure, StubTrouble, WorkerError
 
 _PIECES = re.compile(r"\s?\S{1,8}|\s")
-_MARK = re.compile(r"\[\[(end|fail|trouble|hang|break|say|utf8)(?::([^\]]*))?\]\]")
+_MARK = re.compile(r"\[\[(end|fail|trouble|hang|break|say|utf8|think)(?::([^\]]*))?\]\]")
 _WORDS = re.findall(
     r"\w+",
     "the a of and to in is it that was for on are with as his they be at one have this from or had"
@@ -43,6 +45,7 @@ _WORDS = re.findall(
 )
 _UTF8 = ("naïve", "Grüße", "水の", "🦙🐑", "żółw")
 _END = 1 << 20
+_THINKING = Thinking(Tags("<think>", "</think>"))
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class _Script(Sampler):
     fail: int | None = None
     hang: int | None = None
     breaks: bool = False
+    thought: Sequence[int] = ()
     said: int = 0
 
     def close(self) -> None:
@@ -71,7 +75,9 @@ class _Script(Sampler):
         if self.hang is not None and self.said >= self.hang:
             return None
         self.said += 1
-        return self.pieces[(self.said - 1) % len(self.pieces)]
+        if self.said <= len(self.thought):
+            return self.thought[self.said - 1]
+        return self.pieces[(self.said - len(self.thought) - 1) % len(self.pieces)]
 
 
 class StubModel:
@@ -130,7 +136,7 @@ class StubModel:
         script = self._script("\n".join(_contents_of(work)))
         if work.sampling.ignore_eos:
             script.end = None
-        return Prepared(_tokens_of(work), script)
+        return Prepared(_tokens_of(work), script, None if work.raw else _THINKING)
 
     def count_tokens(self, work: GenerationRequest) -> int:
         """Return the number of tokens of a prompt."""
@@ -213,7 +219,11 @@ class StubModel:
             fail=_number(marks, "fail"),
             hang=_number(marks, "hang", 1),
             breaks="break" in marks,
+            thought=self._thought(marks.get("think")),
         )
+
+    def _thought(self, text: str | None) -> list[int]:
+        return [] if text is None else self._words(["<think>", *_PIECES.findall(text), "</think>"])
 
     def _words(self, words: Sequence[str]) -> list[int]:
         return self._tokens([word.encode() for word in words]) or [0]

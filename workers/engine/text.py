@@ -32,9 +32,16 @@ class TextSettler:
 
     def feed(self, piece: bytes) -> str:
         """Take the bytes of one token; return the text that they settle, often none."""
+        return "" if self.stopped else self.settle(self.decode(piece))
+
+    def decode(self, piece: bytes) -> str:
+        """Return the whole characters that more bytes make."""
+        return self._decoder.decode(piece)
+
+    def settle(self, text: str) -> str:
+        """Take more text; return what of it is settled: no part of a stop string."""
         if self.stopped:
             return ""
-        text = self._decoder.decode(piece)
         if not self._stop:
             return text
         text = self._held + text
@@ -43,7 +50,7 @@ class TextSettler:
             self.stopped = True
             self._held = ""
             return text[: min(ends)]
-        keep = max(_overlap(text, s) for s in self._stop)
+        keep = max(overlap(text, s) for s in self._stop)
         cut = len(text) - keep
         self._held = text[cut:]
         return text[:cut]
@@ -54,7 +61,7 @@ class TextSettler:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` that begins `stop` but is not all of it."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):

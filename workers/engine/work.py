@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from workers.engine.sequences import BatchRow
+from workers.engine.thinking import Thinking
 from workers.errors import WorkerError
 from workers.wire import ChatMessage, Sampling, TemplateArg
 
@@ -36,6 +37,7 @@ class GenerationRequest:
         template_args: variables that the caller sets for the chat template.
         fit_tokens: where the prompt leaves fewer tokens, at least 1, so many are generated; else
             what does not fit fails.
+        splits_reasoning: what the model thinks is told from what it answers.
     """
 
     key: str
@@ -51,6 +53,7 @@ class GenerationRequest:
     continues: bool = False
     template_args: Mapping[str, TemplateArg] = field(default_factory=dict, hash=False)
     fit_tokens: bool = False
+    splits_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class Completion:
         prompt_tokens: tokens of the prompt with the template; 0 if it was never counted.
         generated: sampled tokens: an end-of-generation token not, tokens cut off by a stop
             string yes.
+        reasoning: characters at the beginning of the text that are the model's reasoning; its
+            answer comes after them.
+        reasoning_tokens: those of the generated tokens that went into that.
         error: what went wrong, for `failed` only.
         queued_s: seconds in the engine before the start.
         prefill_s: seconds from the start to the first token.
@@ -79,6 +85,8 @@ class Completion:
     queued_s: float
     prefill_s: float
     decode_s: float
+    reasoning: int = 0
+    reasoning_tokens: int = 0
 
 
 class Listener(Protocol):
@@ -87,12 +95,14 @@ class Listener(Protocol):
     def on_start(self, prompt_tokens: int) -> None:
         """Hear that it has a slot and its prompt of this many tokens is about to be computed."""
 
-    def on_text(self, text: str, generated: int) -> None:
+    def on_text(self, text: str, generated: int, reasoning: int) -> None:
         """More text: whole characters, never part of a stop string, never taken back.
 
         Args:
             text: what came.
             generated: the tokens so far, from the first.
+            reasoning: characters at its beginning that are the model's reasoning; none once the
+                answer has begun.
         """
 
     def on_end(self, end: Completion) -> None:
@@ -110,6 +120,7 @@ class TemplateFacts:
         system: what becomes of a system message at the beginning of a conversation; `merged` into
             the user's text.
         later_system: what becomes of one that comes later.
+        thinking: the mark by which the model's reasoning begins, where it is told from answers.
     """
 
     source: Literal["model", "file", "none"] = "none"
@@ -117,6 +128,7 @@ class TemplateFacts:
     renders: bool = False
     system: Literal["shown", "merged", "refused"] = "refused"
     later_system: Literal["shown", "merged", "refused"] = "refused"
+    thinking: str | None = None
 
 
 NO_TEMPLATE = TemplateFacts()
@@ -205,10 +217,17 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt in tokens, and how its continuation is sampled (None: greedy)."""
+    """A prompt in tokens.
+
+    Attributes:
+        tokens: the prompt.
+        sampler: how its continuation is sampled; None: greedy.
+        thinking: how reasoning is told from the answer in it; None: all of it is the answer.
+    """
 
     tokens: list[int]
     sampler: Sampler | None
+    thinking: Thinking | None = None
 
 
 class Model(Protocol):

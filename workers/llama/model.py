@@ -194,14 +194,14 @@ class LlamaModel:
 
     def prepare(self, work: GenerationRequest) -> Prepared:
         """Format and tokenise a prompt and make its sampler; any thread may call this."""
-        tokens = self._vocab.encode(work)
+        tokens, thinking = self._vocab.encode(work)
         if not tokens:
             raise EmptyPrompt("The prompt has no tokens.")
-        return Prepared(tokens, self._samplers.make(work.sampling, tokens))
+        return Prepared(tokens, self._samplers.make(work.sampling, tokens), thinking)
 
     def count_tokens(self, work: GenerationRequest) -> int:
         """Return the number of tokens of a prompt; any thread may call this."""
-        count = len(self._vocab.encode(work))
+        count = len(self._vocab.encode(work).tokens)
         if not count:
             raise EmptyPrompt("The prompt has no tokens.")
         return count

@@ -126,7 +126,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, make_formatter: Callable[[str, bool], Formatter]) -> None:
-        self._source = source
+        self.source = source
         self._opening = make_formatter(source, True)
         self._closed = make_formatter(source, False)
         self._knows_none = "reasoning_effort" in source and bool(_NONE.search(source))
@@ -214,7 +214,7 @@ class ChatTemplate:
         """
         shown = self.shown()
         # It can only look for what it holds, or has put together and mostly writes then.
-        held = [text for text in texts if text in self._source or text in shown]
+        held = [text for text in texts if text in self.source or text in shown]
         found: set[str] = set()
         for group in _groups(held):
             for roles, places in _HOLDERS:

@@ -7,18 +7,27 @@ The library comes as an argument: only `model` imports it. Any thread may tokeni
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from workers.engine.thinking import Channels, Tags, Thinking
 from workers.engine.work import GenerationRequest, TemplateFacts
 from workers.errors import DecodeFailed, ModelError, SettingsError, TemplateError, WorkerError
 from workers.llama import chat
 from workers.llama.options import LlamaOptions
 from workers.llama.template import ChatTemplate, Formatter, read_template
+from workers.llama.thinking_marks import closing, find_marks, thinking_after
+
+
+class Encoded(NamedTuple):
+    """A prompt in tokens, and how reasoning is told from what continues it."""
+
+    tokens: list[int]
+    thinking: Thinking | None = None
 
 
 class Vocabulary:
@@ -62,7 +71,6 @@ class Vocabulary:
         """Tokens that end the generation."""
         self._system = options.system
         self._template = self._load_template(model, make_formatter, options.chat_template)
-        self.template = _facts_of(self._template, options)
         if self._template is None:
             marks = chat.mark_texts(defined, None, lambda _: ())
         else:
@@ -71,6 +79,9 @@ class Vocabulary:
         self._control = chat.control_pattern([*texts, *marks])
         self._spaces = lib.llama_vocab_type(self.handle) == lib.LLAMA_VOCAB_TYPE_SPM
         self._line = self.tokenize("\n", template=False)
+        self._thinking = None if self._template is None else find_marks(self._template.source)
+        self._hidden = self._hidden_marks(self._thinking)
+        self.template = _facts_of(self._template, options, self._thinking)
 
     def _load_template(
         self, model: Any, make_formatter: Callable[..., Formatter], path: Path | None
@@ -112,14 +123,23 @@ class Vocabulary:
         text = self._lib.llama_vocab_get_text(self.handle, token)
         return text.decode("utf-8", "replace") if text else ""
 
-    def encode(self, work: GenerationRequest) -> list[int]:
+    def _hidden_marks(self, marks: Tags | Channels | None) -> dict[int, bytes]:
+        """Return the texts of the marks' control tokens, which are no part of any text."""
+        found = {}
+        for mark in marks or ():
+            for token in self.tokenize(mark, template=True):
+                if not self.piece(token):
+                    found[token] = self._text(token).encode()
+        return found
+
+    def encode(self, work: GenerationRequest) -> Encoded:
         """Return the tokens of a prompt, formatted as the model wants it unless it is raw.
 
         Raises:
             TemplateError: the template refused these messages, or there is none.
         """
         if work.messages is None and (work.raw or self._template is None):
-            return self._encode_raw(work.prompt or "", special=work.special)
+            return Encoded(self._encode_raw(work.prompt or "", special=work.special))
         if work.messages is None:
             turns = [{"role": "user", "content": work.prompt or ""}]
         else:
@@ -132,12 +152,29 @@ class Vocabulary:
         show = partial(self._template.render, opens=not work.continues, args=work.template_args)
         tokens: list[int] = []
         known: dict[str, list[int]] = {}  # a prompt may be made of the same few, 100,000 times
-        for text, template in chat.render(turns, show, self._control, continues=work.continues):
+        pieces = chat.render(turns, show, self._control, continues=work.continues)
+        thinking = self._thinking_after(work, pieces)
+        if thinking is not None and _is_bound(work):
+            pieces.append(chat.Piece(closing(thinking), True))
+            thinking = None
+        for text, template in pieces:
             if template:
                 tokens += self._go_on(text, template=True, is_first=not tokens)
             else:
                 self._add_plain(tokens, text, known)
-        return self._begun(tokens)
+        return Encoded(self._begun(tokens), thinking)
+
+    def _thinking_after(
+        self, work: GenerationRequest, pieces: Sequence[chat.Piece]
+    ) -> Thinking | None:
+        """Return the marks around thoughts after a prompt; a turn that is continued is the answer.
+
+        A herder of an earlier version does not ask for it, and gets all of it as the text.
+        """
+        if not work.splits_reasoning or work.continues:
+            return None
+        written = pieces[-1].text if pieces and pieces[-1].template else ""
+        return thinking_after(self._thinking, written, self._hidden)
 
     def _encode_raw(self, text: str, *, special: bool) -> list[int]:
         """Return the tokens of a raw prompt; `special` honours the control tokens in it."""
@@ -226,7 +263,15 @@ class Vocabulary:
         return piece
 
 
-def _facts_of(template: ChatTemplate | None, options: LlamaOptions) -> TemplateFacts:
+def _is_bound(work: GenerationRequest) -> bool:
+    """Return whether an answer begins with its first token: no thought may come before it."""
+    is_formed = work.sampling.json_schema is not None or work.sampling.grammar is not None
+    return is_formed or work.template_args.get("reasoning_effort") == "none"
+
+
+def _facts_of(
+    template: ChatTemplate | None, options: LlamaOptions, marks: Tags | Channels | None
+) -> TemplateFacts:
     if template is None:
         return TemplateFacts()
     traits = template.traits
@@ -237,4 +282,7 @@ def _facts_of(template: ChatTemplate | None, options: LlamaOptions) -> TemplateF
         renders=traits.renders,
         system="shown" if traits.system else otherwise,
         later_system="shown" if traits.later_system else otherwise,
+        thinking=None
+        if marks is None
+        else (marks[0] if isinstance(marks, Tags) else marks.channel),
     )

@@ -87,6 +87,7 @@ class NewText:
         generated: tokens of the attempt up to the end of this piece.
         end: whether the text is whole with it.
         most: entries that the stream may hold: one for each token and a few.
+        reasoning: characters at the piece's beginning that are reasoning.
     """
 
     order: str
@@ -96,6 +97,7 @@ class NewText:
     generated: int
     end: bool
     most: int
+    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class TextPiece:
         offset: characters before it.
         generated: tokens of the attempt up to its end; 0 where its worker does not say.
         end: whether the text is whole with it.
+        reasoning: characters at its beginning that are reasoning; the answer comes after them.
     """
 
     id: str
@@ -113,6 +116,7 @@ class TextPiece:
     text: str
     generated: int
     end: bool
+    reasoning: int = 0
 
 
 class Streams:
@@ -261,6 +265,8 @@ class Streams:
             for piece in pieces:
                 key = text_stream(piece.order, piece.attempt)
                 fields: dict[Any, Any] = {"o": piece.offset, "t": piece.text, "n": piece.generated}
+                if piece.reasoning:
+                    fields["r"] = piece.reasoning
                 if piece.end:
                     # From here on the stored text answers for it.
                     fields["end"] = "1"
@@ -323,7 +329,14 @@ def open_streams(url: str) -> Streams:
 def pieces_of(answer: Any) -> list[TextPiece]:
     """Return the pieces of text read from an attempt's stream."""
     return [
-        TextPiece(entry_id, int(fields["o"]), fields["t"], int(fields.get("n", 0)), "end" in fields)
+        TextPiece(
+            entry_id,
+            int(fields["o"]),
+            fields["t"],
+            int(fields.get("n", 0)),
+            "end" in fields,
+            int(fields.get("r", 0)),
+        )
         for entry_id, fields in _entries(answer)
     ]
 

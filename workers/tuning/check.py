@@ -143,7 +143,9 @@ def _template_of(template: TemplateFacts) -> str:
     source = "the model's own" if template.source == "model" else template.path
     if not template.renders:
         return f"{source}, which does not show the message of a user"
-    return f"{source}; system messages {template.system}, later ones {template.later_system}"
+    shown = f"system messages {template.system}, later ones {template.later_system}"
+    thinks = f"reasoning after {template.thinking}" if template.thinking else "no reasoning"
+    return f"{source}; {shown}; {thinks}"
 
 
 def _features(system: str) -> tuple[list[str], list[str], list[str]]:

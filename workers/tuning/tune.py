@@ -58,7 +58,7 @@ class _Order:
     def on_start(self, _prompt_tokens: int) -> None:
         """Note that it has a slot."""
 
-    def on_text(self, _text: str, _generated: int) -> None:
+    def on_text(self, _text: str, _generated: int, _reasoning: int) -> None:
         now_s = self._now()
         if self.first_s is None:
             self.first_s = now_s - self._submitted_s

@@ -21,11 +21,6 @@ from workers.wire.envelope import (
 from workers.wire.errors import WireError
 from workers.wire.keys import PrivateKey, PublicKey, thumbprint
 from workers.wire.messages import (
-    BEATS_STREAM,
-    HELLO_TASK,
-    HERDER_QUEUE,
-    INFER_TASK,
-    INFERENCE_QUEUE,
     MAX_GRAMMAR_CHARS,
     MAX_HELD,
     MAX_MESSAGES,
@@ -38,10 +33,6 @@ from workers.wire.messages import (
     MAX_STOPS,
     MAX_TEXT_CHARS,
     MAX_TOKENS,
-    NUDGE_ID,
-    NUDGE_TASK,
-    OUTCOME_TASK,
-    WORKER_QUEUES,
     Announcement,
     Attempt,
     AttemptRef,
@@ -74,6 +65,17 @@ from workers.wire.messages import (
     Stop,
     WorkerStopped,
     attempt_id,
+)
+from workers.wire.names import (
+    BEATS_STREAM,
+    HELLO_TASK,
+    HERDER_QUEUE,
+    INFER_TASK,
+    INFERENCE_QUEUE,
+    NUDGE_ID,
+    NUDGE_TASK,
+    OUTCOME_TASK,
+    WORKER_QUEUES,
     control_stream,
     counted_key,
     hello_id,

@@ -6,19 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workers.wire.names import job_label
 from workers.wire.template_args import TemplateArgs
-
-INFERENCE_QUEUE = "inference"
-HERDER_QUEUE = "herder"
-WORKER_QUEUES = f"{INFERENCE_QUEUE}."
-"""The beginning of the names of the workers' own queues."""
-BEATS_STREAM = "beats"
-
-INFER_TASK = "workers.infer"
-HELLO_TASK = "workers.hello"
-OUTCOME_TASK = "herder.outcome"
-NUDGE_TASK = "herder.nudge"
-NUDGE_ID = "nudge"
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_MESSAGES = 256
@@ -122,6 +111,8 @@ class InferenceJob(Body):
     stop: Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)] = ()
     sampling: Sampling = Sampling()
     run_limit_s: Annotated[int, Field(ge=1, le=MAX_RUN_LIMIT_S)]
+    splits_reasoning: bool = False
+    """True: reasoning is told from the answer. Herders of earlier versions do not ask for it."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -162,8 +153,13 @@ class Outcome(BaseModel):
     result: Literal["completed", "failed", "handed_back"]
     finish_reason: FinishReason | None = None
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] = ""
+    """Reasoning, and the answer behind it."""
+    reasoning: Count = 0
+    """Characters at the beginning of the text that are reasoning."""
     prompt_tokens: Count = 0
     generated: Count = 0
+    reasoning_tokens: Count = 0
+    """Generated tokens that went into reasoning."""
     failure: Failure | None = None
     took_ms: Count = 0
 
@@ -360,41 +356,3 @@ KINDS: dict[str, type[Body]] = {
 def attempt_id(held: AttemptRef) -> str:
     """Return the Celery task id that stands for an attempt."""
     return f"{held.order}.{held.attempt}"
-
-
-def job_label(order: str, multiplier: str, tokens: int) -> str:
-    """Return the words by which people who watch know an attempt: never a prompt.
-
-    A narrow column shows its beginning, and the order's id stands in the task's id as well.
-    """
-    return f"multiplier={multiplier} tokens={tokens} order={order}"
-
-
-def hello_id(instance: str, number: int) -> str:
-    """Return the Celery task id of a hello to a worker instance."""
-    return f"hello.{instance}.{number}"
-
-
-def worker_queue(instance: str) -> str:
-    """Return the Celery queue that one worker instance consumes, and no other."""
-    return f"{WORKER_QUEUES}{instance}"
-
-
-def control_stream(instance: str) -> str:
-    """Return the Redis stream on which a worker instance hears from the herders."""
-    return f"control:{instance}"
-
-
-def prompt_key(request: str) -> str:
-    """Return the Redis key under which a prompt waits to be counted."""
-    return f"prompt:{request}"
-
-
-def counted_key(request: str) -> str:
-    """Return the Redis key under which the number of its tokens is answered."""
-    return f"counted:{request}"
-
-
-def text_stream(order: str, attempt: int) -> str:
-    """Return the Redis stream that carries the provisional text of an attempt."""
-    return f"text:{order}:{attempt}"

@@ -90,11 +90,11 @@ def test_texts_are_flushed_on(raised):
     flusher = TextFlusher(Streams())
     add = flusher.open("o-1", 1, 10)
     flusher.start()
-    add("lost", 1, end=False)
+    add("lost", 1, 0, end=False)
     wait_for(lambda: Streams.add_texts.calls == 1, "the failure")
-    add("kept", 2, end=True)
+    add("kept", 2, 0, end=True)
     wait_for(lambda: [piece.text for piece in sent] == ["kept"], "what came after it")
-    add("the last", 3, end=True)
+    add("the last", 3, 0, end=True)
     flusher.stop()
     assert [(piece.text, piece.generated) for piece in sent] == [("kept", 2), ("the last", 3)]
 

@@ -31,7 +31,7 @@ class Heard:
     def on_start(self, prompt_tokens: int) -> None:
         pass
 
-    def on_text(self, text: str, _generated: int) -> None:
+    def on_text(self, text: str, _generated: int, _reasoning: int) -> None:
         self.text += text
 
     def on_end(self, end: Completion) -> None:

@@ -48,7 +48,7 @@ class Heard:
         assert self.prompt_tokens is None
         self.prompt_tokens = prompt_tokens
 
-    def on_text(self, text: str, generated: int) -> None:
+    def on_text(self, text: str, generated: int, _reasoning: int) -> None:
         assert text
         assert generated > 0
         assert not self.ends
@@ -258,7 +258,7 @@ def test_a_dead_model_ends_everything_and_says_so() -> None:
 
 def test_a_listener_that_fails_harms_nobody_else() -> None:
     class Bad(Heard):
-        def on_text(self, text: str, generated: int) -> None:  # noqa: ARG002
+        def on_text(self, text: str, generated: int, _reasoning: int) -> None:  # noqa: ARG002
             raise RuntimeError("boom")
 
     engine = Engine(StubModel())
