@@ -171,10 +171,16 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the model counted them."""
+    """Tokens as the model counted them.
+
+    Attributes:
+        generated: all that were generated and are charged.
+        reasoning_tokens: those of them that went into reasoning.
+    """
 
     prompt_tokens: int
     generated: int
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +237,12 @@ class Result:
     """An order's answer.
 
     Attributes:
-        text: what was generated; partial where the order did not complete.
+        text: the answer; partial where the order did not complete.
         finish_reason: `stop`, `length`, `deadline` or `cancelled`; None where nothing ran.
         text_deleted: the text is empty because it was deleted since.
         metadata: what the caller noted with the order; deleted with its text.
         request_id: `X-Request-Id` of the call that the order was taken by; deleted likewise.
+        reasoning: what the model thought before its answer; deleted with that.
     """
 
     order: str
@@ -247,6 +254,7 @@ class Result:
     text_deleted: bool = False
     metadata: dict[str, str] | None = None
     request_id: str | None = None
+    reasoning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON would have it."""

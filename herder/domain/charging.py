@@ -53,7 +53,9 @@ def delivered_part(order: Order, outcome: Outcome, reach: Reach) -> Outcome:
         update={
             "finish_reason": "cancelled",
             "text": outcome.text[: reach.characters],
-            "generated": min(outcome.generated, reach.tokens),
+            "generated": (generated := min(outcome.generated, reach.tokens)),
+            "reasoning": min(outcome.reasoning, reach.characters),
+            "reasoning_tokens": min(outcome.reasoning_tokens, generated),
         }
     )
 

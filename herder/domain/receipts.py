@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
-from herder.domain.notes import NO_NOTES, Notes
+from herder.domain.kept import KeptText
 from herder.domain.order import Order, State
 from herder.types import Rate, Receipt, Result, Usage
 
@@ -61,16 +61,17 @@ def receipt_of(order: Order) -> Receipt:
     )
 
 
-def result_of(order: Order, text: str | None, notes: Notes = NO_NOTES) -> Result:
-    """Return an order's result; `text` is None where it was deleted."""
+def result_of(order: Order, kept: KeptText) -> Result:
+    """Return an order's result, with what is kept of its text."""
     return Result(
         order=order.id,
-        text=text or "",
+        text=kept.answer or "",
         finish_reason=order.finish_reason,
-        usage=Usage(order.prompt_tokens, order.generated),
+        usage=Usage(order.prompt_tokens, order.generated, kept.reasoning_tokens),
         receipt=receipt_of(order),
         reference=order.reference,
-        text_deleted=text is None,
-        metadata=dict(notes.metadata) or None,
-        request_id=notes.request_id,
+        text_deleted=kept.answer is None,
+        metadata=dict(kept.notes.metadata) or None,
+        request_id=kept.notes.request_id,
+        reasoning=kept.reasoning,
     )

@@ -152,7 +152,7 @@ class Closer:
             error: why that was refused.
         """
         ended = next((one for one in plan.told if one.id == order_id), None)
-        text = dict(plan.answers).get(order_id)
+        answers = [row for row in plan.answers if row.which == order_id]
 
         def step(connection: Connection) -> ClosingResult:
             done = ClosingResult()
@@ -172,8 +172,7 @@ class Closer:
                 reason=why(error),
                 ending=None if ended is None else EndedRow.of(ended),
             )
-            if text:
-                book_sql.write_answers(connection, [(order_id, text)])
+            book_sql.write_answers(connection, answers)
             subject = Subject(order_id, order.attempt, order.instance, type(error).__name__)
             order_sql.add_events(connection, "set_aside", now_us, [subject])
             done.models.add(order.model)

@@ -20,7 +20,7 @@ from herder.store import accounts as account_sql
 from herder.store import api_keys as key_sql
 from herder.store import book as book_sql
 from herder.store import orders as order_sql
-from herder.store.steps import EndedRow, RequeuedRow, Subject
+from herder.store.steps import AnswerRow, EndedRow, RequeuedRow, Subject
 from herder.webhooks import events as webhooks
 from ledger import Ledger
 from workers.transport.tasks import LostTask
@@ -88,7 +88,7 @@ class ClosingBatch:
     ended: list[str] = field(default_factory=list)
     ends: list[EndedRow] = field(default_factory=list)
     told: list[Order] = field(default_factory=list)
-    answers: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[AnswerRow] = field(default_factory=list)
     letters: list[OutgoingMessage] = field(default_factory=list)
     posts: list[tuple[str, int | None]] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
@@ -142,16 +142,22 @@ class ClosingBatch:
             returned=order.fee - charged,
             failure=failure.model_dump() if failure else None,
         )
-        text = outcome.text if outcome else ""
-        return self.close(order, ended, text, failure.code if failure else None)
+        answer = AnswerRow.of(order.id, outcome, generated) if outcome and outcome.text else None
+        return self.close(order, ended, answer, failure.code if failure else None)
 
-    def close(self, order: Order, ended: Order, text: str = "", detail: str | None = None) -> Order:
+    def close(
+        self,
+        order: Order,
+        ended: Order,
+        answer: AnswerRow | None = None,
+        detail: str | None = None,
+    ) -> Order:
         """End an order in a way that is worked out already.
 
         Args:
             order: as it stands.
             ended: as it stands then: `charged` of its hold is kept, and the rest goes back.
-            text: what it is answered with; what was written before stays where it is empty.
+            answer: what it is answered with; what was written before stays where there is none.
             detail: of its event.
         """
         self.ends.append(EndedRow.of(ended))
@@ -165,8 +171,8 @@ class ClosingBatch:
             self.posts.append((order.hold_id, ended.charged))
         else:
             self.voids.append(order.hold_id)
-        if text:
-            self.answers.append((order.id, text))
+        if answer is not None:
+            self.answers.append(answer)
         if order.message is not None:
             self.letters.append(told_end(ended))
         self.note(ended.state.value, replace(ended, instance=order.instance), detail)

@@ -364,4 +364,5 @@ def job_of(order: Order, request: order_sql.StoredRequest) -> InferenceJob:
         stop=request.stop,
         sampling=request.sampling,
         run_limit_s=min(order.run_limit_s or MIN_RUN_LIMIT_S, MAX_RUN_LIMIT_S),
+        splits_reasoning=not request.prompt.raw,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 from uuid import uuid4
 
 from redis import RedisError
@@ -18,7 +19,7 @@ from herder.errors import HerdUnavailable, OrderNotFound, ResultTimeout, StreamR
 from herder.interface import raise_if_not_completed
 from herder.orders.watcher import CompletionWatcher
 from herder.store import orders as order_sql
-from herder.store.notes import get_answer_and_notes
+from herder.store.kept import get_kept_text
 from herder.types import Place, Result
 from workers.transport.delivery import Delivery, Reach
 from workers.transport.event_log import EventLog
@@ -93,7 +94,7 @@ class OrderReader:
         """Return an order's answer so far, however it ended."""
         with self._database.read() as connection:
             order = _get(connection, order_id)
-            return result_of(order, *get_answer_and_notes(connection, order_id))
+            return result_of(order, get_kept_text(connection, order_id))
 
     def standing(
         self,
@@ -114,12 +115,13 @@ class OrderReader:
         """
         with self._database.read() as connection:
             order = _get(connection, order_id, account)
-            result = result_of(order, *get_answer_and_notes(connection, order_id))
+            result = result_of(order, get_kept_text(connection, order_id))
             return result, place(order, connection)
 
     def stream(self, order_id: str) -> Iterator[str]:
-        """Yield an order's text as it is generated, from its beginning, however late one joins.
+        """Yield an order's answer as it is generated, from its beginning, however late one joins.
 
+        What the model thinks before is left out; `answer` has it once the order has ended.
         While the database is away, the text of what runs goes on; its end is waited for.
 
         Raises:
@@ -128,23 +130,27 @@ class OrderReader:
             OrderFailed, OrderCancelled, OrderExpired: at its end, if it ended so.
             OrderSetAside: an operator has to decide how it ends.
         """
-        shown = ""
+        shown, said = "", 0  # of reasoning and answer, and the characters of the answer alone
         order = ride_out(lambda: self.order(order_id))
         line = TextLine(self._streams, order_id, uuid4().hex)
         try:
             while not order.state.stopped:
                 attempt = readable_attempt(order)
-                if attempt != line.attempt and shown:
-                    raise StreamRestarted(order_id, len(shown))
-                text = "" if was_cancelled(order) else line.read(order, attempt, len(shown))
-                if text is None or was_cancelled(order):
+                if attempt != line.attempt:
+                    if said:
+                        raise StreamRestarted(order_id, said)
+                    shown = ""
+                piece = None if was_cancelled(order) else line.read(order, attempt, len(shown))
+                if piece is None:
                     self._watcher.wait(order_id, FOLLOW_MS / 1000)
                 order = self._stand(order_id, order)
                 # Noted first, looked at then: so whoever settles it knows all that was handed out.
-                if text and may_hand_out(order, attempt):
+                if piece and piece.text and may_hand_out(order, attempt):
                     line.gave()
-                    shown += text
-                    yield text
+                    shown += piece.text
+                    if piece.answer:
+                        said += len(piece.answer)
+                        yield piece.answer
                 if line.is_whole and not order.state.stopped:
                     # All of the text is out; its settlement follows within moments.
                     self._watcher.wait(order_id, FOLLOW_MS / 1000)
@@ -155,12 +161,15 @@ class OrderReader:
         state = State(result.receipt.state)
         if not state.ended:
             raise_if_not_completed(result)
-        if state is State.CANCELLED and shown.startswith(result.text):
+        whole = result.reasoning + result.text
+        if state is State.CANCELLED and shown.startswith(whole):
             raise_if_not_completed(result)  # nothing more of it was paid for
-        if not result.text.startswith(shown):
-            raise StreamRestarted(order_id, len(shown))
-        if len(result.text) > len(shown):
-            yield result.text[len(shown) :]
+        if not whole.startswith(shown):
+            if said:
+                raise StreamRestarted(order_id, said)
+            shown = ""
+        if rest := whole[max(len(shown), len(result.reasoning)) :]:
+            yield rest
         raise_if_not_completed(result)
 
     def _stand(self, order_id: str, known: Order) -> Order:
@@ -171,6 +180,18 @@ class OrderReader:
             # What runs goes on without the database, and its text comes by Redis.
             _log.info("order_not_read", order=order_id, reason=type(error).__name__)
             return known
+
+
+class NewPiece(NamedTuple):
+    """New text of an attempt; so many characters at its beginning are reasoning."""
+
+    text: str
+    reasoning: int
+
+    @property
+    def answer(self) -> str:
+        """The part that is the answer's."""
+        return self.text[self.reasoning :]
 
 
 class TextLine:
@@ -196,7 +217,7 @@ class TextLine:
         self.attempt = 0
         self.is_whole = False
 
-    def read(self, order: Order, attempt: int, shown: int) -> str | None:
+    def read(self, order: Order, attempt: int, shown: int) -> NewPiece | None:
         """Return new text of an attempt, noted as handed out; None where Redis is away.
 
         Args:
@@ -209,7 +230,7 @@ class TextLine:
             self._noted = self._given = Reach()
         # Whoever cancels an order that runs for days finds it all the same.
         self._keep_s = TEXT_TTL_S + (order.run_limit_s or 0)
-        after, text, reach, whole = self._after, "", Reach(), False
+        after, text, reasoning, reach, whole = self._after, "", 0, Reach(), False
         try:
             for piece in self._streams.read_text(self._order, attempt, after, block_ms=FOLLOW_MS):
                 after, whole = piece.id, piece.end
@@ -217,6 +238,8 @@ class TextLine:
                 if piece.offset > have:
                     continue  # a piece was dropped on the way: the stored text fills the gap
                 text += piece.text[have - piece.offset :]
+                # The answer comes after all of the reasoning.
+                reasoning = max(reasoning, piece.offset + piece.reasoning - shown)
                 reach = Reach(shown + len(text), piece.generated)
             if text:
                 self._noted = reach  # in any case: what comes of a note that failed is not known
@@ -225,7 +248,7 @@ class TextLine:
             _log.info("text_not_read", order=self._order, reason=type(error).__name__)
             return None
         self._after, self.is_whole = after, whole
-        return text
+        return NewPiece(text, reasoning)
 
     def gave(self) -> None:
         """Note that what was read is handed out; nothing is sent."""

@@ -29,6 +29,7 @@ from herder.domain.pricing import RANK_CAP
 from herder.store.orders import MAX_IDS, get_orders, to_order
 from herder.store.rows import Each, given
 from herder.store.steps import (
+    AnswerRow,
     BoundRow,
     DispatchedRow,
     EndedRow,
@@ -214,7 +215,11 @@ _END = Each(
 _ANSWER = (
     update(order_text)
     .where(order_text.c.order_id == bindparam("which"))
-    .values(answer=bindparam("text"))
+    .values(
+        answer=bindparam("answer"),
+        reasoning=bindparam("reasoning"),
+        reasoning_tokens=bindparam("reasoning_tokens"),
+    )
 )
 # A sum, which no index has: else PostgreSQL might look for the few through all that have ended.
 _BY_SEQ = orders.c.seq + 0
@@ -306,11 +311,10 @@ def end(connection: Connection, rows: Sequence[EndedRow]) -> None:
     _END(connection, rows)
 
 
-def write_answers(connection: Connection, rows: Sequence[tuple[str, str]]) -> None:
+def write_answers(connection: Connection, rows: Sequence[AnswerRow]) -> None:
     """Keep the texts that orders ended with."""
     if rows:
-        values = [{"which": order_id, "text": text} for order_id, text in rows]
-        connection.execute(_ANSWER, values)
+        connection.execute(_ANSWER, [row._asdict() for row in rows])
 
 
 def overdue(connection: Connection, heard_s: int, after: int, limit: int) -> list[Order]:

@@ -26,7 +26,7 @@ from herder.db.tables import event, order_text, orders
 from herder.domain.notes import NO_NOTES, Notes
 from herder.domain.order import STOPPED, Order, Prompt, State
 from herder.domain.pricing import Rates
-from herder.store.notes import to_text
+from herder.store.kept import to_text
 from herder.store.steps import NewOrder, Subject
 from workers.transport.event_log import EventLog
 from workers.wire import ChatMessage, Sampling

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from herder.domain.order import Order, State
+from workers.wire import Outcome
 
 
 class NewOrder(NamedTuple):
@@ -189,6 +190,35 @@ class EndedRow(NamedTuple):
     def applied_to(self, order: Order) -> Order:
         """Return the order as it stands once it has ended so."""
         return replace(order, attempt_open=False, **self._asdict())
+
+
+class AnswerRow(NamedTuple):
+    """The text that an order ended with; but for the order, the fields are columns.
+
+    Attributes:
+        which: the order's id.
+        answer: what it is answered with.
+        reasoning: what the model thought before.
+        reasoning_tokens: the generated tokens that went into that.
+    """
+
+    which: str
+    answer: str
+    reasoning: str | None
+    reasoning_tokens: int
+
+    @classmethod
+    def of(cls, order_id: str, outcome: Outcome, generated: int) -> AnswerRow:
+        """Take it from the part of an outcome that counts.
+
+        Args:
+            order_id: the order's.
+            outcome: its text, reasoning first.
+            generated: the tokens that count.
+        """
+        text, cut = outcome.text, outcome.reasoning
+        tokens = min(outcome.reasoning_tokens, generated)
+        return cls(order_id, text[cut:], text[:cut] or None, tokens)
 
 
 class RankedRow(NamedTuple):

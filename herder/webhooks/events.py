@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection
 
+from herder.domain.kept import NO_TEXT
 from herder.domain.order import ENDED, Order
 from herder.domain.receipts import result_of
 from herder.store import deliveries as delivery_sql
@@ -102,8 +103,9 @@ def told_of(order: Order) -> dict[str, Any]:
 
     Its result without the text, which stands elsewhere.
     """
-    told = result_of(order, None).to_dict()
-    for kept_with_it in ("text", "text_deleted", "metadata", "request_id"):
+    told = result_of(order, NO_TEXT).to_dict()
+    del told["usage"]["reasoning_tokens"]
+    for kept_with_it in ("text", "text_deleted", "metadata", "request_id", "reasoning"):
         del told[kept_with_it]
     return told
 

@@ -29,6 +29,7 @@ from herder.clock import clock_us
 from herder.db.database import Database
 from herder.db.tables import event, order_text, orders, outbox
 from herder.db.tables import message as message_rows
+from herder.domain.kept import KeptText
 from herder.domain.order import Order, OrderRequest, Prompt
 from herder.errors import AccountExists
 from herder.herd.heartbeats import HeartbeatProcessor, HeartbeatResult
@@ -52,6 +53,7 @@ from herder.store import hellos as hello_sql
 from herder.store import herd as herd_sql
 from herder.store import models as model_sql
 from herder.store import orders as order_sql
+from herder.store.kept import get_kept_text
 from herder.webhooks.deliverer import Deliverer, DeliveryLimits
 from herder.webhooks.endpoints import Webhooks
 from herder.webhooks.messages import WebhookRequest
@@ -491,6 +493,10 @@ class House:
     def answer(self, order_id: str) -> str:
         with self.database.read() as connection:
             return order_sql.get_answer(connection, order_id)
+
+    def kept(self, order_id: str) -> KeptText:
+        with self.database.read() as connection:
+            return get_kept_text(connection, order_id)
 
     def events(self, order_id: str) -> list[str]:
         query = select(event.c.kind).where(event.c.order_id == order_id).order_by(event.c.seq)

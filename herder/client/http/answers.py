@@ -98,19 +98,21 @@ def receipt_of(found: Mapping[str, Any]) -> Receipt:
 def result_of(found: Mapping[str, Any]) -> Result:
     """Return an order's answer, of `GET /v1/orders/{id}`."""
     receipt = receipt_of(found["receipt"])
-    text = found["text"] or ""
-    if not isinstance(text, str):
+    text, reasoning = found["text"] or "", found.get("reasoning") or ""
+    if not isinstance(text, str) or not isinstance(reasoning, str):
         raise TypeError("no text")
     result = _built(
         Result,
         found,
         order=found["id"],
         text="",
+        reasoning="",
         usage=found["usage"] or {"prompt_tokens": 0, "generated": 0},
         receipt=receipt,
         reference=receipt.reference,
     )
-    return replace(result, text=text)  # which pydantic would refuse for a lone surrogate
+    # which pydantic would refuse for a lone surrogate
+    return replace(result, text=text, reasoning=reasoning)
 
 
 @shaped

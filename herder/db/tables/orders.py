@@ -133,8 +133,11 @@ order_text = Table(
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("request", JSON, nullable=False),
     Column("answer", Text),
-    # What the caller noted with it, as JSON: `herder.store.notes`.
+    # What the caller noted with it, as JSON: `herder.store.kept`.
     Column("notes", Text),
+    # What the model thought before the answer, and the generated tokens that went into it.
+    Column("reasoning", Text),
+    Column("reasoning_tokens", BigInteger),
 )
 
 # Orders that cannot be ended, until an operator has decided: `herder.orders.set_aside`. How each

@@ -34,7 +34,7 @@ from herder.gateway.schemas.openai import (
 from herder.gateway.schemas.openai_call import PRICED, Asked, Kind, read
 from herder.gateway.schemas.openai_requests import ChatBody, CompletionBody
 from herder.gateway.streams.event_stream import EventStream
-from herder.gateway.streams.following import Happened
+from herder.gateway.streams.given_text import Happened
 from herder.gateway.streams.hang_up import HangUp
 from herder.interface import raise_if_not_completed
 from herder.orders.intake import CallerGone
@@ -158,13 +158,25 @@ async def _whole(
         return ApiResponse({}, 499)
     if (failed := _failed(result)) is not None:
         return failed
-    text = {"message": {"role": "assistant", "content": result.text}}
-    if asked.kind == "completion":
-        text = {"text": result.text}  # type: ignore[dict-item]
-    choice = {"index": 0, **text, "logprobs": None, "finish_reason": _finish(result)}
+    choice = {
+        "index": 0,
+        **_said(asked, result),
+        "logprobs": None,
+        "finish_reason": _finish(result),
+    }
     body = _head(asked, receipt, 0) | {"choices": [choice], "usage": _usage(asked, result)}
     body["receipt"] = result.receipt.to_dict()
     return ApiResponse(body, headers=_told(asked, receipt))
+
+
+def _said(asked: Asked, result: Result) -> dict[str, Any]:
+    """Return an answer in its route's form."""
+    if asked.kind == "completion":
+        return {"text": result.text}
+    message = {"role": "assistant", "content": result.text}
+    if asked.shows_reasoning and result.reasoning:
+        message["reasoning_content"] = result.reasoning
+    return {"message": message}
 
 
 async def _ended(context: GatewayContext, order_id: str, news: asyncio.Event) -> Result | None:
@@ -208,6 +220,9 @@ class _Stream:
             async for one in follower.follow(order_id, self._notes, account=account):
                 if one.kind == "text":
                     yield _chunk(head, asked, {"content": one.data["text"]})
+                elif one.kind == "reasoning":
+                    if asked.shows_reasoning:
+                        yield _chunk(head, asked, {"reasoning_content": one.data["text"]})
                 elif one.kind == "restart":
                     self._restarted = True  # what was shown cannot be taken back
                     shown = one.data["shown"]
@@ -312,12 +327,13 @@ def _finish(result: Result) -> str:
     return _FINISH.get(result.finish_reason or "", "stop")
 
 
-def _usage(asked: Asked, result: Result) -> dict[str, int]:
+def _usage(asked: Asked, result: Result) -> dict[str, Any]:
     prompt, generated = result.usage.prompt_tokens, result.usage.generated
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
+        "completion_tokens_details": {"reasoning_tokens": result.usage.reasoning_tokens},
         "cost": result.receipt.charged,
         **_most(asked, result.receipt),
     }

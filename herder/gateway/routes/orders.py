@@ -42,7 +42,7 @@ from herder.gateway.schemas.orders import (
 from herder.gateway.schemas.paging import IdCursor, Limit
 from herder.gateway.short_reads import look
 from herder.gateway.streams.event_stream import EventStream, OnDisconnect
-from herder.gateway.streams.following import StreamMark
+from herder.gateway.streams.given_text import StreamMark
 from herder.interface import CountOptions, OrderCall, QuoteCall
 from herder.types import Place, Quote, Receipt, Result
 from herder.web.errors import ApiResponse
@@ -155,8 +155,9 @@ async def events(
 ) -> EventStream:
     """Stream what happens to an order, as server-sent events, until its end.
 
-    `place`, `start`, `text`, `restart` (the text so far counts for nothing), `end`, `receipt`. A
-    caller who comes back with the `Last-Event-ID` of the last text misses nothing. Going away
+    `place`, `start`, `reasoning` (what the model thinks before its answer), `text`, `restart` (all
+    of both so far counts for nothing), `end`, `receipt`. A caller who comes back with the
+    `Last-Event-ID` of the last text misses nothing. Going away
     leaves the order running, or cancels it with `on_disconnect=cancel`, for which the key needs
     the scope `buy`, unless somebody still reads it or comes back within a grace. A gateway that
     is stopped ends the stream with an event `error`, and cancels nothing: come back with
@@ -283,6 +284,7 @@ def _answered(result: Result, queue: Place | None) -> OrderAnswer:
         receipt=result.receipt,
         queue=queue,
         text=result.text if has_ended else None,
+        reasoning=result.reasoning if has_ended and result.reasoning else None,
         text_deleted=has_ended and result.text_deleted,
         finish_reason=result.finish_reason if has_ended else None,
         usage=result.usage if has_ended else None,

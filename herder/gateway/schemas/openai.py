@@ -9,12 +9,21 @@ from pydantic import BaseModel, Field
 from herder.types import Receipt
 
 
+class TokenDetails(BaseModel):
+    """Parts of the tokens that were generated."""
+
+    reasoning_tokens: int = Field(
+        description="What the model thought before its answer; charged as all that it generates."
+    )
+
+
 class TokenUsage(BaseModel):
     """Tokens as the model counted them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    completion_tokens_details: TokenDetails
     cost: int = Field(description="Winston charged, as in the receipt.")
     max_tokens: int = Field(
         description="The most tokens that the answer could have: those that the call named, or "
@@ -30,6 +39,9 @@ class ChatMessage(BaseModel):
 
     role: Literal["assistant"]
     content: str
+    reasoning_content: str | None = Field(
+        None, description="What the model thought before, if it did."
+    )
 
 
 class ChatDelta(BaseModel):
@@ -37,6 +49,7 @@ class ChatDelta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
 
 
 class _Choice(BaseModel):

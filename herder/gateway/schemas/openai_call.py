@@ -33,6 +33,7 @@ class Asked:
         include_usage: whether a stream ends with the counts.
         on_disconnect: what becomes of the order when the caller goes away.
         metadata: what is noted with the order.
+        shows_reasoning: whether what the model thinks is part of the answer.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Asked:
     include_usage: bool
     on_disconnect: OnDisconnect
     metadata: Mapping[str, str]
+    shows_reasoning: bool
 
 
 def read(kind: Kind, body: object, headers: Mapping[str, str]) -> Asked:
@@ -75,6 +77,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str]) -> Asked:
         include_usage=options is not None and options.include_usage is True,
         on_disconnect=found.on_disconnect or _on_disconnect(headers),
         metadata=found.metadata or {},
+        shows_reasoning=isinstance(found, ChatBody) and found.shows_reasoning(),
     )
 
 

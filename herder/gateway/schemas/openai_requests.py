@@ -36,6 +36,7 @@ from herder.gateway.schemas.openai_harmless import (
     reference_of,
     seed_of,
 )
+from herder.gateway.schemas.openai_reasoning import ReasoningFields, Thought
 from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingFields, Winston
 from herder.gateway.schemas.template_args import TemplateFields
 from herder.interface import SAMPLING_NAMES
@@ -121,6 +122,8 @@ class ChatTurn(_Given):
     name: Any = None
     annotations: Empty = None
     tool_calls: Empty = None
+    reasoning_content: Thought = None
+    reasoning: Thought = None
 
     def turn(self) -> dict[str, str]:
         """Return it as the herd takes it."""
@@ -315,7 +318,7 @@ class _Body(_Given, SamplingFields, HarmlessFields):
             ) from None
 
 
-class ChatBody(_Body, ContinuingFields, TemplateFields):
+class ChatBody(_Body, ContinuingFields, TemplateFields, ReasoningFields):
     """A chat completion."""
 
     model_config = ConfigDict(

@@ -218,6 +218,9 @@ class OrderAnswer(BaseModel):
     receipt: Receipt
     queue: Place | None = None
     text: str | None = None
+    reasoning: Annotated[
+        str | None, Field(description="What the model thought before its answer, if it did.")
+    ] = None
     text_deleted: bool = False
     finish_reason: str | None = None
     usage: Usage | None = None

@@ -6,14 +6,11 @@ A line costs one waiting read of Redis and no thread; what a caller does not rea
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
 
 from redis import RedisError
 
@@ -23,12 +20,12 @@ from herder.errors import HerdUnavailable
 from herder.gateway.outages import ride_out
 from herder.gateway.short_reads import Found, look
 from herder.gateway.streams.delivering import DeliveryNotes, LineNotes
+from herder.gateway.streams.given_text import GivenText, Happened, StreamMark
 from herder.gateway.streams.slots import StreamSlot
 from herder.local.local_herd import LocalHerd
 from herder.orders.reader import may_hand_out, readable_attempt
 from herder.types import Place, Result
-from herder.web.errors import BadRequest, TooManyStreams
-from workers.transport.delivery import Reach
+from herder.web.errors import TooManyStreams
 from workers.transport.event_log import EventLog
 from workers.transport.reading import TextReader
 from workers.transport.streams import TextPiece
@@ -37,52 +34,6 @@ LOOK_S = 1.0
 """The time that a line waits for text before it looks into the database again."""
 
 _log = EventLog("herder.gateway.following")
-
-_MARK = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamMark:
-    """A caller's position: the number of characters read of an attempt's text."""
-
-    attempt: int
-    characters: int
-
-    def __str__(self) -> str:
-        return f"{self.attempt}.{self.characters}"
-
-    @classmethod
-    def parse(cls, text: str | None) -> StreamMark | None:
-        """Return the `Last-Event-ID` of a caller who comes back.
-
-        Raises:
-            BadRequest: the id was not sent here.
-        """
-        if not text:
-            return None
-        parts = _MARK.fullmatch(text)
-        if parts is None:
-            raise BadRequest("Last-Event-ID is not an id that this stream sent.", "Last-Event-ID")
-        return cls(int(parts[1]), int(parts[2]))
-
-
-@dataclass(frozen=True, slots=True)
-class Happened:
-    """Something that happened to an order.
-
-    Attributes:
-        kind: `place`: it waits; `start`: a worker has it; `text`: there is more of it; `restart`:
-            the text so far counts for nothing, its attempt was lost; `end`: it has ended, or is set
-            aside, and does not end by itself.
-        data: what there is to say of it.
-        mark: how far a caller has read with it.
-        result: of an end.
-    """
-
-    kind: Literal["place", "start", "text", "restart", "end"]
-    data: dict[str, Any]
-    mark: StreamMark | None = None
-    result: Result | None = None
 
 
 class Wake:
@@ -209,7 +160,7 @@ class Follower:
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
         """
-        text = _Text(mark)
+        text = GivenText(mark)
         after, reading, waits, started = "0", 0, None, 0
         fresh = mark is None  # nothing of any attempt's text was read yet
         order = await self._stand(order_id, account, None)
@@ -234,12 +185,13 @@ class Follower:
                 if fresh:
                     fresh = False
                     self._began(order.model, _since(order, after))
-                if (more := text.take(piece)) is None:
+                if not (more := text.take(piece)):
                     continue
                 if started != attempt:
                     started = attempt
                     yield Happened("start", {"attempt": attempt})
-                yield more
+                for one in more:
+                    yield one
                 notes.gave(text.reach)
             if pieces and pieces[-1].end and not order.state.stopped:
                 # All of the text is out; its settlement follows within moments.
@@ -248,7 +200,7 @@ class Follower:
         result = await self._look(partial(self._herd.answer, order_id))
         # Of a failed one nothing counts, and its end says so; what is set aside was not paid for.
         if order.state not in (State.FAILED, State.SET_ASIDE):
-            for last in text.complete(order, result.text):
+            for last in text.complete(order, result.reasoning, result.text):
                 yield last
         yield _end(result)
 
@@ -273,7 +225,7 @@ class Follower:
             return None
 
     async def _read(
-        self, order: Order, attempt: int, after: str, text: _Text, notes: LineNotes
+        self, order: Order, attempt: int, after: str, text: GivenText, notes: LineNotes
     ) -> list[TextPiece]:
         """Return new pieces of an attempt's text, noted as handed out."""
         try:
@@ -289,77 +241,6 @@ class Follower:
             _log.info("text_not_read", order=order.id, reason=type(error).__name__)
         await self.wait(order.id, LOOK_S)
         return []
-
-
-class _Text:
-    """The part of an order's text that a caller was given, and whether it still counts.
-
-    Attributes:
-        reach: how far it was given of the attempt.
-    """
-
-    def __init__(self, mark: StreamMark | None) -> None:
-        self._attempt = mark.attempt if mark else 0
-        self._shown = mark.characters if mark else 0
-        self.reach = Reach(self._shown)
-        # Of what was shown here, so that a long text need not be kept: it may be all or a tail.
-        self._begin = self._shown
-        self._hash = hashlib.blake2b()
-
-    def turn_to(self, attempt: int) -> Happened | None:
-        """Go on with this attempt; what was shown of another one counts for nothing."""
-        if attempt == self._attempt:
-            return None
-        lost = Happened("restart", {"shown": self._shown}) if self._shown else None
-        self._attempt, self._shown, self._begin = attempt, 0, 0
-        self.reach = Reach()
-        self._hash = hashlib.blake2b()
-        return lost
-
-    def reach_with(self, pieces: Sequence[TextPiece]) -> Reach:
-        """Return the reach once these pieces are given, too."""
-        reach = self.reach
-        for piece in pieces:
-            if piece.offset <= reach.characters:
-                reach = max(reach, _reach_of(piece))
-        return reach
-
-    def take(self, piece: TextPiece) -> Happened | None:
-        """Return a piece of the attempt's text.
-
-        None if nothing of it is new, or one before is missing.
-        """
-        if piece.offset > self._shown:
-            return None  # a piece was dropped on the way: the stored text fills the gap
-        more = self._show(piece.text[self._shown - piece.offset :])
-        if more is not None:
-            self.reach = _reach_of(piece)
-        return more
-
-    def complete(self, order: Order, whole: str) -> Iterator[Happened]:
-        """Yield the rest of the text that the order ended with."""
-        if order.state is State.CANCELLED and len(whole) < self._shown:
-            return  # what was charged is less than what was read: nothing more is to be said
-        if (lost := self.turn_to(order.attempt)) is not None:
-            yield lost
-        again = hashlib.blake2b(whole[self._begin : self._shown].encode())
-        if len(whole) < self._shown or again.digest() != self._hash.digest():
-            yield Happened("restart", {"shown": self._shown})
-            self._shown = self._begin = 0
-            self._hash = hashlib.blake2b()
-        if (more := self._show(whole[self._shown :])) is not None:
-            yield more
-
-    def _show(self, text: str) -> Happened | None:
-        if not text:
-            return None
-        self._shown += len(text)
-        self._hash.update(text.encode())
-        return Happened("text", {"text": text}, StreamMark(self._attempt, self._shown))
-
-
-def _reach_of(piece: TextPiece) -> Reach:
-    return Reach(piece.offset + len(piece.text), piece.generated)
 
 
 def _since(order: Order, entry_id: str) -> float:
@@ -379,6 +260,7 @@ def _end(result: Result) -> Happened:
         "usage": {
             "prompt_tokens": result.usage.prompt_tokens,
             "generated": result.usage.generated,
+            "reasoning_tokens": result.usage.reasoning_tokens,
         },
         "failure": result.receipt.failure,
     }

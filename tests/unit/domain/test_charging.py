@@ -75,6 +75,23 @@ def test_what_was_cancelled_when_all_had_been_read_ends_as_it_would_have(reason)
     assert delivered_part(order(call_off="cancelled"), said, Reach(len(TEXT), 5)) == said
 
 
+@pytest.mark.parametrize(
+    ("reach", "text", "reasoning", "of_reasoning", "tokens"),
+    [
+        (Reach(4, 1), "one ", 4, 1, 1),
+        (Reach(8, 2), "one two ", 8, 2, 2),
+        (Reach(14, 4), "one two three ", 8, 2, 4),
+    ],
+)
+def test_of_what_the_model_thought_that_counts_which_was_read(
+    reach, text, reasoning, of_reasoning, tokens
+):
+    said = outcome().model_copy(update={"reasoning": 8, "reasoning_tokens": 2})
+    part = delivered_part(order(call_off="cancelled"), said, reach)
+    assert (part.text, part.reasoning) == (text, reasoning)
+    assert (part.reasoning_tokens, part.generated) == (of_reasoning, tokens)
+
+
 def test_an_empty_answer_was_read_by_nobody():
     part = delivered_part(order(call_off="cancelled"), outcome("stop", 3, ""), Reach())
     assert (part.finish_reason, part.generated) == ("cancelled", 0)

@@ -110,7 +110,8 @@ def test_an_outcome_that_the_ledger_refuses_is_kept_whole(house):
     orders = [house.submit(fee=26) for _ in range(3)]
     jobs = {job.order: job for job in house.dispatch()}
     break_hold(house, orders[1])
-    answers = [worker.answer(jobs[one.id], generated=5, text="mine") for one in orders]
+    said = {"generated": 5, "text": "hm mine", "reasoning": 3, "reasoning_tokens": 2}
+    answers = [worker.answer(jobs[one.id], **said) for one in orders]
     settled = house.settlement.settle(answers)
     assert {held.order for _, held in settled.confirmed} == {one.id for one in orders}
     assert states(house, orders) == ["completed", "set_aside", "completed"]
@@ -126,7 +127,8 @@ def test_an_outcome_that_the_ledger_refuses_is_kept_whole(house):
     mend_hold(house, orders[1])
     receipt = house.aside.retry(orders[1].id)
     assert (receipt.state, receipt.charged, receipt.returned) == ("completed", 16, 10)
-    assert (house.answer(orders[1].id), receipt.generated) == ("mine", 5)
+    kept = house.kept(orders[1].id)
+    assert (kept.answer, kept.reasoning, receipt.generated) == ("mine", "hm ", 5)
 
 
 def rows_of(house, table):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import update
 
 from herder.db.tables import orders
+from herder.domain.order import Prompt
 from herder.store import herd as herd_sql
 from tests.support.house import FakeWorker
 from workers.wire import Failure
@@ -50,6 +52,23 @@ def test_a_completed_order_is_charged_for_what_was_generated(house, worker, orde
     now = house.order(order.id)
     assert (now.worker, now.generated, now.prompt_tokens, now.tries) == (worker.name, 5, 4, 1)
     assert now.finish_reason == "length"
+
+
+def test_what_the_model_thought_is_charged_and_kept_apart(house, worker, order, job):
+    worker.claim(job)
+    assert job.splits_reasoning
+    worker.finish(job, generated=5, text="hm, so it is", reasoning=4, reasoning_tokens=2)
+    assert ended(house, order) == ("completed", 16, 10)
+    kept = house.kept(order.id)
+    assert (kept.answer, kept.reasoning, kept.reasoning_tokens) == ("so it is", "hm, ", 2)
+    # No more than all of it, whatever a worker says.
+    another = house.submit("two words", 10, fee=26)
+    worker.finish(house.dispatched(), generated=9, text="hm", reasoning=99, reasoning_tokens=99)
+    kept = house.kept(another.id)
+    assert (kept.answer, kept.reasoning, kept.reasoning_tokens) == ("", "hm", 9)
+    raw = replace(house.call(fee=26), prompt=Prompt("two words", raw=True))
+    house.intake.submit(raw)
+    assert not house.dispatched().splits_reasoning
 
 
 def test_all_tokens_cost_the_whole_fee_and_none_only_the_prompt(house, worker, order, job):

@@ -1,4 +1,4 @@
-"""SQL about the notes that come with an order."""
+"""SQL about the text that is kept of an order, and the notes that came with it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import json
 from sqlalchemy import Connection, bindparam, select
 
 from herder.db.tables import order_text
+from herder.domain.kept import NO_TEXT, KeptText
 from herder.domain.notes import NO_NOTES, Notes
 
-_KEPT = select(order_text.c.answer, order_text.c.notes).where(
-    order_text.c.order_id == bindparam("id")
-)
+_KEPT = select(
+    order_text.c.answer,
+    order_text.c.reasoning,
+    order_text.c.reasoning_tokens,
+    order_text.c.notes,
+).where(order_text.c.order_id == bindparam("id"))
 
 
 def to_text(notes: Notes) -> str | None:
@@ -37,10 +41,14 @@ def from_text(stored: str | None) -> Notes:
     )
 
 
-def get_answer_and_notes(connection: Connection, order_id: str) -> tuple[str | None, Notes]:
-    """Return the text that an order ended with, possibly empty, and what was noted with it.
-
-    The text is None, and there are no notes, where they were deleted.
-    """
+def get_kept_text(connection: Connection, order_id: str) -> KeptText:
+    """Return the text that an order ended with, and what was noted with it."""
     row = connection.execute(_KEPT, {"id": order_id}).one_or_none()
-    return (None, NO_NOTES) if row is None else (row.answer or "", from_text(row.notes))
+    if row is None:
+        return NO_TEXT
+    return KeptText(
+        row.answer or "",
+        row.reasoning or "",
+        row.reasoning_tokens or 0,
+        from_text(row.notes),
+    )
