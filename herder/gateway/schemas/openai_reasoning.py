@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictStr
+from pydantic import BaseModel, Field, StrictBool
 
 from herder.web.errors import BadRequest
 from herder.web.shapes import Must
 
 Thought = Annotated[
-    StrictStr | None,
-    Must("text"),
+    Any,
     Field(
         description="What the model thought before an earlier answer, as clients send it back. It "
         "is not shown to the model again."
