@@ -89,10 +89,10 @@ class Readers:
         self._soon(reading, "_look" if was_cancelled(order) else "_read", order, attempt)
 
     def _read(self, reading: Reading, order: Order, attempt: int) -> None:
-        text = reading.line.read(order, attempt, len(reading.shown))
-        if text:
+        piece = reading.line.read(order, attempt, len(reading.shown))
+        if piece and piece.text:
             reading.idle_us = APART_US
-            self._soon(reading, "_hand_out", attempt, text)
+            self._soon(reading, "_hand_out", attempt, piece.text)
         else:
             self._look_later(reading)
 
