@@ -238,8 +238,8 @@ class TextLine:
                 if piece.offset > have:
                     continue  # a piece was dropped on the way: the stored text fills the gap
                 text += piece.text[have - piece.offset :]
-                # The answer comes after all of the reasoning.
-                reasoning = max(reasoning, piece.offset + piece.reasoning - shown)
+                if piece.reasoning:  # all of what came before it is, too
+                    reasoning = max(reasoning, piece.offset + piece.reasoning - shown)
                 reach = Reach(shown + len(text), piece.generated)
             if text:
                 self._noted = reach  # in any case: what comes of a note that failed is not known

@@ -21,6 +21,7 @@ class FakeStreams:
 
     def __init__(self) -> None:
         self.pieces = list(PIECES)
+        self.at_once = 1
         self.readers: dict[str, Reach] = {}
         self.left = Reach()
         self.on_note = lambda: None
@@ -30,7 +31,7 @@ class FakeStreams:
         return max([self.left, *self.readers.values()])
 
     def read_text(self, _order: str, _attempt: int, after: str, **_: int) -> list[TextPiece]:
-        return [one for one in self.pieces if one.id > after][:1]
+        return [one for one in self.pieces if one.id > after][: self.at_once]
 
     def note_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         for one in deliveries:
@@ -85,3 +86,31 @@ def test_a_note_of_which_nothing_is_known_is_taken_back(house, streams, order_id
     with pytest.raises(KeyboardInterrupt):
         next(reader.stream(order_id))
     assert streams.reach == Reach()
+
+
+THOUGHT = [
+    TextPiece("1-1", 0, "hm", 1, False, 2),
+    TextPiece("1-2", 2, ", hmOnce ", 3, False, 4),
+    TextPiece("1-3", 11, "upon ", 4, False),
+    TextPiece("1-4", 16, "a time", 6, False),
+]
+"""Six characters of reasoning, and the answer behind them."""
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+def test_the_answer_alone_is_handed_out_however_it_is_read(house, streams, order_id, at_once):
+    streams.pieces, streams.at_once = THOUGHT, at_once
+    reader = OrderReader(house.database, streams, Mock(wait=Mock(side_effect=KeyboardInterrupt)))
+    stream = reader.stream(order_id)
+    said = ""
+    while said != "Once upon a time":
+        said += next(stream)
+        assert "Once upon a time".startswith(said)
+    stream.close()
+    assert streams.reach == Reach(22, 6)
+
+
+def test_pieces_without_reasoning_that_come_at_once_are_all_answer(house, streams, order_id):
+    streams.at_once = 2
+    stream = OrderReader(house.database, streams, Mock()).stream(order_id)
+    assert next(stream) == "Once upon a time"
