@@ -44,6 +44,8 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool | None
     grammar: str | None
     json_schema: str | None
+    regex: str | None
+    choice: Sequence[str] | None
 
 
 SAMPLING_NAMES = frozenset(SamplingOptions.__annotations__)

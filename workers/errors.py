@@ -108,7 +108,7 @@ class SamplingError(WorkerError):
 
 
 class GrammarError(SamplingError):
-    """The grammar or JSON schema does not parse, is too large, or leads nowhere."""
+    """The form of the answer (a grammar, JSON schema or expression) is wrong or too much."""
 
     code = "bad_grammar"
 

@@ -143,6 +143,14 @@ def submit(
         Path | None,
         _option("json-schema", "FILE", "A file with a JSON schema that the answer must follow."),
     ] = None,
+    regex: Annotated[
+        str | None,
+        _option("regex", "PATTERN", "A regular expression that the whole answer must match."),
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        _option("choice", "TEXT", "A text that the answer may be; repeat it for more of them."),
+    ] = None,
     reference: Annotated[
         str | None,
         _option("reference", "TEXT", "A reference of your own, returned with the answer."),
@@ -210,6 +218,8 @@ def submit(
                 "ignore_eos": True if ignore_eos else None,
                 "grammar": file_of(grammar, "grammar"),
                 "json_schema": file_of(json_schema, "JSON schema"),
+                "regex": regex,
+                "choice": choice or None,
             },
         }
         words = prompt_of(prompt)

@@ -119,6 +119,8 @@ def submit(
     ignore_eos: bool | None = None,
     grammar: str | None = None,
     json_schema: str | None = None,
+    regex: str | None = None,
+    choice: Sequence[str] | None = None,
     reference: str | None = None,
     idempotency_key: str | None = None,
     start_by: datetime | str | None = None,
@@ -160,9 +162,11 @@ def submit(
         seed: makes the sampling start from the same numbers.
         logit_bias: what is added to the logits of tokens, by their number.
         ignore_eos: go on where the model would end, until the tokens are there or a stop string
-            comes; not beside a grammar or a JSON schema.
+            comes; not beside one of the four that follow.
         grammar: a GBNF grammar that the text follows.
         json_schema: a JSON schema, as text, that the answer follows.
+        regex: a regular expression that the whole answer matches.
+        choice: texts of which the answer is one. At most one of these four is given.
         reference: your own words, given back with the answer.
         idempotency_key: the same call with the same key is the same order, charged once; if that
             was cancelled and cost nothing, it is a new one.
@@ -228,6 +232,8 @@ def submit(
             "ignore_eos": ignore_eos,
             "grammar": grammar,
             "json_schema": json_schema,
+            "regex": regex,
+            "choice": choice,
         },
     )
     order = Order(herd, receipt)

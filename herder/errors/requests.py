@@ -216,7 +216,9 @@ class InvalidSampling(InvalidRequest):
 
 
 class InvalidSchema(InvalidSampling):
-    """Raised for a JSON schema that answers cannot be held to, or that is too long.
+    """Raised for a form that answers cannot be held to: a JSON schema, a regular expression.
+
+    Or for two that contradict each other.
 
     Attributes:
         param: the field of the call that it came in.

@@ -50,28 +50,41 @@ def parse_call(
         quote=None if quote is None else read_quote(quote, keys()),
         **cast(OrderArguments, others),
     )
-    _check_end(request.sampling)
-    _check_schema(request.sampling, settings.max_schema_bytes)
+    _check_form(request.sampling, settings.max_schema_bytes)
     return request
 
 
-def _check_end(sampling: Sampling) -> None:
-    """Refuse an answer that would have to go on behind the end that its form has."""
-    if sampling.ignore_eos and (sampling.grammar is not None or sampling.json_schema is not None):
+def _check_form(sampling: Sampling, most_bytes: int) -> None:
+    """Refuse a form of the answer that no worker could hold it to, before money is held."""
+    forms = sampling.forms
+    if sampling.ignore_eos and forms:
         raise InvalidSampling(
-            "ignore_eos goes on where an answer ends, but a grammar or a JSON schema says where "
+            "ignore_eos goes on where an answer ends, but the form that is asked of it says where "
             "that is; give only one.",
             name="ignore_eos",
         )
+    if len(forms) > 1:
+        raise _refused(
+            f"{forms[0]} and {forms[1]} both say what the answer must be; give only one.", forms[1]
+        )
+    if sampling.json_schema is not None:
+        _check_schema(sampling.json_schema, most_bytes)
+    if sampling.regex is not None:
+        from workers.wire.regex_answers import RegexRefused, compile_regex  # loads llguidance
+
+        try:
+            compile_regex(sampling.regex)
+        except RegexRefused as error:
+            raise _refused(str(error), "regex") from None
 
 
-def _check_schema(sampling: Sampling, most: int) -> None:
-    """Refuse a JSON schema that no worker could hold an answer to, before money is held."""
-    schema = sampling.json_schema
-    if schema is None:
-        return
-    if sampling.grammar is not None:
-        raise InvalidSchema("Give either a grammar or a JSON schema, not both.")
+def _refused(why: str, param: str) -> InvalidSchema:
+    error = InvalidSchema(why)
+    error.param = param
+    return error
+
+
+def _check_schema(schema: str, most: int) -> None:
     size = len(schema.encode(errors="surrogatepass"))
     if size > most:
         raise InvalidSchema(

@@ -190,6 +190,13 @@ def test_a_schema_that_cannot_be_followed_costs_nothing(herd, client):
             client.chat.completions.create(model="stub", messages=HI, response_format=wanted)
         assert (refused.value.code, refused.value.param) == ("bad_grammar", "response_format")
         assert refused.value.body["data"] == {"keyword": "not", "path": "#/properties/a"}
+    for kind, asked in (("json", schema), ("regex", "a(?=b)")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(
+                model="stub", messages=HI, extra_body={"structured_outputs": {kind: asked}}
+            )
+        where = (refused.value.code, refused.value.param)
+        assert where == ("bad_grammar", f"structured_outputs.{kind}")
     assert herd.client.accounts.balance("default").available == 1_000_000
 
 

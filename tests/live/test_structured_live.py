@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import jsonschema
 import pytest
@@ -46,3 +48,27 @@ def test_of_the_answers_that_end_by_themselves_none_is_invalid(engine: Engine) -
                 ended += 1
                 jsonschema.validate(json.loads(heard.end.text), schema)
     assert ended > 0
+
+
+FORMS: list[dict[str, Any]] = [
+    {"regex": r"(Monday|Tuesday), \d{1,2} (May|June)"},
+    {"regex": "[a-z]{3,9}( [a-z]{3,9}){0,2}"},
+    {"regex": "^-?[0-9]{1,4}$"},
+    {"choice": ("llama", "alpaca", "guanaco (wild)", "vicuña")},
+    {"choice": ("yes", "yes, sir")},
+]
+
+
+def test_an_answer_matches_an_expression_or_is_one_of_the_choices(engine: Engine) -> None:
+    works = [
+        work("What is it?", 32, raw=False, sampling=Sampling(temperature=heat, seed=3, **form))
+        for form in FORMS
+        for heat in (0.0, 1.3)
+    ]
+    forms = [form for form in FORMS for _ in range(2)]
+    for form, heard in zip(forms, run(engine, *works), strict=True):
+        assert (heard.end.error, heard.end.reason) == (None, "stop")
+        if "choice" in form:
+            assert heard.end.text in form["choice"]
+        else:
+            assert re.fullmatch(form["regex"], heard.end.text), heard.end.text

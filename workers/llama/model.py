@@ -82,9 +82,9 @@ class LlamaModel:
         self._sequences = int(lib.llama_n_seq_max(self._ctx))
         self._past = [0] * self._sequences
         self._make_batch(self._facts.batch_tokens)
-        schemas = Constraints(lib, self._vocab.handle, self._vocab.size, self._vocab.ends)
+        guides = Constraints(lib, self._vocab.handle, self._vocab.size, self._vocab.ends)
         self._samplers = Samplers(
-            lib, self._vocab.handle, self._vocab.size, self._vocab.ends, schemas.make
+            lib, self._vocab.handle, self._vocab.size, self._vocab.ends, guides
         )
         self._outputs = 0
         self._kept: Any = None

@@ -2,7 +2,7 @@
 
 The library comes as an argument: only `model` imports it. What it takes for granted is checked
 before it is called: that a chain has an end and no NULL in it, that a grammar parses within its
-bounds, and that a token is one that the grammar allows. JSON schemas never reach it: `structured`.
+bounds, and that a token is one that the grammar allows. Other forms never reach it: `structured`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,19 @@ class Constraint(Protocol):
 
     def close(self) -> None:
         """Free it, once."""
+
+
+class Guides(Protocol):
+    """Makes what holds a sequence to the form of its answer; raises GrammarError."""
+
+    def by_schema(self, schema: str) -> Constraint:
+        """Return a constraint by a JSON schema."""
+
+    def by_regex(self, pattern: str) -> Constraint:
+        """Return a constraint by a regular expression."""
+
+    def by_choice(self, texts: Sequence[str]) -> Constraint:
+        """Return a constraint by which the text is one of these."""
 
 
 class Chain(Sampler):
@@ -112,7 +125,7 @@ class Samplers:
         vocab: llama.cpp's vocabulary.
         size: how many tokens it has.
         ends: those that end a generation.
-        by_schema: makes what holds a sequence to a JSON schema, or raises GrammarError.
+        guides: make what holds a sequence to a form other than a GBNF grammar.
         clock: seconds that only rise, to measure grammars with.
     """
 
@@ -122,14 +135,14 @@ class Samplers:
         vocab: Any,
         size: int,
         ends: frozenset[int],
-        by_schema: Callable[[str], Constraint],
+        guides: Guides,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._lib = lib
         self._vocab = vocab
         self._size = size
         self._ends = ends
-        self._by_schema = by_schema
+        self._guides = guides
         self._clock = clock
         self._ids = np.arange(size, dtype=np.int32)
         # the layout of llama_token_data
@@ -219,13 +232,19 @@ class Samplers:
         return array
 
     def _constraint(self, sampling: Sampling) -> Constraint | None:
-        source = sampling.grammar
-        if sampling.ignore_eos and (source is not None or sampling.json_schema is not None):
-            raise SamplingError("ignore_eos cannot go on behind the end of a grammar or a schema.")
+        if sampling.ignore_eos and sampling.forms:
+            raise SamplingError(
+                "ignore_eos cannot go on behind the end that the answer's form has."
+            )
+        if len(sampling.forms) > 1:
+            raise GrammarError(f"{' and '.join(sampling.forms)} contradict each other.")
         if sampling.json_schema is not None:
-            if source is not None:
-                raise GrammarError("Give either a grammar or a JSON schema, not both.")
-            return self._by_schema(sampling.json_schema)
+            return self._guides.by_schema(sampling.json_schema)
+        if sampling.regex is not None:
+            return self._guides.by_regex(sampling.regex)
+        if sampling.choice is not None:
+            return self._guides.by_choice(sampling.choice)
+        source = sampling.grammar
         if source is None:
             return None
         check_grammar(source)

@@ -1,4 +1,4 @@
-"""Answers that follow a JSON schema, by llguidance: a mask of the tokens that may come next.
+"""Answers of a form: a mask, by llguidance, of the tokens that may come next.
 
 The library comes as an argument: only `model` imports llama_cpp. A mask of all tokens takes
 microseconds as a rule, and milliseconds where an object has very many properties.
@@ -15,8 +15,10 @@ import llguidance
 import numpy as np
 
 from workers.errors import GrammarError
+from workers.wire.guidance import limits
+from workers.wire.regex_answers import RegexRefused, compile_choice, compile_regex
 from workers.wire.schema_errors import SchemaRefused
-from workers.wire.schemas import compile_schema, limits
+from workers.wire.schemas import compile_schema
 
 MAX_PIECE_BYTES: Final = 64 * 1024
 """Longer tokens are never chosen under a schema."""
@@ -24,14 +26,14 @@ _SPECIAL: Final = b"\xff"
 """Before a token that is no text: llguidance lets none of them into an answer."""
 
 
-class SchemaConstraint:
-    """A limit on the tokens of a sequence: its text follows a JSON schema.
+class GuidedConstraint:
+    """A limit on the tokens of a sequence: its text follows a grammar of llguidance's.
 
     Args:
         tokenizer: llguidance's, of the model's vocabulary.
         size: how many tokens it has.
         ends: those that end the generation, which may come where the text is whole.
-        grammar: as `compile_schema` returns it.
+        grammar: as `compile_schema` or `compile_regex` returns it.
 
     Raises:
         GrammarError: llguidance refuses it with this vocabulary.
@@ -78,11 +80,11 @@ class SchemaConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError("The JSON schema is too complex to be followed any further.")
+            raise GrammarError("What was asked of the answer is too complex to go on with.")
 
 
 class Constraints:
-    """Makes constraints for one vocabulary, which is read at the first schema.
+    """Makes constraints for one vocabulary, which is read when the first is made.
 
     Safe among threads.
 
@@ -101,7 +103,7 @@ class Constraints:
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
-    def make(self, schema: str) -> SchemaConstraint:
+    def by_schema(self, schema: str) -> GuidedConstraint:
         """Return a constraint by a JSON schema, for one sequence.
 
         Raises:
@@ -111,15 +113,36 @@ class Constraints:
             grammar = compile_schema(schema)
         except SchemaRefused as error:
             raise GrammarError(error.message, keyword=error.keyword, path=error.path) from error
+        return self._make(grammar)
+
+    def by_regex(self, pattern: str) -> GuidedConstraint:
+        """Return a constraint by a regular expression that the whole text matches.
+
+        Raises:
+            GrammarError: it cannot be followed.
+        """
+        try:
+            grammar = compile_regex(pattern)
+        except RegexRefused as error:
+            raise GrammarError(str(error)) from error
+        return self._make(grammar)
+
+    def by_choice(self, texts: Iterable[str]) -> GuidedConstraint:
+        """Return a constraint by which the text is one of some."""
+        return self._make(compile_choice(texts))
+
+    def _make(self, grammar: str) -> GuidedConstraint:
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = self._read()
-        return SchemaConstraint(self._tokenizer, self._size, self._ends, grammar)
+        return GuidedConstraint(self._tokenizer, self._size, self._ends, grammar)
 
     def _read(self) -> Any:
         """Read the vocabulary: a second or so, and some 50 to 100 MiB, for 150,000 tokens."""
         if not self._ends:
-            raise GrammarError("The model has no token that ends an answer, as a schema needs it.")
+            raise GrammarError(
+                "The model has no token that ends an answer, as a form of it needs one."
+            )
         lib = self._lib
         tokenize = ctypes.cast(lib.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value
         # as its own `llamacpp` module does, which marks other tokens

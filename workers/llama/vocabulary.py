@@ -265,8 +265,7 @@ class Vocabulary:
 
 def _is_bound(work: GenerationRequest) -> bool:
     """Return whether an answer begins with its first token: no thought may come before it."""
-    is_formed = work.sampling.json_schema is not None or work.sampling.grammar is not None
-    return is_formed or work.template_args.get("reasoning_effort") == "none"
+    return bool(work.sampling.forms) or work.template_args.get("reasoning_effort") == "none"
 
 
 def _facts_of(

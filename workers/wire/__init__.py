@@ -21,14 +21,12 @@ from workers.wire.envelope import (
 from workers.wire.errors import WireError
 from workers.wire.keys import PrivateKey, PublicKey, thumbprint
 from workers.wire.messages import (
-    MAX_GRAMMAR_CHARS,
     MAX_HELD,
     MAX_MESSAGES,
     MAX_OUTCOMES,
     MAX_PROMPT_BYTES,
     MAX_RANK,
     MAX_RUN_LIMIT_S,
-    MAX_SCHEMA_CHARS,
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TEXT_CHARS,
@@ -61,7 +59,6 @@ from workers.wire.messages import (
     Outcomes,
     PromptToCount,
     Reject,
-    Sampling,
     Stop,
     WorkerStopped,
     attempt_id,
@@ -83,6 +80,15 @@ from workers.wire.names import (
     prompt_key,
     text_stream,
     worker_queue,
+)
+from workers.wire.sampling import (
+    FORMS,
+    MAX_CHOICE_CHARS,
+    MAX_CHOICES,
+    MAX_GRAMMAR_CHARS,
+    MAX_REGEX_CHARS,
+    MAX_SCHEMA_CHARS,
+    Sampling,
 )
 from workers.wire.template_args import (
     MAX_TEMPLATE_ARG,
@@ -113,6 +119,7 @@ __all__ = [
     "Envelope",
     "Failure",
     "WorkerStopped",
+    "FORMS",
     "FinishReason",
     "HELLO_TASK",
     "HERDER_QUEUE",
@@ -126,6 +133,9 @@ __all__ = [
     "MAX_ENVELOPE_BYTES",
     "MAX_GRAMMAR_CHARS",
     "MAX_SCHEMA_CHARS",
+    "MAX_CHOICES",
+    "MAX_CHOICE_CHARS",
+    "MAX_REGEX_CHARS",
     "MAX_HEADER_CHARS",
     "MAX_HELD",
     "MAX_MESSAGES",

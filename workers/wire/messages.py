@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workers.wire.names import job_label
+from workers.wire.sampling import Sampling
 from workers.wire.template_args import TemplateArgs
 
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -15,8 +16,6 @@ MAX_TOKENS = 1_000_000
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TEXT_CHARS = 1024 * 1024
-MAX_GRAMMAR_CHARS = 16 * 1024
-MAX_SCHEMA_CHARS = 1024 * 1024
 MAX_HELD = 1024
 MAX_OUTCOMES = 64
 MAX_RANK = 2**63 - 1
@@ -42,37 +41,12 @@ class Body(BaseModel):
     """True where the envelope carries `exp`: for what a worker might otherwise run too late."""
 
 
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-"""A token, as llama.cpp numbers them: with 32 bits and a sign."""
-
-
 class ChatMessage(BaseModel):
     """One turn of a conversation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     role: Literal["system", "user", "assistant"]
     content: Annotated[str, Field(max_length=MAX_PROMPT_BYTES)]
-
-
-class Sampling(BaseModel):
-    """The sampling parameters; the defaults are llama.cpp's own."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
-    )
-    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.05
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    logit_bias: Annotated[dict[TokenId, float], Field(max_length=1024)] = {}
-    ignore_eos: bool = False
-    """True to go on where the model would end; not beside a grammar or a JSON schema."""
-    grammar: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)] | None = None
-    json_schema: Annotated[str, Field(max_length=MAX_SCHEMA_CHARS)] | None = None
 
 
 class AttemptRef(BaseModel):

@@ -12,10 +12,12 @@ _PANIC: Final = re.compile(r"panic(ked|:)|assertion failed")
 _REASONS: Final = (
     ("Unimplemented keys", "is not supported"),
     ("oneOf", "has alternatives that more than one may hold of; use anyOf"),
+    ("lookarounds", "has an anchor or a word boundary in a place where that is not supported"),
     ("look-around", "looks ahead or behind, which is not supported"),
     ("regex parse error", "is no regular expression that is supported"),
     ("Unknown format", "names a format that is not known"),
     ("Invalid type", "names a type that is none"),
+    ("NoExtension", "can be satisfied by no text"),
     ("nsatisfiable", "can be satisfied by no value"),
     ("too many digits", "has too many digits"),
     ("invalid multiple of", "must be more than 0"),

@@ -17,6 +17,7 @@ from typing import Any, Final
 import llguidance
 
 from workers.wire import regexes
+from workers.wire.guidance import objection_to
 from workers.wire.schema_bounds import check_levels, check_numbers
 from workers.wire.schema_errors import SchemaRefused
 from workers.wire.schema_places import (
@@ -95,17 +96,6 @@ def _judged(text: str) -> str | SchemaRefused:
     if problem := _problem(schema):
         return located(schema, problem, _problem, time.thread_time)
     return _grammar(schema)
-
-
-def limits() -> llguidance.LLParserLimits:
-    """Return the bounds on the work for one schema, beyond which llguidance gives up."""
-    return llguidance.LLParserLimits(
-        initial_lexer_fuel=1_000_000,
-        step_lexer_fuel=100_000,
-        max_items_in_row=20_000,  # as many as properties that may come next
-        step_max_items=200_000,
-        max_lexer_states=100_000,
-    )
 
 
 def _read(text: str) -> Schema:
@@ -192,19 +182,10 @@ def _grammar(schema: Schema) -> str:
     return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=OPTIONS))
 
 
-@functools.cache
-def _bytes() -> llguidance.LLTokenizer:
-    """Return a vocabulary of single bytes, with which schemas are judged where no model is."""
-    return llguidance.LLTokenizer("byte")
-
-
 def _problem(schema: Schema) -> str:
     """Return llguidance's objection to a schema; "" for none."""
     try:
         grammar = _grammar(schema)
     except ValueError as error:
         return str(error) or "invalid"
-    matcher = llguidance.LLMatcher(_bytes(), grammar, log_level=0, limits=limits())
-    if not matcher.is_error():
-        matcher.compute_bitmask()
-    return str(matcher.get_error())
+    return objection_to(grammar)

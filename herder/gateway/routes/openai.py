@@ -96,7 +96,7 @@ async def _complete(
             except (errors.PromptTooLong, errors.TooManyTokens) as error:
                 raise ContextLengthExceeded(error.data) from error
             except errors.InvalidSchema as error:
-                error.param = "response_format"  # which holds it on these routes
+                error.param = asked.form_names.get(error.param, error.param)
                 raise
             held.callback(bought.end)
             request.state.order = bought.receipt.order

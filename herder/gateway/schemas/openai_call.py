@@ -34,6 +34,8 @@ class Asked:
         on_disconnect: what becomes of the order when the caller goes away.
         metadata: what is noted with the order.
         shows_reasoning: whether what the model thinks is part of the answer.
+        form_names: of sampling parameters that say what form the answer has, what the caller
+            calls them.
     """
 
     kind: Kind
@@ -45,6 +47,7 @@ class Asked:
     on_disconnect: OnDisconnect
     metadata: Mapping[str, str]
     shows_reasoning: bool
+    form_names: Mapping[str, str]
 
 
 def read(kind: Kind, body: object, headers: Mapping[str, str]) -> Asked:
@@ -78,6 +81,7 @@ def read(kind: Kind, body: object, headers: Mapping[str, str]) -> Asked:
         on_disconnect=found.on_disconnect or _on_disconnect(headers),
         metadata=found.metadata or {},
         shows_reasoning=isinstance(found, ChatBody) and found.shows_reasoning(),
+        form_names=found.form()[1],
     )
 
 

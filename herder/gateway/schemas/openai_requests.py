@@ -7,23 +7,21 @@ What order intake judges (fees, bounds of sampling, times) is described here and
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
     StrictInt,
     StrictStr,
-    model_validator,
 )
 
 from herder.domain.parsing import MAX_REFERENCE_CHARS
 from herder.domain.pricing import MAX_WINSTON
 from herder.gateway.schemas.openai_continuing import ContinuingFields
+from herder.gateway.schemas.openai_given import Given
 from herder.gateway.schemas.openai_harmless import (
     MIN_TOP_P,
     Empty,
@@ -37,6 +35,7 @@ from herder.gateway.schemas.openai_harmless import (
     seed_of,
 )
 from herder.gateway.schemas.openai_reasoning import ReasoningFields, Thought
+from herder.gateway.schemas.openai_structured import StructuredFields
 from herder.gateway.schemas.orders import BASE_OR_WINSTON, Number, SamplingFields, Winston
 from herder.gateway.schemas.template_args import TemplateFields
 from herder.interface import SAMPLING_NAMES
@@ -64,33 +63,7 @@ def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _object(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise said("must be an object")
-    return value
-
-
-class _Given(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_given(cls, value: Any) -> Any:
-        """Take null for what is left out, and let a field that is missing be told as it must be."""
-        given = {name: one for name, one in _object(value).items() if one is not None}
-        cls.check(given)
-        return dict.fromkeys(_required(cls)) | given
-
-    @classmethod
-    def check(cls, given: dict[str, Any]) -> None:
-        """Refuse, by a sentence of its own, what is no such object."""
-
-
-def _required(kind: type[BaseModel]) -> list[str]:
-    return [name for name, field in kind.model_fields.items() if field.is_required()]
-
-
-class TextPart(_Given):
+class TextPart(Given):
     """A part of a turn: text, and nothing else."""
 
     type: Literal["text"]
@@ -104,7 +77,7 @@ class TextPart(_Given):
             raise said(f"is of type {kind}; only text is supported here")
 
 
-class ChatTurn(_Given):
+class ChatTurn(Given):
     """A turn of a conversation; `developer` is taken as `system`, `name` is not shown to models."""
 
     role: Annotated[
@@ -133,7 +106,7 @@ class ChatTurn(_Given):
         }
 
 
-class StreamOptions(_Given):
+class StreamOptions(Given):
     """`include_usage`: the last chunk of a stream has the counts and the receipt.
 
     `continuous_usage_stats` is taken and changes nothing: only the last chunk has the counts.
@@ -150,32 +123,6 @@ class StreamOptions(_Given):
             raise said("may only contain include_usage")
 
 
-class _AnyText(BaseModel):
-    """Text of any form."""
-
-    type: Literal["text"]
-
-
-class _AnyObject(BaseModel):
-    """Any JSON object, or what a schema beside it says."""
-
-    type: Literal["json_object"]
-    json_schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-
-
-class _WantedSchema(BaseModel):
-    """The JSON schema that an answer has to follow."""
-
-    json_schema_: Annotated[dict[str, Any], Field(alias="schema")]
-
-
-class _SchemaFormat(BaseModel):
-    """JSON that follows a schema."""
-
-    type: Literal["json_schema"]
-    json_schema: _WantedSchema
-
-
 Tokens = Annotated[
     Annotated[StrictInt, Field(ge=1, le=MAX_WINSTON)] | None,
     Must(f"a whole number from 1 to {MAX_WINSTON}"),
@@ -184,7 +131,7 @@ Tokens = Annotated[
 Bias = dict[Annotated[StrictStr, Field(pattern="^[0-9]{1,9}$")], Number]
 
 
-class _Body(_Given, SamplingFields, HarmlessFields):
+class _Body(Given, SamplingFields, HarmlessFields, StructuredFields):
     """The parameters of both routes; any other is refused by its name, unless it is null."""
 
     seed: Seed = None
@@ -208,11 +155,6 @@ class _Body(_Given, SamplingFields, HarmlessFields):
         Bias | None,
         Refused("must map token numbers to numbers"),
         _schema(propertyNames={"pattern": "^[0-9]{1,9}$"}),
-    ] = None
-    response_format: Annotated[
-        Annotated[_AnyText | _AnyObject | _SchemaFormat, Field(discriminator="type")] | None,
-        Must("of type text, json_object, or json_schema with a schema"),
-        BeforeValidator(_object),
     ] = None
     user: Annotated[
         StrictStr | None,
@@ -298,24 +240,7 @@ class _Body(_Given, SamplingFields, HarmlessFields):
             found["repeat_penalty"] = self.repetition_penalty
         if self.logit_bias is not None:
             found["logit_bias"] = {int(token): value for token, value in self.logit_bias.items()}
-        schema = self._json_schema()
-        return found if schema is None else {**found, "json_schema": schema}
-
-    def _json_schema(self) -> str | None:
-        """Return the JSON schema that the answer has to follow, as text."""
-        match self.response_format:
-            case _AnyObject(json_schema_=wanted):
-                schema = {"type": "object"} if wanted is None else wanted
-            case _SchemaFormat(json_schema=given):
-                schema = given.json_schema_
-            case _:
-                return None
-        try:
-            return json.dumps(schema, allow_nan=False, ensure_ascii=False)
-        except (ValueError, RecursionError):  # 1e999, or as deep as it could just be read
-            raise BadRequest(
-                "The schema is not valid JSON, or it is nested too deeply.", "response_format"
-            ) from None
+        return found | self.form()[0]
 
 
 class ChatBody(_Body, ContinuingFields, TemplateFields, ReasoningFields):

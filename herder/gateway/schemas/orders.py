@@ -72,7 +72,16 @@ _PROMPTED: JsonDict = {
 
 
 _BOUNDS = Sampling.model_json_schema()["properties"]
-_KEPT = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "maxLength", "maxProperties")
+_KEPT = (
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "maxLength",
+    "maxProperties",
+    "minItems",
+    "maxItems",
+)
 
 
 def _bounded(name: str, **schema: Any) -> Any:
@@ -95,7 +104,7 @@ class SamplingFields(BaseModel):
     ignore_eos: Annotated[StrictBool | None, Must("true or false")] = _bounded(
         "ignore_eos",
         description="Go on where the model would end, until the tokens are there or a stop string "
-        "comes; not beside a grammar or a JSON schema.",
+        "comes; not beside a form that the answer must have.",
     )
     grammar: Text = _bounded("grammar")
 
@@ -107,6 +116,10 @@ class SamplingBody(_Body, SamplingFields):
         dict[str, Number] | None, Refused("must map token numbers to numbers")
     ] = _bounded("logit_bias", propertyNames={"pattern": "^[0-9]{1,9}$"})
     json_schema: Text = _bounded("json_schema")
+    regex: Text = _bounded("regex")
+    choice: Annotated[list[StrictStr] | None, Must("a list of texts")] = _bounded(
+        "choice", description="Texts of which the answer is one."
+    )
 
 
 class _AskedBody(_Body):

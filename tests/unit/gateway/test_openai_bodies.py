@@ -118,6 +118,63 @@ def test_a_schema_becomes_the_grammar_of_the_answer():
     assert chat(response_format={"type": "text"}).call["sampling"] == {}
 
 
+STRUCTURED = {
+    "json": ({"type": "integer"}, {"json_schema": '{"type": "integer"}'}),
+    "regex": ("[a-z]+", {"regex": "[a-z]+"}),
+    "choice": (["yes", "no"], {"choice": ["yes", "no"]}),
+    "grammar": ('root ::= "a"', {"grammar": 'root ::= "a"'}),
+    "json_object": (True, {"json_schema": '{"type": "object"}'}),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_vllms_way_to_ask_for_a_form_is_taken(kind):
+    given, wanted = STRUCTURED[kind]
+    found = chat(structured_outputs={kind: given, "disable_any_whitespace": False})
+    assert found.call["sampling"] == wanted
+    assert found.form_names == dict.fromkeys(wanted, f"structured_outputs.{kind}")
+    for other in ({"response_format": {"type": "json_object"}}, {"grammar": 'root ::= "b"'}):
+        with pytest.raises(BadRequest, match="both say what form") as refused:
+            chat(structured_outputs={kind: given}, **other)
+        assert refused.value.param == f"structured_outputs.{kind}"
+    assert chat(structured_outputs={kind: given}, response_format={"type": "text"})
+
+
+def test_a_schema_may_be_text_there():
+    found = chat(structured_outputs={"json": '{"type":"integer"}'})
+    assert found.call["sampling"] == {"json_schema": '{"type":"integer"}'}
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "why"),
+    [
+        ({}, "structured_outputs", "exactly one of json, regex, choice, grammar and json_object"),
+        ({"json_object": False}, "structured_outputs", "exactly one of"),
+        ({"regex": "a", "choice": ["a"]}, "structured_outputs", "exactly one of"),
+        ("json", "structured_outputs", "object"),
+        ({"regex": 5}, "structured_outputs.regex", "text of at most"),
+        ({"choice": []}, "structured_outputs.choice", "a list of 1 to 1000 texts"),
+        ({"choice": "yes"}, "structured_outputs.choice", "a list of 1 to 1000 texts"),
+        ({"grammar": "start: A"}, "structured_outputs.grammar", "a GBNF grammar"),
+        ({"json": 5}, "structured_outputs.json", "a JSON schema"),
+        ({"json": {}, "disable_fallback": True}, "structured_outputs.disable_fallback", None),
+        ({"structural_tag": "x"}, "structured_outputs.structural_tag", None),
+    ],
+)
+def test_what_is_no_such_form_is_refused_by_its_name(asked, param, why):
+    with pytest.raises(BadRequest, match=why) as refused:
+        chat(structured_outputs=asked)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_strict_is_taken_and_always_in_effect(strict):
+    wanted = {"name": "x", "strict": strict, "schema": {"type": "integer"}}
+    found = chat(response_format={"type": "json_schema", "json_schema": wanted})
+    assert found.call["sampling"] == {"json_schema": '{"type": "integer"}'}
+    assert found.form_names == {"json_schema": "response_format"}
+
+
 def test_the_price_may_come_in_headers():
     headers = {"x-fee": "90", "x-max-fee": "200", "x-multiplier": "1.5"}
     call = chat(headers).call
@@ -329,8 +386,8 @@ def test_what_reads_a_body_is_what_the_document_shows(kind, shape):
 
 
 def test_every_sampling_parameter_can_be_asked_for():
-    # A schema comes in `response_format`.
-    assert ChatBody.model_fields.keys() >= SAMPLING_NAMES - {"json_schema"}
+    # These come in `response_format` and `structured_outputs`.
+    assert ChatBody.model_fields.keys() >= SAMPLING_NAMES - {"json_schema", "regex", "choice"}
 
 
 def test_a_schema_that_is_no_json_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -40,7 +41,15 @@ def test_its_length_has_a_bound_that_is_a_setting(tmp_path):
     assert Settings(home=tmp_path).max_schema_bytes == 256 * 1024
 
 
-@pytest.mark.parametrize("form", [{"json_schema": "{}"}, {"grammar": 'root ::= "a"'}], ids=str)
+FORMS = {
+    "grammar": 'root ::= "a"',
+    "json_schema": "{}",
+    "regex": "a+",
+    "choice": ["a", "b"],
+}
+
+
+@pytest.mark.parametrize("form", [{name: one} for name, one in FORMS.items()], ids=str)
 def test_an_answer_with_a_form_does_not_go_on_behind_its_end(tmp_path, form):
     settings = Settings(home=tmp_path)
     with pytest.raises(InvalidSampling, match="ignore_eos goes on where an answer ends") as caught:
@@ -50,7 +59,34 @@ def test_an_answer_with_a_form_does_not_go_on_behind_its_end(tmp_path, form):
     assert parse_call("Hi", 5, {"sampling": {"ignore_eos": True}}, settings, dict)
 
 
-def test_a_grammar_beside_it_is_one_too_many(tmp_path):
-    call = {"sampling": {"json_schema": "{}", "grammar": 'root ::= "a"'}}
-    with pytest.raises(InvalidSchema, match="not both"):
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(FORMS, 2))
+def test_two_forms_are_one_too_many(tmp_path, one, other):
+    call = {"sampling": {name: FORMS[name] for name in (other, one)}}
+    with pytest.raises(InvalidSchema, match=f"{one} and {other} both say") as caught:
+        parse_call("Hi", 5, call, Settings(home=tmp_path), dict)
+    assert (caught.value.code, caught.value.param) == ("bad_grammar", other)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("(", "is no regular expression"),
+        ("a(?=b)c", "looks ahead or behind"),
+        (r"(a)\1", "is no regular expression"),
+        ("(((a{1000}){1000}){1000}){1000}", "repeats or nests too much"),
+        ("[^\\s\\S]", "can be satisfied by no text"),
+    ],
+)
+def test_an_expression_that_cannot_be_followed_is_told_before_money_is_held(tmp_path, pattern, why):
+    call = {"sampling": {"regex": pattern}}
+    with pytest.raises(InvalidSchema, match=why) as caught:
+        parse_call("Hi", 5, call, Settings(home=tmp_path), dict)
+    assert (caught.value.code, caught.value.param) == ("bad_grammar", "regex")
+    assert pattern not in caught.value.message
+
+
+@pytest.mark.parametrize("choice", [[], [""], ["a", 5], ["a" * 257], ["a"] * 1001, "yes"], ids=str)
+def test_choices_are_some_texts(tmp_path, choice):
+    call = {"sampling": {"choice": choice}}
+    with pytest.raises(InvalidSampling, match="choice"):
         parse_call("Hi", 5, call, Settings(home=tmp_path), dict)

@@ -15,13 +15,13 @@ import pytest
 
 from tests.support.schemas import CASES, SHAPES, ZOD
 from workers.wire import regexes, schemas
+from workers.wire.guidance import limits
 from workers.wire.schema_bounds import MAX_MULTIPLE
 from workers.wire.schema_errors import SchemaRefused
 from workers.wire.schemas import (
     MAX_NESTING,
     MAX_PROPERTIES,
     compile_schema,
-    limits,
 )
 
 TOKENIZER = llguidance.LLTokenizer("byte")
