@@ -44,6 +44,8 @@ VALUES = {
     "ignore_eos": True,
     "grammar": 'root ::= "yes"',
     "json_schema": '{"type": "object"}',
+    "regex": "[a-z]+",
+    "choice": ["yes", "no"],
 }
 
 
@@ -149,6 +151,7 @@ def test_what_the_command_is_given_arrives_as_numbers_that_json_has(herd, tmp_pa
     options = parameters(command.submit)
     assert options >= SAMPLING_NAMES - NO_OPTION
     typed = {name: str(VALUES[name]) for name in SAMPLING_NAMES - NO_OPTION}
+    typed["choice"] = VALUES["choice"]
     for name in ("grammar", "json_schema"):
         file: Path = tmp_path / name
         file.write_text(VALUES[name])
