@@ -215,7 +215,9 @@ def test_of_two_that_wait_for_each_other_one_is_taken_again(server_database):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cross, ("a", "b"), ("b", "a")))
-    assert len(tries) == 3
+    # More often, if it comes back before the other has what it waits for.
+    assert len(tries) >= 3
+    assert set(tries) == {"a", "b"}
 
 
 def test_a_lost_connection_is_no_reason_to_take_the_step_again(server_database):

@@ -59,7 +59,7 @@ def test_an_answer_with_a_form_does_not_go_on_behind_its_end(tmp_path, form):
     assert parse_call("Hi", 5, {"sampling": {"ignore_eos": True}}, settings, dict)
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(FORMS, 2))
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(FORMS, 2)))
 def test_two_forms_are_one_too_many(tmp_path, one, other):
     call = {"sampling": {name: FORMS[name] for name in (other, one)}}
     with pytest.raises(InvalidSchema, match=f"{one} and {other} both say") as caught:
