@@ -136,4 +136,5 @@ def _work_of(asked: PromptToCount) -> GenerationRequest:
         special=asked.special,
         continues=asked.continues,
         template_args=asked.template_args,
+        splits_reasoning=not asked.raw,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from workers.engine.sequences import Seq
-from workers.engine.thinking import Parted, ThinkingSettler
+from workers.engine.splitters import Parted
+from workers.engine.thinking import ThinkingSettler
 from workers.engine.work import (
     Completion,
     EndReason,

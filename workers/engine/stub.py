@@ -31,7 +31,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.engine.sequences import BatchRow
-from workers.engine.thinking import Tags, Thinking
+from workers.engine.splitters import Tags
+from workers.engine.thinking import Thinking
 from workers.engine.work import GenerationRequest, ModelFacts, Prepared, Sampler
 from workers.errors import DecodeFailed, EmptyPrompt, StubFailure, StubTrouble, WorkerError
 

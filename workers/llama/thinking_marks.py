@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from workers.engine.thinking import Channels, Tags, Thinking
+from workers.engine.splitters import Channels, Tags
+from workers.engine.thinking import Thinking
 
 _GEMMA = Tags("<|channel>thought\n", "<channel|>")
 _SOLAR = Tags("<|think|>", "<|end|><|begin|>assistant<|content|>")
@@ -50,7 +51,7 @@ def find_marks(template: str) -> Tags | Channels | None:
 
 
 def thinking_after(
-    marks: Tags | Channels | None, prompt: str, hidden: Mapping[int, bytes]
+    marks: Tags | Channels | None, prompt: str, hidden: Mapping[int, str]
 ) -> Thinking | None:
     """Return the marks by which the continuation of a prompt is told apart.
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from workers.engine.thinking import Channels, Tags, Thinking
+from workers.engine.splitters import Channels, Tags
+from workers.engine.thinking import Thinking
 from workers.engine.work import GenerationRequest, TemplateFacts
 from workers.errors import DecodeFailed, ModelError, SettingsError, TemplateError, WorkerError
 from workers.llama import chat
@@ -123,13 +125,13 @@ class Vocabulary:
         text = self._lib.llama_vocab_get_text(self.handle, token)
         return text.decode("utf-8", "replace") if text else ""
 
-    def _hidden_marks(self, marks: Tags | Channels | None) -> dict[int, bytes]:
+    def _hidden_marks(self, marks: Tags | Channels | None) -> dict[int, str]:
         """Return the texts of the marks' control tokens, which are no part of any text."""
         found = {}
         for mark in marks or ():
             for token in self.tokenize(mark, template=True):
                 if not self.piece(token):
-                    found[token] = self._text(token).encode()
+                    found[token] = self._text(token)
         return found
 
     def encode(self, work: GenerationRequest) -> Encoded:
@@ -156,7 +158,8 @@ class Vocabulary:
         thinking = self._thinking_after(work, pieces)
         if thinking is not None and _is_bound(work):
             pieces.append(chat.Piece(closing(thinking), True))
-            thinking = None
+            # A form leaves no room for a thought; a model that is not to think may do so.
+            thinking = None if work.sampling.forms else replace(thinking, begun=False)
         for text, template in pieces:
             if template:
                 tokens += self._go_on(text, template=True, is_first=not tokens)
@@ -264,7 +267,7 @@ class Vocabulary:
 
 
 def _is_bound(work: GenerationRequest) -> bool:
-    """Return whether an answer begins with its first token: no thought may come before it."""
+    """Return whether an answer is to begin with its first token."""
     return bool(work.sampling.forms) or work.template_args.get("reasoning_effort") == "none"
 
 

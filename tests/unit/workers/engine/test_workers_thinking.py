@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engine.thinking import Channels, Tags, Thinking, ThinkingSettler
+from workers.engine.splitters import MAX_BLANK, Channels, Tags
+from workers.engine.thinking import Thinking, ThinkingSettler
 
 TAGS = Tags("<think>", "</think>")
 HARMONY = Channels()
@@ -87,10 +88,61 @@ def test_what_stands_between_tags_is_reasoning(text, begun, reasoning, answer, s
             "A.B.",
         ),
         ("<|channel|>analysis<|channel|>final<|message|>not on final", "not on final", ""),
+        ("\n<|channel|>analysis<|message|>A<|end|>\n<|channel|>final<|message|>B", "A", "B"),
+        ("<|channel|>analysis<|message|>A<|end|>B, without a mark", "A", "B, without a mark"),
+        ("<|channel|>analysis<|message|>A<|end|><|sta", "A", ""),
+        (f"<|channel|>{'analysis ' * 50}<|message|>A<|end|><|start|>x<|message|>B", "A", "B"),
     ],
 )
 def test_what_is_not_on_the_final_channel_is_reasoning(text, reasoning, answer, size):
     assert parted(text, Thinking(HARMONY), size=size)[:2] == (reasoning, answer)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_white_space_is_held_back_to_a_bound(size):
+    blank = " " * (MAX_BLANK + 10)
+    assert parted(f"<think>a{blank}b</think>c", Thinking(TAGS), size=size)[:2] == (
+        f"a{blank}b",
+        "c",
+    )
+    ends = parted(f"<think>a{blank}</think>c", Thinking(TAGS), size=size)[:2]
+    assert ends == (f"a{' ' * 10}", "c")
+    settler = ThinkingSettler((), Thinking(TAGS))
+    assert [settler.feed(0, b" ").answer for _ in range(MAX_BLANK)] == [""] * MAX_BLANK
+    assert settler.feed(0, b" ").answer == " " * (MAX_BLANK + 1), "no thought begins so late"
+    settler = ThinkingSettler((), Thinking(TAGS))
+    said = "".join(settler.feed(0, one).reasoning for one in [b"<think>a", *[b" "] * 1000])
+    assert len(said) >= 1000 - MAX_BLANK
+
+
+def hidden(marks, *tokens):
+    """(reasoning, answer) of texts, of which those in brackets are control tokens."""
+    known = {number: one[0] for number, one in enumerate(tokens) if isinstance(one, tuple)}
+    settler = ThinkingSettler((), Thinking(marks, hidden=known))
+    found = [
+        settler.feed(number, b"" if number in known else one.encode())
+        for number, one in enumerate(tokens)
+    ]
+    found.append(settler.finish())
+    return "".join(one.reasoning for one in found), "".join(one.answer for one in found)
+
+
+SOLAR = Tags("<|think|>", "<|end|><|begin|>assistant<|content|>")
+INNER = Tags("<|inner_prefix|>", "<|inner_suffix|>")
+
+
+def test_a_control_token_that_marks_nothing_is_shown_nowhere():
+    assert hidden(SOLAR, ("<|content|>",), "Hello") == ("", "Hello")
+    whole = [("<|think|>",), "hm", ("<|end|>",), ("<|begin|>",), "assistant", ("<|content|>",), "a"]
+    assert hidden(SOLAR, *whole) == ("hm", "a")
+    again = [("<|inner_prefix|>",), "hm", ("<|inner_suffix|>",), "b", ("<|inner_prefix|>",), "c"]
+    assert hidden(INNER, *again) == ("hm", "bc")
+    assert hidden(INNER, ("<|inner_suffix|>",), "a") == ("", "a")
+    assert hidden(INNER, ("<|inner_prefix|>",)) == ("", "")
+    ends = [("<|channel|>",), "analysis", ("<|message|>",), "A", ("<|end|>",), ("<|start|>",)]
+    final = ["assistant", ("<|channel|>",), "final", ("<|message|>",), "B", ("<|end|>",)]
+    assert hidden(HARMONY, *ends, *final) == ("A", "B")
+    assert hidden(HARMONY, ("<|message|>",), "B") == ("", "B")
 
 
 PARTS = ["<think>", "</think>", *HARMONY[:4], "final", "<", "|>", "</", " ", "\n", "a", "é"]
@@ -106,7 +158,7 @@ def test_how_it_is_cut_changes_nothing(marks, text, size, begun):
 
 
 def test_a_mark_that_is_a_control_token_is_known_by_its_number():
-    thinking = Thinking(Tags("[THINK]", "[/THINK]"), hidden={7: b"[THINK]", 8: b"[/THINK]"})
+    thinking = Thinking(Tags("[THINK]", "[/THINK]"), hidden={7: "[THINK]", 8: "[/THINK]"})
     settler = ThinkingSettler((), thinking)
     fed = [(7, b""), (1, b"Hm."), (9, b""), (8, b""), (2, b"Yes.")]
     found = [settler.feed(token, piece) for token, piece in fed]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.engine.thinking import Channels, Tags
+from workers.engine.splitters import Channels, Tags
 from workers.llama.thinking_marks import TAGS, closing, find_marks, thinking_after
 
 THINK = TAGS[0]
