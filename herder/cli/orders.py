@@ -197,7 +197,7 @@ def show(
     if json:
         document = result.to_dict()
         if not text:
-            del document["text"]
+            del document["text"], document["reasoning"]
         print_json(document)
     elif not text:
         noted = (result.metadata or {}).items()
@@ -207,6 +207,8 @@ def show(
         write_text(result.text)
         if result.text and not result.text.endswith("\n"):
             write_text("\n")
+        if result.reasoning and not result.text:
+            complain("The model thought and gave no answer; --text --json shows what it thought.")
         if result.text_deleted:
             complain("The text of this order was deleted.")
         if result.receipt.held:

@@ -6,7 +6,7 @@ What was not delivered to anybody is never charged. Delivered is:
   by its own run limit): it is stored, its account may fetch it, and is told of it;
 - of an order that was cancelled while it ran, what a reader of its stream had been given by then,
   of the attempt that was running. The rest is not kept either, so that nobody can read what nobody
-  paid for.
+  paid for. Who is not shown what the model thinks was given it with the first of the answer.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ class ClosingBatch:
             returned=order.fee - charged,
             failure=failure.model_dump() if failure else None,
         )
-        answer = AnswerRow.of(order.id, outcome, generated) if outcome and outcome.text else None
+        is_said = outcome is not None and bool(outcome.text or outcome.reasoning_tokens)
+        answer = AnswerRow.of(order.id, outcome, generated) if outcome and is_said else None
         return self.close(order, ended, answer, failure.code if failure else None)
 
     def close(

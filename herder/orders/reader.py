@@ -241,7 +241,7 @@ class TextLine:
                 if piece.reasoning:  # all of what came before it is, too
                     reasoning = max(reasoning, piece.offset + piece.reasoning - shown)
                 reach = Reach(shown + len(text), piece.generated)
-            if text:
+            if len(text) > reasoning:  # nobody is given a thought without an answer behind it
                 self._noted = reach  # in any case: what comes of a note that failed is not known
                 self._note(reach, has_left=False)
         except RedisError as error:

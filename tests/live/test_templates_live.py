@@ -92,14 +92,23 @@ def test_a_template_with_thinking_marks_tells_where_a_thought_begins(
     assert (thinking.begun, end) == (True, "<think>\n")
     thinking, end = prepared(template_args={"enable_thinking": False})
     assert (thinking.begun, end) == (False, "<think>\n\n</think>\n\n")
+    # One that thinks all the same is told apart as ever.
     thinking, end = prepared(template_args={"reasoning_effort": "none"})
-    assert (thinking, end) == (None, "<think>\n\n</think>\n\n")
+    assert (thinking.begun, end) == (False, "<think>\n\n</think>\n\n")
     # An answer with a form begins with its first token: the thought that was begun ends before it.
     bound = Sampling(json_schema='{"type": "object"}')
     assert prepared(sampling=bound) == (None, "<think>\n\n</think>\n\n")
     # Herders of earlier versions do not ask, and a raw prompt is as it is.
     assert prepared(splits_reasoning=False) == (None, "<think>\n")
     assert prepared(messages=None, prompt="Hm <think>", raw=True)[0] is None
+    model.close()
+
+    # One that knows no switch and opens no thought.
+    path.write_text(f"{NO_SYSTEM}{{# <think> </think> #}}")
+    model = load(model_path, path)
+    thinking, end = prepared(template_args={"reasoning_effort": "none"})
+    assert (thinking.begun, end) == (False, "")
+    assert prepared(sampling=bound) == (None, "")
     model.close()
 
 

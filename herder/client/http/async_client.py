@@ -43,7 +43,7 @@ from herder.client.http.retrying import (
     RetryOptions,
     retrying,
 )
-from herder.client.http.sse import TextOf, aread_events
+from herder.client.http.sse import ANSWER_ALONE, TextOf, aread_events
 from herder.errors import HerdUnavailable, ResultTimeout
 from herder.interface import (
     CountOptions,
@@ -293,7 +293,9 @@ class AsyncClient:
         headers = {"Last-Event-ID": text.last} if text.last else {}
         path = of_order("GET", order_id, "/events").path
         line_s = 2 * ANSWER_S
-        async with self._http.stream("GET", path, headers=headers, timeout=line_s) as answer:
+        async with self._http.stream(
+            "GET", path, params=ANSWER_ALONE, headers=headers, timeout=line_s
+        ) as answer:
             if not answer.is_success:
                 whole = await aread_whole(answer)
                 error = error_of(

@@ -15,7 +15,7 @@ from herder.client.http.bounds import read_whole
 from herder.client.http.calls import ANSWER_S, Call, of_order
 from herder.client.http.failures import PASSING, certificates, error_of
 from herder.client.http.retrying import Cut, Outcome, Retries, RetryOptions, retrying
-from herder.client.http.sse import TextOf, read_events
+from herder.client.http.sse import ANSWER_ALONE, TextOf, read_events
 from herder.errors import HerdError
 
 GLANCE_S = 5.0
@@ -136,7 +136,9 @@ class Connection:
         """
         headers = {"Last-Event-ID": text.last} if text.last else {}
         path = of_order("GET", order_id, "/events").path
-        with self._http.stream("GET", path, headers=headers, timeout=2 * ANSWER_S) as answer:
+        with self._http.stream(
+            "GET", path, params=ANSWER_ALONE, headers=headers, timeout=2 * ANSWER_S
+        ) as answer:
             if answer.status_code in PASSING:
                 raise Cut(self._error_of(answer))
             if not answer.is_success:

@@ -17,6 +17,10 @@ _HEAD = {"Content-Type": "text/event-stream"}
 """Without a charset: events are UTF-8 (WHATWG HTML, 9.2.5)."""
 
 
+ANSWER_ALONE = {"reasoning": "hide"}
+"""Asks for events without what the model thinks: who does not see it has not been given it."""
+
+
 def read_events(answer: httpx.Response) -> Iterator[ServerSentEvent]:
     """Yield a stream's events.
 
@@ -73,6 +77,9 @@ class TextOf:
             # It is sent back in a header.
             self.last = event.id if re.fullmatch(r"[!-~]{1,64}", event.id) else None
             return text
+        if event.event == "restart" and not self._shown:
+            self.last = None
+            return ""
         if event.event == "restart":
             raise errors.StreamRestarted(self._order, self._shown)
         self.ended = self.ended or event.event == "receipt"

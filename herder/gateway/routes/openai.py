@@ -217,12 +217,13 @@ class _Stream:
                 yield _chunk(head, asked, {"role": "assistant", "content": ""})
             follower = self._house.follower
             account = self._receipt.account
-            async for one in follower.follow(order_id, self._notes, account=account):
+            async for one in follower.follow(
+                order_id, self._notes, account=account, shows_reasoning=asked.shows_reasoning
+            ):
                 if one.kind == "text":
                     yield _chunk(head, asked, {"content": one.data["text"]})
                 elif one.kind == "reasoning":
-                    if asked.shows_reasoning:
-                        yield _chunk(head, asked, {"reasoning_content": one.data["text"]})
+                    yield _chunk(head, asked, {"reasoning_content": one.data["text"]})
                 elif one.kind == "restart":
                     self._restarted = True  # what was shown cannot be taken back
                     shown = one.data["shown"]

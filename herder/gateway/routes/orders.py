@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -151,6 +151,10 @@ async def events(
     on_disconnect: Annotated[
         OnDisconnect, Query(description="What happens to the order when the caller disconnects.")
     ] = "continue",
+    reasoning: Annotated[
+        Literal["include", "hide"],
+        Query(description="Whether what the model thinks before its answer comes, too."),
+    ] = "include",
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventStream:
     """Stream what happens to an order, as server-sent events, until its end.
@@ -173,7 +177,13 @@ async def events(
     async def happening() -> AsyncGenerator[ServerSentEvent, None]:
         nonlocal ended
         follow = context.follower.follow
-        async for one in follow(order_id, notes, account=key.account, mark=mark):
+        async for one in follow(
+            order_id,
+            notes,
+            account=key.account,
+            mark=mark,
+            shows_reasoning=reasoning == "include",
+        ):
             ended = one.kind == "end"
             identity = str(one.mark) if one.mark else None
             yield ServerSentEvent(json.dumps(one.data), event=one.kind, id=identity)

@@ -144,6 +144,7 @@ class Follower:
         *,
         account: str | None,
         mark: StreamMark | None = None,
+        shows_reasoning: bool = True,
     ) -> AsyncIterator[Happened]:
         """Yield all that happens to an order from here on; the last is its end.
 
@@ -156,11 +157,12 @@ class Follower:
             notes: of this line.
             account: whose it has to be; None: anybody's.
             mark: how far its text was read before: what came after it follows.
+            shows_reasoning: whether what the model thinks is given, too.
 
         Raises:
             OrderNotFound: there is no such order, or it is another account's.
         """
-        text = GivenText(mark)
+        text = GivenText(mark, shows_reasoning=shows_reasoning)
         after, reading, waits, started = "0", 0, None, 0
         fresh = mark is None  # nothing of any attempt's text was read yet
         order = await self._stand(order_id, account, None)

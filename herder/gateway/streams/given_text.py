@@ -68,14 +68,18 @@ class GivenText:
 
     Args:
         mark: how far it was read before.
+        shows_reasoning: whether reasoning is given at all. If not, what the model thought counts as
+            given with the first of its answer.
 
     Attributes:
         reach: how far it was given of the attempt.
     """
 
-    def __init__(self, mark: StreamMark | None) -> None:
+    def __init__(self, mark: StreamMark | None, *, shows_reasoning: bool = True) -> None:
         self._attempt = mark.attempt if mark else 0
-        self._shown = mark.characters if mark else 0
+        self._shows_reasoning = shows_reasoning
+        # What was read of it, and what the caller has seen of that.
+        self._shown = self._seen = mark.characters if mark else 0
         self.reach = Reach(self._shown)
         # Of what was shown here, so that a long text need not be kept: it may be all or a tail.
         self._begin = self._shown
@@ -85,19 +89,31 @@ class GivenText:
         """Go on with this attempt; what was shown of another one counts for nothing."""
         if attempt == self._attempt:
             return None
-        lost = Happened("restart", {"shown": self._shown}) if self._shown else None
-        self._attempt, self._shown, self._begin = attempt, 0, 0
+        lost = self._restart()
+        self._attempt = attempt
         self.reach = Reach()
+        return lost
+
+    def _restart(self) -> Happened | None:
+        """Begin anew; return what tells the caller so, if anything was seen."""
+        lost = Happened("restart", {"shown": self._seen}) if self._seen else None
+        self._shown = self._seen = self._begin = 0
         self._hash = hashlib.blake2b()
         return lost
 
     def reach_with(self, pieces: Sequence[TextPiece]) -> Reach:
         """Return the reach once these pieces are given, too."""
-        reach = self.reach
+        reach, upto = self.reach, self._shown
         for piece in pieces:
-            if piece.offset <= reach.characters:
-                reach = max(reach, _reach_of(piece))
+            if piece.offset <= upto:
+                upto = max(upto, piece.offset + len(piece.text))
+                if self._gives(piece):
+                    reach = max(reach, _reach_of(piece))
         return reach
+
+    def _gives(self, piece: TextPiece) -> bool:
+        """Return whether something of a piece is given to this caller."""
+        return self._shows_reasoning or len(piece.text) > piece.reasoning
 
     def take(self, piece: TextPiece) -> list[Happened]:
         """Return a piece of the attempt's text.
@@ -120,10 +136,9 @@ class GivenText:
         if (lost := self.turn_to(order.attempt)) is not None:
             yield lost
         again = hashlib.blake2b(whole[self._begin : self._shown].encode())
-        if len(whole) < self._shown or again.digest() != self._hash.digest():
-            yield Happened("restart", {"shown": self._shown})
-            self._shown = self._begin = 0
-            self._hash = hashlib.blake2b()
+        is_other = len(whole) < self._shown or again.digest() != self._hash.digest()
+        if is_other and (lost := self._restart()) is not None:
+            yield lost
         yield from self._show(whole[self._shown :], len(reasoning) - self._shown)
 
     def _show(self, text: str, reasoning: int) -> Iterator[Happened]:
@@ -134,6 +149,9 @@ class GivenText:
             if more:
                 self._shown += len(more)
                 self._hash.update(more.encode())
+                if kind == "reasoning" and not self._shows_reasoning:
+                    continue
+                self._seen += len(more)
                 yield Happened(kind, {"text": more}, StreamMark(self._attempt, self._shown))
 
 

@@ -303,6 +303,7 @@ def test_an_order_shows_its_receipt_or_its_text(cli):
     assert "so it is" not in shown
     assert cli.says("order", "show", order, "--text") == "so it is\n"
     assert "text" not in cli.json("order", "show", order)
+    assert "reasoning" not in cli.json("order", "show", order)
     assert cli.json("order", "show", order, "--text")["text"] == "so it is"
 
 

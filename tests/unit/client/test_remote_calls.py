@@ -284,6 +284,14 @@ def test_a_restart_is_told_with_what_was_shown():
         text.take(ServerSentEvent("restart", '{"shown": 3}'))
 
 
+def test_a_restart_is_no_matter_to_who_was_shown_nothing():
+    text = sse.TextOf("o1")
+    assert text.take(ServerSentEvent("reasoning", '{"text": "hm"}', "1.2")) == ""
+    assert text.take(ServerSentEvent("restart", '{"shown": 2}')) == ""
+    assert text.take(ServerSentEvent("text", '{"text": "abc"}', "2.3")) == "abc"
+    assert text.last == "2.3"
+
+
 def test_a_program_goes_over_http_where_it_is_told_to(monkeypatch):
     from herder.client import api as library
 

@@ -110,6 +110,22 @@ def test_the_answer_alone_is_handed_out_however_it_is_read(house, streams, order
     assert streams.reach == Reach(22, 6)
 
 
+def test_a_thought_is_given_with_the_first_of_its_answer(house, streams, order_id, monkeypatch):
+    """Who cancels before, or leaves, was given nothing of what he pays for."""
+    reader = OrderReader(house.database, streams, Mock())
+    reads = Mock(side_effect=[THOUGHT[:1], KeyboardInterrupt])
+    monkeypatch.setattr(streams, "read_text", reads)
+    with pytest.raises(KeyboardInterrupt):
+        next(reader.stream(order_id))
+    monkeypatch.undo()
+    assert streams.reach == Reach()
+    streams.pieces, streams.at_once = THOUGHT[:2], 2
+    stream = reader.stream(order_id)
+    assert next(stream) == "Once "
+    stream.close()
+    assert streams.reach == Reach(11, 3)
+
+
 def test_pieces_without_reasoning_that_come_at_once_are_all_answer(house, streams, order_id):
     streams.at_once = 2
     stream = OrderReader(house.database, streams, Mock()).stream(order_id)
